@@ -1,0 +1,172 @@
+"""From a name, or a file of weights, to a trunk: one call."""
+
+from collections import OrderedDict
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from .contract import Preprocessing, WeightsError
+from .norm import FrozenBatchNorm2d, norm_layer
+from .residual import BasicBlock, Bottleneck, Norm, ResNet, conv
+from .table import ARCHITECTURES, NORMS, OUTPUT_STRIDES, STRIDE_IN
+from .weights import Weights, load, read_weights
+
+
+def backbone(
+    name: str | None = None,
+    weights: "str | Path | Weights | None" = None,
+    *,
+    in_channels: int = 3,
+    output_stride: int = 32,
+    stride_in: str | None = None,
+    norm: str = "batch",
+    frozen: int = 0,
+    checkpointing: bool = False,
+    zero_init: bool = True,
+    adapt_input: bool = False,
+) -> ResNet:
+    """A trunk by name, by its weights, or both.
+
+    `weights` is a file, a name that `read_weights` knows, `Weights`, or None or "none" for random ones. Architecture
+    and `stride_in` come from the weights unless given; what contradicts them is an error. The trunk then carries
+    `preprocessing`, `classes` and `report` (what was loaded). The rest is as in `resnet`; `adapt_input` as in `load`.
+
+    Raises WeightsError.
+    """
+    if weights is None or weights == "none":
+        if name is None:
+            raise WeightsError(f"backbone: give a name ({', '.join(ARCHITECTURES)}) or weights")
+        found = None
+    elif isinstance(weights, Weights):
+        found = _agree(weights, name, stride_in)
+    else:
+        if name is not None:
+            _row(name)  # a wrong name is told before anything is read or downloaded
+        found = read_weights(weights, arch=name, stride_in=stride_in)
+    trunk = resnet(
+        found.arch if found else name or "",
+        in_channels=in_channels,
+        output_stride=output_stride,
+        stride_in=(found.stride_in if found else stride_in) or "3x3",
+        norm=norm,
+        frozen=frozen,
+        checkpointing=checkpointing,
+        zero_init=zero_init,
+    )
+    if found:
+        trunk.report = load(found, trunk, adapt_input=adapt_input)
+        trunk.preprocessing, trunk.classes = for_channels(found.preprocessing, in_channels), found.classes
+    else:
+        trunk.preprocessing = for_channels(Preprocessing(), in_channels)
+    return trunk
+
+
+def resnet(
+    name: str,
+    *,
+    in_channels: int = 3,
+    output_stride: int = 32,
+    stride_in: str = "3x3",
+    norm: str = "batch",
+    frozen: int = 0,
+    checkpointing: bool = False,
+    zero_init: bool = True,
+) -> ResNet:
+    """A trunk with random weights (He et al. 2015, fan-out).
+
+    `output_stride` (32, 16, 8) is the stride of `c5`: beyond it, strides become dilations, such that the dilated
+    network's maps hold the strided one's at every 2nd or 4th place. `stride_in` says where a bottleneck strides:
+    "3x3" (torchvision) or "1x1" (the original). `norm` is a policy of `norm_layer`; `frozen` counts frozen stages
+    (0..5); `checkpointing` recomputes each block in the backward pass to save memory. `zero_init` starts each block's
+    last norm at zero (Goyal et al. 2017, section 5.1), except where norms are frozen: such a branch would stay dead.
+
+    Raises WeightsError for a value that there is not.
+    """
+    row = _row(name)
+    _check(name, in_channels, output_stride, stride_in, norm, frozen)
+    layer = norm_layer(norm)
+    stem = nn.Sequential(OrderedDict(conv1=conv(in_channels, 64, 7, 2), bn1=layer(64), relu=nn.ReLU(inplace=True)))
+    trunk = ResNet(stem, _stages(row, layer, output_stride, stride_in), nn.MaxPool2d(3, 2, 1))
+    trunk.arch, trunk.stride_in, trunk.norm, trunk.checkpointing = name, stride_in, norm, checkpointing
+    initialise(trunk, zero_init)
+    return trunk.freeze(frozen)
+
+
+def initialise(trunk: nn.Module, zero_init: bool = True) -> None:
+    """Random convolutions (He et al. 2015, fan-out, for ReLU); the last norm of each block at zero if asked."""
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    for module in trunk.modules():
+        if zero_init and isinstance(module, (BasicBlock, Bottleneck)):
+            last = module.last_norm
+            if not isinstance(last, FrozenBatchNorm2d):
+                nn.init.zeros_(last.get_parameter("weight"))
+
+
+def for_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing:
+    """The same for another number of channels: the mean over channels for one, else repeated in turn."""
+    mean, std = preprocessing.mean, preprocessing.std
+    if channels == len(mean):
+        return preprocessing
+    if channels == 1:
+        return replace(preprocessing, mean=(sum(mean) / len(mean),), std=(sum(std) / len(std),))
+    turns = [i % len(mean) for i in range(channels)]
+    return replace(preprocessing, mean=tuple(mean[i] for i in turns), std=tuple(std[i] for i in turns))
+
+
+def _stages(row: dict, layer: Norm, output_stride: int, stride_in: str) -> list[nn.Sequential]:
+    block = BasicBlock
+    if row["block"] == "bottleneck":
+        options = {"groups": row["groups"], "width_per_group": row["width_per_group"], "stride_in": stride_in}
+        block = partial(Bottleneck, **options)
+    stages, channels, net_stride, dilation = [], 64, 4, 1
+    for number, count in enumerate(row["layers"]):
+        planes, stride, before = 64 * 2**number, 1 if number == 0 else 2, dilation
+        if net_stride * stride > output_stride:
+            dilation, stride = dilation * stride, 1
+        net_stride *= stride
+        first = block(channels, planes, layer, stride=stride, dilations=(before, dilation))
+        channels = first.out_channels
+        rest = [block(channels, planes, layer, dilations=(dilation, dilation)) for _ in range(count - 1)]
+        stages.append(nn.Sequential(first, *rest))
+    return stages
+
+
+def _row(name: str) -> dict:
+    if name not in ARCHITECTURES:
+        near = get_close_matches(name, ARCHITECTURES, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise WeightsError(f"no architecture {name!r}; {hint}There are: {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def _check(name: str, in_channels: int, output_stride: int, stride_in: str, norm: str, frozen: int) -> None:
+    problems = []
+    if not isinstance(in_channels, int) or in_channels < 1:
+        problems.append(f"in_channels={in_channels}: expected a whole number of at least 1")
+    if output_stride not in OUTPUT_STRIDES:
+        problems.append(f"output_stride={output_stride}: expected one of {', '.join(map(str, OUTPUT_STRIDES))}")
+    if stride_in not in STRIDE_IN:
+        problems.append(f"stride_in={stride_in}: expected one of {', '.join(STRIDE_IN)}")
+    elif stride_in == "1x1" and ARCHITECTURES[name]["block"] == "basic":
+        problems.append(f"stride_in=1x1: {name} has basic blocks, which have no 1x1 convolution to stride in")
+    if norm not in NORMS:
+        problems.append(f"norm={norm}: expected one of {', '.join(NORMS)}")
+    if frozen not in range(6):
+        problems.append(f"frozen={frozen}: expected 0 (nothing), 1 (the stem), ... 5 (all)")
+    if problems:
+        raise WeightsError("; ".join(problems))
+
+
+def _agree(weights: Weights, arch: str | None, stride_in: str | None) -> Weights:
+    if arch not in (None, weights.arch):
+        raise WeightsError(f"{weights.source}: weights of {weights.arch}, where {arch} was asked for")
+    if stride_in in (None, weights.stride_in):
+        return weights
+    if "stride_in" in weights.info.get("assumed", {}):
+        return replace(weights, stride_in=stride_in)
+    raise WeightsError(f"{weights.source}: stride_in={weights.stride_in}, where {stride_in} was asked for")

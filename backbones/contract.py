@@ -1,0 +1,46 @@
+"""What a trunk is to the floors above: images in, named feature maps out."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Features = dict[str, "Tensor"]
+
+
+class WeightsError(ValueError):
+    """Weights or a network that cannot be had as asked; the message names the file or name and says what to do."""
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """Maps by name, fine to coarse: `c1` (the stem) to `c5`; `channels` and `strides` state each map's numbers."""
+
+    channels: dict[str, int]
+    strides: dict[str, int]
+
+    def __call__(self, images: "Tensor") -> Features:
+        """Images `(N, C, H, W)`, normalised float, to `{"c1": (N, C1, H/2, W/2), ...}`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pictures become input; travels with the weights.
+
+    `mean` and `std` are in 0..1 units, one number per channel. Evaluation resizes the shorter side to `resize` pixels
+    (Pillow's `interpolation`, antialiased) and takes the central `size` x `size` crop.
+    """
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    size: int = 224
+    resize: int = 256
+    interpolation: str = "bilinear"
+
+    def at(self, size: int | None) -> "Preprocessing":
+        """The same at another crop size; the shorter side keeps its proportion to the crop."""
+        if size is None or size == self.size:
+            return self
+        return replace(self, size=size, resize=max(size, size * self.resize // self.size))

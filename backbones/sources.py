@@ -1,0 +1,216 @@
+"""Names of published weights: what torchvision's and timm's own metadata say of them. Imports either when asked."""
+
+import math
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from hashlib import sha256
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from .contract import Preprocessing, WeightsError
+from .formats import SUFFIXES
+from .metadata import INTERPOLATIONS
+from .table import ARCHITECTURES
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights come from and what their publisher says of them.
+
+    `file` is the name in the cache; `digest` the SHA-256 in hex or its beginning, as far as it is known beforehand.
+    """
+
+    name: str
+    url: str
+    file: str
+    digest: str = ""
+    arch: str | None = None
+    stride_in: str | None = None
+    preprocessing: Preprocessing | None = None
+    classes: tuple[str, ...] | None = None
+
+    def stated(self) -> dict[str, Any]:
+        """By field of `Weights`, what is known; `info` says where from."""
+        known = {key: getattr(self, key) for key in ("arch", "stride_in", "preprocessing", "classes")}
+        return {k: v for k, v in known.items() if v is not None} | {"info": {"url": self.url}}
+
+
+def find(name: str) -> Source:
+    """The source of a name; raises WeightsError with the nearest one where there is none.
+
+    Known are torchvision's names (`resnet50`, `resnet50.IMAGENET1K_V1`, `ResNet50_Weights.DEFAULT`), timm's
+    (`resnet50.a1_in1k`, `timm/resnet50.a1_in1k`), a repository of the Hugging Face hub in timm's format
+    (`hf-hub:owner/name`, optionally `@revision`) and an address (`https://...`, optionally `#sha256=...`).
+    """
+    if "://" in name:
+        return _from_address(name)
+    if name.startswith("hf-hub:"):
+        return _from_hub(name)
+    arch, _, tag = name.removeprefix("timm/").partition(".")
+    if name.startswith("timm/"):
+        return _from_timm(name, arch, tag)
+    if arch.endswith("_Weights"):
+        return _from_enum(name, arch, tag)
+    if arch in ARCHITECTURES and (not tag or tag in _torchvision_tags(arch)):
+        return _from_torchvision(name, arch, tag or "DEFAULT")
+    return _from_timm(name, arch, tag)
+
+
+@cache
+def imagenet_classes() -> tuple[str, ...]:
+    """The 1000 names of ImageNet-1k, in the classifier's order, from torchvision's metadata."""
+    from torchvision.models import ResNet50_Weights
+
+    return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def _from_address(name: str) -> Source:
+    url, _, fragment = name.partition("#")
+    digest = fragment.removeprefix("sha256=").lower()
+    if fragment and not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise WeightsError(f"{name}: expected #sha256= and 64 hex digits behind the address")
+    parts = urlsplit(url)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and (digest or local)):
+        raise WeightsError(f"{name}: expected https://..., or http:// with #sha256= and the file's hash")
+    file = PurePosixPath(parts.path).name
+    if not file.endswith(SUFFIXES):
+        raise WeightsError(f"{name}: expected the address of a file of weights ({', '.join(SUFFIXES)})")
+    # many addresses end in model.safetensors: a mark of the address keeps them apart in the cache
+    return Source(name, url, f"{sha256(url.encode()).hexdigest()[:8]}--{file}", digest or _digest_in_name(file))
+
+
+def _digest_in_name(file: str) -> str:
+    found = re.search(r"-([0-9a-f]{8,64})\.\w+$", file)
+    return found[1] if found else ""
+
+
+def _from_enum(name: str, enum: str, tag: str) -> Source:
+    for arch in ARCHITECTURES:
+        if type(_torchvision(arch)["DEFAULT"]).__name__ == enum:
+            return _from_torchvision(name, arch, tag or "DEFAULT")
+    raise _unknown(name)
+
+
+def _from_torchvision(name: str, arch: str, tag: str) -> Source:
+    if tag not in _torchvision_tags(arch):
+        raise _unknown(name)
+    weights = _torchvision(arch)[tag]
+    published = weights.transforms()
+    preprocessing = Preprocessing(
+        mean=tuple(published.mean),
+        std=tuple(published.std),
+        size=published.crop_size[0],
+        resize=published.resize_size[0],
+        interpolation=published.interpolation.value,
+    )
+    file = PurePosixPath(urlsplit(weights.url).path).name
+    classes = tuple(weights.meta["categories"])
+    return Source(name, weights.url, file, _digest_in_name(file), arch, "3x3", preprocessing, classes)
+
+
+@cache
+def _torchvision(arch: str) -> dict[str, Any]:
+    from torchvision.models import get_model_weights
+
+    return dict(get_model_weights(arch).__members__)  # DEFAULT is among them, an alias
+
+
+def _torchvision_tags(arch: str) -> tuple[str, ...]:
+    return tuple(_torchvision(arch))
+
+
+def _from_timm(name: str, arch: str, tag: str) -> Source:
+    import timm
+
+    if arch not in ARCHITECTURES:
+        if timm.is_model(arch):
+            raise WeightsError(
+                f"{name}: timm's {arch} is another network than those here ({', '.join(ARCHITECTURES)}); its weights "
+                "do not fit any of them"
+            )
+        raise _unknown(name)
+    if tag and f"{arch}.{tag}" not in timm.list_pretrained(f"{arch}.*"):
+        raise _unknown(name)
+    config = timm.get_pretrained_cfg(f"{arch}.{tag}" if tag else arch)
+    if config is None:
+        raise _unknown(name)
+    said = config.to_dict()
+    known = (arch, "3x3", _timm_preprocessing(name, said), _timm_classes(said))
+    if config.hf_hub_id:
+        file = config.hf_hub_filename or "model.safetensors"
+        return Source(name, _hub_url(config.hf_hub_id, file), _hub_file(config.hf_hub_id, file), "", *known)
+    url = str(config.url or "")
+    file = PurePosixPath(urlsplit(url).path).name
+    return Source(name, url, file, _digest_in_name(file), *known)
+
+
+def _from_hub(name: str) -> Source:
+    """A repository in timm's format: `config.json` beside `model.safetensors`."""
+    import json
+
+    from .download import fetch
+
+    repository, _, revision = name.removeprefix("hf-hub:").partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise WeightsError(f"{name}: expected hf-hub:owner/name")
+    config = _hub_url(repository, "config.json", revision), _hub_file(repository, "config.json", revision)
+    path = fetch(Source(name, *config))
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        arch, said = said["architecture"], {**said, **said.get("pretrained_cfg", {})}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{name}: {path} is not timm's config.json (architecture, pretrained_cfg)") from error
+    if arch not in ARCHITECTURES:
+        raise WeightsError(f"{name}: its architecture {arch!r} is none of {', '.join(ARCHITECTURES)}")
+    file = "model.safetensors"
+    url, kept = _hub_url(repository, file, revision), _hub_file(repository, file, revision)
+    return Source(name, url, kept, "", arch, "3x3", _timm_preprocessing(name, said), _timm_classes(said))
+
+
+def _hub_url(repository: str, file: str, revision: str = "") -> str:
+    import os
+
+    from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(repository, file, revision=revision or None, endpoint=os.environ.get("HF_ENDPOINT"))
+
+
+def _hub_file(repository: str, file: str, revision: str = "") -> str:
+    return "--".join(filter(None, [*repository.split("/"), revision.replace("/", "-"), file]))
+
+
+def _timm_preprocessing(name: str, said: dict[str, Any]) -> Preprocessing:
+    """timm's evaluation transform at its training size: shorter side floor(size / crop_pct), central crop."""
+    size, interpolation = said.get("input_size", (3, 224, 224))[-1], said.get("interpolation", "bicubic")
+    if interpolation not in INTERPOLATIONS:
+        raise WeightsError(f"{name}: interpolation={interpolation!r} is none of {', '.join(INTERPOLATIONS)}")
+    resize = math.floor(size / said.get("crop_pct", 0.875))
+    default = Preprocessing()
+    mean, std = tuple(said.get("mean", default.mean)), tuple(said.get("std", default.std))
+    return Preprocessing(mean, std, size, resize, interpolation)
+
+
+def _timm_classes(said: dict[str, Any]) -> tuple[str, ...] | None:
+    names = said.get("label_names")
+    if isinstance(names, (list, tuple)) and names:
+        return tuple(map(str, names))
+    return None
+
+
+def _unknown(name: str) -> WeightsError:
+    import timm
+
+    known = [str(weights) for arch in ARCHITECTURES for weights in _torchvision(arch).values()]
+    known += [f"{arch}.{tag}" for arch in ARCHITECTURES for tag in _torchvision_tags(arch)]
+    known += [tagged for arch in ARCHITECTURES for tagged in timm.list_pretrained(f"{arch}.*")] + list(ARCHITECTURES)
+    near = get_close_matches(name.removeprefix("timm/"), dict.fromkeys(known), 3, 0.5)
+    hint = f"nearest: {', '.join(near)}. " if near else ""
+    return WeightsError(
+        f"{name}: neither a file here nor a name of torchvision's or timm's weights for these networks. {hint}Give a "
+        f"file ({', '.join(SUFFIXES)}), a name such as resnet50.IMAGENET1K_V2 or resnet50.a1_in1k, hf-hub:owner/name, "
+        "or https://..."
+    )

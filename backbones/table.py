@@ -1,0 +1,30 @@
+"""The family: each network a row of four numbers. Imports no torch.
+
+`block` is "basic" or "bottleneck"; `layers` counts the blocks of the four stages; `groups` is ResNeXt's cardinality and
+`width_per_group` the channels of one group in the first stage. Sources: He et al. 2016 (table 1), Xie et al. 2017
+(table 1), Zagoruyko and Komodakis 2016 (table 10).
+"""
+
+from typing import Any
+
+
+def _row(block: str, layers: tuple[int, int, int, int], groups: int = 1, width_per_group: int = 64) -> dict[str, Any]:
+    return {"block": block, "layers": layers, "groups": groups, "width_per_group": width_per_group}
+
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "resnet18": _row("basic", (2, 2, 2, 2)),
+    "resnet34": _row("basic", (3, 4, 6, 3)),
+    "resnet50": _row("bottleneck", (3, 4, 6, 3)),
+    "resnet101": _row("bottleneck", (3, 4, 23, 3)),
+    "resnet152": _row("bottleneck", (3, 8, 36, 3)),
+    "resnext50_32x4d": _row("bottleneck", (3, 4, 6, 3), 32, 4),
+    "resnext101_32x8d": _row("bottleneck", (3, 4, 23, 3), 32, 8),
+    "resnext101_64x4d": _row("bottleneck", (3, 4, 23, 3), 64, 4),
+    "wide_resnet50_2": _row("bottleneck", (3, 4, 6, 3), 1, 128),
+    "wide_resnet101_2": _row("bottleneck", (3, 4, 23, 3), 1, 128),
+}
+
+STRIDE_IN = ("3x3", "1x1")  # where a bottleneck strides: torchvision's place, and the original network's
+NORMS = ("batch", "frozen", "sync", "group")
+OUTPUT_STRIDES = (32, 16, 8)

@@ -1,0 +1,307 @@
+"""Weights: read, loaded strictly into a trunk with a count of what was loaded, and saved."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .contract import Preprocessing, WeightsError
+from .formats import SUFFIXES, read_file, sha256
+from .metadata import from_metadata, to_metadata
+from .residual import ResNet
+from .table import ARCHITECTURES, STRIDE_IN
+
+CLASSIFIER = ("fc.weight", "fc.bias")
+_EPS = 1e-5
+
+
+@dataclass
+class Weights:
+    """Tensors by torchvision's names, with what belongs to them.
+
+    `stride_in` is "3x3" or "1x1"; `classes` the classifier's names in order, or None where nobody knows them; `source`
+    the file or name as given, `sha256` of the file. `info` holds whatever else the header says; `info["assumed"]` says,
+    by field, what no header stated.
+    """
+
+    tensors: dict[str, Tensor]
+    arch: str
+    stride_in: str = "3x3"
+    classes: tuple[str, ...] | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    source: str = "memory"
+    sha256: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LoadReport:
+    """What a load did: `loaded` of the file's `total` tensors; the lists are empty unless it was refused."""
+
+    loaded: int
+    total: int
+    source: str = "memory"
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    note: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.loaded} of {self.total} tensors from {self.source}" + (f"; {self.note}" if self.note else "")]
+        for title, names in (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("of another shape", self.mismatched),
+        ):
+            if names:
+                more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+                lines.append(f"  {len(names)} {title}: {', '.join(names[:10])}{more}")
+        return "\n".join(lines)
+
+
+def read_weights(source: "str | Path", *, arch: str | None = None, stride_in: str | None = None) -> Weights:
+    """Weights from a local file, or from a name or address that `backbones.sources` knows (downloaded once).
+
+    `arch` and `stride_in` say what the file does not; one that contradicts the file is an error. Without them, the
+    architecture is found from the tensors, and the stride is taken to be torchvision's. Raises WeightsError.
+    """
+    stated: dict[str, Any] = {}
+    path = Path(source).expanduser()
+    if not _is_path(source, path):
+        from . import download, sources
+
+        found = sources.find(str(source))
+        path, stated = download.fetch(found), found.stated()
+    tensors, metadata, aside = read_file(path)
+    label = str(source)
+    header = from_metadata(metadata, label)
+    info = {**stated.pop("info", {}), **header.pop("info")}
+    stated |= header
+    if aside:
+        info["left aside"] = ", ".join(aside)
+    _check_eps(info, label)
+    asked = {"arch": arch, "stride_in": stride_in}
+    for key, value in asked.items():
+        if value is not None and stated.get(key, value) != value:
+            raise WeightsError(f"{label}: {key}={stated[key]} by the file, {key}={value} asked for; leave {key}= out")
+        if value is not None:
+            stated[key] = value
+    if stated.get("arch") is None:
+        stated["arch"] = infer_arch(tensors, label)
+    _check_stated(stated, label)
+    stated, assumed = _assume(stated, tensors)
+    if assumed:
+        info["assumed"] = assumed
+    _check_classes(stated.get("classes"), tensors, label)
+    return Weights(tensors=tensors, source=label, sha256=sha256(path), info=info, **stated)
+
+
+def load(
+    weights: Weights, trunk: ResNet, classifier: nn.Linear | None = None, *, adapt_input: bool = False
+) -> LoadReport:
+    """Copy the weights into the trunk, all or nothing, and into `classifier` where its shape agrees.
+
+    The classifier is the one exception to strictness: of another size it keeps its own values and the report says so
+    (whether the class names agree is the caller's to compare). `adapt_input` fits the first convolution to another
+    number of input channels: the sum over the file's channels for one, else its channels in turn, scaled to keep the
+    sum (the rule that timm follows). Counters of batches that old files lack are set to 0.
+
+    Raises WeightsError with every tensor that is missing, unexpected or of another shape.
+    """
+    own, given = trunk.state_dict(), dict(weights.tensors)
+    head = {name: given.pop(name) for name in CLASSIFIER if name in given}
+    notes: list[str] = []
+    if adapt_input and "conv1.weight" in given and given["conv1.weight"].shape != own["conv1.weight"].shape:
+        channels = own["conv1.weight"].shape[1]
+        notes.append(f"conv1 adapted from {given['conv1.weight'].shape[1]} input channels to {channels}")
+        given["conv1.weight"] = _adapt(given["conv1.weight"], channels)
+    if "left aside" in weights.info:
+        notes.append(f"left aside in the file: {weights.info['left aside']}"[:200])
+    counters = [n for n in own if n.endswith("num_batches_tracked") and n not in given]
+    if counters:
+        notes.append(f"{len(counters)} batch counters that the file lacks set to 0")
+    report = LoadReport(len(given), len(weights.tensors), _short(weights.source))
+    report.missing = [n for n in own if n not in given and n not in counters]
+    report.unexpected = [f"{n} {_size(t)}" for n, t in given.items() if n not in own]
+    report.mismatched = [
+        f"{n} {_size(t)}, here {_size(own[n])}" for n, t in given.items() if n in own and t.shape != own[n].shape
+    ]
+    if report.missing or report.unexpected or report.mismatched:
+        report.loaded = sum(n in own and t.shape == own[n].shape for n, t in given.items())
+        raise WeightsError(_refusal(report, weights, trunk))
+    trunk.load_state_dict(given | {name: torch.zeros_like(own[name]) for name in counters})
+    loaded, note = _load_classifier(head, classifier)
+    report.loaded += loaded
+    report.note = "; ".join(filter(None, [*notes, note]))
+    return report
+
+
+def save_weights(
+    path: "str | Path",
+    tensors: Mapping[str, Tensor],
+    *,
+    arch: str,
+    stride_in: str,
+    classes: "tuple[str, ...] | list[str] | None",
+    preprocessing: Preprocessing,
+    info: dict[str, Any] | None = None,
+) -> None:
+    """Write a `.safetensors` that `read_weights` needs no help with; beside first, synced, then renamed.
+
+    `tensors` are under torchvision's names (`_orig_mod.` and `module.` are taken off). Raises WeightsError for another
+    suffix or values that could not be read back, OSError where the disk refuses.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path}: weights are saved as .safetensors")
+    header = to_metadata(arch, stride_in, classes, preprocessing, info)
+    _check_classes(tuple(classes) if classes is not None else None, dict(tensors), str(path))
+    plain = {
+        name.replace("_orig_mod.", "").removeprefix("module."): t.detach()
+        .cpu()
+        .clone(memory_format=torch.contiguous_format)
+        for name, t in tensors.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        save_file(plain, beside, metadata=header)
+        beside.chmod(0o644)  # safetensors makes files that only their owner can read
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder durable (where the system can sync folders)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def infer_arch(tensors: Mapping[str, Tensor], source: str) -> str:
+    """The row of the table that these tensors belong to, from names and shapes. Raises WeightsError where none is."""
+    found = nearest_arch(tensors)
+    if found is not None and "conv1.weight" in tensors:
+        return found
+    raise WeightsError(
+        f"{source}: no architecture can be read from its {len(tensors)} tensors ({', '.join(list(tensors)[:4])}, ...); "
+        f"say arch=…, one of {', '.join(ARCHITECTURES)}"
+    )
+
+
+def nearest_arch(tensors: Mapping[str, Tensor]) -> str | None:
+    """The network with the same block, blocks per stage, groups and width, or None."""
+    layers = tuple(
+        len({name.split(".")[1] for name in tensors if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)
+    )
+    second = tensors.get("layer1.0.conv2.weight")
+    if second is None or second.dim() != 4:
+        return None
+    bottleneck = "layer1.0.conv3.weight" in tensors
+    row = {
+        "block": "bottleneck" if bottleneck else "basic",
+        "layers": layers,
+        "groups": second.shape[0] // second.shape[1],
+        "width_per_group": second.shape[1],
+    }
+    return next((name for name, other in ARCHITECTURES.items() if other == row), None)
+
+
+def _is_path(source: "str | Path", path: Path) -> bool:
+    if isinstance(source, Path):
+        return True
+    if "://" in source:
+        return False
+    return path.suffix in SUFFIXES  # a folder called resnet50 must not hide the name
+
+
+def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, str]]:
+    assumed = {}
+    if "stride_in" not in stated:
+        stated = {**stated, "stride_in": "3x3"}
+        if ARCHITECTURES[stated["arch"]]["block"] == "bottleneck":
+            assumed["stride_in"] = "3x3, torchvision's; the original network's weights need stride_in=1x1"
+    if "preprocessing" not in stated:
+        assumed["preprocessing"] = "torchvision's for ImageNet: resize 256, crop 224, bilinear"
+    if "classes" not in stated and "fc.weight" in tensors and len(tensors["fc.weight"]) == 1000:
+        from .sources import imagenet_classes
+
+        stated = {**stated, "classes": imagenet_classes()}
+        assumed["classes"] = "ImageNet's, from torchvision's metadata, as the classifier has 1000 and no names"
+    return stated, assumed
+
+
+def _check_stated(stated: dict[str, Any], label: str) -> None:
+    if stated["arch"] not in ARCHITECTURES:
+        raise WeightsError(f"{label}: architecture {stated['arch']!r} is none of {', '.join(ARCHITECTURES)}")
+    if stated.get("stride_in", "3x3") not in STRIDE_IN:
+        raise WeightsError(f"stride_in={stated['stride_in']}: expected one of {', '.join(STRIDE_IN)}")
+
+
+def _check_classes(classes: tuple[str, ...] | None, tensors: Mapping[str, Tensor], label: str) -> None:
+    if classes is not None and "fc.weight" in tensors and len(tensors["fc.weight"]) != len(classes):
+        raise WeightsError(f"{label}: {len(classes)} class names for a classifier of {len(tensors['fc.weight'])}")
+
+
+def _check_eps(info: dict[str, Any], label: str) -> None:
+    text = info.get("bn_eps", str(_EPS))
+    try:
+        eps = float(text)
+    except ValueError:
+        eps = None
+    if eps != _EPS:
+        raise WeightsError(f"{label}: bn_eps={text} in its header; the norms here have {_EPS}")
+
+
+def _load_classifier(head: dict[str, Tensor], classifier: nn.Linear | None) -> tuple[int, str]:
+    if not head:
+        return 0, "no classifier in the file" if classifier is not None else ""
+    size = len(next(iter(head.values())))
+    if classifier is None:
+        return 0, f"the classifier of {size} classes left out"
+    own = {f"fc.{name}": value for name, value in classifier.state_dict().items()}
+    if {n: t.shape for n, t in head.items()} != {n: t.shape for n, t in own.items()}:
+        return 0, f"the classifier replaced: {size} classes in the file, {classifier.out_features} here"
+    classifier.load_state_dict({name.removeprefix("fc."): value for name, value in head.items()})
+    return len(head), ""
+
+
+def _adapt(weight: Tensor, channels: int) -> Tensor:
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    turns = torch.arange(channels, device=weight.device) % weight.shape[1]
+    return weight[:, turns] * (weight.shape[1] / channels)
+
+
+def _refusal(report: LoadReport, weights: Weights, trunk: ResNet) -> str:
+    hints = []
+    looks = nearest_arch(weights.tensors)
+    if looks is not None and looks != trunk.arch:
+        hints.append(f"these look like {looks} weights, the network is {trunk.arch}")
+    elif any(text.startswith("conv1.weight") for text in report.mismatched):
+        hints.append("the first convolution has another number of input channels; adapt_input=True adapts it")
+    if trunk.norm == "group" and any("running_mean" in text for text in report.unexpected):
+        hints.append("norm=group has no running statistics; these weights need norm=batch, frozen or sync")
+    return "\n".join([f"{weights.source} does not fit: {report}", *(f"  {hint}" for hint in hints)])
+
+
+def _short(source: str) -> str:
+    return source if "://" in source or Path(source).suffix not in SUFFIXES else Path(source).name
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
