@@ -1,0 +1,1 @@
+"""Feature maps in; losses or predictions out."""

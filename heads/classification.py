@@ -1,0 +1,86 @@
+"""Pooling, dropout and a linear classifier."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..backbones.contract import Features
+from .contract import Batch, Prediction
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass
+class ClassPrediction(Prediction):
+    """`probabilities` is `(K,)` fp32, one a class in the classifier's order; they sum to 1."""
+
+    probabilities: "np.ndarray"
+
+
+class ClassificationHead(nn.Module):
+    """Global average pooling of `c5`, dropout and a linear layer `fc` (torchvision's name).
+
+    With `kept`, that classifier stands as `fc` and does not learn; `extra`, a linear layer from its logits to the
+    classes, does, and dropout moves in front of it. There is no activation between the two: training `extra` alone
+    stays a convex problem, and negative logits keep what they say.
+
+    channels         of the map `c5`
+    classes          how many there are, K
+    dropout          share of the inputs of the layer that learns which is set to zero in training, 0 to below 1
+    label_smoothing  share of the target spread evenly over all classes, 0 to 1 (Szegedy et al. 2016, section 7)
+    """
+
+    needs = ("c5",)
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        kept: nn.Linear | None = None,
+    ):
+        super().__init__()
+        if kept is not None and kept.in_features != channels:
+            raise ValueError(f"the kept classifier reads {kept.in_features} channels, the trunk gives {channels}")
+        self.dropout, self.label_smoothing = nn.Dropout(dropout), label_smoothing
+        self.fc = nn.Linear(channels, classes) if kept is None else kept.requires_grad_(False)
+        self.extra = None if kept is None else nn.Linear(kept.out_features, classes)
+
+    def published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The head's tensors as others read them: one `fc`; two linear layers in a row are one."""
+        if self.extra is None:
+            return tensors
+        kept, extra = tensors["fc.weight"].double(), tensors["extra.weight"].double()
+        bias = extra @ tensors["fc.bias"].double() + tensors["extra.bias"].double()
+        return {"fc.weight": (extra @ kept).float(), "fc.bias": bias.float()}
+
+    def condense(self, features: Features) -> Features:
+        """`c5` pooled to `(N, C, 1, 1)`: pooling it again changes nothing."""
+        return {"c5": features["c5"].mean((2, 3), keepdim=True)}
+
+    def forward(self, features: Features) -> Tensor:
+        """Logits `(N, K)` of the map `c5` `(N, C, H, W)`."""
+        pooled = self.condense(features)["c5"].flatten(1)
+        if self.extra is None:
+            return self.fc(self.dropout(pooled))
+        return self.extra(self.dropout(self.fc(pooled)))
+
+    def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
+        """`cross_entropy`: the mean over the micro-batch's samples, in fp32 or better; `label` is `(N,)` int64."""
+        logits = _at_least_fp32(self(features))
+        loss = F.cross_entropy(logits, batch.targets["label"], label_smoothing=self.label_smoothing)
+        return {"cross_entropy": loss}
+
+    def predict(self, features: Features, batch: Batch) -> list[Prediction]:
+        """A ClassPrediction a sample; the softmax is taken in fp32 or better whatever autocast says."""
+        probabilities = _at_least_fp32(self(features)).softmax(1).detach().float().cpu().numpy()
+        return [ClassPrediction(name, row) for name, row in zip(batch.ids, probabilities, strict=True)]
+
+
+def _at_least_fp32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,90 @@
+"""What a head is to the floors above: feature maps in; losses or predictions out."""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..backbones.contract import Features
+
+
+@dataclass
+class Batch:
+    """What one forward pass takes; with a `key` it is a micro-batch.
+
+    `images` are `(N, C, H, W)` uint8, `sizes` `(N, 2)` int64 (height and width before padding); `features` stand in for
+    images where the trunk's maps are cached. `targets` are tensors with N rows or lists of N tensors, by name. `key`
+    seeds whatever is random inside the model; `weight` multiplies the loss (1 unless several tasks share an update).
+    """
+
+    task: str
+    ids: list[str]
+    images: "Tensor | None" = None
+    sizes: "Tensor | None" = None
+    targets: dict[str, Any] = field(default_factory=dict)
+    features: "Features | None" = None
+    key: int = 0
+    weight: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _map(self, change) -> "Batch":
+        changed = {f.name: _each(getattr(self, f.name), change) for f in fields(self) if f.name in _TENSORS}
+        return replace(self, **changed)
+
+    def to(self, device: "torch.device | str") -> "Batch":
+        """The same batch on another device (asynchronously from pinned memory)."""
+        return self._map(lambda t: t.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in pinned memory; the loader calls it."""
+        return self._map(lambda t: t.pin_memory())
+
+
+_TENSORS = ("images", "sizes", "targets", "features")
+
+
+def _each(value: Any, change) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        return {k: _each(v, change) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_each(v, change) for v in value]
+    return change(value)
+
+
+@dataclass
+class Prediction:
+    """What a head says of one sample; each task has its own kind."""
+
+    id: str
+
+
+@runtime_checkable
+class Head(Protocol):
+    """`needs` names the maps it reads; losses are scalars, summed for the gradient."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The names of the maps."""
+        ...
+
+    def losses(self, features: "Features", batch: Batch) -> "dict[str, Tensor]":
+        """Named scalar losses of one micro-batch, each the mean that its docstring states."""
+        ...
+
+    def predict(self, features: "Features", batch: Batch) -> list[Prediction]:
+        """One prediction per sample, in the batch's order, on the CPU."""
+        ...
+
+    def condense(self, features: "Features") -> "Features":
+        """What may be cached of the maps when the trunk is frozen, such that losses and predictions stay the same."""
+        ...
+
+    def published(self, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+        """The head's own tensors under the names, and in the form, that others read."""
+        ...

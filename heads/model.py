@@ -1,0 +1,59 @@
+"""A trunk with its heads: one module that a task, an engine and a checkpoint share."""
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones.contract import Features, Preprocessing
+from .contract import Batch, Prediction
+from .keys import key, seed_model
+
+
+class Model(nn.Module):
+    """Images in; losses or predictions of the batch's task out. `heads` maps a task's name to its head."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, heads: dict[str, nn.Module], preprocessing: Preprocessing):
+        super().__init__()
+        self.backbone, self.heads = backbone, nn.ModuleDict(heads)
+        self.preprocessing = preprocessing
+        for name in ("mean", "std"):
+            numbers = torch.tensor(getattr(preprocessing, name)).view(1, -1, 1, 1)
+            self.register_buffer(name, numbers, persistent=False)
+
+    def normalise(self, batch: Batch) -> Tensor:
+        """Images `(N, C, H, W)` uint8 to normalised floats; padding (by `sizes`) is zero after it."""
+        images = batch.images
+        assert images is not None
+        weight = next((p for p in self.backbone.parameters() if p.ndim == 4), None)
+        if weight is not None and weight.shape[1] > 1 and weight.is_contiguous(memory_format=torch.channels_last):
+            images = images.contiguous(memory_format=torch.channels_last)
+        x = images.to(dtype=self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
+        if batch.sizes is not None:
+            rows = torch.arange(x.shape[2], device=x.device) < batch.sizes[:, :1]
+            columns = torch.arange(x.shape[3], device=x.device) < batch.sizes[:, 1:]
+            x = x * (rows[:, None, :, None] & columns[:, None, None, :])
+        return x
+
+    def maps(self, batch: Batch) -> Features:
+        """The trunk's maps by name: the batch's own where they are cached."""
+        return batch.features if batch.features is not None else self.backbone(self.normalise(batch))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar losses `task/loss` of one micro-batch; all that is random in them comes from `batch.key`."""
+        seed_model(key(batch.key, "trunk"), self.mean.device.type)
+        features = self.maps(batch)
+        seed_model(key(batch.key, batch.task), self.mean.device.type)
+        named = self.heads[batch.task].losses(features, batch)  # type: ignore[operator]
+        return {f"{batch.task}/{name}": value for name, value in named.items()}
+
+    def predict(self, batch: Batch) -> list[Prediction]:
+        """One prediction a sample, in the batch's order. Call it under `torch.inference_mode()` and in eval mode."""
+        return self.heads[batch.task].predict(self.maps(batch), batch)  # type: ignore[operator]
+
+
+def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """What an engine is given: the losses of one micro-batch."""
+    assert isinstance(model, Model)
+    return model.losses(batch)
