@@ -1,0 +1,1 @@
+"""What a data set and a score are: readers, transforms, batches, evaluators, drawings."""

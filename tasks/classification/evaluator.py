@@ -1,0 +1,243 @@
+"""How good a classifier is: accuracies, the confusion matrix and calibration, each with an interval."""
+
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...heads.classification import ClassPrediction
+from ...heads.contract import Batch, Prediction
+from ..contract import DataError, Record, Scores
+from ..intervals import bootstrap, wilson
+
+BINS = 15
+MISTAKES = 24
+_COLUMNS = {"label": "i", "predicted": "i", "rank": "i", "confidence": "f", "label_probability": "f"}
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+class ClassificationEvaluator:
+    """Streams records into a few numbers a sample (20 bytes; 24 for two classes) and the surest mistakes.
+
+    Metrics, all over the samples that were added; the result depends on the set of records and not on their order:
+
+    top1            share whose likeliest class is the true one (the first of equals)
+    top5            share whose true class is among the five likeliest; left out with five classes or fewer
+    mean_per_class  mean over the classes that have samples of the share that is right in each (balanced accuracy)
+    ece             expected calibration error: 15 bins of confidence, equally wide and closed above, of each the gap
+                    between mean confidence and accuracy, weighted by samples (Guo et al. 2017, section 2)
+    nll             mean of -log p(true class) in nats; a p below 1.2e-38 counts as that
+    auroc           two classes only: chance that a sample of the second has more of its probability than one of the
+                    first, ties counted half (Mann-Whitney)
+
+    Intervals are 95 % percentile bootstraps over samples with a fixed seed, with two exceptions. For an accuracy of
+    exactly 0 or 1 every resample is the same: it has Wilson's interval of all samples. The estimate of `ece` is too
+    high on few samples, and resampling adds the same again: its percentiles are reflected at the estimate (the basic
+    bootstrap), which for 150 samples of a true 0.038 holds it in 93 of 100 cases, where percentiles did in 2.
+    Classes in `details` have Wilson's interval each.
+    """
+
+    def __init__(self, classes: Sequence[str], resamples: int = 1000, seed: int = 0):
+        self.classes = tuple(classes)
+        self.resamples, self.seed = resamples, seed
+        columns = _COLUMNS | ({"second_probability": "f"} if len(self.classes) == 2 else {})
+        self._columns = {name: array(kind) for name, kind in columns.items()}
+        self._mistakes: list[Record] = []
+
+    lower_is_better = frozenset(("ece", "nll"))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics for these classes."""
+        many, two = len(self.classes) > 5, len(self.classes) == 2
+        return ("top1", *(("top5",) if many else ()), "mean_per_class", "ece", "nll", *(("auroc",) if two else ()))
+
+    def measure(self, batch: Batch, predictions: list[Prediction]) -> list[Record]:
+        """A record a sample: `id`, `label`, `predicted` (indices; `label_name` and `predicted_name` say them),
+        `confidence`, `label_probability`, `rank` of the true class (1 is the best; equals count as better, unless the
+        true class is the answer) and, of two classes, `second_probability`.
+
+        Raises DataError naming the sample whose probabilities are not finite or whose label is no class.
+        """  # fmt: skip
+        p = np.stack([_probabilities(prediction, len(self.classes)) for prediction in predictions])
+        if "label" not in batch.targets:
+            raise DataError(f"{batch.ids[0]}: has no label, so that it can be predicted but not scored")
+        labels = batch.targets["label"].cpu().numpy()
+        for name, label in zip(batch.ids, labels, strict=True):
+            if not 0 <= label < len(self.classes):
+                raise DataError(f"{name}: label {label}, expected 0 to {len(self.classes) - 1}")
+        rows = np.arange(len(p))
+        predicted, own = p.argmax(1), p[rows, labels]
+        rank = np.where(predicted == labels, 1, (p >= own[:, None]).sum(1))
+        records: list[Record] = [
+            {
+                "id": batch.ids[i],
+                "label": int(labels[i]),
+                "label_name": self.classes[labels[i]],
+                "predicted": int(predicted[i]),
+                "predicted_name": self.classes[predicted[i]],
+                "confidence": float(p[i, predicted[i]]),
+                "label_probability": float(own[i]),
+                "rank": int(rank[i]),
+            }
+            for i in rows
+        ]
+        if len(self.classes) == 2:
+            for record, second in zip(records, p[:, 1], strict=True):
+                record["second_probability"] = float(second)
+        return records
+
+    def add(self, records: list[Record]) -> None:
+        """Take the records of samples that were not added before."""
+        for name, column in self._columns.items():
+            column.extend(record[name] for record in records)
+        wrong = [record for record in records if record["predicted"] != record["label"]]
+        self._mistakes = sorted(self._mistakes + wrong, key=lambda r: (-r["confidence"], r["id"]))[:MISTAKES]
+
+    def result(self) -> Scores:
+        """The scores of what was added. Raises DataError where that is nothing."""
+        data = self._table()
+        n, k = len(data["label"]), len(self.classes)
+        if not n:
+            raise DataError("there is no sample to score: the split is empty")
+        names, statistics = _statistics(data, k)
+        point = statistics(np.ones((1, n)))[0]
+        low, high = bootstrap(statistics, n, self.resamples, self.seed)
+        metrics = {name: float(value) for name, value in zip(names, point, strict=True)}
+        intervals = dict(zip(names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+        for name in ("top1", "top5", "mean_per_class"):
+            if metrics.get(name) in (0.0, 1.0):
+                ends = wilson(np.array(metrics[name] * n), np.array(n))
+                intervals[name] = (float(ends[0]), float(ends[1]))
+        error, (below, above) = metrics["ece"], intervals["ece"]
+        intervals["ece"] = (max(0.0, 2 * error - above), max(error, 2 * error - below))
+        known = {name for name in names if np.isfinite(metrics[name])}  # no AUROC where one of two classes is missing
+        return Scores(
+            {name: value for name, value in metrics.items() if name in known},
+            {name: ends for name, ends in intervals.items() if name in known},
+            self._details(data),
+            n,
+        )
+
+    def _table(self) -> dict[str, np.ndarray]:
+        """The columns, sorted by all of them, the label first: equal sets of records give equal tables."""
+        data = {name: np.array(column) for name, column in self._columns.items()}
+        order = np.lexsort([data[name] for name in reversed(data)])
+        return {name: column[order] for name, column in data.items()}
+
+    def _details(self, data: dict[str, np.ndarray]) -> dict[str, Any]:
+        k = len(self.classes)
+        confusion = np.bincount(data["label"] * k + data["predicted"], minlength=k * k).reshape(k, k)
+        hits, samples = confusion.diagonal(), confusion.sum(1)
+        low, high = wilson(hits, samples)
+        per_class = [
+            {
+                "name": name,
+                "samples": int(samples[i]),
+                "accuracy": float(hits[i] / samples[i]) if samples[i] else None,
+                "low": float(low[i]) if samples[i] else None,
+                "high": float(high[i]) if samples[i] else None,
+            }
+            for i, name in enumerate(self.classes)
+        ]
+        return {
+            "classes": list(self.classes),
+            "confusion": confusion.tolist(),  # rows: the truth; columns: the prediction
+            "per_class": per_class,
+            "calibration": _calibration(data),
+            "mistakes": [
+                {
+                    "id": m["id"],
+                    "truth": self.classes[m["label"]],
+                    "predicted": self.classes[m["predicted"]],
+                    "confidence": m["confidence"],
+                    "label_probability": m["label_probability"],
+                }
+                for m in self._mistakes
+            ],
+        }
+
+
+def _probabilities(prediction: Prediction, classes: int) -> np.ndarray:
+    assert isinstance(prediction, ClassPrediction)
+    p = prediction.probabilities
+    if p.shape != (classes,):
+        raise DataError(
+            f"{prediction.id}: {p.size} probabilities for {classes} classes; the classifier is another task's"
+        )
+    if not np.isfinite(p).all():
+        raise DataError(
+            f"{prediction.id}: the predicted probabilities are not finite numbers; the weights have diverged (try a lower "
+            "lr) or the precision is too small (try precision=fp32)"
+        )
+    return p
+
+
+def _bins(confidence: np.ndarray) -> np.ndarray:
+    return np.clip(np.ceil(confidence.astype(np.float64) * BINS).astype(int) - 1, 0, BINS - 1)
+
+
+def _calibration(data: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    bins, right = _bins(data["confidence"]), data["predicted"] == data["label"]
+    rows = []
+    for b in range(BINS):
+        here = bins == b
+        some = bool(here.any())
+        rows.append({
+            "low": b / BINS,
+            "high": (b + 1) / BINS,
+            "samples": int(here.sum()),
+            "confidence": float(data["confidence"][here].mean(dtype=np.float64)) if some else None,
+            "accuracy": float(right[here].mean()) if some else None,
+        })  # fmt: skip
+    return rows
+
+
+def _statistics(data: dict[str, np.ndarray], classes: int) -> tuple[list[str], Callable[[np.ndarray], np.ndarray]]:
+    """The metrics' names, and a function from weights `(R, N)` of the samples to their values `(R, M)`."""
+    label, n = data["label"], len(data["label"])
+    right = (data["predicted"] == label).astype(np.float64)
+    nll = -np.log(np.maximum(data["label_probability"].astype(np.float64), _TINY))
+    bins, gap = _bins(data["confidence"]), right - data["confidence"]
+    in_bin = [np.flatnonzero(bins == b) for b in np.unique(bins)]
+    begins = np.flatnonzero(np.r_[True, label[1:] != label[:-1]])  # the table is sorted by label
+
+    def per_class(weights: np.ndarray) -> np.ndarray:
+        total = np.add.reduceat(weights, begins, axis=1)
+        hits = np.add.reduceat(weights * right, begins, axis=1)
+        return (hits / np.maximum(total, 1)).sum(1) / (total > 0).sum(1)
+
+    def calibration_error(weights: np.ndarray) -> np.ndarray:
+        return np.stack([np.abs(weights[:, at] @ gap[at]) for at in in_bin]).sum(0) / n
+
+    means = {"top1": right, "top5": (data["rank"] <= 5).astype(np.float64), "nll": nll}
+    table: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "top1": lambda w: w @ means["top1"] / n,
+        "top5": lambda w: w @ means["top5"] / n,
+        "mean_per_class": per_class,
+        "ece": calibration_error,
+        "nll": lambda w: w @ means["nll"] / n,
+    }
+    if classes <= 5:
+        del table["top5"]
+    if classes == 2:
+        table["auroc"] = _auroc(data["second_probability"], label == 1)
+    return list(table), lambda w: np.stack([function(w) for function in table.values()], axis=1)
+
+
+def _auroc(score: np.ndarray, positive: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    order = np.argsort(score, kind="stable")
+    begins = np.flatnonzero(np.r_[True, np.diff(score[order]) != 0])
+    positive = positive[order].astype(np.float64)
+
+    def area(weights: np.ndarray) -> np.ndarray:
+        weights = weights[:, order]
+        ones = np.add.reduceat(weights * positive, begins, axis=1)
+        zeros = np.add.reduceat(weights * (1 - positive), begins, axis=1)
+        below = np.cumsum(zeros, axis=1) - zeros
+        pairs = ones.sum(1) * zeros.sum(1)
+        won = (ones * (below + zeros / 2)).sum(1)
+        return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+    return area

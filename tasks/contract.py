@@ -1,0 +1,141 @@
+"""What a task is to the pipelines: a data set, its transforms, a head, a score and a drawing, by name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+    from ..backbones.contract import Backbone, Preprocessing
+    from ..backbones.weights import Weights
+    from ..heads.contract import Batch, Head, Prediction
+
+
+class DataError(ValueError):
+    """Data that cannot be used as asked; the message names the file, what is wrong, and how to go on."""
+
+
+@dataclass
+class Sample:
+    """One image with its annotations: `image` is `(3, H, W)` uint8; `targets` by name; `id` is unique in its split."""
+
+    id: str
+    source: Path
+    image: "Tensor"
+    targets: dict[str, Any] = field(default_factory=dict)
+
+
+class Samples(Protocol):
+    """A split: a compact index of which a sample is read and decoded when asked for."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names; empty where the task has none."""
+        ...
+
+    @property
+    def excluded(self) -> Mapping[str, str]:
+        """Id to reason, of what on_bad_sample=skip left out."""
+        ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def id(self, index: int) -> str:
+        """The sample's id, without decoding it."""
+        ...
+
+    def without(self, reasons: dict[str, str]) -> "Samples":
+        """The split without these ids, which stand in `excluded` then."""
+        ...
+
+    def source(self, index: int) -> Path:
+        """The sample's file, without decoding it."""
+        ...
+
+    def group(self, index: int) -> int:
+        """Samples of one group can stand in one batch (same shape); 0 where all are alike."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """`{"digest": ..., "samples": n, "classes": [...]}`: equal digests mean the same data, wherever it lies."""
+        ...
+
+    def manifest(self) -> list[str]:
+        """A line a sample (id, class, size, checksum), from which two states of the data can be compared."""
+        ...
+
+
+@dataclass
+class Scores:
+    """The result of an evaluation: `metrics` by name, `intervals` (95 %, low and high) and `details` for reports."""
+
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    samples: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Metrics at the top level under their names; the rest under `intervals`, `details` and `samples`."""
+        rest = asdict(self)
+        return {**rest.pop("metrics"), **rest}
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{name}</td><td>{value:.4f}</td><td>{_interval(self.intervals.get(name))}</td></tr>"
+            for name, value in self.metrics.items()
+        )
+        return f"<table><tr><th>metric</th><th>value</th><th>95 % interval</th></tr>{rows}</table>"
+
+
+def _interval(pair: Sequence[float] | None) -> str:
+    return "" if pair is None else f"{pair[0]:.4f} to {pair[1]:.4f}"
+
+
+Record = dict[str, Any]
+
+
+class Evaluator(Protocol):
+    """`measure` on any worker; `add` in the data set's order, in one place; small whatever the data set's size."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names that `result().metrics` may have."""
+        ...
+
+    @property
+    def lower_is_better(self) -> frozenset[str]:
+        """Those of them that are better when smaller."""
+        ...
+
+    def measure(self, batch: "Batch", predictions: "list[Prediction]") -> list[Record]: ...
+    def add(self, records: list[Record]) -> None: ...
+    def result(self) -> Scores: ...
+
+
+class Task(Protocol):
+    """Reader + transforms + head + evaluator + drawing. Built as `Task(options, preprocessing, facts)`.
+
+    `facts` is what a checkpoint must say, besides tensors, for the task to be built again: class names above all. It
+    is None for a new run, and then filled from the training split and the weights.
+    """
+
+    name: str
+    options: Any
+    preprocessing: "Preprocessing"
+    facts: dict[str, Any]
+
+    def samples(self, split: str) -> Samples: ...
+    def scan(self, samples: Samples, workers: int) -> dict[str, str]:
+        """Decode everything; the ids that cannot be used, and why."""
+        ...
+
+    def transform(self, training: bool) -> Callable[[Sample], Sample]: ...
+    def collate(self, samples: list[Sample]) -> "Batch": ...
+    def head(self, backbone: "Backbone", weights: "Weights | None" = None) -> "Head": ...
+    def infer(self, model: "nn.Module", batch: "Batch") -> "list[Prediction]": ...
+    def evaluator(self, samples: Samples) -> Evaluator: ...
+    def draw(self, sample: Sample, prediction: "Prediction") -> "Image": ...

@@ -1,0 +1,60 @@
+"""95 % intervals: Wilson's for a share, the bootstrap over samples for everything else."""
+
+from collections.abc import Callable, Iterator
+from statistics import NormalDist
+
+import numpy as np
+
+LEVEL = 0.95
+RESAMPLES = 1000
+
+
+def wilson(hits: np.ndarray, trials: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high end of Wilson's score interval for `hits` of `trials`, elementwise; 0 to 1 where nothing was tried.
+
+    Source: Wilson 1927; Brown, Cai, DasGupta 2001, section 3.1.1.
+    """
+    hits, trials = np.asarray(hits, np.float64), np.asarray(trials, np.float64)
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    n = np.maximum(trials, 1)
+    share = hits / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low = np.where(hits == 0, 0.0, centre - half)  # exact ends, which rounding would miss by 1e-17
+    high = np.where(hits == trials, 1.0, centre + half)
+    return np.where(trials == 0, 0.0, low), np.where(trials == 0, 1.0, high)
+
+
+def resamples(samples: int, count: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each sample is drawn when `samples` are drawn with replacement, `count` times.
+
+    Yields `(R, samples)` float64 blocks of at most about 16 MB; all their R sum to `count`.
+    """
+    draw = np.random.Generator(np.random.PCG64(seed))
+    block = max(1, 2_000_000 // samples)
+    for first in range(0, count, block):
+        rows = min(block, count - first)
+        drawn = draw.integers(0, samples, size=(rows, samples), dtype=np.int64)
+        drawn += samples * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * samples).reshape(rows, samples).astype(np.float64)
+
+
+def bootstrap(
+    statistics: Callable[[np.ndarray], np.ndarray],
+    samples: int,
+    count: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> np.ndarray:
+    """Percentile bootstrap intervals, `(2, M)`, of M statistics of the same samples (Efron and Tibshirani 1993, ch. 13).
+
+    `statistics` takes `(R, samples)` weights, how often each sample counts, to `(R, M)` values; what a resample cannot
+    give is NaN and left out. An interval is NaN where no resample gives the statistic.
+    """
+    values = np.concatenate([statistics(weights) for weights in resamples(samples, count, seed)])
+    ends = np.full((2, values.shape[1]), np.nan)
+    for column in range(values.shape[1]):
+        known = values[:, column][~np.isnan(values[:, column])]
+        if len(known):
+            ends[:, column] = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return ends
