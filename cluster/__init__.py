@@ -1,0 +1,1 @@
+"""How work runs: engines, optimizers, schedules and checkpoints. Knows nothing of images."""

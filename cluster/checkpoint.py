@@ -1,0 +1,132 @@
+"""Checkpoints: folders that are whole or not there. Written beside, synced, renamed; nothing is ever unpickled."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from .config import EngineError
+
+LAST, BEST = "last", "best"
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors; those that share memory or are not contiguous are copied first."""
+    safetensors.torch.save_file({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, str(path))
+    path.chmod(0o644)  # safetensors makes files that only their owner can read
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises EngineError with the file's name where it is missing or damaged."""
+    try:
+        return safetensors.torch.load_file(str(path))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise EngineError(
+            f"{path}: cannot be read as safetensors ({error}); remove its folder to go on from an earlier one"
+        ) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a small file as one step: another process, or a crash, sees the old text or the new."""
+    beside = path.with_name(f".{path.name}.tmp")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    _sync(path.parent)
+
+
+def write_checkpoint(root: Path, name: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
+    """Make `root/name` from what `fill(folder)` writes and returns (`state.json`), then let `last` name it.
+
+    A crash at any moment leaves either no new checkpoint or a whole one, and the one before untouched. Raises
+    EngineError where the storage is full or refuses, after removing what was half written.
+    """
+    beside, final = root / f".{name}.tmp", root / name
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        state = fill(beside)
+        (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        for file in beside.iterdir():
+            _sync(file)
+        _sync(beside)
+        if final.exists():  # the same update once more, after an evaluation or on a request to stop
+            shutil.rmtree(root / f".{name}.old", ignore_errors=True)
+            final.rename(root / f".{name}.old")
+        beside.rename(final)
+        _sync(root)
+        shutil.rmtree(root / f".{name}.old", ignore_errors=True)
+        write_text(root / LAST, name)
+    except (OSError, safetensors.SafetensorError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        kept = name_of(root, LAST)
+        free = shutil.disk_usage(root).free // 2**20 if root.exists() else 0
+        raise EngineError(
+            f"the checkpoint {final} could not be written: {error} ({free} MiB free there). "
+            + (f"The last good one is {root / kept}; " if kept else "There is none before it; ")
+            + "make room and run the same command again to go on"
+        ) from None
+    return final
+
+
+def name_of(root: Path, pointer: str) -> str | None:
+    """The checkpoint that the file `last` or `best` names, if it is there."""
+    try:
+        name = (root / pointer).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return name if name and Path(name).name == name and (root / name / "state.json").is_file() else None
+
+
+def find(root: Path) -> str | None:
+    """The checkpoint to go on from: what `last` names, or the newest whole one, or None."""
+    _restore(root)
+    return name_of(root, LAST) or max((p.name for p in _whole(root)), default=None)
+
+
+def prune(root: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints and those that `last` and `best` name, and what crashes left."""
+    spare = {name_of(root, LAST), name_of(root, BEST)}
+    old = [p for p in sorted(_whole(root), reverse=True)[max(1, keep) :] if p.name not in spare]
+    for folder in [*old, *root.glob(".*.tmp"), *root.glob(".*.old")]:
+        if folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The plain part of a checkpoint."""
+    try:
+        return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise EngineError(f"{folder / 'state.json'}: cannot be read ({error})") from None
+
+
+def _whole(root: Path) -> list[Path]:
+    return [p for p in root.glob("[0-9]*") if (p / "state.json").is_file()] if root.is_dir() else []
+
+
+def _restore(root: Path) -> None:
+    """Put back a checkpoint whose replacement was cut off between its two renames."""
+    for old in root.glob(".*.old") if root.is_dir() else ():
+        final = root / old.name[1:].removesuffix(".old")
+        if not final.exists():
+            old.rename(final)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some file systems cannot sync a folder: the rename is still one step there
+        if not path.is_dir():
+            raise error
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,58 @@
+"""What decides an engine, as data. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+class EngineError(ValueError):
+    """A run that cannot go on as asked (a loss that is not finite, a checkpoint of another model, a full disk)."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """One optimizer step. Weight decay (L2; decoupled where the optimizer decouples it) and L1 spare norms and biases."""
+
+    name: str = "sgd"  # any name of timm's optimizer factory; "sgd" is Nesterov's, "momentum" the plain one
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    l1: float = 0.0  # strength of a penalty on the sum of absolute weights
+    clip: float = 0.0  # largest global norm of the gradient; 0 does not clip
+    options: dict[str, Any] = field(default_factory=dict)  # handed to the optimizer as they are: betas, eps, …
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate's factor as a pure function of the update's number. Lengths are in epochs."""
+
+    name: Literal["constant", "step", "multistep", "cosine", "polynomial", "one_cycle"] = "cosine"
+    warmup: float = 0.0  # epochs of linear warm-up
+    warmup_from: float = 0.01  # where it begins, as a share of the rate
+    final: float = 0.0  # cosine, polynomial, one_cycle: the last factor
+    step: float = 30.0  # step: epochs between drops
+    milestones: tuple[float, ...] = ()  # multistep: the epochs of the drops
+    gamma: float = 0.1  # step, multistep: the factor of a drop
+    power: float = 0.9  # polynomial
+    peak: float = 0.3  # one_cycle: the share of all updates at which the rate is highest
+    start: float = 0.04  # one_cycle: the first factor
+
+
+@dataclass(frozen=True)
+class Average:
+    """Exponential moving average of weights and buffers."""
+
+    decay: float = 0.0  # 0 keeps none
+    warmup: bool = True  # early on the decay is (1 + n) / (10 + n), so that the first weights are soon forgotten
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how numbers are computed. All but `workers` is part of the result; `auto` is resolved once and stored."""
+
+    device: str = "auto"  # cpu, cuda, cuda:N, mps
+    precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: bool = False
+    deterministic: bool | Literal["auto"] = "auto"  # refuse kernels whose sums have no order; auto: on the CPU only
+    threads: int | Literal["auto"] = "auto"  # of one process, for its arithmetic; another number gives other bits
+    workers: int | Literal["auto"] = "auto"  # processes that decode; never part of the result

@@ -1,0 +1,251 @@
+"""The engine: one verb, `update`, which does all of an optimizer step."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from .average import MovingAverage
+from .checkpoint import read_tensors, write_tensors
+from .config import Average, EngineError, Machine, Optimizer, Schedule
+from .optimizer import build_optimizer, load_optimizer, optimizer_tensors
+from .schedule import factor
+from .sums import BufferMeans, GradientSums
+
+Losses = Callable[[nn.Module, Any], dict[str, Tensor]]
+
+
+@dataclass
+class Report:
+    """What an update did. `losses` are means over its micro-batches, still on the device (reading one waits for it)."""
+
+    update: int
+    lr: float
+    losses: dict[str, Tensor]
+    total: Tensor
+    grad_norm: Tensor | None = None
+    skipped: bool = False  # fp16 only: the gradients overflowed, the loss scale was lowered, nothing moved
+    ids: list[list[str]] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise EngineError where a loss is not finite, with the samples that it was computed on."""
+        if torch.isfinite(self.total):
+            return
+        named = ", ".join(f"{k} = {float(v):.4g}" for k, v in self.losses.items())
+        samples = [i for ids in self.ids for i in ids]
+        raise EngineError(
+            f"the loss of update {self.update} is not finite ({named}); its weights were not saved. Its {len(samples)} "
+            f"samples: {', '.join(samples[:8])}{' …' if len(samples) > 8 else ''}. Try a lower optimizer.lr, "
+            "optimizer.clip=1, or precision=fp32; the last good checkpoint stays"
+        )
+
+
+class Engine(Protocol):
+    """The same contract for one process, many processes, and DeepSpeed."""
+
+    updates: int
+
+    def update(self, losses: Losses, micro_batches: Sequence[Any]) -> Report: ...
+    def save(self, folder: Path) -> dict[str, Any]: ...
+    def load(self, folder: Path, state: dict[str, Any]) -> None: ...
+    def weights(self, averaged: bool = False) -> dict[str, Tensor]: ...
+    def close(self) -> None: ...
+
+
+class Call(nn.Module):
+    """Runs `losses(model, batch)` inside a module's forward, where hooks of sharded engines can see it."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, losses: Losses, batch: Any) -> dict[str, Tensor]:
+        """The named losses of one micro-batch."""
+        return losses(self.model, batch)
+
+
+PARTS = ("trunkline::forward", "trunkline::backward", "trunkline::reduce", "trunkline::step")
+"""The names of an update's parts in a profiler's trace."""
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def place(model: nn.Module, device: torch.device | str, channels_last: bool) -> nn.Module:
+    """Move the model to a device, its convolutions in the given memory format."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            form = torch.channels_last if channels_last else torch.contiguous_format
+            parameter.data = parameter.data.contiguous(memory_format=form)
+    return model.to(device)
+
+
+@contextlib.contextmanager
+def _memory_advice(batch: Any, update: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one too
+        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+            raise
+        size = len(getattr(batch, "ids", ()))
+        raise EngineError(
+            f"memory ran out in update {update} with a micro-batch of {size} samples: set micro_batch={max(1, size // 2)} "
+            "(the update stays a mean over as many samples), or micro_batch=auto in a new run, a smaller size=, or "
+            f"network.checkpointing=true. {str(error).splitlines()[0]}"
+        ) from None
+
+
+class TorchEngine:
+    """One process: micro-batches one after another, gradients and buffers averaged by the rules in `sums`.
+
+    `model` is moved to `machine.device` and, for fp64, converted. `total` and `per_epoch` are the phase's updates; the
+    schedule is a function of them. What is frozen must be frozen before.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        average: Average,
+        machine: Machine,
+        *,
+        total: int,
+        per_epoch: int,
+    ):
+        self.device = torch.device(machine.device)
+        if isinstance(machine.threads, int):
+            torch.set_num_threads(machine.threads)
+        torch.use_deterministic_algorithms(machine.deterministic is True)
+        place(model, self.device, machine.channels_last is True)
+        if machine.precision == "fp64":
+            model.double()
+        self.model, self.config, self.schedule, self.machine = model, optimizer, schedule, machine
+        self.total, self.per_epoch, self.updates = total, per_epoch, 0
+        self.optimizer = build_optimizer(model, optimizer)
+        self._base = [group["lr"] for group in self.optimizer.param_groups]
+        self._call = Call(model).train()
+        self._gradients, self._buffers = GradientSums(model), BufferMeans(model)
+        self.average = MovingAverage(model, average) if average.decay > 0 else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=machine.precision == "fp16")
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Plain `torch.autocast` for bf16 and fp16; nothing for fp32 and fp64."""
+        dtype = _AUTOCAST.get(self.machine.precision)
+        return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+
+    def update(self, losses: Losses, micro_batches: Sequence[Any]) -> Report:
+        """One optimizer step over the micro-batches: the mean of the gradients of each one's own summed losses."""
+        if not self._call.training:  # walking all modules costs milliseconds
+            self._call.train()
+        parts: list[dict[str, Tensor]] = []
+        self._buffers.begin()
+        for batch in micro_batches:
+            with _memory_advice(batch, self.updates):
+                parts.append(self._forward_backward(losses, batch))
+                if len(micro_batches) > 1:
+                    self._gradients.add()
+        with record_function("trunkline::reduce"):
+            if len(micro_batches) > 1:
+                self._gradients.finish(len(micro_batches))
+            self._buffers.finish()
+        report = self._report(parts, [list(getattr(b, "ids", [])) for b in micro_batches])
+        if self.device.type == "cpu":
+            report.check()  # costs nothing here; elsewhere the loop reads it one update later, without a wait
+        with record_function("trunkline::step"):
+            self._step(report)
+        self.updates += 1
+        return report
+
+    def _forward_backward(self, losses: Losses, batch: Any) -> dict[str, Tensor]:
+        batch = batch.to(self.device)
+        self._buffers.start()
+        with record_function("trunkline::forward"), self.autocast():
+            named = self._call(losses, batch)
+        self._buffers.take()
+        total = torch.stack([v if v.dtype == torch.float64 else v.float() for v in named.values()]).sum()
+        weight = getattr(batch, "weight", 1.0)
+        with record_function("trunkline::backward"):
+            self.scaler.scale(total if weight == 1.0 else total * weight).backward()
+        return {name: value.detach() for name, value in named.items()}
+
+    def _report(self, parts: list[dict[str, Tensor]], ids: list[list[str]]) -> Report:
+        names = dict.fromkeys(name for part in parts for name in part)
+        means = {n: torch.stack([p[n].double() if p[n].device.type != "mps" else p[n].float() for p in parts if n in p]).mean()
+                 for n in names}  # fmt: skip
+        total = torch.stack(list(means.values())).sum()
+        return Report(self.updates, self._base[0] * self._factor(), means, total, ids=ids)
+
+    def _factor(self) -> float:
+        return factor(self.schedule, self.updates, self.total, self.per_epoch)
+
+    def _step(self, report: Report) -> None:
+        self.scaler.unscale_(self.optimizer)
+        for group, base in zip(self.optimizer.param_groups, self._base, strict=True):
+            group["lr"] = base * self._factor()
+        if self.config.l1:
+            for p in self._gradients.parameters:
+                if p.ndim > 1 and p.grad is not None:
+                    p.grad.add_(p.detach().sign(), alpha=self.config.l1)
+        if self.config.clip:
+            report.grad_norm = nn.utils.clip_grad_norm_(self._gradients.parameters, self.config.clip)
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        report.skipped = self.scaler.get_scale() < scale
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average and not report.skipped:
+            self.average.update()
+
+    def weights(self, averaged: bool = False) -> dict[str, Tensor]:
+        """The model's state dict; with `averaged`, the moving average's values where it has them."""
+        state = dict(self.model.state_dict())
+        if averaged and self.average:
+            state |= self.average.shadow
+        return state
+
+    def close(self) -> None:
+        """Let go of the model: the next phase's engine takes it over."""
+        self._buffers.close()
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write weights, average and optimizer state as safetensors into `folder`; return the rest as plain data."""
+        bad = [n for n, t in self.weights().items() if t.is_floating_point() and not torch.isfinite(t).all()]
+        if bad:
+            raise EngineError(
+                f"the weights after update {self.updates} are not finite ({bad[0]} and {len(bad) - 1} more); nothing was "
+                "saved. Try a lower optimizer.lr, optimizer.clip=1, or precision=fp32; the last good checkpoint stays"
+            )
+        tensors, plain = optimizer_tensors(self.model, self.optimizer)
+        write_tensors(folder / "model.safetensors", self.weights())
+        write_tensors(folder / "optimizer.safetensors", tensors)
+        if self.average:
+            write_tensors(folder / "ema.safetensors", self.weights(averaged=True))
+        return {
+            "updates": self.updates,
+            "optimizer": plain,
+            "average_steps": self.average.steps if self.average else 0,
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load(self, folder: Path, state: dict[str, Any]) -> None:
+        """Put back what `save` wrote and returned. Raises EngineError where model or recipe are others."""
+        own, saved = self.model.state_dict(), read_tensors(folder / "model.safetensors")
+        wrong = [f"{n} {tuple(own[n].shape)} here, {tuple(saved[n].shape)} there" for n in own.keys() & saved.keys()
+                 if own[n].shape != saved[n].shape]  # fmt: skip
+        wrong += [f"{n} is not in the checkpoint" for n in own.keys() - saved.keys()]
+        wrong += [f"{n} is not in this model" for n in saved.keys() - own.keys()]
+        if wrong:
+            raise EngineError(
+                f"{folder} holds another model: {'; '.join(sorted(wrong)[:4])} ({len(wrong)} differences in all)"
+            )
+        self.model.load_state_dict(saved)
+        load_optimizer(self.model, self.optimizer, read_tensors(folder / "optimizer.safetensors"), state["optimizer"])
+        if self.average:
+            self.average.load(read_tensors(folder / "ema.safetensors"), state["average_steps"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.updates = state["updates"]

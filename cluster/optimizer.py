@@ -1,0 +1,104 @@
+"""Optimizers from timm's factory, and their state by parameter name."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import EngineError, Optimizer
+
+_GROUP = "#group"  # tensors that an optimizer keeps for a whole group stand under this name and the group's number
+
+
+def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
+    """An optimizer over the trainable parameters in two groups: weights, and norms and biases (no decay, no L1).
+
+    Norms and biases are the parameters of at most one dimension. Raises EngineError with the nearest names where timm
+    does not know the optimizer or refuses its options.
+    """
+    from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
+
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [g for g in groups if g["params"]]
+    if not groups:
+        raise EngineError("nothing to train: every parameter is frozen; freeze fewer stages or choose another mode")
+    momentum = {} if "momentum" in config.options else {"momentum": config.momentum}
+    try:
+        optimizer = create_optimizer_v2(
+            groups, opt=config.name, lr=config.lr, weight_decay=config.weight_decay, **momentum, **config.options
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        if config.name not in list_optimizers():
+            from difflib import get_close_matches
+
+            near = get_close_matches(config.name, [str(n) for n in list_optimizers()], 3)
+            raise EngineError(
+                f"optimizer.name={config.name!r} is not an optimizer of timm's factory; nearest: {', '.join(near)}"
+            ) from None
+        raise EngineError(f"optimizer {config.name!r} does not take these settings: {error}") from None
+    if set(optimizer.state_dict()) - {"state", "param_groups"}:
+        raise EngineError(f"optimizer.name={config.name}: keeps state that a checkpoint cannot hold; choose another")
+    return optimizer
+
+
+def names_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[str]]:
+    """The parameters' names of each group, in the optimizer's order."""
+    name = {id(p): n for n, p in model.named_parameters()}
+    return [[name[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimizer's state: tensors under `parameter|entry`, and everything else as plain data."""
+    tensors: dict[str, Tensor] = {}
+    packed = optimizer.state_dict()  # what wraps another optimizer (lookahead) tells its state only so
+    index = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    plain: dict[str, Any] = {"groups": [], "entries": {}}
+    for number, (group, names) in enumerate(zip(optimizer.param_groups, names_of(model, optimizer), strict=True)):
+        tensors |= {f"{_GROUP}{number}|{k}": v for k, v in group.items() if torch.is_tensor(v)}  # LAMB counts there
+        plain["groups"].append({"names": names, **{k: v for k, v in group.items() if k != "params" and _is_plain(v)}})
+        for parameter, name in zip(group["params"], names, strict=True):
+            for entry, value in packed["state"].get(index[id(parameter)], {}).items():
+                if torch.is_tensor(value):
+                    tensors[f"{name}|{entry}"] = value
+                else:
+                    plain["entries"].setdefault(name, {})[entry] = value
+    return tensors, plain
+
+
+def load_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
+) -> None:
+    """Put back what `optimizer_tensors` gave. Raises EngineError where the trained parameters are others."""
+    now, then = names_of(model, optimizer), [group["names"] for group in plain["groups"]]
+    if now != then:
+        differ = sorted({n for g in now for n in g} ^ {n for g in then for n in g})
+        raise EngineError(
+            f"the checkpoint trained other parameters than this recipe does ({len(differ)} differ: "
+            f"{', '.join(differ[:4])}…); what is frozen cannot change in mid-phase"
+        )
+    number = {name: i for i, name in enumerate(n for group in now for n in group)}
+    state: dict[int, dict[str, Any]] = {}
+    packed = optimizer.state_dict()
+    for key, value in tensors.items():
+        name, entry = key.rsplit("|", 1)
+        if name.startswith(_GROUP):
+            packed["param_groups"][int(name.removeprefix(_GROUP))][entry] = value
+            continue
+        state.setdefault(number[name], {})[entry] = value
+    for name, entries in plain["entries"].items():
+        state.setdefault(number[name], {}).update(entries)
+    for group, saved in zip(packed["param_groups"], plain["groups"], strict=True):
+        group.update({k: _tuples(v) for k, v in saved.items() if k != "names"})
+    optimizer.load_state_dict({"state": state, "param_groups": packed["param_groups"]})
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str, list, tuple))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
