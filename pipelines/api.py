@@ -1,0 +1,120 @@
+"""The verbs as functions: each takes and returns plain objects, and the command line is made from them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .knobs import Resolved, recipe_function, recipe_names, resolve
+from .machine import resolve_machine
+from .recipe import RecipeError
+from .run import Run
+
+
+def train(recipe: str, run: str | Path, **settings: Any) -> Run:
+    """Begin a run of a recipe in the folder `run`, or go on with the one that is there.
+
+    `settings` are the recipe's knobs and, spelled `**{"optimizer.lr": 0.02}`, any of its fields. Returns the run with
+    its scores, weights and report. Raises RecipeError, WeightsError, DataError, EngineError (all ValueErrors).
+    """
+    resolved = resolve(recipe, settings)
+    from .train import train as run_it
+
+    return run_it(resolved, run)
+
+
+def evaluate(source: str | Path, **settings: Any) -> Any:
+    """Score a run's folder or a weights file; see `trunkline.pipelines.evaluate.evaluate` for the settings."""
+    from .evaluate import evaluate as run_it
+
+    return run_it(getattr(source, "path", source), **settings)
+
+
+def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **settings: Any) -> Any:
+    """Name the classes of pictures; see `trunkline.pipelines.predict.predict` for the settings."""
+    from .predict import predict as run_it
+
+    return run_it(getattr(source, "path", source), inputs, **settings)
+
+
+def model(weights: str | Path, **settings: Any) -> Any:
+    """A ready classifier from a run's folder or a weights file: a `Model` in evaluation mode with `.preprocessing`."""
+    from .sources import ready
+
+    return ready(getattr(weights, "path", weights), **settings).model
+
+
+def check(data: str | Path, **settings: Any) -> Any:
+    """Decode and validate a whole data set, in parallel; see `trunkline.tasks.check.check` for the settings."""
+    from ..tasks.check import check as run_it
+
+    return run_it(data, **settings)
+
+
+def recipes() -> dict[str, str]:
+    """The recipes by name, with the first line of what each says of itself."""
+    return {name: (recipe_function(name).__doc__ or "").strip().partition("\n")[0] for name in sorted(recipe_names())}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Every field of a recipe: (key, value, where it comes from)."""
+
+    name: str
+    about: str
+    rows: list[tuple[str, Any, str]]
+
+    def to_json(self) -> dict[str, Any]:
+        """By key: the value and its origin."""
+        return {key: {"value": value, "from": origin} for key, value, origin in self.rows}
+
+
+def show(recipe: str, **settings: Any) -> Shown:
+    """Every field of a recipe with its value, where that came from, and what `auto` becomes on this machine and why."""
+    from .knobs import walk
+
+    about = (recipe_function(recipe).__doc__ or "").strip()
+    try:
+        resolved = resolve(recipe, settings)
+    except RecipeError as error:
+        if "data" in settings or not any("data= is missing" in p for p in error.problems):
+            raise
+        resolved = resolve(recipe, {**settings, "data": "FOLDER"})
+    _, why = resolve_machine(resolved.recipe.machine)
+    rows = []
+    for key, value in walk(resolved.recipe):
+        origin = resolved.origin[key]
+        if key in why:
+            value, reason = why[key]
+            origin = f"auto: {reason}"
+        rows.append((key, value, origin))
+    return Shown(recipe, about, rows)
+
+
+def profile(recipe: str, *, profile_updates: int = 6, out: str | Path | None = None, **settings: Any) -> Any:
+    """Trace a few updates: time by part, and how long the loader keeps the engine waiting; `out` is the trace's file."""
+    resolved: Resolved = resolve(recipe, settings)
+    from .profiling import profile as run_it
+
+    return run_it(resolved, profile_updates, out)
+
+
+def demo(folder: str | Path = "demo", **settings: Any) -> Run:
+    """Write generated scenes, train on them, evaluate, report: at most three minutes on two cores, no download."""
+    from .demo import demo as run_it
+
+    return run_it(folder, **settings)
+
+
+def doctor() -> Any:
+    """Whether this installation and machine are fit, a line for each thing looked at."""
+    from .doctor import doctor as run_it
+
+    return run_it()
+
+
+def bench(what: Literal["train", "loader"], **settings: Any) -> Any:
+    """Measure Trunkline beside a plain torchvision loop, interleaved; see `trunkline.pipelines.bench`."""
+    from .bench import bench as run_it
+
+    return run_it(what, **settings)

@@ -1,0 +1,143 @@
+"""From a recipe, or from what a checkpoint says, to a task and a model."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..backbones import backbone, read_weights
+from ..backbones.contract import Preprocessing
+from ..backbones.weights import Weights
+from ..heads.keys import key, seed_model
+from ..heads.model import Model
+from ..tasks.contract import Task
+from ..tasks.table import TASKS
+from .knobs import load_named
+from .recipe import Network, Recipe, RecipeError
+from .run import Run
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint says so that its network can be built again without the weights that it began from."""
+
+    arch: str
+    stride_in: str
+    preprocessing: dict[str, Any]
+    tasks: dict[str, dict[str, Any]]
+    loaded: str = "random weights"
+
+
+def weights_of(source: str | Path, arch: str | None = None, stride_in: str | None = None) -> Weights | None:
+    """The weights that `weights=` names: a file, a published name, a run's folder, or `none`."""
+    if str(source) == "none":
+        return None
+    path = Path(source)
+    if path.is_dir():
+        run = Run(path)
+        if not run.weights.is_file():
+            raise RecipeError(
+                f"weights={source}: that folder holds no weights.safetensors; give a finished run's folder or a file"
+            )
+        path = run.weights
+        return read_weights(path, arch=arch, stride_in=stride_in)
+    return read_weights(source, arch=arch, stride_in=stride_in)
+
+
+def make_task(name: str, options: Any, preprocessing: Preprocessing, facts: dict[str, Any] | None = None) -> Task:
+    """The task `name` of the table."""
+    return load_named(TASKS[name])(options, preprocessing, facts)
+
+
+def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], Model, Facts]:
+    """Tasks and model of a recipe: random, or from its `network.weights`; with `facts`, ready for a checkpoint's tensors."""
+    network = recipe.network
+    if not facts:  # what is wrong with the data is told before weights are fetched
+        for name, options in recipe.tasks.items():
+            make_task(name, options, Preprocessing()).samples("train")
+    weights = None if facts else weights_of(network.weights, network.backbone, network.stride_in)
+    preprocessing = stated(facts) if facts else weights.preprocessing if weights else Preprocessing()
+    tasks = {
+        name: make_task(name, options, preprocessing, facts.tasks[name] if facts else None)
+        for name, options in recipe.tasks.items()
+    }
+    for task in tasks.values():  # class names come from the data before any network is built
+        task.samples("train") if not task.facts.get("classes") else None
+    seed_model(key(recipe.seed, "init"))
+    trunk = make_trunk(network, weights, facts)
+    heads = {}
+    for name, task in tasks.items():
+        seed_model(key(recipe.seed, "init", name))
+        heads[name] = task.head(trunk, weights)
+    first = next(iter(tasks.values()))
+    model = Model(trunk, heads, first.preprocessing)
+    return (
+        tasks,
+        model,
+        facts
+        or Facts(
+            arch=trunk.arch,
+            stride_in=trunk.stride_in,
+            preprocessing=asdict(preprocessing),
+            tasks={name: task.facts for name, task in tasks.items()},
+            loaded=str(trunk.report) if weights else "random weights",
+        ),
+    )
+
+
+def stated(facts: Facts) -> Preprocessing:
+    """The preprocessing that a checkpoint states; JSON has no tuples."""
+    said: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.preprocessing.items()}
+    return Preprocessing(**said)
+
+
+def make_trunk(network: Network, weights: Weights | None, facts: Facts | None) -> Any:
+    """The trunk as the recipe wants it; its architecture and stride come from the weights where it leaves them open."""
+    name = facts.arch if facts else network.backbone or (weights.arch if weights else None)
+    stride_in = facts.stride_in if facts else network.stride_in
+    return backbone(
+        name,
+        weights=weights,
+        output_stride=network.output_stride,
+        norm=network.norm,
+        checkpointing=network.checkpointing,
+        zero_init=network.zero_init,
+        stride_in=stride_in,
+    )
+
+
+def from_weights(source: str | Path, recipe: Recipe) -> tuple[dict[str, Task], Model, Facts]:
+    """A classifier exactly as a weights file holds it. Raises RecipeError where the file names no classes."""
+    weights = weights_of(source, recipe.network.backbone, recipe.network.stride_in)
+    if weights is None or not weights.classes:
+        raise RecipeError(
+            f"{source}: holds no classifier with class names; give a run's folder, or a file with a classifier"
+        )
+    facts_of_task = {"classes": list(weights.classes)}
+    (name, options), *_ = recipe.tasks.items()
+    task = make_task(name, replace(options, append=False), weights.preprocessing, facts_of_task)
+    said = weights.info
+    network = replace(
+        recipe.network,
+        output_stride=int(said.get("trunkline_output_stride", 32)),  # pyright: ignore[reportArgumentType]
+        norm=said.get("trunkline_norm", "batch"),
+    )
+    trunk = make_trunk(network, weights, None)
+    model = Model(trunk, {name: task.head(trunk, weights)}, task.preprocessing)  # type: ignore[arg-type]
+    facts = Facts(trunk.arch, trunk.stride_in, asdict(weights.preprocessing), {name: task.facts}, str(trunk.report))
+    return {name: task}, model, facts
+
+
+def published(model: Model, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors under the names that others read: torchvision's for a trunk with one classifier."""
+    result = {}
+    for name, tensor in tensors.items():
+        if name.startswith("backbone."):
+            result[name.removeprefix("backbone.")] = tensor
+    for task, head in model.heads.items():
+        prefix = f"heads.{task}."
+        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        alone = len(model.heads) == 1
+        result |= {n if alone else prefix + n: t for n, t in head.published(own).items()}  # type: ignore[operator]
+    return result

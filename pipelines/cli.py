@@ -1,0 +1,335 @@
+"""The command line: `trunkline VERB … key=value`. Each verb is a function of `trunkline`; nothing here imports torch."""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from trunkline._version import __version__
+
+from . import api
+from .knobs import convert, load_named, recipe_function
+from .recipe import RecipeError
+
+_HERE = "trunkline.pipelines"
+# verb: (positional arguments, what it does, where the settings are declared; None: they are a recipe's)
+VERBS: dict[str, tuple[str, str, str | None]] = {
+    "train": ("RECIPE", "train by a recipe, or go on with the run in --run", None),
+    "evaluate": ("SOURCE", "score a run's folder or a weights file", f"{_HERE}.evaluate:evaluate"),
+    "predict": ("SOURCE INPUT…", "name the classes of files, folders and globs", f"{_HERE}.predict:predict"),
+    "list": ("", "the recipes and architectures", None),
+    "show": ("RECIPE", "every field of a recipe, its value and where it came from", None),
+    "check": ("FOLDER", "decode and validate a whole data set", "trunkline.tasks.check:check"),
+    "profile": ("RECIPE", "time a few updates by part; writes a trace", None),
+    "bench": ("train|loader", "measure beside a plain torchvision loop", f"{_HERE}.bench:options"),
+    "doctor": ("", "whether this installation and machine are fit", None),
+    "demo": ("[FOLDER]", "generated scenes: train, evaluate, report, in three minutes", f"{_HERE}.demo:demo"),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one command. Returns 0 for done, 2 for the user's mistake, 1 for ours; 128 + n when signal n ended it."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(f"trunkline {__version__}")
+        return 0
+    as_json = "--json" in argv
+    try:
+        return _run(argv[0], [a for a in argv[1:] if a != "--json"], as_json)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _failed(error, as_json)
+
+
+def _run(verb: str, words: list[str], as_json: bool) -> int:
+    from .knobs import _nearest
+
+    if verb not in VERBS:
+        raise RecipeError(f"{verb!r} is not a verb{_nearest(verb, VERBS)}; `trunkline --help` shows them all")
+    if any(w in ("-h", "--help") for w in words):
+        print(_verb_help(verb, words))
+        return 0
+    plain, settings = _split(words)
+    return _COMMANDS[verb](plain, settings, as_json)
+
+
+def _split(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Plain words, and settings from `key=value`, `--key=value` and `--key value`."""
+    plain: list[str] = []
+    settings: dict[str, str] = {}
+    problems: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        dashed = word.startswith("--")
+        key, equals, value = word.lstrip("-").partition("=") if dashed else word.partition("=")
+        if not dashed and (not equals or not key.replace(".", "").replace("_", "").isalnum() or Path(word).exists()):
+            plain.append(word)
+            continue
+        key = key.replace("-", "_")
+        if dashed and not equals:
+            value = next(rest, "")
+            if not value or value.startswith("--"):
+                problems.append(f"{word}: needs a value")
+        if key in settings:
+            problems.append(f"{key}: given twice ({settings[key]} and {value})")
+        settings[key] = value
+    if problems:
+        raise RecipeError(problems)
+    return plain, settings
+
+
+def _take(plain: list[str], count: int, what: str) -> list[str]:
+    if len(plain) < count:
+        raise RecipeError(f"{what} is missing")
+    if len(plain) > count:
+        raise RecipeError(f"too much: {' '.join(plain[count:])} (settings are written key=value)")
+    return plain
+
+
+def _no_settings(settings: dict[str, str]) -> None:
+    if settings:
+        raise RecipeError([f"{key}={text}: there is no such setting; there are none" for key, text in settings.items()])
+
+
+def _typed(function: Callable[..., Any], settings: dict[str, str]) -> dict[str, Any]:
+    """The settings as the function's annotations want them. Raises RecipeError with every problem."""
+    from .knobs import _nearest
+
+    hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
+    known = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    problems: list[str] = []
+    typed: dict[str, Any] = {}
+    for key, text in settings.items():
+        if key not in known:
+            problems.append(
+                f"{key}={text}: there is no such setting{_nearest(key, known)}; there are {', '.join(known)}"
+            )
+            continue
+        try:
+            typed[key] = convert(hints[key], text, key)
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(problems)
+    return typed
+
+
+def _train(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
+    (recipe,) = _take(plain, 1, "the recipe's name (`trunkline list`)")
+    path = settings.pop("run", None)
+    resolved = api.resolve(recipe, settings)
+    from .train import train
+
+    run = train(resolved, path or _next_run(recipe))
+    _result(run.scores, as_json, ("details",), f"{run.path}")
+    return 0
+
+
+def _next_run(recipe: str) -> Path:
+    """`runs/NAME-1`, or the next number that is free."""
+    stem, n = Path(recipe).stem, 1
+    while (Path("runs") / f"{stem}-{n}").exists():
+        n += 1
+    return Path("runs") / f"{stem}-{n}"
+
+
+def _evaluate(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
+    (source,) = _take(plain, 1, "the run's folder or weights file")
+    from .evaluate import evaluate, result_of
+
+    scores = evaluate(source, **_typed(evaluate, settings))
+    _result(result_of(scores), as_json, (), source)
+    return 0
+
+
+def _predict(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
+    if len(plain) < 2:
+        raise RecipeError("give the run's folder or weights file, then files, folders or globs")
+    from .predict import predict
+    from .show import note, table
+
+    typed = _typed(predict, settings)
+    found = predict(plain[0], plain[1:], **typed)
+    if as_json:
+        for p in found:
+            print(json.dumps(p.line(), ensure_ascii=False))
+    else:
+        others = [[f"{n} {c:.1%}" for n, c in p.top[1:3]] for p in found]
+        rows = [[p.file, p.label, f"{p.confidence:.1%}", ", ".join(o)] for p, o in zip(found, others, strict=True)]
+        table("", ["file", "class", "", "next"], [r for r, p in zip(rows, found, strict=True) if not p.error])
+    failed = [p for p in found if p.error]
+    for p in failed:
+        note(p.error or "")
+    return 2 if failed else 0
+
+
+def _list(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
+    _take(plain, 0, "")
+    _no_settings(settings)
+    from ..backbones.table import ARCHITECTURES
+    from ..tasks.table import TASKS
+
+    recipes = api.recipes()
+    if as_json:
+        print(json.dumps({"recipes": recipes, "tasks": sorted(TASKS), "architectures": list(ARCHITECTURES)}))
+        return 0
+    width = max(map(len, recipes))
+    print("recipes\n" + "\n".join(f"  {name:{width}}  {about}" for name, about in recipes.items()))
+    print("tasks\n  " + ", ".join(sorted(TASKS)))
+    print("architectures\n  " + ", ".join(ARCHITECTURES))
+    return 0
+
+
+def _show(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
+    (recipe,) = _take(plain, 1, "the recipe's name (`trunkline list`)")
+    shown = api.show(recipe, **settings)
+    if as_json:
+        print(json.dumps(shown.to_json()))
+        return 0
+    print(shown.about + "\n")
+    keys, values = max(len(r[0]) for r in shown.rows), max(len(str(r[1])) for r in shown.rows)
+    for key, value, origin in shown.rows:
+        print(f"{key:{keys}}  {value!s:{min(values, 32)}}  {origin}")
+    return 0
+
+
+def _check(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
+    (folder,) = _take(plain, 1, "the data's folder")
+    from ..tasks.check import check
+
+    found = check(folder, **_typed(check, settings))
+    print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found)
+    return 2 if found.problems else 0
+
+
+def _profile(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
+    (recipe,) = _take(plain, 1, "the recipe's name (`trunkline list`)")
+    updates = convert(int, settings.pop("profile_updates", "6"), "profile_updates")
+    found = api.profile(recipe, profile_updates=updates, out=settings.pop("out", None), **settings)
+    print(json.dumps(found.to_json()) if as_json else found)
+    return 0
+
+
+def _bench(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
+    (what,) = _take(plain, 1, "what to measure (train or loader)")
+    from .bench import options
+
+    function = options(what)
+    found = function(**_typed(function, settings))
+    print(json.dumps(found.to_json()) if as_json else found)
+    return 0
+
+
+def _doctor(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
+    _take(plain, 0, "")
+    _no_settings(settings)
+    found = api.doctor()
+    print(json.dumps(found.to_json()) if as_json else found)
+    return 0 if found.fit else 2
+
+
+def _demo(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
+    from .demo import demo
+
+    (folder,) = _take(plain or ["demo"], 1, "")
+    run = demo(folder, **_typed(demo, settings))
+    _result(run.scores, as_json, ("details",), f"{run.path}")
+    return 0
+
+
+def _result(scores: dict[str, Any], as_json: bool, leave: tuple[str, ...], where: str) -> None:
+    if as_json:
+        print(json.dumps({k: v for k, v in scores.items() if k not in leave}, ensure_ascii=False))
+        return
+    from .show import table
+
+    intervals = scores.get("intervals", {})
+    rows = [
+        [name, f"{value:.4f}", " to ".join(f"{v:.4f}" for v in intervals[name]) if name in intervals else ""]
+        for name, value in scores.items()
+        if isinstance(value, float)
+    ]
+    table(f"{where}: {scores['samples']} samples", ["metric", "value", "95 % interval"], rows)
+
+
+_COMMANDS: dict[str, Callable[[list[str], dict[str, str], bool], int]] = {
+    "train": _train, "evaluate": _evaluate, "predict": _predict, "list": _list, "show": _show, "check": _check,
+    "profile": _profile, "bench": _bench, "doctor": _doctor, "demo": _demo,
+}  # fmt: skip
+
+
+def _help() -> str:
+    width = max(len(f"{verb} {args}") for verb, (args, _, _) in VERBS.items())
+    lines = [f"  {f'{verb} {args}':{width}}  {about}" for verb, (args, about, _) in VERBS.items()]
+    return (
+        "trunkline: one residual trunk, many heads, from a laptop to a cluster, to the same weights.\n\n"
+        "  trunkline VERB … key=value\n\n" + "\n".join(lines) + "\n\n"
+        "  --json prints what a machine reads; trunkline VERB --help shows a verb's settings, and\n"
+        "  trunkline train RECIPE --help a recipe's. Exit codes: 0 done, 2 your mistake, 1 ours."
+    )
+
+
+_OWN = {  # settings that are no recipe's
+    "train": "\n\n  --run DIR    the run's folder; a run that is there goes on (default: the next free runs/RECIPE-N)",
+    "profile": "\n\n  profile_updates  how many updates are measured (default: 6)\n  out              a file for the trace",
+}
+
+
+def _verb_help(verb: str, words: list[str]) -> str:
+    args, about, declared = VERBS[verb]
+    head, more = f"trunkline {verb} {args} key=value …\n{about}", ""
+    if declared is None:
+        more = _OWN.get(verb, "")
+        named = [w for w in words if not w.startswith("-") and "=" not in w]
+        if not named or verb not in ("train", "show", "profile"):
+            return head + more + ("\n\nA recipe's settings: trunkline train RECIPE --help" if "RECIPE" in args else "")
+        function = recipe_function(named[0])
+    else:
+        function = load_named(declared)
+        function = function("train") if verb == "bench" else function
+    return f"{head}{more}\n\n{inspect.cleandoc(function.__doc__ or '')}\n\n{_settings(function)}"
+
+
+def _settings(function: Callable[..., Any]) -> str:
+    from .knobs import describe
+
+    hints = get_type_hints(function)
+    shown = [
+        (name, describe(hints[name]), p.default)
+        for name, p in inspect.signature(function).parameters.items()
+        if p.default is not p.empty
+    ]
+    width = max((len(n) for n, _, _ in shown), default=0)
+    return "\n".join(f"  {n:{width}}  {kind} (default: {default})" for n, kind, default in shown)
+
+
+def _failed(error: Exception, as_json: bool) -> int:
+    """One line of cause first; no traceback for a user's mistake."""
+    from ..backbones.contract import WeightsError
+    from ..cluster.config import EngineError
+    from ..tasks.contract import DataError
+
+    if type(error).__name__ == "Stopped":
+        print(error, file=sys.stderr)
+        return 128 + getattr(error, "signum", 0)
+    mistake = isinstance(error, (RecipeError, WeightsError, EngineError, DataError))
+    if as_json:
+        print(json.dumps({"error": str(error), "mistake": mistake}))
+    if mistake:
+        print(f"trunkline: {error}", file=sys.stderr)
+        return 2
+    import traceback
+
+    print(f"trunkline: an error of ours, please report it: {type(error).__name__}: {error}", file=sys.stderr)
+    traceback.print_exception(error, file=sys.stderr)
+    return 1

@@ -1,0 +1,30 @@
+"""Where generated data lies: `data=demo` and `data=demo:smoke` mean scenes that are written when they are first needed."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from .recipe import Recipe
+
+SIZES = {"demo": {"train": 2000, "val": 500, "size": 64}, "demo:smoke": {"train": 40, "val": 20, "size": 32}}
+
+
+def cache_folder() -> Path:
+    """Where downloads and generated data are kept: TRUNKLINE_CACHE, or ~/.cache/trunkline."""
+    return Path(os.environ.get("TRUNKLINE_CACHE") or Path.home() / ".cache" / "trunkline")
+
+
+def placed(recipe: Recipe) -> Recipe:
+    """The recipe with every `demo` replaced by the folder of the generated scenes, and paths that hold anywhere."""
+    tasks = {}
+    for name, options in recipe.tasks.items():
+        if options.data in SIZES:
+            from ..tasks.scenes import write_scenes
+
+            folder = cache_folder() / "scenes" / options.data.replace(":", "-")
+            write_scenes(folder, **SIZES[options.data])
+            options = replace(options, data=str(folder))
+        tasks[name] = replace(options, data=str(Path(options.data).absolute()))
+    weights = Path(recipe.network.weights)
+    network = replace(recipe.network, weights=str(weights.absolute())) if weights.exists() else recipe.network
+    return replace(recipe, tasks=tasks, network=network)

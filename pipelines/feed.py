@@ -1,0 +1,201 @@
+"""From a plan to batches: which samples every update takes, and who decodes them. Nothing here has a state."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..cluster.config import EngineError
+from ..heads.contract import Batch
+from ..heads.keys import key, seed_sample
+from ..tasks.contract import DataError, Sample, Samples, Task
+from .recipe import RecipeError
+
+At = tuple[int, int, int]  # (epoch, index, repeat): all that a sample's augmentation depends on, besides the seed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which samples the micro-batches of every update take: a pure function of these numbers."""
+
+    samples: int
+    batch: int
+    micro: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.samples < self.batch:
+            raise RecipeError(
+                f"batch.size={self.batch} is larger than the {self.samples} training samples: "
+                f"set batch={max(1, self.samples // 2)}"
+            )
+
+    @property
+    def per_epoch(self) -> int:
+        """Updates an epoch; what is left over (`dropped` samples, others in each epoch) waits for another one."""
+        return self.samples // self.batch
+
+    @property
+    def dropped(self) -> int:
+        """Samples that an epoch leaves out because they do not fill an update."""
+        return self.samples - self.per_epoch * self.batch
+
+    def length(self, epochs: float | None, updates: int | None) -> int:
+        """The number of updates of a phase."""
+        return updates if updates is not None else max(1, math.ceil((epochs or 0) * self.per_epoch))
+
+    def micro_batches(self, update: int) -> list[list[At]]:
+        """The samples of each micro-batch of an update."""
+        epoch, number = divmod(update, self.per_epoch)
+        mine = _order(self.seed, epoch, self.samples)[number * self.batch : (number + 1) * self.batch]
+        return [[(epoch, int(i), 0) for i in mine[m : m + self.micro]] for m in range(0, self.batch, self.micro)]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, samples: int) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64(key(seed, "order", epoch))).permutation(samples)
+
+
+class Draws(Dataset):
+    """Samples by `(epoch, index, repeat)`; its workers hold no epoch and no generator of their own."""
+
+    def __init__(self, task: Task, samples: Samples, seed: int, training: bool):
+        self.task, self.samples, self.seed = task, samples, seed
+        self.transform = task.transform(training)
+
+    def draw(self, at: At) -> Sample:
+        """The sample as that epoch sees it: the same tensor, whoever asks."""
+        epoch, index, repeat = at
+        sample = self.samples[index]
+        seed_sample(key(self.seed, epoch, index, repeat))
+        return self.transform(sample)
+
+    def __getitems__(self, at: list[At]) -> Any:
+        try:
+            return self.task.collate([self.draw(a) for a in at])
+        except DataError as error:  # handed over as a value: torch would wrap it in a worker's traceback
+            return error
+
+
+def _loader(draws: Draws, lists: list[list[At]] | Any, workers: int, pin: bool) -> Iterator[Batch]:
+    loader = DataLoader(
+        draws, batch_sampler=lists, collate_fn=_same, num_workers=workers, pin_memory=pin,
+        prefetch_factor=4 if workers else None, multiprocessing_context="fork" if workers and _can_fork() else None,
+    )  # fmt: skip
+    try:
+        for batch in loader:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise EngineError(
+            f"a process that decodes was killed ({error}); mostly memory ran out: set machine.workers={max(0, workers // 2)}"
+        ) from None
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+def _can_fork() -> bool:
+    import multiprocessing
+    import sys
+
+    return (
+        sys.platform != "darwin"
+        and "fork" in multiprocessing.get_all_start_methods()
+        and not torch.cuda.is_initialized()
+    )
+
+
+class _Lists:
+    """The plan's micro-batches from one update to another, as the loader wants them."""
+
+    def __init__(self, plan: Plan, first: int, last: int):
+        self.plan, self.first, self.last = plan, first, last
+
+    def __len__(self) -> int:
+        return (self.last - self.first) * (self.plan.batch // self.plan.micro)
+
+    def __iter__(self) -> Iterator[list[At]]:
+        for update in range(self.first, self.last):
+            yield from self.plan.micro_batches(update)
+
+
+@dataclass
+class Turn:
+    """All that one update needs, and how long the engine waited for it (seconds)."""
+
+    update: int
+    micro_batches: list[Batch]
+    waited: float
+
+
+def turns(draws: Draws, plan: Plan, first: int, last: int, workers: int = 0, pin: bool = False) -> Iterator[Turn]:
+    """The updates `first … last - 1` with decoded micro-batches, each with its key."""
+    batches = _loader(draws, _Lists(plan, first, last), workers, pin)
+    return _turns(lambda at: next(batches), plan, first, last)
+
+
+def cached_turns(cache: "Cache", plan: Plan, first: int, last: int) -> Iterator[Turn]:
+    """The same from cached maps."""
+    return _turns(lambda at: cache.batch([index for _, index, _ in at]), plan, first, last)
+
+
+def _turns(fetch: Callable[[list[At]], Batch], plan: Plan, first: int, last: int) -> Iterator[Turn]:
+    for update in range(first, last):
+        start = time.perf_counter()
+        micro = [
+            replace(fetch(at), key=key(plan.seed, "model", update, m))
+            for m, at in enumerate(plan.micro_batches(update))
+        ]
+        yield Turn(update, micro, time.perf_counter() - start)
+
+
+def in_order(draws: Draws, batch: int, workers: int = 0, pin: bool = False) -> Iterator[Batch]:
+    """Every sample once, in the data set's order, in batches of samples that can stand together."""
+    samples = draws.samples
+    lists: list[list[At]] = []
+    for index in range(len(samples)):
+        full = not lists or len(lists[-1]) == batch
+        if full or samples.group(lists[-1][0][1]) != samples.group(index):
+            lists.append([])
+        lists[-1].append((0, index, 0))
+    return _loader(draws, lists, min(workers, len(lists)), pin)
+
+
+@dataclass
+class Cache:
+    """The maps of a frozen trunk for a whole split, in the data set's order; tensors have one row a sample."""
+
+    task: str
+    ids: list[str]
+    features: dict[str, Tensor]
+    targets: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, indices: list[int]) -> Batch:
+        """The batch of these samples."""
+        at = torch.tensor(indices)
+        return Batch(
+            self.task,
+            [self.ids[i] for i in indices],
+            features={n: t[at] for n, t in self.features.items()},
+            targets={n: t[at] for n, t in self.targets.items()},
+        )
+
+    def in_order(self, batch: int) -> Iterator[Batch]:
+        """Every sample once, in order."""
+        for first in range(0, len(self), batch):
+            yield self.batch(list(range(first, min(first + batch, len(self)))))

@@ -1,0 +1,212 @@
+"""Charts as small inline SVG; colours are CSS classes of the page, so that they follow light and dark."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from markupsafe import Markup, escape
+
+_WIDTH, _HEIGHT = 380, 216
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 30
+_POINTS = 300  # a line has at most twice as many
+_STRIPS = 50  # places of a chart that tell their numbers when pointed at
+
+
+@dataclass
+class Line:
+    """A line of a chart. `kind` is a CSS class (`s1`, `s2`; `faint` behind another); `band` are (lows, highs)."""
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    kind: str = "s1"
+    dots: bool = False
+    band: tuple[Sequence[float], Sequence[float]] | None = None
+
+
+def line_chart(
+    lines: list[Line], label: str, percent: bool = False, marks: Sequence[float] = (), most: float = math.inf
+) -> Markup:
+    """Lines over updates with titles on hover; `marks` are vertical lines (where a phase begins), `most` ends the axis."""
+    xs = [x for line in lines for x in line.xs]
+    values = [y for line in lines for y in line.ys]
+    values += [y for line in lines for ends in line.band or () for y in ends]
+    values = [y for y in values if math.isfinite(y)]
+    x_ticks = ticks(min(xs), max(xs), 6)
+    y_ticks = ticks(min(values, default=0), max(values, default=1), 5)
+    x_low, x_high = min(xs), max(xs)
+    y_ticks = [y for y in y_ticks if y <= most] or y_ticks
+    y_low, y_high = min([y_ticks[0], *values]), max([y_ticks[-1], *values])
+
+    def at_x(x: float) -> float:
+        share = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
+        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    def at_y(y: float) -> float:
+        share = (y - y_low) / (y_high - y_low) if y_high > y_low else 0.5
+        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
+
+    parts = [_frame(x_ticks, y_ticks, at_x, at_y, percent)]
+    parts += [_tag("line", "mark", x1=at_x(x), x2=at_x(x), y1=_TOP, y2=_HEIGHT - _BOTTOM) for x in marks]
+    for line in lines:
+        if line.band:
+            low, high = line.band
+            around = [(x, y) for x, y in zip(line.xs, high, strict=True)]
+            around += [(x, y) for x, y in zip(reversed(line.xs), reversed(low), strict=True)]
+            parts.append(_tag("polygon", f"{line.kind} band", points=_points(around, at_x, at_y)))
+    for line in lines:
+        for run in _finite_runs(thin(line.xs, line.ys)):
+            parts.append(_tag("polyline", f"{line.kind} line", points=_points(run, at_x, at_y)))
+        if line.dots:
+            around = zip(line.xs, line.ys, strict=True)
+            parts += [_tag("circle", f"{line.kind} dot", cx=at_x(x), cy=at_y(y), r=2.2) for x, y in around]
+    parts += _strips(lines, at_x, percent)
+    return _svg(parts, label)
+
+
+def reliability(bins: list[dict[str, Any]]) -> Markup:
+    """Accuracy against confidence by bin, with the diagonal of perfect calibration and the samples of each bin below."""
+    plot, below = 180, 46
+    height = _TOP + plot + 10 + below + 32
+    most = max((b["samples"] for b in bins), default=0) or 1
+
+    def at_x(x: float) -> float:
+        return round(_LEFT + x * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    def at_y(y: float) -> float:
+        return round(_TOP + plot - y * plot, 1)
+
+    grid = (0, 0.25, 0.5, 0.75, 1)
+    parts = [_tag("line", "grid", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at_y(y), y2=at_y(y)) for y in grid]
+    parts += [_text(_LEFT - 6, at_y(y) + 4, f"{100 * y:.0f} %", "end") for y in grid]
+    base = _TOP + plot + 10 + below
+    for b in bins:
+        if not b["samples"]:
+            continue
+        x, width = at_x(b["low"]) + 1, at_x(b["high"]) - at_x(b["low"]) - 2
+        words = (
+            f"confidence {100 * b['low']:.0f} to {100 * b['high']:.0f} %: {b['samples']} samples, "
+            f"mean confidence {100 * b['confidence']:.1f} %, accuracy {100 * b['accuracy']:.1f} %"
+        )
+        tall = max(1.0, b["samples"] / most * below)
+        bars = _tag("rect", "s1 bar", x=x, y=at_y(b["accuracy"]), width=width, height=at_y(0) - at_y(b["accuracy"]))
+        bars += _tag("rect", "count", x=x, y=round(base - tall, 1), width=width, height=round(tall, 1))
+        bars += _tag("line", "s2 tick", x1=x, x2=x + width, y1=at_y(b["confidence"]), y2=at_y(b["confidence"]))
+        hover = _tag("rect", "hover", x=x, y=_TOP, width=width, height=base - _TOP)
+        parts.append(Markup("<g><title>{}</title>{}{}</g>").format(words, bars, hover))
+    parts.append(_tag("line", "diagonal", x1=at_x(0), y1=at_y(0), x2=at_x(1), y2=at_y(1)))
+    parts.append(_tag("line", "grid", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=base, y2=base))
+    parts += [_text(at_x(x), base + 15, f"{100 * x:.0f} %", "end" if x == 1 else "middle") for x in grid]
+    parts.append(_text(_LEFT - 6, base - below + 16, str(most), "end"))
+    parts.append(_text(at_x(0.5), base + 29, "confidence"))
+    return _svg(parts, "accuracy against confidence", height)
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) that span `low` to `high`: at most `count` steps."""
+    if not high > low:
+        low, high = low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def number(value: float, percent: bool = False) -> str:
+    """A number as people read it: four significant digits, or percent with one decimal."""
+    if percent:
+        return f"{100 * value:.1f} %"
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        return f"{value:.2e}"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def smooth(ys: Sequence[float], width: float) -> list[float]:
+    """Exponential moving mean over about `width` points, without a bias towards its beginning; NaN is passed over."""
+    keep, mean, weight, result = 1 - 1 / max(1.0, width), 0.0, 0.0, []
+    for y in ys:
+        if math.isfinite(y):
+            mean, weight = keep * mean + (1 - keep) * y, keep * weight + (1 - keep)
+        result.append(mean / weight if weight else math.nan)
+    return result
+
+
+def thin(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+    """At most `2 * _POINTS` points: of each stretch the lowest and the highest, so that no peak is lost."""
+    pairs = list(zip(xs, ys, strict=True))
+    if len(pairs) <= 2 * _POINTS:
+        return pairs
+    kept = []
+    for i in range(_POINTS):
+        stretch = pairs[i * len(pairs) // _POINTS : (i + 1) * len(pairs) // _POINTS]
+        kept += sorted({min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])})
+    return kept
+
+
+def _frame(x_ticks: list[float], y_ticks: list[float], at_x: Any, at_y: Any, percent: bool) -> Markup:
+    parts = []
+    decimals = 0 if y_ticks[1] - y_ticks[0] >= 0.01 - 1e-9 else 1
+    for y in y_ticks:
+        parts.append(_tag("line", "grid", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at_y(y), y2=at_y(y)))
+        shown = f"{100 * y:.{decimals}f} %" if percent else f"{y:g}"
+        parts.append(_text(_LEFT - 6, at_y(y) + 4, shown, "end"))
+    inside = [x for x in x_ticks if _LEFT - 1 <= at_x(x) <= _WIDTH - _RIGHT + 1 and x == int(x)]
+    for x in inside:
+        parts.append(_text(min(at_x(x), _WIDTH - 16), _HEIGHT - _BOTTOM + 15, f"{x:,.0f}"))
+    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 2, "update"))
+    return Markup("").join(parts)
+
+
+def _strips(lines: list[Line], at_x: Any, percent: bool) -> list[Markup]:
+    """Invisible strips over the chart whose titles say the numbers there."""
+    named = [line for line in lines if line.kind != "faint"]
+    if not named:
+        return []
+    longest = max(named, key=lambda line: len(line.xs))
+    every = max(1, math.ceil(len(longest.xs) / _STRIPS))
+    xs = list(longest.xs)[::-1][::every][::-1]
+    tables = [(line, dict(zip(line.xs, line.ys, strict=True))) for line in named]
+    middles = [at_x(x) for x in xs]
+    edges = [_LEFT, *((a + b) / 2 for a, b in pairwise(middles)), _WIDTH - _RIGHT]
+    strips = []
+    for i, x in enumerate(xs):
+        said = [f"{line.name} {number(table[x], percent)}" for line, table in tables if x in table]
+        box = _tag("rect", "hover", x=round(edges[i], 1), y=_TOP, width=round(edges[i + 1] - edges[i], 1),
+                   height=_HEIGHT - _TOP - _BOTTOM)  # fmt: skip
+        strips.append(Markup("<g><title>{}</title>{}</g>").format(f"update {x:,.0f}: {', '.join(said)}", box))
+    return strips
+
+
+def _finite_runs(points: list[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    runs: list[list[tuple[float, float]]] = [[]]
+    for point in points:
+        if math.isfinite(point[1]):
+            runs[-1].append(point)
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def _points(points: Sequence[tuple[float, float]], at_x: Any, at_y: Any) -> str:
+    return " ".join(f"{at_x(x):g},{at_y(y):g}" for x, y in points)
+
+
+def _tag(name: str, kind: str, **attributes: Any) -> Markup:
+    inside = Markup(" ").join(Markup('{}="{}"').format(k, _plain(v)) for k, v in attributes.items())
+    return Markup('<{} class="{}" {}/>').format(Markup(name), kind, inside)
+
+
+def _plain(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _text(x: float, y: float, text: str, anchor: str = "middle") -> Markup:
+    return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(_plain(x), _plain(y), anchor, text)
+
+
+def _svg(parts: list[Markup], label: str, height: int = _HEIGHT) -> Markup:
+    head = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}">'
+    return Markup(head) + Markup("").join(parts) + Markup("</svg>")

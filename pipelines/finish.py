@@ -1,0 +1,61 @@
+"""The end of a run: the published weights, the scores, the predictions and the report."""
+
+import json
+from typing import Any
+
+from ..backbones.weights import save_weights
+from ..cluster import checkpoint
+from .build import published
+from .report import write_report
+from .scoring import score
+from .session import Session
+from .show import note, scores_line
+
+
+def finish(session: Session) -> None:
+    """Write `weights.safetensors`, `scores.json`, `predictions/val.jsonl` and `report.html` from the last checkpoint."""
+    run, recipe = session.run, session.recipe
+    name = checkpoint.find(run.checkpoints)
+    assert name
+    averaged = (run.checkpoints / name / "ema.safetensors").is_file()
+    tensors = checkpoint.read_tensors(run.checkpoints / name / ("ema.safetensors" if averaged else "model.safetensors"))
+    classes = session.task.facts.get("classes")
+    save_weights(
+        run.weights, published(session.model, tensors), arch=session.facts.arch,
+        stride_in=session.facts.stride_in, classes=classes, preprocessing=session.task.preprocessing,
+        info={"trunkline_recipe": run.recipe["recipe"], "trunkline_update": str(int(name)),
+              "trunkline_output_stride": str(recipe.network.output_stride), "trunkline_norm": recipe.network.norm},
+    )  # fmt: skip
+    if session.last_scores and session.last_scores[0] == int(name):
+        _, scores, records = session.last_scores
+    else:
+        model = session.model.to(session.device)
+        model.load_state_dict(tensors)
+        scores, records = score(
+            model, session.task, session.validation, session._batches(), recipe.evaluation.precision
+        )
+    result = scores.to_json() | {
+        "split": "val",
+        "weights": "ema" if averaged else "raw",
+        "checkpoint": name,
+        "update": int(name),
+        "data": next(iter(recipe.tasks.values())).data,
+        "recipe": run.recipe["recipe"],
+    }
+    sources = {m["id"] for m in result["details"].get("mistakes", ())}
+    where = {session.validation.id(i): i for i in range(len(session.validation)) if session.validation.id(i) in sources}
+    for mistake in result["details"].get("mistakes", ()):
+        mistake["source"] = str(session.validation.source(where[mistake["id"]]))
+    run.write("scores.json", result)
+    write_records(run.path / "predictions" / "val.jsonl", records)
+    write_report(run.path)
+    note(f"done: {scores_line(scores.metrics, scores.intervals)}")
+    note(f"  weights  {run.weights}\n  report   {run.report}")
+
+
+def write_records(path: Any, records: list[dict[str, Any]]) -> None:
+    """One JSON line a sample."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,0 +1,379 @@
+"""From `key=value` to a recipe: knobs, dotted keys, and every problem at once. Imports no torch."""
+
+import dataclasses
+import difflib
+import fnmatch
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..tasks.table import OPTIONS
+from .recipe import Recipe, RecipeError
+from .recipes.table import RECIPES
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe with every setting in place: what the user gave, and where each field's value comes from."""
+
+    name: str
+    given: dict[str, Any]
+    recipe: Recipe
+    origin: dict[str, str]  # "optimizer.lr" -> "lr=0.02", "default", "recipe"
+
+
+def recipe_names() -> dict[str, str]:
+    """The recipes by name, plug-ins (entry points `trunkline.recipes`) included."""
+    found = {e.name: e.value for e in importlib.metadata.entry_points(group="trunkline.recipes")}
+    return {**found, **RECIPES}
+
+
+def load_named(target: str) -> Any:
+    """The object that `module:name` stands for."""
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def recipe_function(name: str) -> Callable[..., Recipe]:
+    """The function of a recipe: a name, or `path/to/file.py[:function]` (that file's code is run)."""
+    file, _, function = name.partition(".py:")
+    if name.endswith(".py") or function:
+        path = Path(file + (".py" if function else ""))
+        if not path.is_file():
+            raise RecipeError(f"{path}: there is no such recipe file")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found = getattr(module, function or path.stem, None) or getattr(module, "recipe", None)
+        if not callable(found):
+            raise RecipeError(f"{path}: holds no function {function or path.stem!r} that returns a Recipe")
+        return found  # pyright: ignore[reportReturnType]
+    names = recipe_names()
+    if name not in names:
+        raise RecipeError(f"{name!r} is not a recipe{_nearest(name, names)}; `trunkline list` shows them all")
+    return load_named(names[name])
+
+
+def resolve(name: str, given: dict[str, Any]) -> Resolved:
+    """The recipe `name` with knobs and dotted keys applied. Raises RecipeError with every problem at once."""
+    function = recipe_function(name)
+    hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
+    problems: list[str] = []
+    knobs, dotted = {}, {}
+    for key, text in given.items():
+        if key in hints:
+            _try(problems, knobs, key, lambda key=key, text=text: convert(hints[key], text, key))
+        else:
+            dotted[key] = text
+    recipe = _call(function, knobs, problems)
+    if recipe is None:  # its own complaint may come from a knob that is wrong already: check the dotted keys anyway
+        recipe, unknown = _anyhow(function), True
+    else:
+        unknown = False
+    fields = dict(walk(recipe)) if recipe else {}
+    sets = {k: changed_by(function, knobs, k, hints[k]) for k in knobs} if not unknown else {}
+    tree = to_plain(recipe) if recipe else {}
+    for key, text in dotted.items():
+        if recipe is None:
+            break
+        if key not in fields and not _is_free(recipe, key):
+            problems.append(f"{key}={text}: there is no such setting{_nearest(key, [*hints, *fields])}")
+            continue
+        clash = [k for k, paths in sets.items() if key in paths and fields[key] == knobs[k]]
+        if clash:
+            problems.append(f"{key}={text} and {clash[0]}={given[clash[0]]} set the same field: give one of them")
+            continue
+        _try(problems, tree, key, lambda key=key, text=text: convert(type_at(recipe, key), text, key), put=put_at)
+    if problems:
+        raise RecipeError(problems)
+    result = from_plain(tree)
+    check(result)
+    return Resolved(name, dict(given), result, origins(result, given, sets, dotted))
+
+
+def convert(kind: Any, value: Any, key: str) -> Any:
+    """A value of the annotated type from the command line's text. Raises RecipeError saying what was expected."""
+    if isinstance(value, PurePath):
+        value = str(value)
+    if kind is Any:  # a free option, such as optimizer.options.betas: what JSON makes of it
+        return next(iter(_parsed(value, lists=list)), value) if isinstance(value, str) else value
+    candidates = [tuple(value) if isinstance(value, list) else value]
+    if isinstance(value, str):
+        if value.lower() in ("none", "null") and type(None) in get_args(kind):
+            return None
+        candidates = [value, *_parsed(value)]
+    for candidate in candidates:
+        try:
+            return TypeAdapter(kind).validate_python(candidate, strict=not isinstance(candidate, str))
+        except ValidationError:
+            continue
+    for candidate in candidates[1:]:
+        try:
+            return TypeAdapter(kind).validate_python(candidate)
+        except ValidationError:
+            continue
+    hint = _nearest(str(value), [str(a) for a in _choices(kind)]) if _choices(kind) else ""
+    raise RecipeError(f"{key}={value}: expected {describe(kind)}{hint}")
+
+
+def describe(kind: Any) -> str:
+    """A type in words."""
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(str(a) for a in get_args(kind))
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(describe(a) for a in get_args(kind)))
+    if get_origin(kind) is tuple:
+        return "numbers separated by commas"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
+    return words.get(kind, str(getattr(kind, "__name__", kind)))
+
+
+def walk(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a recipe with its dotted key."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for f in dataclasses.fields(value):
+            yield from walk(getattr(value, f.name), f"{prefix}{f.name}.")
+    elif isinstance(value, dict) and any(dataclasses.is_dataclass(v) for v in value.values()):
+        for k, v in value.items():
+            yield from walk(v, f"{prefix}{k}.")
+    elif isinstance(value, tuple) and any(dataclasses.is_dataclass(v) for v in value):
+        for i, v in enumerate(value):
+            yield from walk(v, f"{prefix}{i}.")
+    else:
+        yield prefix.rstrip("."), value
+
+
+def type_at(recipe: Recipe, key: str) -> Any:
+    """The annotation of the field at a dotted key."""
+    node, last = _holder(recipe, key)
+    return Any if isinstance(node, dict) else get_type_hints(type(node))[last]
+
+
+def _holder(recipe: Recipe, key: str) -> tuple[Any, str]:
+    """What holds the field at a dotted key, and the field's name."""
+    *path, last = key.split(".")
+    node: Any = recipe
+    for part in path:
+        node = (
+            node[part]
+            if isinstance(node, dict)
+            else node[int(part)]
+            if isinstance(node, tuple)
+            else getattr(node, part)
+        )
+    return node, last
+
+
+def put_at(tree: Any, key: str, value: Any) -> None:
+    """Set the value at a dotted key of a plain tree."""
+    *path, last = key.split(".")
+    for part in path:
+        tree = tree[int(part)] if isinstance(tree, list) else tree[part]
+    tree[last] = value
+
+
+def to_plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON data."""
+    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+
+
+def from_plain(tree: dict[str, Any]) -> Recipe:
+    """The recipe that `to_plain` wrote. Raises RecipeError naming each key that is unknown or of a wrong type."""
+    tree = dict(tree)
+    problems: list[str] = []
+    tasks: dict[str, Any] = {}
+    for name, options in tree.pop("tasks", {}).items():
+        if name not in OPTIONS:
+            problems.append(f"tasks.{name}: there is no such task{_nearest(name, OPTIONS)}")
+            continue
+        kind = load_named(OPTIONS[name])
+        _try(
+            problems, tasks, name, lambda kind=kind, options=options, name=name: _valid(kind, options, f"tasks.{name}.")
+        )
+    rest: dict[str, Any] = {}
+    _try(problems, rest, "recipe", lambda: _valid(Recipe, {"tasks": {}, **tree}, ""))
+    if problems:
+        raise RecipeError(problems)
+    return dataclasses.replace(rest["recipe"], tasks=tasks)
+
+
+def check(recipe: Recipe) -> None:
+    """What no type can say. Raises RecipeError with every problem."""
+    problems = []
+    size, micro = recipe.batch.size, recipe.batch.micro
+    positive = {"batch.size": size, "optimizer.lr": recipe.optimizer.lr, "evaluation.batch": recipe.evaluation.batch,
+                "log.every": recipe.log.every, "checkpoints.keep": recipe.checkpoints.keep}  # fmt: skip
+    problems += [f"{k}={v}: expected a number above 0" for k, v in positive.items() if not v > 0]
+    if isinstance(micro, int) and (micro < 1 or size % micro):
+        even = [d for d in range(1, size + 1) if size % d == 0] if 0 < size < 100000 else []
+        problems.append(f"batch.micro={micro} does not divide batch.size={size}: choose one of {even}")
+    if not recipe.phases:
+        problems.append("phases: expected at least one")
+    for i, phase in enumerate(recipe.phases):
+        if (phase.epochs is None) == (phase.updates is None):
+            problems.append(f"phases.{i}: give either epochs or updates, not {'both' if phase.epochs else 'neither'}")
+        if (phase.epochs is not None and phase.epochs <= 0) or (phase.updates is not None and phase.updates <= 0):
+            problems.append(f"phases.{i}: its length must be above 0")
+        if not 0 <= phase.frozen <= 5:
+            problems.append(f"phases.{i}.frozen={phase.frozen}: expected 0 (nothing) to 5 (the whole trunk)")
+        if phase.cached and phase.frozen != 5:
+            problems.append(f"phases.{i}.cached=true needs phases.{i}.frozen=5: cached maps do not change")
+    for name, options in recipe.tasks.items():
+        if any(p.cached for p in recipe.phases) and getattr(options, "augment", False):
+            problems.append(f"tasks.{name}.augment=true cannot go with cached maps: set it to false")
+        if getattr(options, "size", None) is not None and options.size < 1:
+            problems.append(f"tasks.{name}.size={options.size}: expected a number of pixels above 0")
+    if not 0 <= recipe.average.decay < 1:
+        problems.append(f"average.decay={recipe.average.decay}: expected 0 (none) to below 1")
+    leaves = dict(walk(recipe))
+    for pattern, low, high in _RANGES:
+        for key in (k for k in leaves if fnmatch.fnmatchcase(k, pattern)):
+            value = leaves[key]
+            if isinstance(value, (int, float)) and not low <= value <= high:  # NaN is in no range
+                problems.append(f"{key}={value}: expected {low:g} to {high:g}")
+    if problems:
+        raise RecipeError(problems)
+
+
+_RANGES = [
+    ("phases.*.epochs", -1e9, 1e9),
+    ("evaluation.every", 0, 1e9),
+    ("evaluation.patience", 0, 1e9),
+    ("checkpoints.minutes", 0, 1e9),
+    ("checkpoints.updates", 0, 1e12),
+    ("machine.threads", 1, 4096),
+    ("machine.workers", 0, 4096),
+    ("tasks.*.dropout", 0, 0.999),
+    ("tasks.*.label_smoothing", 0, 1),
+    ("tasks.*.flip", 0, 1),
+    ("optimizer.lr", 0, 1e38),
+    ("optimizer.weight_decay", 0, 1e38),
+    ("optimizer.l1", 0, 1e38),
+    ("optimizer.clip", 0, 1e38),
+]
+
+
+def changed_by(function: Callable[..., Recipe], knobs: dict[str, Any], key: str, kind: Any) -> set[str]:
+    """The fields that a knob sets, found by turning it."""
+    base = dict(walk(function(**knobs)))
+    changed: set[str] = set()
+    for other in _others(kind, knobs[key], inspect.signature(function).parameters[key].default):
+        turned = _anyhow(function, {**knobs, key: other})
+        changed |= {k for k, v in walk(turned) if base.get(k, v) != v} if turned else set()
+    return changed
+
+
+def origins(recipe: Recipe, given: dict, sets: dict[str, set[str]], dotted: dict) -> dict[str, str]:
+    """Where each field's value comes from: a key that was given, the recipe, or the field's default."""
+    result = {}
+    for key, value in walk(recipe):
+        knobs = [f"{k}={given[k]}" for k, paths in sets.items() if key in paths]
+        own = [
+            f"{k}={v}" for k, v in dotted.items() if k == key or (k.startswith(f"{key}.") and isinstance(value, dict))
+        ]
+        result[key] = ", ".join(own) or (knobs[0] if knobs else _default(recipe, key, value))
+    return result
+
+
+def _default(recipe: Recipe, key: str, value: Any) -> str:
+    node, last = _holder(recipe, key)
+    own = {f.name: f for f in dataclasses.fields(node)}[last] if dataclasses.is_dataclass(node) else None
+    if own is None:
+        return "recipe"
+    default = own.default_factory() if own.default_factory is not dataclasses.MISSING else own.default
+    return "default" if default == value else "recipe"
+
+
+def _valid(kind: Any, tree: dict, prefix: str) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(_known(kind, tree, prefix))
+    except ValidationError as error:
+        lines = [f"{prefix}{'.'.join(str(p) for p in e['loc'])}={e['input']}: {e['msg']}" for e in error.errors()]
+        raise RecipeError(lines) from None
+
+
+def _known(kind: Any, tree: dict, prefix: str) -> dict:
+    names = [f.name for f in dataclasses.fields(kind)]
+    wrong = [f"{prefix}{k}: there is no such setting{_nearest(k, names)}" for k in tree if k not in names]
+    if wrong:
+        raise RecipeError(wrong)
+    return tree
+
+
+def _call(function: Callable[..., Recipe], knobs: dict[str, Any], problems: list[str]) -> Recipe | None:
+    needed = [n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty]
+    missing = [f"{n}= is missing: this recipe needs it" for n in needed if n not in knobs]
+    if missing:
+        problems.extend(missing)
+        return None
+    try:
+        return function(**knobs)
+    except RecipeError as error:
+        problems.extend(error.problems)
+    return None
+
+
+def _anyhow(function: Callable[..., Recipe], knobs: dict[str, Any] | None = None) -> Recipe | None:
+    for attempt in [knobs] if knobs is not None else [{}, {"smoke": True}]:
+        try:
+            return function(**attempt)
+        except (RecipeError, TypeError, ValueError, KeyError):
+            continue
+    return None
+
+
+def _try(problems: list[str], target: Any, key: str, make: Callable[[], Any], put=dict.__setitem__) -> None:
+    try:
+        put(target, key, make())
+    except RecipeError as error:
+        problems.extend(error.problems)
+
+
+def _parsed(text: str, lists: type = tuple) -> list[Any]:
+    found = []
+    for attempt in (text, f"[{text}]"):
+        try:
+            found.append(json.loads(attempt))
+        except json.JSONDecodeError:
+            continue
+    return [lists(v) if isinstance(v, list) else v for v in found]
+
+
+def _choices(kind: Any) -> list[Any]:
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [c for a in get_args(kind) for c in _choices(a)] if get_origin(kind) in (Union, types.UnionType) else []
+
+
+def _others(kind: Any, value: Any, default: Any) -> list[Any]:
+    others = [default, *[c for c in _choices(kind)]]
+    if isinstance(value, bool):
+        others.append(not value)
+    elif isinstance(value, (int, float)):
+        others.append(value * 2 + 1)
+    elif isinstance(value, str) and not _choices(kind):
+        others.append(value + "-other")
+    return [o for o in others if o is not inspect.Parameter.empty and o != value]
+
+
+def _is_free(recipe: Recipe, key: str) -> bool:
+    """Whether a dotted key goes into a free-form dictionary, such as `optimizer.options.betas`."""
+    parent = key.rsplit(".", 1)[0]
+    return parent in dict(walk(recipe)) and isinstance(dict(walk(recipe))[parent], dict)
+
+
+def _nearest(word: str, words: Any) -> str:
+    words = list(dict.fromkeys(words))
+    near = difflib.get_close_matches(word, words, 2, 0.55)
+    near += [w for w in words if w.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1] and w not in near][:2]
+    return f"; nearest: {', '.join(near)}" if near else ""

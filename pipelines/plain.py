@@ -1,0 +1,58 @@
+"""Plain torchvision loops, as anybody would write them from its references: what `bench` measures us beside."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+from torchvision import datasets, transforms
+from torchvision.transforms.functional import InterpolationMode
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def train_transform(size: int) -> Callable:
+    """The references' training preset with its defaults: Pillow crop and flip, then a normalised float tensor."""
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(size, interpolation=InterpolationMode.BILINEAR, antialias=True),
+            transforms.RandomHorizontalFlip(),
+            transforms.PILToTensor(),
+            transforms.ConvertImageDtype(torch.float),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+
+
+def loader(folder: Path, size: int, batch: int, workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """`ImageFolder` with that preset in a `DataLoader`."""
+    photos = (".jpg", ".jpeg", ".png")
+    data = datasets.ImageFolder(str(folder), train_transform(size), is_valid_file=lambda p: p.lower().endswith(photos))
+    return iter(
+        torch.utils.data.DataLoader(data, batch, shuffle=True, num_workers=workers, drop_last=True, pin_memory=False)
+    )
+
+
+class Loop:
+    """The references' `train_one_epoch` body: forward, loss, zero_grad, backward, step."""
+
+    def __init__(self, arch: str, classes: int, lr: float, precision: str, channels_last: bool, device: str):
+        self.precision, self.device = precision, torch.device(device)
+        self.net = torchvision.models.get_model(arch, num_classes=classes).to(self.device)
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.net = self.net.to(memory_format=self.format)  # type: ignore[call-overload]
+        self.net.train()
+        self.loss = nn.CrossEntropyLoss()
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr, momentum=0.9, weight_decay=1e-4)
+
+    def update(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+        """One step; reads the loss, as the references' metric logger does."""
+        images, labels = images.to(self.device), labels.to(self.device)
+        images = images.contiguous(memory_format=self.format)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            loss = self.loss(self.net(images), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()

@@ -1,0 +1,1 @@
+"""The recipes that come with Trunkline, one module each."""

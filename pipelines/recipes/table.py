@@ -1,0 +1,6 @@
+"""The recipes that there are: a name, and where its function stands. Imports no torch."""
+
+RECIPES = {
+    "transfer": "trunkline.pipelines.recipes.transfer:transfer",
+    "demo": "trunkline.pipelines.recipes.demo:demo",
+}

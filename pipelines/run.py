@@ -1,0 +1,217 @@
+"""The run folder: all that a recipe produced, readable by people and machines. Imports no torch."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .recipe import CHANGEABLE, RecipeError
+
+
+class Run:
+    """A run's folder and what stands in it."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """`recipe.json`: the recipe's name, what was given, every resolved field, and what `auto` became."""
+        return self.read("recipe.json")
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """`scores.json`: the metrics of the last evaluation at the top level, intervals and details."""
+        return self.read("scores.json")
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`; one that a crash cut off is left out."""
+        file, found = self.path / "metrics.jsonl", []
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
+
+    @property
+    def weights(self) -> Path:
+        """The published checkpoint: one safetensors file with class names and preprocessing."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def report(self) -> Path:
+        """The report, one HTML file."""
+        return self.path / "report.html"
+
+    def exists(self) -> bool:
+        """Whether a run stands there."""
+        return (self.path / "recipe.json").is_file()
+
+    def forget(self) -> None:
+        """Remove what a start that came to nothing left: a run that has not trained yet may begin as another one."""
+        if not self.exists() or self.metrics or self.checkpoints.exists() or self.weights.exists():
+            return
+        files = [f"{folder}/{split}.{suffix}" for folder, suffix in (("data", "tsv"), ("features", "safetensors"))
+                 for split in ("train", "val")]  # fmt: skip
+        for name in (*files, "environment.json", "load.json", "excluded.json", "recipe.json"):  # the recipe last
+            (self.path / name).unlink(missing_ok=True)
+        for folder in ("data", "features"):
+            with contextlib.suppress(OSError):  # not there, or holds what is not ours
+                (self.path / folder).rmdir()
+
+    def read(self, name: str) -> Any:
+        """A JSON file of the run. Raises RecipeError where it is missing or damaged."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RecipeError(
+                f"{self.path / name}: not there; is {self.path} a run's folder that has come this far?"
+            ) from None
+        except json.JSONDecodeError as error:
+            raise RecipeError(f"{self.path / name}: damaged JSON ({error})") from None
+
+    def write(self, name: str, value: Any) -> None:
+        """Replace a JSON file of the run as one step."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        beside = self.path / f".{name}.tmp"
+        beside.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
+        beside.replace(self.path / name)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return (
+            f'<iframe srcdoc="{html.escape(self.report.read_text(encoding="utf-8"))}" width="100%" height="700"></iframe>'
+            if self.report.exists()
+            else f"<p>Run at <code>{html.escape(str(self.path))}</code></p>"
+        )
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+
+_OURS = ("metrics.jsonl", "tensorboard")
+
+
+def claim(run: Run, resolved: dict[str, Any]) -> dict[str, Any]:
+    """Begin a run in its folder, or go on with the one that is there; returns what `recipe.json` is to say.
+
+    A run that is there is not changed yet: its data and checkpoint may still refuse.
+
+    `auto` settings of the first start stay. Raises RecipeError where the folder holds another recipe (with the
+    differences) or files that are no run's.
+    """
+    run.forget()
+    if not run.exists():
+        strangers = (
+            [p.name for p in run.path.iterdir() if p.name not in _OURS and not p.name.startswith(".")]
+            if run.path.is_dir()
+            else []
+        )
+        if run.path.exists() and (strangers or not run.path.is_dir()):
+            raise RecipeError(
+                f"{run.path}: is there and holds no run ({', '.join(strangers[:4])}); choose another --run"
+            )
+        run.write("recipe.json", resolved)
+        return resolved
+    before = run.recipe
+    kept = {k: v for k, v in before.get("auto", {}).items() if k != "machine.workers"}
+    was, now = flat(before["resolved"]), flat(resolved["resolved"])
+    # what auto became here, or has yet to become, gives way to what it became then
+    asked = {k for k in now if resolved["auto"].get(k) or now[k] == "auto"}
+    wrong = [
+        f"  {k}: {was.get(k, 'not set')} there, {now.get(k, 'not set')} now"
+        for k in sorted(was.keys() | now.keys())
+        if was.get(k) != now.get(k) and not changeable(k) and not (k in kept and k in asked)
+    ]
+    if before["recipe"] != resolved["recipe"]:
+        wrong.insert(0, f"  recipe: {before['recipe']} there, {resolved['recipe']} now")
+    if wrong:
+        raise RecipeError(
+            f"{run.path}: holds a run of another recipe; choose another --run, or give the same settings again:\n"
+            + "\n".join(wrong)
+        )
+    for key, (value, _) in kept.items():
+        put = resolved["resolved"]
+        *path, last = key.split(".")
+        for part in path:
+            put = put[int(part)] if isinstance(put, list) else put[part]
+        put[last] = value
+    resolved["auto"] |= kept
+    return resolved
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested tree as dotted keys."""
+    if isinstance(tree, dict) and tree:
+        return {k: v for name, node in tree.items() for k, v in flat(node, f"{prefix}{name}.").items()}
+    if isinstance(tree, list) and any(isinstance(v, dict) for v in tree):
+        return {k: v for i, node in enumerate(tree) for k, v in flat(node, f"{prefix}{i}.").items()}
+    return {prefix.rstrip("."): tree}
+
+
+def changeable(key: str) -> bool:
+    """Whether a setting may differ when a run goes on."""
+    parts = key.split(".")
+    return any(
+        len(pattern) == len(parts) and all(p in ("*", q) for p, q in zip(pattern, parts, strict=True))
+        for pattern in (c.split(".") for c in CHANGEABLE)
+    )
+
+
+@contextlib.contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Hold the run for this process. Raises RecipeError where another one writes it."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    with (run.path / ".lock").open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by the loader's processes
+        except (BlockingIOError, PermissionError):
+            raise RecipeError(
+                f"{run.path}: another process is writing this run; wait for it or choose another --run"
+            ) from None
+        yield
+
+
+class Metrics:
+    """Appends to `metrics.jsonl` and TensorBoard; on a resume what came after the checkpoint is dropped."""
+
+    def __init__(self, run: Run, update: int, tensorboard: bool):
+        self.file = run.path / "metrics.jsonl"
+        kept = [m for m in run.metrics if m.get("update", 0) <= update and m["kind"] != "end"]
+        beside = run.path / ".metrics.tmp"
+        beside.write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
+        beside.replace(self.file)
+        self.board: Any = None
+        if tensorboard:
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=update + 1 if update else None)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Write one line; numbers go to TensorBoard as `kind/name` at its update."""
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.board:
+            numbers = {**line, **line.get("losses", {}), **line.get("metrics", {})}
+            for name, value in numbers.items():
+                if isinstance(value, float) and name != "time":
+                    self.board.add_scalar(f"{line['kind']}/{name}", value, line["update"])
+
+    def close(self) -> None:
+        """Flush what TensorBoard holds."""
+        if self.board:
+            self.board.close()

@@ -1,0 +1,150 @@
+"""What a training run holds while it goes on: model, data, scores so far, and when to save, evaluate and stop."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..cluster import checkpoint
+from ..cluster.engine import Engine, Report
+from ..heads.model import Model
+from ..tasks.contract import Samples, Scores, Task
+from .build import Facts
+from .feed import Cache, Draws, Plan, Turn, in_order
+from .recipe import Recipe
+from .run import Metrics, Run
+from .scoring import apart, score
+from .show import note, scores_line
+
+
+class Stopped(Exception):
+    """The run was asked to end; it is saved and goes on when started again. `signum` says by what."""
+
+    def __init__(self, signum: int, run: Run, update: int):
+        self.signum = signum
+        super().__init__(f"stopped at update {update} and saved; the same command goes on with {run.path}")
+
+
+@dataclass
+class Session:
+    """Everything that stands between two updates, besides the engine."""
+
+    run: Run
+    recipe: Recipe
+    task: Task
+    model: Model
+    facts: Facts
+    training: Samples
+    validation: Samples
+    metrics: Metrics
+    state: dict[str, Any]  # phase, scores so far, best, evaluations without a better one: part of every checkpoint
+    caches: dict[str, Cache] = field(default_factory=dict)
+    twin: Model | None = None  # the model that evaluates, apart from the one that an engine trains
+    done: int = 0  # updates in the newest checkpoint
+    asked_to_stop: int = 0
+    last_scores: tuple[int, Scores, list[dict[str, Any]]] | None = None
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return torch.device(self.recipe.machine.device)
+
+    def say(self, kind: str, update: int, **line: Any) -> None:
+        """A line of `metrics.jsonl`."""
+        self.metrics.add({"kind": kind, "phase": self.state["phase"], "update": update, **line, "time": time.time()})
+
+    def log(self, report: Report, turn: Turn, done: int, plan: Plan, seconds: float) -> None:
+        """Write what an update did, every `log.every` updates."""
+        if done % self.recipe.log.every and done != self.state["total"]:
+            return
+        report.check()
+        line: dict[str, Any] = {"epoch": (turn.update + 1) / plan.per_epoch, "loss": float(report.total)}
+        line["losses"] = {k: float(v) for k, v in report.losses.items()}
+        line |= {"lr": report.lr, "images_per_second": plan.batch / seconds, "wait": turn.waited / seconds}
+        if report.grad_norm is not None:
+            line["grad_norm"] = float(report.grad_norm)
+        if report.skipped:
+            line["skipped"] = True
+        self.say("train", done, **line)
+
+    def evaluate(self, engine: Engine, done: int, epoch: float) -> bool:
+        """Score the validation split with the averaged weights where there are any; True if it is the best so far."""
+        averaged = self.recipe.average.decay > 0
+        if self.twin is None:
+            self.twin = apart(self.model)
+        model = self.twin
+        model.load_state_dict(engine.weights(averaged=averaged))
+        scores, records = score(model, self.task, self.validation, self._batches(), self.recipe.evaluation.precision)
+        self.last_scores = (done, scores, records)
+        e = self.recipe.evaluation
+        value = scores.metrics[e.metric]
+        best = self.state["best"]
+        better = best is None or (value > best["value"] if e.best == "max" else value < best["value"])
+        if better:
+            self.state["best"] = {"update": done, "value": value, "metric": e.metric}
+        self.state["stale"] = 0 if better else self.state["stale"] + 1
+        entry = {"metrics": scores.metrics, "intervals": scores.intervals, "weights": "ema" if averaged else "raw"}
+        self.state["scores"].append({"update": done, "metrics": scores.metrics})
+        self.say("eval", done, epoch=epoch, split="val", **entry)
+        note(f"update {done}, epoch {epoch:g}: {scores_line(scores.metrics, scores.intervals)}")
+        return better
+
+    def _batches(self) -> Iterator[Any]:
+        size = self.recipe.evaluation.batch
+        if "val" in self.caches:
+            return self.caches["val"].in_order(size)
+        draws = Draws(self.task, self.validation, self.recipe.seed, training=False)
+        return in_order(draws, size, int(self.recipe.machine.workers), self.device.type == "cuda")
+
+    def out_of_patience(self) -> bool:
+        """Whether early stopping ends the run here."""
+        patience = self.recipe.evaluation.patience
+        return bool(patience) and self.state["stale"] >= patience
+
+    def due(self, done: int) -> bool:
+        """Whether a checkpoint is due by time or by updates."""
+        c = self.recipe.checkpoints
+        late = c.minutes and time.monotonic() - self._saved_at > 60 * c.minutes
+        return bool(late or (c.updates and done % c.updates == 0))
+
+    def save(self, engine: Engine, done: int, best: bool = False) -> None:
+        """Write a checkpoint; `best` also points at it."""
+        root = self.run.checkpoints
+
+        def fill(folder: Path) -> dict[str, Any]:
+            state = {"update": done, "engine": engine.save(folder), "facts": asdict(self.facts), **self.state}
+            frozen = [n for n, p in self.model.named_parameters() if not p.requires_grad]
+            return {**state, "frozen": frozen, "recipe": self.run.recipe}
+
+        path = checkpoint.write_checkpoint(root, f"{done:06d}", fill)
+        if best:
+            checkpoint.write_text(root / checkpoint.BEST, path.name)
+        checkpoint.prune(root, self.recipe.checkpoints.keep)
+        self._saved_at, self.done = time.monotonic(), done
+
+
+@contextlib.contextmanager
+def listening(session: Session) -> Iterator[None]:
+    """While it lasts, SIGTERM and Ctrl-C ask the run to end after its update; a second Ctrl-C ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(signum: int, frame: Any) -> None:
+        if session.asked_to_stop and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        session.asked_to_stop = signum
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

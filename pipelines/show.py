@@ -1,0 +1,62 @@
+"""What a person sees while something runs: progress bars with a rate and a time left, tables, notes on stderr."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+console = Console(stderr=True, highlight=False)
+"""Everything for people goes to stderr; stdout is for results that a machine may read."""
+
+
+class Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Any) -> Text:
+        """The speed, or nothing before the first step."""
+        speed = task.finished_speed or task.speed
+        scale = task.fields.get("scale", 1)
+        return Text("" if speed is None else f"{speed * scale:.1f} {task.fields.get('unit', 'it')}/s")
+
+
+def progress() -> Progress:
+    """A progress display; where stderr is no terminal it stays silent, and `note` lines tell how things go."""
+    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), Rate(), TimeRemainingColumn(),
+               TextColumn("{task.fields[say]}"))  # fmt: skip
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True)
+
+
+@contextmanager
+def bar(title: str, total: int, unit: str = "images") -> Iterator[Any]:
+    """A bar of its own; yields a function that advances it."""
+    with progress() as shown:
+        task = shown.add_task(title, total=total, unit=unit, say="")
+        yield lambda n=1: shown.advance(task, n)
+
+
+def note(text: str) -> None:
+    """One line for people."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """A table on stdout, as wide as the terminal; whole where stdout is none."""
+    shown = Table(*columns, title=title or None, box=None, title_justify="left", header_style="bold", pad_edge=False)
+    for row in rows:
+        shown.add_row(*[Text(str(cell)) for cell in row])
+    out = Console(file=sys.stdout, highlight=False)
+    (out if out.is_terminal else Console(file=sys.stdout, width=160)).print(shown)
+
+
+def scores_line(metrics: dict[str, float], intervals: dict[str, Any]) -> str:
+    """`top1 0.9412 (0.90 to 0.97)   ece 0.03 …`."""
+    words = []
+    for name, value in metrics.items():
+        low_high = intervals.get(name)
+        words.append(f"{name} {value:.4f}" + (f" ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""))
+    return "   ".join(words)

@@ -1,0 +1,86 @@
+"""What `evaluate` and `predict` start from: a run's folder or a weights file, made ready to compute."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..cluster import checkpoint
+from ..heads.model import Model
+from ..tasks.contract import Task
+from ..tasks.table import OPTIONS
+from .build import Facts, build, from_weights
+from .knobs import from_plain, load_named
+from .machine import resolve_machine
+from .recipe import Machine, Network, Recipe, RecipeError
+from .run import Run
+
+
+@dataclass
+class Ready:
+    """A model with its task, in evaluation mode on its device, and where it came from."""
+
+    model: Model
+    task: Task
+    recipe: Recipe
+    facts: Facts
+    origin: dict[str, Any]  # source, checkpoint, update, weights (raw or ema)
+
+
+def ready(
+    source: str | Path,
+    *,
+    checkpoint_name: str = "last",
+    averaged: bool | None = None,
+    device: str = "auto",
+    options: dict[str, Any] | None = None,
+    backbone: str | None = None,
+    stride_in: Any = None,
+) -> Ready:
+    """A run's checkpoint (`last`, `best` or a number; averaged weights where there are any), or a weights file.
+
+    `options` replace fields of the task's options. Raises RecipeError where the source is neither, WeightsError where
+    the file cannot be used.
+    """
+    path = Path(source)
+    machine, _ = resolve_machine(Machine(device=device))
+    if path.is_dir():
+        found = _from_run(Run(path), checkpoint_name, averaged, options or {})
+    else:
+        if checkpoint_name != "last" or averaged is not None:
+            raise RecipeError(f"{source}: is a file; checkpoint= and ema= are for runs")
+        blank = load_named(OPTIONS["classification"])()
+        recipe = Recipe({"classification": replace(blank, **(options or {}))}, Network(backbone, stride_in=stride_in))
+        tasks, model, facts = from_weights(source, recipe)
+        found = Ready(model, next(iter(tasks.values())), recipe, facts, {"source": str(source)})
+    import torch
+
+    from ..cluster.engine import place
+
+    if isinstance(machine.threads, int) and machine.device == "cpu":
+        torch.set_num_threads(machine.threads)
+    place(found.model, machine.device, machine.channels_last is True).eval()
+    found.recipe = replace(found.recipe, machine=machine)
+    return found
+
+
+def _from_run(run: Run, name: str, averaged: bool | None, options: dict[str, Any]) -> Ready:
+    recipe = from_plain(run.recipe["resolved"])
+    root = run.checkpoints
+    known = checkpoint.find(root) if name == "last" else checkpoint.name_of(root, name) if name == "best" else name
+    if not known or not (root / known / "state.json").is_file():
+        there = sorted(p.name for p in root.glob("[0-9]*")) if root.is_dir() else []
+        raise RecipeError(
+            f"{run.path}: has no checkpoint {name!r}" + (f"; there are {', '.join(there)}" if there else " yet")
+        )
+    folder = root / known
+    state = checkpoint.read_state(folder)
+    (task_name, kind), *_ = recipe.tasks.items()
+    recipe = replace(recipe, tasks={task_name: replace(kind, **options)})
+    tasks, model, facts = build(recipe, Facts(**state["facts"]))
+    has = (folder / "ema.safetensors").is_file()
+    if averaged and not has:
+        raise RecipeError(f"{run.path}: keeps no averaged weights (average.decay is 0); leave ema=true out")
+    use = has if averaged is None else averaged
+    model.load_state_dict(checkpoint.read_tensors(folder / ("ema.safetensors" if use else "model.safetensors")))
+    origin = {"source": str(run.path), "checkpoint": name if name == "best" else known, "update": state["update"]}
+    return Ready(model, tasks[task_name], recipe, facts, origin | {"weights": "ema" if use else "raw"})

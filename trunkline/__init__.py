@@ -1,0 +1,71 @@
+"""Trunkline: one residual trunk, many heads, from a laptop to a cluster, to the same weights.
+
+Every verb of the command line is a function here. Names are imported on first use, so that `import trunkline` is
+instant.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:  # the same names, for editors; in a checkout the floors lie beside this folder and are not found
+    from .backbones import backbone  # pyright: ignore[reportMissingImports]
+    from .pipelines.api import (  # pyright: ignore[reportMissingImports]
+        bench,
+        check,
+        demo,
+        doctor,
+        evaluate,
+        model,
+        predict,
+        profile,
+        recipes,
+        show,
+        train,
+    )
+    from .pipelines.run import Run  # pyright: ignore[reportMissingImports]
+
+_PUBLIC = {
+    "backbone": "backbones:backbone",
+    "model": "pipelines.api:model",
+    "train": "pipelines.api:train",
+    "evaluate": "pipelines.api:evaluate",
+    "predict": "pipelines.api:predict",
+    "check": "pipelines.api:check",
+    "profile": "pipelines.api:profile",
+    "show": "pipelines.api:show",
+    "recipes": "pipelines.api:recipes",
+    "demo": "pipelines.api:demo",
+    "doctor": "pipelines.api:doctor",
+    "bench": "pipelines.api:bench",
+    "Run": "pipelines.run:Run",
+}
+
+__all__ = [
+    "Run",
+    "__version__",
+    "backbone",
+    "bench",
+    "check",
+    "demo",
+    "doctor",
+    "evaluate",
+    "model",
+    "predict",
+    "profile",
+    "recipes",
+    "show",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'trunkline' has no attribute {name!r}; it has: {', '.join(sorted(_PUBLIC))}")
+    module, attribute = _PUBLIC[name].split(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
