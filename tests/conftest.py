@@ -1,0 +1,26 @@
+"""What several tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real pictures and weights; tests that need it skip, by name, where it is absent."""
+    folder = os.environ.get("TRUNKLINE_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("TRUNKLINE_TEST_DATA is not set: no real pictures here")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory) -> Path:
+    """Generated scenes: ten classes, 40 for training and 20 for validation, 32 px."""
+    from trunkline.pipelines.demo_data import SIZES
+    from trunkline.tasks.scenes import write_scenes
+
+    return write_scenes(tmp_path_factory.mktemp("scenes") / "data", **SIZES["demo:smoke"])
