@@ -1,6 +1,7 @@
 """The engine: one verb, `update`, which does all of an optimizer step."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +32,34 @@ class Report:
     grad_norm: Tensor | None = None
     skipped: bool = False  # fp16 only: the gradients overflowed, the loss scale was lowered, nothing moved
     ids: list[list[str]] = field(default_factory=list)
+    _host: Tensor | None = None
+    _arrived: Any = None
+
+    def _numbers(self) -> Tensor:
+        norm = [] if self.grad_norm is None else [self.grad_norm.to(self.total)]
+        return torch.stack([self.total, *self.losses.values(), *norm])
+
+    def send(self) -> None:
+        """Begin to copy the numbers to the host: reading them then waits for this update, and for none after it."""
+        if self.total.device.type == "cuda":
+            numbers, self._arrived = self._numbers(), torch.cuda.Event()
+            self._host = torch.empty_like(numbers, device="cpu", pin_memory=True).copy_(numbers, non_blocking=True)
+            self._arrived.record(torch.cuda.current_stream(numbers.device))
+
+    def numbers(self) -> dict[str, float]:
+        """The losses by name, `total` last of them, and `grad_norm` where gradients are clipped."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        total, *rest = (self._numbers() if self._host is None else self._host).tolist()
+        names = [*self.losses, *([] if self.grad_norm is None else ["grad_norm"])]
+        return {**dict(zip(names, rest, strict=True)), "total": total}
 
     def check(self) -> None:
         """Raise EngineError where a loss is not finite, with the samples that it was computed on."""
-        if torch.isfinite(self.total):
+        numbers = self.numbers()
+        if math.isfinite(numbers["total"]):
             return
-        named = ", ".join(f"{k} = {float(v):.4g}" for k, v in self.losses.items())
+        named = ", ".join(f"{k} = {numbers[k]:.4g}" for k in self.losses)
         samples = [i for ids in self.ids for i in ids]
         raise EngineError(
             f"the loss of update {self.update} is not finite ({named}); its weights were not saved. Its {len(samples)} "
@@ -158,6 +181,7 @@ class TorchEngine:
             report.check()  # costs nothing here; elsewhere the loop reads it one update later, without a wait
         with record_function("trunkline::step"):
             self._step(report)
+        report.send()
         self.updates += 1
         return report
 
@@ -198,7 +222,9 @@ class TorchEngine:
         self.scaler.update()
         report.skipped = self.scaler.get_scale() < scale
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average and not report.skipped:
+        if report.skipped:
+            self._buffers.undo()
+        elif self.average:
             self.average.update()
 
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:

@@ -81,6 +81,7 @@ def load_optimizer(
             f"{', '.join(differ[:4])}…); what is frozen cannot change in mid-phase"
         )
     number = {name: i for i, name in enumerate(n for group in now for n in group)}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     packed = optimizer.state_dict()
     for key, value in tensors.items():
@@ -88,12 +89,19 @@ def load_optimizer(
         if name.startswith(_GROUP):
             packed["param_groups"][int(name.removeprefix(_GROUP))][entry] = value
             continue
-        state.setdefault(number[name], {})[entry] = value
+        state.setdefault(number[name], {})[entry] = _as_laid_out(value, parameters[number[name]])
     for name, entries in plain["entries"].items():
         state.setdefault(number[name], {}).update(entries)
     for group, saved in zip(packed["param_groups"], plain["groups"], strict=True):
         group.update({k: _tuples(v) for k, v in saved.items() if k != "names"})
     optimizer.load_state_dict({"state": state, "param_groups": packed["param_groups"]})
+
+
+def _as_laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """The value in its parameter's memory format, as the optimizer made it: a norm over it has the same bits then."""
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _is_plain(value: Any) -> bool:

@@ -94,6 +94,10 @@ class BufferMeans:
                 for total, live in zip(self._sums[i], self._live[i], strict=True):
                     live.copy_(total.div_(count) if live.is_floating_point() else total.div_(count).round_())
 
+    def undo(self) -> None:
+        """After `finish`: put the update's first buffers back, where the update is skipped."""
+        self._copy(self._live, self._first, [i for i, count in enumerate(self._counts) if count])
+
     def close(self) -> None:
         """Take the hooks off the model."""
         for hook in self._hooks:

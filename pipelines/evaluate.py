@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from ..tasks.contract import Scores
-from .feed import Draws, in_order
+from ..tasks.contract import DataError, Scores
+from ..tasks.fingerprint import compare
+from .feed import Draws, decoding, in_order
 from .finish import write_records
 from .recipe import RecipeError
 from .run import Run
@@ -66,10 +67,17 @@ def evaluate(
         samples = samples.without(reasons)
         if samples.excluded:
             note(f"left out {len(samples.excluded)} samples that cannot be decoded")
+    stored = Run(source).manifest(split) if not data and val is None and Path(source).is_dir() else None
+    if stored is not None and stored != (lines := samples.manifest()):
+        raise DataError(
+            f"the {split} data of {source} changed since it began: {compare(stored, lines)}. Put it back, or score what "
+            f"is there now with data={options.data}"
+        )
     if precision == "fp64":
         found.model.double()
     draws = Draws(found.task, samples, 0, training=False)
-    scores, records = score(found.model, found.task, samples, in_order(draws, batch, processes), precision)
+    with decoding(processes):
+        scores, records = score(found.model, found.task, samples, in_order(draws, batch, processes), precision)
     scores.details |= {"origin": found.origin | {"data": options.data, "split": split, "precision": precision}}
     if out:
         write_records(Path(out), records)

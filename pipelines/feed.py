@@ -1,5 +1,6 @@
 """From a plan to batches: which samples every update takes, and who decodes them. Nothing here has a state."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -89,16 +90,26 @@ def _loader(draws: Draws, lists: list[list[At]] | Any, workers: int, pin: bool) 
         draws, batch_sampler=lists, collate_fn=_same, num_workers=workers, pin_memory=pin,
         prefetch_factor=4 if workers else None, multiprocessing_context="fork" if workers and _can_fork() else None,
     )  # fmt: skip
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+@contextlib.contextmanager
+def decoding(workers: int) -> Iterator[None]:
+    """While loaders are in use: that one of their processes was killed is told as an EngineError.
+
+    torch raises RuntimeError from a signal handler, so wherever the main process happens to stand: an update, a save.
+    """
     try:
-        for batch in loader:
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
+        yield
     except RuntimeError as error:
-        if "exited unexpectedly" not in str(error):
+        if not str(error).startswith("DataLoader worker (pid"):
             raise
+        first = str(error).splitlines()[0]
         raise EngineError(
-            f"a process that decodes was killed ({error}); mostly memory ran out: set machine.workers={max(0, workers // 2)}"
+            f"a process that decodes was killed ({first}); mostly memory ran out: set machine.workers={max(0, workers // 2)}"
         ) from None
 
 

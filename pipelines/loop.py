@@ -20,30 +20,24 @@ def run_phase(session: Session, engine: Engine, feed: Iterator[Turn], plan: Plan
     with progress() as shown:
         title = session.recipe.phases[session.state["phase"]].name
         bar = shown.add_task(title, total=length, completed=engine.updates, unit="images", scale=plan.batch, say="")
-        start, pending = time.perf_counter(), None
+        start = time.perf_counter()
         for turn in feed:
-            report = engine.update(losses, turn.micro_batches)
-            if pending is not None:
-                pending.check()
-            pending, done = report, before + engine.updates
+            report, done = engine.update(losses, turn.micro_batches), before + engine.updates
             now = time.perf_counter()
             session.log(report, turn, done, plan, now - start)
             start = now
-            shown.update(bar, advance=1, say=f"loss {float(report.total):.4f}" if shown.live.is_started else "")
+            shown.update(bar, advance=1, say=session.loss)
 
             last, epoch = engine.updates == length, engine.updates / plan.per_epoch
             saved = False
             if last or engine.updates % step == 0:
-                report.check()
                 better = session.evaluate(engine, done, epoch)
                 if better or last or session.out_of_patience():
                     session.save(engine, done, best=better)
                     saved = True
                 start = time.perf_counter()
-            if session.asked_to_stop or session.due(done):
-                report.check()
-                if not saved:
-                    session.save(engine, done)
+            if (session.asked_to_stop or session.due(done)) and not saved:
+                session.save(engine, done)
             if session.asked_to_stop:
                 raise Stopped(session.asked_to_stop, session.run, done)
             if session.out_of_patience():

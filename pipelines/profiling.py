@@ -13,7 +13,7 @@ import torch
 from ..cluster.engine import PARTS, TorchEngine
 from ..heads.keys import key
 from ..heads.model import losses
-from .feed import Draws, Plan, Turn, turns
+from .feed import Draws, Plan, Turn, decoding, turns
 from .knobs import Resolved
 from .recipe import RecipeError
 from .run import Run
@@ -55,13 +55,14 @@ def profile(resolved: Resolved, updates: int = 6, out: str | Path | None = None)
         recipe, _ = settle(resolved, Run(folder))
         session, _ = prepare(recipe, Run(folder))
         engine, plan, feed = _ready(session, recipe, updates + 2)
-        for turn in itertools.islice(feed, 2):
-            engine.update(losses, turn.micro_batches)
-        waited, start = 0.0, time.perf_counter()
-        with torch.profiler.profile(acc_events=True) as trace:
-            for turn in feed:
-                waited += turn.waited
+        with decoding(int(recipe.machine.workers)):
+            for turn in itertools.islice(feed, 2):
                 engine.update(losses, turn.micro_batches)
+            waited, start = 0.0, time.perf_counter()
+            with torch.profiler.profile(acc_events=True) as trace:
+                for turn in feed:
+                    waited += turn.waited
+                    engine.update(losses, turn.micro_batches)
         seconds = (time.perf_counter() - start) / updates
     events = trace.key_averages()
     kind = "device_time_total" if session.device.type == "cuda" else "cpu_time_total"

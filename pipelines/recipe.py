@@ -52,8 +52,7 @@ class Evaluation:
 
     every: float = 1.0  # epochs; 0 scores only at the end
     metric: str = "top1"  # names the best checkpoint
-    best: Literal["max", "min"] = "max"
-    patience: int = 0  # evaluations without a better metric after which the run stops; 0 never stops early
+    patience: int = 0  # evaluations without a better metric after which the phase ends; 0 never ends it early
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     batch: int = 32
 

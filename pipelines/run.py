@@ -66,6 +66,19 @@ class Run:
             with contextlib.suppress(OSError):  # not there, or holds what is not ours
                 (self.path / folder).rmdir()
 
+    def manifest(self, split: str) -> list[str] | None:
+        """A line for each sample that a split had when the run began; None where that is not known."""
+        file = self.path / "data" / f"{split}.tsv"
+        if not file.is_file():
+            return None
+        return file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")[:-1]
+
+    def keep_manifest(self, split: str, lines: list[str]) -> None:
+        """Store what a split holds as the run begins."""
+        file = self.path / "data" / f"{split}.tsv"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
+
     def read(self, name: str) -> Any:
         """A JSON file of the run. Raises RecipeError where it is missing or damaged."""
         try:

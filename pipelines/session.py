@@ -43,12 +43,15 @@ class Session:
     training: Samples
     validation: Samples
     metrics: Metrics
-    state: dict[str, Any]  # phase, scores so far, best, evaluations without a better one: part of every checkpoint
+    state: dict[str, Any]  # phase, phases that are over, scores so far, best, evaluations without a better one
     caches: dict[str, Cache] = field(default_factory=dict)
     twin: Model | None = None  # the model that evaluates, apart from the one that an engine trains
     done: int = 0  # updates in the newest checkpoint
     asked_to_stop: int = 0
     last_scores: tuple[int, Scores, list[dict[str, Any]]] | None = None
+    lower_is_better: bool = False  # the metric that names the best checkpoint
+    loss: str = ""  # of the last line, for the progress bar
+    _unwritten: tuple[Report, int, dict[str, Any]] | None = None
     _saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -60,22 +63,38 @@ class Session:
         """A line of `metrics.jsonl`."""
         self.metrics.add({"kind": kind, "phase": self.state["phase"], "update": update, **line, "time": time.time()})
 
+    def note(self, text: str) -> None:
+        """A line for people, now and in the report."""
+        note(text)
+        self.say("note", self.done, text=text)
+
     def log(self, report: Report, turn: Turn, done: int, plan: Plan, seconds: float) -> None:
-        """Write what an update did, every `log.every` updates."""
+        """Keep what an update did, and write what the one before did: its numbers are here by now, without a wait."""
+        self.flush()
+        line = {"epoch": (turn.update + 1) / plan.per_epoch, "lr": report.lr,
+                "images_per_second": plan.batch / seconds, "wait": turn.waited / seconds}  # fmt: skip
+        self._unwritten = (report, done, line)
+
+    def flush(self) -> None:
+        """Write what is kept, every `log.every` updates. Raises EngineError at a loss that is not finite."""
+        if self._unwritten is None:
+            return
+        (report, done, line), self._unwritten = self._unwritten, None
+        report.check()
+        numbers = report.numbers()
+        self.loss = f"loss {numbers['total']:.4f}"
         if done % self.recipe.log.every and done != self.state["total"]:
             return
-        report.check()
-        line: dict[str, Any] = {"epoch": (turn.update + 1) / plan.per_epoch, "loss": float(report.total)}
-        line["losses"] = {k: float(v) for k, v in report.losses.items()}
-        line |= {"lr": report.lr, "images_per_second": plan.batch / seconds, "wait": turn.waited / seconds}
+        line = {"loss": numbers["total"], "losses": {k: numbers[k] for k in report.losses}, **line}
         if report.grad_norm is not None:
-            line["grad_norm"] = float(report.grad_norm)
+            line["grad_norm"] = numbers["grad_norm"]
         if report.skipped:
             line["skipped"] = True
         self.say("train", done, **line)
 
     def evaluate(self, engine: Engine, done: int, epoch: float) -> bool:
         """Score the validation split with the averaged weights where there are any; True if it is the best so far."""
+        self.flush()
         averaged = self.recipe.average.decay > 0
         if self.twin is None:
             self.twin = apart(self.model)
@@ -83,12 +102,11 @@ class Session:
         model.load_state_dict(engine.weights(averaged=averaged))
         scores, records = score(model, self.task, self.validation, self._batches(), self.recipe.evaluation.precision)
         self.last_scores = (done, scores, records)
-        e = self.recipe.evaluation
-        value = scores.metrics[e.metric]
-        best = self.state["best"]
-        better = best is None or (value > best["value"] if e.best == "max" else value < best["value"])
+        metric = self.recipe.evaluation.metric
+        value, best = scores.metrics[metric], self.state["best"]
+        better = best is None or (value < best["value"] if self.lower_is_better else value > best["value"])
         if better:
-            self.state["best"] = {"update": done, "value": value, "metric": e.metric}
+            self.state["best"] = {"update": done, "value": value, "metric": metric}
         self.state["stale"] = 0 if better else self.state["stale"] + 1
         entry = {"metrics": scores.metrics, "intervals": scores.intervals, "weights": "ema" if averaged else "raw"}
         self.state["scores"].append({"update": done, "metrics": scores.metrics})
@@ -104,7 +122,7 @@ class Session:
         return in_order(draws, size, int(self.recipe.machine.workers), self.device.type == "cuda")
 
     def out_of_patience(self) -> bool:
-        """Whether early stopping ends the run here."""
+        """Whether early stopping ends the phase here."""
         patience = self.recipe.evaluation.patience
         return bool(patience) and self.state["stale"] >= patience
 
@@ -116,6 +134,7 @@ class Session:
 
     def save(self, engine: Engine, done: int, best: bool = False) -> None:
         """Write a checkpoint; `best` also points at it."""
+        self.flush()
         root = self.run.checkpoints
 
         def fill(folder: Path) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """Training: from a resolved recipe to a run's folder."""
 
+import contextlib
 import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from ..cluster import checkpoint
 from ..cluster.config import EngineError
@@ -18,7 +20,7 @@ from ..tasks.fingerprint import compare
 from .build import Facts, build
 from .demo_data import placed
 from .environment import environment
-from .feed import Cache, Draws, Plan, cached_turns, in_order, turns
+from .feed import Cache, Draws, Plan, cached_turns, decoding, in_order, turns
 from .finish import finish
 from .knobs import Resolved, from_plain, to_plain
 from .loop import run_phase
@@ -28,7 +30,7 @@ from .recipe import Phase, Recipe, RecipeError
 from .run import Metrics, Run, claim, locked
 from .scoring import apart, inference
 from .session import Session, Stopped, listening
-from .show import bar, note
+from .show import bar
 
 
 def train(resolved: Resolved, path: str | Path) -> Run:
@@ -56,16 +58,10 @@ def _train(resolved: Resolved, run: Run) -> None:
         recipe, document = settle(resolved, run)
         session, state = prepare(recipe, run)
         run.write("recipe.json", document)
-        recipe = session.recipe = settle_micro_batch(session)
-        with listening(session):
-            before = 0
+        with listening(session), decoding(int(recipe.machine.workers)):
+            recipe = session.recipe = settle_micro_batch(session)
             for number, phase in enumerate(recipe.phases):
-                before += train_phase(session, number, phase, before, state)
-                if session.out_of_patience():
-                    note(
-                        f"stopped early: {session.state['stale']} evaluations without a better {recipe.evaluation.metric}"
-                    )
-                    break
+                train_phase(session, number, phase, state)
             session.metrics.close()
             torch.set_num_threads(int(recipe.machine.threads))
             finish(session)
@@ -106,7 +102,7 @@ def settle_micro_batch(session: Session) -> Recipe:
     document["resolved"]["batch"]["micro"] = micro
     document["auto"]["batch.micro"] = [micro, why]
     run.write("recipe.json", document)
-    note(f"micro-batches of {micro} samples: {why}")
+    session.note(f"micro-batches of {micro} samples: {why}")
     return replace(recipe, batch=replace(recipe.batch, micro=micro))
 
 
@@ -120,26 +116,19 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Session, dict[str, Any] | None]:
     if state:
         facts = state["facts"]
         stored = Facts(**facts)
-        note(f"going on with {run.path} from update {state['update']}")
     tasks, model, facts = build(recipe, stored)
     task = next(iter(tasks.values()))
     if not stored:
-        note(f"weights: {facts.loaded}")
         run.write("load.json", {"report": facts.loaded, "tasks": facts.tasks})
     training, validation = splits(task, run, recipe)
-    own = {k: state[k] for k in ("phase", "scores", "best", "stale", "total")} if state else None
-    own = own or {"phase": 0, "scores": [], "best": None, "stale": 0, "total": 0}
+    own = {k: state[k] for k in ("phase", "over", "scores", "best", "stale", "total")} if state else None
+    own = own or {"phase": 0, "over": [], "scores": [], "best": None, "stale": 0, "total": 0}
     if state and state["best"] and (run.checkpoints / f"{state['best']['update']:06d}" / "state.json").is_file():
         checkpoint.write_text(
             run.checkpoints / checkpoint.BEST, f"{state['best']['update']:06d}"
         )  # a crash came between
     evaluator = task.evaluator(validation)
-    names, e = evaluator.metrics, recipe.evaluation
-    if e.metric in names and (e.metric in evaluator.lower_is_better) != (e.best == "min"):
-        raise RecipeError(
-            f"evaluation.metric={e.metric} is better when it is {'smaller' if e.best == 'max' else 'larger'}: "
-            f"give evaluation.best={'min' if e.best == 'max' else 'max'}"
-        )
+    names = evaluator.metrics
     if recipe.evaluation.metric not in names:
         raise RecipeError(
             f"evaluation.metric={recipe.evaluation.metric}: the task has no such metric for these "
@@ -147,7 +136,12 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Session, dict[str, Any] | None]:
         )
     metrics = Metrics(run, state["update"] if state else 0, recipe.log.tensorboard)
     session = Session(run, recipe, task, model, facts, training, validation, metrics, own)
+    session.lower_is_better = recipe.evaluation.metric in evaluator.lower_is_better
     session.done = state["update"] if state else 0
+    session.note(f"went on from update {state['update']}" if state else f"weights: {facts.loaded}")
+    if not state and (training.excluded or validation.excluded):
+        left = [*training.excluded, *validation.excluded]
+        session.note(f"left out {len(left)} samples: {', '.join(left[:5])}{' …' if len(left) > 5 else ''}")
     return session, state
 
 
@@ -164,39 +158,38 @@ def splits(task: Task, run: Run, recipe: Recipe) -> tuple[Samples, Samples]:
             for samples in found.values():
                 reasons |= dict(samples.excluded) | task.scan(samples, max(1, int(recipe.machine.workers)))
             run.write("excluded.json", reasons)
-            if reasons:
-                note(
-                    f"left out {len(reasons)} samples: {', '.join(list(reasons)[:5])}{' …' if len(reasons) > 5 else ''}"
-                )
         found = {split: samples.without(reasons) for split, samples in found.items()}
     for split, samples in found.items():
-        lines, file = samples.manifest(), run.path / "data" / f"{split}.tsv"
-        if file.is_file():
-            before = file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")[:-1]
-            if before != lines:
-                raise DataError(
-                    f"the {split} data changed since {run.path} began: {compare(before, lines)}. Put it back, or start a "
-                    "new run with another --run (weights=OLD_RUN keeps what was learnt)"
-                )
-        else:
-            file.parent.mkdir(exist_ok=True)
-            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
+        lines = samples.manifest()
+        before = run.manifest(split)
+        if before is None:
+            run.keep_manifest(split, lines)
+        elif before != lines:
+            raise DataError(
+                f"the {split} data changed since {run.path} began: {compare(before, lines)}. Put it back, or start a "
+                "new run with another --run (weights=OLD_RUN keeps what was learnt)"
+            )
     return found["train"], found["val"]
 
 
-def train_phase(session: Session, number: int, phase: Phase, before: int, state: dict[str, Any] | None) -> int:
-    """Run one phase from where the checkpoint stands; returns its number of updates."""
-    recipe, task = session.recipe, session.task
+def train_phase(session: Session, number: int, phase: Phase, state: dict[str, Any] | None) -> None:
+    """Run one phase from where the checkpoint stands. Its engine, with optimizer state and average, is its own."""
+    recipe, over = session.recipe, session.state["over"]
     session.model.backbone.freeze(phase.frozen)  # type: ignore[operator]
     micro = recipe.batch.size if recipe.batch.micro == "all" else recipe.batch.micro
     assert isinstance(micro, int)
     plan = Plan(len(session.training), recipe.batch.size, micro, key(recipe.seed, "phase", number))
     length = plan.length(phase.epochs, phase.updates)
-    session.state["total"] = before + length
-    if state and number < state["phase"]:
-        return length
+    before = sum(done for _, done in over[:number])
+    if number < len(over):
+        if over[number][0] != length:
+            raise RecipeError(
+                f"phases.{number}: was to be {over[number][0]} updates long, is over, and cannot be {length} long now: "
+                "give its old length again, or start a new run with another --run"
+            )
+        return
     resumed = state is not None and number == state["phase"]
-    session.state["phase"] = number
+    session.state |= {"total": before + length, "phase": number} | ({} if resumed else {"stale": 0})
     machine = recipe.machine
     if phase.cached:  # what is left is tiny: waking a second thread costs more than it computes
         machine = replace(machine, threads=1)
@@ -209,9 +202,16 @@ def train_phase(session: Session, number: int, phase: Phase, before: int, state:
         engine.load(session.run.checkpoints / f"{state['update']:06d}", state["engine"])
     if recipe.machine.compile:
         session.model.backbone.compile()
-    if session.out_of_patience() or engine.updates >= length:
-        return length
-    if phase.cached:
+    if engine.updates < length and not session.out_of_patience():
+        train_updates(session, engine, plan, before, length)
+    engine.close()
+    over.append([length, engine.updates])
+
+
+def train_updates(session: Session, engine: TorchEngine, plan: Plan, before: int, length: int) -> None:
+    """The updates of a phase that are still to be done, from decoded pictures or from cached maps."""
+    recipe, machine = session.recipe, engine.machine
+    if recipe.phases[session.state["phase"]].cached:
         torch.set_num_threads(int(recipe.machine.threads))
         session.caches = {
             "train": cache(session, "train", session.training, recipe.machine.precision),
@@ -221,16 +221,16 @@ def train_phase(session: Session, number: int, phase: Phase, before: int, state:
         feed = cached_turns(session.caches["train"], plan, engine.updates, length)
     else:
         session.caches = {}
-        draws = Draws(task, session.training, plan.seed, training=True)
+        draws = Draws(session.task, session.training, plan.seed, training=True)
         pin = session.device.type == "cuda"
         feed = turns(draws, plan, engine.updates, length, int(recipe.machine.workers), pin)
-    if plan.dropped and not resumed:
-        note(
+    if plan.dropped and not engine.updates:
+        session.note(
             f"{plan.per_epoch} updates an epoch of {plan.batch}; {plan.dropped} samples (others each time) wait for the next"
         )
     run_phase(session, engine, feed, plan, before, length)
-    engine.close()
-    return length
+    if engine.updates < length:
+        session.note(f"stopped early: {session.state['stale']} evaluations without a better {recipe.evaluation.metric}")
 
 
 def cache(session: Session, split: str, samples: Samples, precision: str) -> Cache:
@@ -239,22 +239,21 @@ def cache(session: Session, split: str, samples: Samples, precision: str) -> Cac
     digest = f"{samples.fingerprint()['digest']} {weights_digest(session.model.backbone)} {precision}"
     ids = [samples.id(i) for i in range(len(samples))]
     name = session.task.name
-    if file.is_file():
-        import safetensors
-
-        with safetensors.safe_open(str(file), "pt") as stored:
-            if (stored.metadata() or {}).get("data") == digest:
-                tensors = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118
-                maps = {k.removeprefix("map."): v for k, v in tensors.items() if k.startswith("map.")}
-                return Cache(name, ids, maps, {k[7:]: v for k, v in tensors.items() if k.startswith("target.")})
+    # what is not there, or damaged, is computed again
+    with contextlib.suppress(OSError, SafetensorError), safe_open(str(file), "pt") as stored:
+        if (stored.metadata() or {}).get("data") == digest:
+            tensors = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118
+            maps = {k.removeprefix("map."): v for k, v in tensors.items() if k.startswith("map.")}
+            return Cache(name, ids, maps, {k[7:]: v for k, v in tensors.items() if k.startswith("target.")})
     maps, targets = compute_maps(session, samples, precision, f"features of {split}")
-    import safetensors.torch
-
     file.parent.mkdir(exist_ok=True)
     flat = {f"map.{k}": v for k, v in maps.items()} | {f"target.{k}": v for k, v in targets.items()}
     beside = file.with_suffix(".tmp")
-    safetensors.torch.save_file(flat, str(beside), {"data": digest})
-    beside.replace(file)
+    try:
+        save_file(flat, str(beside), {"data": digest})
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)  # what a full disk cut off
     return Cache(name, ids, maps, targets)
 
 

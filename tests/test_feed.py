@@ -9,7 +9,7 @@ import pytest
 import torch
 from trunkline.backbones.contract import Preprocessing
 from trunkline.cluster.config import EngineError
-from trunkline.pipelines.feed import Cache, Draws, Plan, cached_turns, in_order, turns
+from trunkline.pipelines.feed import Cache, Draws, Plan, cached_turns, decoding, in_order, turns
 from trunkline.pipelines.recipe import RecipeError
 from trunkline.tasks.classification.options import Options
 from trunkline.tasks.classification.task import Classification
@@ -226,9 +226,8 @@ def test_a_worker_that_is_killed_is_one_clear_error(draws, workers):
 
     plan = Plan(40, 8, 8, SEED)
     victim = plan.micro_batches(2)[0][0][1]
-    with pytest.raises(
-        EngineError, match=r"a process that decodes was killed .*memory ran out: set machine\.workers="
-    ) as told:
+    message = r"a process that decodes was killed .*memory ran out: set machine\.workers="
+    with pytest.raises(EngineError, match=message) as told, decoding(workers):
         list(turns(spoilt(draws, act, victim), plan, 0, 5, workers))
     assert f"machine.workers={workers // 2}" in str(told.value)
 

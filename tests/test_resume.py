@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -256,8 +258,49 @@ def test_a_failed_start_does_not_remove_what_is_not_its_own(scenes, tmp_path):
 
 
 def test_a_metric_is_compared_in_its_own_direction(scenes, tmp_path):
-    with pytest.raises(RecipeError, match=r"nll is better when it is smaller: give evaluation\.best=min"):
-        train(settings(scenes, **{"evaluation.metric": "nll"}), tmp_path / "run")
+    run = train(settings(scenes, **{"evaluation.metric": "nll"}), tmp_path / "run")
+    values = {m["update"]: m["metrics"]["nll"] for m in run.metrics if m["kind"] == "eval"}
+    assert len(set(values.values())) > 1
+    best = json.loads((run.checkpoints / (run.checkpoints / "best").read_text() / "state.json").read_text())["best"]
+    assert best == {"update": min(values, key=lambda u: values[u]), "value": min(values.values()), "metric": "nll"}
+
+
+def two_phases(data: Path, second: int = 5, **more):
+    """A recipe of two phases; the first one's score cannot get better, so that patience ends it early."""
+    resolved = settings(data, **{"evaluation.patience": 1, "evaluation.every": 0.4, "optimizer.lr": 1e-30, **more})
+    phases = (replace(resolved.recipe.phases[0], updates=9), replace(resolved.recipe.phases[0], updates=second))
+    return replace(resolved, recipe=replace(resolved.recipe, phases=phases))
+
+
+def test_patience_ends_a_phase_and_not_the_run(scenes, tmp_path):
+    run = train(two_phases(scenes), tmp_path / "run")
+    state = json.loads((run.checkpoints / (run.checkpoints / "last").read_text() / "state.json").read_text())
+    assert (state["phase"], state["over"]) == (1, [[9, 4]])
+    assert [m["update"] for m in run.metrics if m["kind"] == "train"] == list(range(1, state["update"] + 1))
+    assert {m["phase"] for m in run.metrics if m["kind"] == "eval"} == {0, 1}
+    assert sum(m["text"].startswith("stopped early") for m in run.metrics if m["kind"] == "note") == 2
+
+
+def test_a_run_of_two_phases_is_killed_between_them_and_in_the_second(scenes, tmp_path):
+    lively = {"optimizer.lr": 0.01, "evaluation.patience": 0}
+    assert in_child(two_phases(scenes, **lively), tmp_path / "whole") == 0
+    for name, number in (("between", 2), ("second", 11)):
+        owner = (train_module, "train_phase") if name == "between" else (TorchEngine, "update")
+        kill = partial(at_call, *owner, number, die)
+        assert in_child(two_phases(scenes, **lively), tmp_path / name, kill) == -signal.SIGKILL
+        assert in_child(two_phases(scenes, **lively), tmp_path / name) == 0
+        assert_equal(tmp_path / name, tmp_path / "whole")
+
+
+def test_a_phase_that_is_over_keeps_its_length(scenes, tmp_path):
+    run = tmp_path / "run"
+    assert in_child(two_phases(scenes), run) == 0
+    longer = two_phases(scenes, second=7, **{"evaluation.patience": 0})
+    wrong = replace(longer.recipe.phases[0], updates=12), longer.recipe.phases[1]
+    with pytest.raises(RecipeError, match=r"phases\.0: was to be 9 updates long, is over, and cannot be 12 long now"):
+        train(replace(longer, recipe=replace(longer.recipe, phases=wrong)), run)
+    train(longer, run)
+    assert json.loads((run / "scores.json").read_text())["update"] == 4 + 7
 
 
 def test_a_best_that_a_crash_did_not_name_is_named_on_resume(scenes, tmp_path):
