@@ -11,6 +11,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from .cache import cache_folder
 from .contract import WeightsError
 from .formats import sha256
 from .sources import Source
@@ -22,18 +23,13 @@ _DIGEST_HEADERS = ("X-Linked-ETag", "X-Checksum-Sha256")  # the hub's, and Artif
 log = logging.getLogger("trunkline")
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: `weights` in the folder TRUNKLINE_CACHE names, else in ~/.cache/trunkline."""
-    return Path(os.environ.get("TRUNKLINE_CACHE") or Path.home() / ".cache" / "trunkline") / "weights"
-
-
 def fetch(source: Source) -> Path:
     """The source's file in the cache, downloaded if it is not there, its SHA-256 checked each time.
 
     Checked is what the name carries, what the server says, and what was noted beside the file at first. A file with
     another hash is removed and refused. Raises WeightsError, which says where to put the file by hand.
     """
-    path = cache_folder() / source.file
+    path = cache_folder() / "weights" / source.file
     if path.is_file():
         _check_kept(source, path)
         return path

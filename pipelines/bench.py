@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .demo_data import SIZES, cache_folder
+from ..backbones.cache import cache_folder
+from .demo_data import SIZES
 from .environment import environment
 from .recipe import RecipeError
 from .show import bar
@@ -118,7 +119,8 @@ def _our_update(backbone: str, images: Any, labels: Any, machine: Any, precision
 
 
 def _paired(name: str, ours: Callable, theirs: Callable, images: int, rounds: int, steps: int, advance: Any) -> dict:
-    ours(), theirs()
+    for side in (ours, theirs):  # both warm
+        side()
     speeds = []
     for number in range(rounds):
         pair = {}

@@ -12,7 +12,7 @@ from ..backbones.weights import Weights
 from ..heads.keys import key, seed_model
 from ..heads.model import Model
 from ..tasks.contract import Task
-from ..tasks.table import TASKS
+from ..tasks.table import tasks as known_tasks
 from .knobs import load_named
 from .recipe import Network, Recipe, RecipeError
 from .run import Run
@@ -47,7 +47,7 @@ def weights_of(source: str | Path, arch: str | None = None, stride_in: str | Non
 
 def make_task(name: str, options: Any, preprocessing: Preprocessing, facts: dict[str, Any] | None = None) -> Task:
     """The task `name` of the table."""
-    return load_named(TASKS[name])(options, preprocessing, facts)
+    return load_named(known_tasks()[name])(options, preprocessing, facts)
 
 
 def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], Model, Facts]:

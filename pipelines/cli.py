@@ -177,15 +177,15 @@ def _list(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     _take(plain, 0, "")
     _no_settings(settings)
     from ..backbones.table import ARCHITECTURES
-    from ..tasks.table import TASKS
+    from ..tasks.table import tasks
 
     recipes = api.recipes()
     if as_json:
-        print(json.dumps({"recipes": recipes, "tasks": sorted(TASKS), "architectures": list(ARCHITECTURES)}))
+        print(json.dumps({"recipes": recipes, "tasks": sorted(tasks()), "architectures": list(ARCHITECTURES)}))
         return 0
     width = max(map(len, recipes))
     print("recipes\n" + "\n".join(f"  {name:{width}}  {about}" for name, about in recipes.items()))
-    print("tasks\n  " + ", ".join(sorted(TASKS)))
+    print("tasks\n  " + ", ".join(sorted(tasks())))
     print("architectures\n  " + ", ".join(ARCHITECTURES))
     return 0
 
@@ -297,20 +297,20 @@ def _verb_help(verb: str, words: list[str]) -> str:
     else:
         function = load_named(declared)
         function = function("train") if verb == "bench" else function
-    return f"{head}{more}\n\n{inspect.cleandoc(function.__doc__ or '')}\n\n{_settings(function)}"
+    return f"{head}{more}\n\n{inspect.cleandoc(function.__doc__ or '')}\n\n{_settings(function, declared is None)}"
 
 
-def _settings(function: Callable[..., Any]) -> str:
+def _settings(function: Callable[..., Any], recipe: bool) -> str:
     from .knobs import describe
 
     hints = get_type_hints(function)
     shown = [
-        (name, describe(hints[name]), p.default)
+        (name, describe(hints[name]), "needed" if p.default is p.empty else f"default: {p.default}")
         for name, p in inspect.signature(function).parameters.items()
-        if p.default is not p.empty
+        if recipe or p.kind is p.KEYWORD_ONLY
     ]
     width = max((len(n) for n, _, _ in shown), default=0)
-    return "\n".join(f"  {n:{width}}  {kind} (default: {default})" for n, kind, default in shown)
+    return "\n".join(f"  {n:{width}}  {kind} ({default})" for n, kind, default in shown)
 
 
 def _failed(error: Exception, as_json: bool) -> int:

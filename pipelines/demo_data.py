@@ -1,17 +1,12 @@
 """Where generated data lies: `data=demo` and `data=demo:smoke` mean scenes that are written when they are first needed."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
+from ..backbones.cache import cache_folder
 from .recipe import Recipe
 
 SIZES = {"demo": {"train": 2000, "val": 500, "size": 64}, "demo:smoke": {"train": 40, "val": 20, "size": 32}}
-
-
-def cache_folder() -> Path:
-    """Where downloads and generated data are kept: TRUNKLINE_CACHE, or ~/.cache/trunkline."""
-    return Path(os.environ.get("TRUNKLINE_CACHE") or Path.home() / ".cache" / "trunkline")
 
 
 def placed(recipe: Recipe) -> Recipe:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..backbones.cache import cache_folder
 from ..cluster.config import Machine
-from .demo_data import cache_folder
 from .environment import environment
 from .machine import resolve_machine
 

@@ -56,6 +56,6 @@ def finish(session: Session) -> None:
 def write_records(path: Any, records: list[dict[str, Any]]) -> None:
     """One JSON line a sample."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", errors="surrogateescape") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")

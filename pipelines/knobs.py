@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..tasks.table import OPTIONS
+from ..tasks.table import options as task_options
 from .recipe import Recipe, RecipeError
 from .recipes.table import RECIPES
 
@@ -192,11 +192,12 @@ def from_plain(tree: dict[str, Any]) -> Recipe:
     tree = dict(tree)
     problems: list[str] = []
     tasks: dict[str, Any] = {}
+    known = task_options()
     for name, options in tree.pop("tasks", {}).items():
-        if name not in OPTIONS:
-            problems.append(f"tasks.{name}: there is no such task{_nearest(name, OPTIONS)}")
+        if name not in known:
+            problems.append(f"tasks.{name}: there is no such task{_nearest(name, known)}")
             continue
-        kind = load_named(OPTIONS[name])
+        kind = load_named(known[name])
         _try(
             problems, tasks, name, lambda kind=kind, options=options, name=name: _valid(kind, options, f"tasks.{name}.")
         )

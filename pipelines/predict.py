@@ -167,7 +167,7 @@ class _Writer:
     def __enter__(self) -> "_Writer":
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lines = (self.folder / "predictions.jsonl").open("w", encoding="utf-8", errors="surrogateescape")
+            self._lines = (self.folder / "predictions.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
             self._table = (self.folder / "predictions.csv").open(
                 "w", encoding="utf-8", errors="surrogateescape", newline=""
             )

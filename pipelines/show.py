@@ -6,29 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
-"""Everything for people goes to stderr; stdout is for results that a machine may read."""
-
-
-class Rate(ProgressColumn):
-    """Units a second."""
-
-    def render(self, task: Any) -> Text:
-        """The speed, or nothing before the first step."""
-        speed = task.finished_speed or task.speed
-        scale = task.fields.get("scale", 1)
-        return Text("" if speed is None else f"{speed * scale:.1f} {task.fields.get('unit', 'it')}/s")
-
-
-def progress() -> Progress:
-    """A progress display; where stderr is no terminal it stays silent, and `note` lines tell how things go."""
-    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), Rate(), TimeRemainingColumn(),
-               TextColumn("{task.fields[say]}"))  # fmt: skip
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True)
+from ..tasks.progress import console, progress
 
 
 @contextmanager

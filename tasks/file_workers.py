@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
-
 from .contract import DataError
+from .progress import progress
 
 CHUNK = 16  # items that a process takes at once
 
@@ -26,7 +23,7 @@ class Crash:
 
 
 def run_all(
-    work: Callable[[int], Any], count: int, workers: int | None = None, title: str = "", progress: bool = True
+    work: Callable[[int], Any], count: int, workers: int | None = None, title: str = "", show: bool = True
 ) -> Iterator[tuple[int, Any]]:
     """`(i, work(i))`, or `(i, Crash)`, for i in `range(count)`, in the order in which they are done.
 
@@ -36,13 +33,13 @@ def run_all(
     if workers is None:
         workers = available_cores()
     results = _run_here(work, count) if workers < 1 else _run_processes(work, count, min(workers, max(1, count)))
-    if not progress:
+    if not show:
         yield from results
         return
     # the first result starts the processes: forked before the bar's own thread exists
     first = next(results, None)
-    with _bar() as bar:
-        task = bar.add_task(title, total=count)
+    with progress() as bar:
+        task = bar.add_task(title, total=count, unit="files", say="")
         if first is not None:
             bar.advance(task)
             yield first
@@ -148,16 +145,3 @@ def _crashed(worker: _Worker) -> tuple[int, Crash]:
             "ran out: use fewer workers"
         )
     return worker.left.popleft(), Crash(f"the decoder crashed on it ({name})")
-
-
-class _Rate(ProgressColumn):
-    """Items a second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s")
-
-
-def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -17,6 +17,12 @@ def shared_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture
+def one_core(monkeypatch):
+    """One thread everywhere: tiny networks wait longer for a second one than they compute."""
+    monkeypatch.setattr("trunkline.pipelines.machine.cores", lambda: 1)
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory) -> Path:
     """Generated scenes: ten classes, 40 for training and 20 for validation, 32 px."""

@@ -1,6 +1,7 @@
 """Every verb as a function: plain objects in, plain objects out, the same numbers as the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,10 @@ from trunkline.backbones.weights import save_weights
 
 import trunkline
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 PLAIN = {"machine.threads": 1, "machine.workers": 0, "machine.precision": "fp32", "log.tensorboard": False}
 SHORT = {"weights": "none", "backbone": "resnet18", "size": 32, "batch": 8, "updates": 2, **PLAIN}
-
-
-@pytest.fixture(autouse=True)
-def one_core(monkeypatch):
-    """One thread everywhere: tiny networks wait longer for a second one than they compute."""
-    monkeypatch.setattr("trunkline.pipelines.machine.cores", lambda: 1)
 
 
 def photos(data: Path, split: str = "val") -> list[Path]:
@@ -101,6 +98,21 @@ def test_evaluate_writes_a_record_a_sample(run, tmp_path, scenes):
     right = np.mean([r["predicted"] == r["label"] for r in records])
     assert found.metrics["top1"] == pytest.approx(right)
     assert [r["id"] for r in records] == [p.relative_to(scenes).as_posix() for p in photos(scenes, "train")]
+
+
+def test_evaluate_says_that_the_runs_data_changed(run, scenes, tmp_path):
+    moved = shutil.copytree(scenes, tmp_path / "data")
+    own = Path(shutil.copytree(run.path, tmp_path / "run"))
+    recipe = json.loads((own / "recipe.json").read_text())
+    recipe["resolved"]["tasks"]["classification"]["data"] = str(moved)
+    (own / "recipe.json").write_text(json.dumps(recipe))
+    assert trunkline.evaluate(own, workers=0).metrics == trunkline.evaluate(run, workers=0).metrics
+    photos(moved)[0].unlink()
+    with pytest.raises(
+        ValueError, match=r"the val data of .*run changed since it began: .*score what is there now with"
+    ):
+        trunkline.evaluate(own, workers=0)
+    assert trunkline.evaluate(own, data=moved, workers=0).samples == 19
 
 
 def test_scores_show_themselves_in_a_notebook(run):
@@ -233,6 +245,11 @@ def test_probe_changes_the_classifier_alone_and_keeps_its_features(kept, scenes,
     assert cached["target.label"].bincount().tolist() == [2] * 10
     found = trunkline.evaluate(run.weights, data=scenes, workers=0)
     assert found.metrics == pytest.approx({k: run.scores[k] for k in found.metrics}, abs=1e-5)
+    (run.path / "features" / "train.safetensors").write_bytes(b"damaged")
+    trunkline.train("transfer", tmp_path / "run", data=scenes, **{**settings, "updates": 8})
+    assert load_file(run.path / "features" / "train.safetensors")["map.c5"].shape == (40, 512, 1, 1)
+    assert [n["text"].startswith("going on from update 6") for n in run.metrics if n["kind"] == "note"].count(True) == 1
+    assert "going on from update 6" in run.report.read_text()
 
 
 def test_check_show_recipes_doctor_and_profile(scenes):

@@ -1,6 +1,8 @@
 """The command line: what it prints, where, with which exit code, and how soon."""
 
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -12,13 +14,9 @@ from trunkline.backbones.table import ARCHITECTURES
 from trunkline.pipelines.cli import VERBS, main
 from trunkline.pipelines.recipes.table import RECIPES
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 PLAIN = ["machine.threads=1", "machine.workers=0", "machine.precision=fp32", "log.tensorboard=false"]
-
-
-@pytest.fixture(autouse=True)
-def one_core(monkeypatch):
-    """One thread everywhere: tiny networks wait longer for a second one than they compute."""
-    monkeypatch.setattr("trunkline.pipelines.machine.cores", lambda: 1)
 
 
 def told(capsys, *words: str, code: int = 2) -> str:
@@ -153,7 +151,7 @@ def test_train_prints_metrics_on_stdout_and_progress_on_stderr(capsys, scenes, r
     assert main(["train", "transfer", f"data={scenes}", "smoke=true", "--run", str(run), "--json", *PLAIN]) == 0
     out, err = capsys.readouterr()
     scores = json.loads(out)
-    assert "going on with" in err and "top1" in err
+    assert "going on from update 2" in err and "top1" in err
     stored = json.loads((run / "scores.json").read_text())
     assert "details" not in scores and scores == {k: v for k, v in stored.items() if k != "details"}
     for name in ("top1", "top5", "mean_per_class", "ece", "nll"):
@@ -255,6 +253,51 @@ def test_the_real_command_says_a_mistake_without_a_traceback(tmp_path):
         done.stderr
         == "trunkline: lr=fast: expected a number or none\nsed=1: there is no such setting; nearest: seed, size\n"
     )
+
+
+def test_names_that_are_no_text_are_printed_as_json(run, scenes, tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    shutil.copy(next((scenes / "val").rglob("*.jpg")), tmp_path / name)
+    for more in ([], ["--json"], [f"out={tmp_path}/out", "--json"]):
+        done = command("predict", str(run), str(tmp_path / name), *more)
+        assert (done.returncode, "caf\\udce9.jpg" in done.stdout) == (0, True), done.stderr
+    assert json.loads(done.stdout)["file"] == str(tmp_path / name)
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8")
+    assert json.loads(lines)["file"] == str(tmp_path / name)
+
+
+def test_a_package_adds_tasks_and_recipes_by_entry_points(tmp_path):
+    package = tmp_path / "extra-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1\n")
+    (package / "entry_points.txt").write_text(
+        "[trunkline.tasks]\nmine = extra:Mine\n[trunkline.options]\nmine = extra:Options\n"
+        "[trunkline.recipes]\nmy_recipe = extra:my_recipe\n"
+    )
+    (tmp_path / "extra.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from trunkline.pipelines.recipe import Network, Phase, Recipe\n"
+        "@dataclass(frozen=True)\n"
+        "class Options:\n    data: str = ''\n    colour: str = 'red'\n"
+        "def my_recipe(data: str, epochs: float = 3) -> Recipe:\n"
+        "    'Mine.'\n"
+        "    return Recipe({'mine': Options(data)}, Network(), phases=(Phase(epochs=epochs),))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert "mine" in json.loads(command("list", "--json", env=env).stdout)["tasks"]
+    shown = json.loads(command("show", "my_recipe", "data=here", "tasks.mine.colour=blue", "--json", env=env).stdout)
+    assert shown["tasks.mine.colour"]["value"] == "blue"
+    assert "data    text (needed)" in command("train", "my_recipe", "--help", env=env).stdout
+    done = command("train", "my_recipe", "data=here", "tasks.mine.color=blue", env=env)
+    assert done.returncode == 2 and "nearest: tasks.mine.colour" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["file", "below a file"])
+def test_a_run_that_is_a_file_is_refused(kind, scenes, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    run = tmp_path / "file" if kind == "file" else tmp_path / "file" / "run"
+    error = told(capsys, "train", "transfer", f"data={scenes}", "smoke=true", "--run", str(run), *PLAIN)
+    assert error.startswith(f"{run}: ") and (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_closed_pipe_is_no_error():

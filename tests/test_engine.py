@@ -193,6 +193,51 @@ def test_a_checkpoint_goes_on_bit_for_bit(name, tmp_path):
     assert same(whole.weights(), second.weights()) and same(whole.weights(True), second.weights(True))
 
 
+def test_state_comes_back_in_its_parameters_memory_format(tmp_path):
+    """A norm over a tensor adds in the order of its memory: LAMB's trust ratio would have other bits."""
+
+    def fresh():
+        machine = Machine(precision="fp32", **{**PLAIN, "channels_last": True})
+        config = Optimizer(name="lamb", lr=0.01)
+        return TorchEngine(net(), config, Schedule("constant"), Average(0), machine, total=6, per_epoch=3)
+
+    whole, second = fresh(), fresh()
+    for u in range(3):
+        whole.update(loss, pieces(2, 8, seed=u))
+    folder = write_checkpoint(tmp_path, "000003", lambda f: {"engine": whole.save(f)})
+    second.load(folder, read_state(folder)["engine"])
+    assert second.model[0].weight.stride() == (27, 1, 9, 3)
+    for one, other in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        averages = [e.optimizer.state[p]["exp_avg"] for e, p in ((whole, one), (second, other))]
+        assert averages[0].stride() == averages[1].stride()
+    for u in range(3, 6):
+        for e in (whole, second):
+            e.update(loss, pieces(2, 8, seed=u))
+    assert same(whole.weights(), second.weights())
+
+
+def test_an_update_whose_fp16_gradients_overflow_moves_nothing():
+    ours = engine(net(), "fp16")
+    ours.update(loss, pieces(2, 4))
+    before, average = copy.deepcopy(ours.weights()), copy.deepcopy(ours.weights(averaged=True))
+    scale = ours.scaler.get_scale()
+    report = ours.update(lambda m, p: {"huge": 1e30 * loss(m, p)["cross_entropy"]}, pieces(2, 4, seed=2))
+    assert report.skipped and ours.scaler.get_scale() < scale and ours.updates == 2
+    assert same(before, ours.weights()) and same(average, ours.weights(averaged=True))
+    assert not ours.update(loss, pieces(2, 4, seed=3)).skipped
+    assert not same(before, ours.weights())
+
+
+def test_a_reports_numbers_are_its_tensors():
+    report = engine(net(), clip=0.1).update(
+        lambda m, p: {**loss(m, p), "other": m[0].weight.pow(2).sum()}, pieces(2, 4)
+    )
+    numbers = report.numbers()
+    assert list(numbers) == ["cross_entropy", "other", "grad_norm", "total"]
+    assert numbers["total"] == pytest.approx(numbers["cross_entropy"] + numbers["other"], rel=1e-12)
+    assert numbers["grad_norm"] == float(report.grad_norm) > 0.1
+
+
 def test_a_loss_that_is_not_finite_names_its_samples():
     piece = pieces(1, 4)[0]
     piece.x[0, 0, 0, 0] = float("nan")

@@ -18,15 +18,11 @@ from trunkline.pipelines.cli import main
 
 import trunkline
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 HEADER = {"stride_in": "3x3", "classes": None, "preprocessing": Preprocessing()}
 PLAIN = ["machine.threads=1", "machine.workers=0", "machine.precision=fp32", "log.tensorboard=false"]
 SHORT = ["weights=none", "backbone=resnet18", "size=32", "batch=8", "updates=2", *PLAIN]
-
-
-@pytest.fixture(autouse=True)
-def one_core(monkeypatch):
-    """One thread everywhere: tiny networks wait longer for a second one than they compute."""
-    monkeypatch.setattr("trunkline.pipelines.machine.cores", lambda: 1)
 
 
 @pytest.fixture

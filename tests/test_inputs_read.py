@@ -9,14 +9,10 @@ import pytest
 from PIL import Image
 from trunkline.pipelines.cli import main
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 PLAIN = ["machine.threads=1", "machine.workers=0", "machine.precision=fp32", "log.tensorboard=false"]
 SHORT = ["weights=none", "backbone=resnet18", "size=32", "batch=8", "updates=2", *PLAIN]
-
-
-@pytest.fixture(autouse=True)
-def one_core(monkeypatch):
-    """One thread everywhere: tiny networks wait longer for a second one than they compute."""
-    monkeypatch.setattr("trunkline.pipelines.machine.cores", lambda: 1)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`python -m trunkline` and the command `trunkline`."""
 
+import io
 import sys
 
 
@@ -7,6 +8,8 @@ def main() -> int:
     """Run the command line; the exit code is 0 for done, 2 for the user's mistake, 1 for ours."""
     from .pipelines.cli import main as cli  # pyright: ignore[reportMissingImports]
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     return cli(sys.argv[1:])
 
 

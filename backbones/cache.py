@@ -1,0 +1,9 @@
+"""Where downloads and generated data are kept."""
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """The folder that TRUNKLINE_CACHE names, else ~/.cache/trunkline."""
+    return Path(os.environ.get("TRUNKLINE_CACHE") or Path.home() / ".cache" / "trunkline")
