@@ -139,8 +139,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Session, dict[str, Any] | None]:
     session.lower_is_better = recipe.evaluation.metric in evaluator.lower_is_better
     session.done = state["update"] if state else 0
     session.note(f"going on from update {state['update']}" if state else f"weights: {facts.loaded}")
-    if not state and (training.excluded or validation.excluded):
-        left = [*training.excluded, *validation.excluded]
+    if not state and (left := list({**training.excluded, **validation.excluded})):
         session.note(f"left out {len(left)} samples: {', '.join(left[:5])}{' …' if len(left) > 5 else ''}")
     return session, state
 
