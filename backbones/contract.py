@@ -1,7 +1,7 @@
 """What a trunk is to the floors above: images in, named feature maps out."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,3 +44,25 @@ class Preprocessing:
         if size is None or size == self.size:
             return self
         return replace(self, size=size, resize=max(size, size * self.resize // self.size))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights come from and what their publisher says of them.
+
+    `file` is the name in the cache; `digest` the SHA-256 in hex or its beginning, as far as it is known beforehand.
+    """
+
+    name: str
+    url: str
+    file: str
+    digest: str = ""
+    arch: str | None = None
+    stride_in: str | None = None
+    preprocessing: Preprocessing | None = None
+    classes: tuple[str, ...] | None = None
+
+    def stated(self) -> dict[str, Any]:
+        """By field of `Weights`, what is known; `info` says where from."""
+        known = {key: getattr(self, key) for key in ("arch", "stride_in", "preprocessing", "classes")}
+        return {k: v for k, v in known.items() if v is not None} | {"info": {"url": self.url}}

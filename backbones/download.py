@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from .cache import cache_folder
-from .contract import WeightsError
+from .contract import Source, WeightsError
 from .formats import sha256
-from .sources import Source
 
 TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 20

@@ -2,7 +2,6 @@
 
 import math
 import re
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from hashlib import sha256
@@ -10,32 +9,11 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from .contract import Preprocessing, WeightsError
+from .contract import Preprocessing, Source, WeightsError
+from .download import fetch
 from .formats import SUFFIXES
 from .metadata import INTERPOLATIONS
 from .table import ARCHITECTURES
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where weights come from and what their publisher says of them.
-
-    `file` is the name in the cache; `digest` the SHA-256 in hex or its beginning, as far as it is known beforehand.
-    """
-
-    name: str
-    url: str
-    file: str
-    digest: str = ""
-    arch: str | None = None
-    stride_in: str | None = None
-    preprocessing: Preprocessing | None = None
-    classes: tuple[str, ...] | None = None
-
-    def stated(self) -> dict[str, Any]:
-        """By field of `Weights`, what is known; `info` says where from."""
-        known = {key: getattr(self, key) for key in ("arch", "stride_in", "preprocessing", "classes")}
-        return {k: v for k, v in known.items() if v is not None} | {"info": {"url": self.url}}
 
 
 def find(name: str) -> Source:
@@ -151,8 +129,6 @@ def _from_timm(name: str, arch: str, tag: str) -> Source:
 def _from_hub(name: str) -> Source:
     """A repository in timm's format: `config.json` beside `model.safetensors`."""
     import json
-
-    from .download import fetch
 
     repository, _, revision = name.removeprefix("hf-hub:").partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):

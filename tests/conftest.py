@@ -1,9 +1,11 @@
 """What several tests share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from short_run import SHORT
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -30,3 +32,19 @@ def scenes(tmp_path_factory) -> Path:
     from trunkline.tasks.scenes import write_scenes
 
     return write_scenes(tmp_path_factory.mktemp("scenes") / "data", **SIZES["demo:smoke"])
+
+
+@pytest.fixture
+def data(scenes, tmp_path) -> Path:
+    """A copy of the scenes to spoil."""
+    return Path(shutil.copytree(scenes, tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def short_run(scenes, tmp_path_factory) -> Path:
+    """A finished run of two updates; copy it to change it."""
+    from trunkline.pipelines.cli import main
+
+    path = tmp_path_factory.mktemp("short") / "run"
+    assert main(["train", "transfer", f"data={scenes}", "--run", str(path), *SHORT]) == 0
+    return path

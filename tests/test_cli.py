@@ -10,13 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from short_run import PLAIN
 from trunkline.backbones.table import ARCHITECTURES
 from trunkline.pipelines.cli import VERBS, main
 from trunkline.pipelines.recipes.table import RECIPES
 
 pytestmark = pytest.mark.usefixtures("one_core")
-
-PLAIN = ["machine.threads=1", "machine.workers=0", "machine.precision=fp32", "log.tensorboard=false"]
 
 
 def told(capsys, *words: str, code: int = 2) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from short_run import SHORT, photos
 from trunkline.backbones.contract import Preprocessing
 from trunkline.backbones.weights import save_weights
 from trunkline.cluster.checkpoint import read_tensors
@@ -21,14 +22,6 @@ import trunkline
 pytestmark = pytest.mark.usefixtures("one_core")
 
 HEADER = {"stride_in": "3x3", "classes": None, "preprocessing": Preprocessing()}
-PLAIN = ["machine.threads=1", "machine.workers=0", "machine.precision=fp32", "log.tensorboard=false"]
-SHORT = ["weights=none", "backbone=resnet18", "size=32", "batch=8", "updates=2", *PLAIN]
-
-
-@pytest.fixture
-def data(scenes, tmp_path) -> Path:
-    """A copy of the scenes to spoil."""
-    return Path(shutil.copytree(scenes, tmp_path / "data"))
 
 
 @pytest.fixture
@@ -45,18 +38,6 @@ def train(data, tmp_path, capsys):
         return code, err
 
     return go
-
-
-@pytest.fixture(scope="module")
-def run(scenes, tmp_path_factory) -> Path:
-    """A finished run of two updates."""
-    path = tmp_path_factory.mktemp("inputs") / "run"
-    assert main(["train", "transfer", f"data={scenes}", "--run", str(path), *SHORT]) == 0
-    return path
-
-
-def photos(data: Path, split: str = "train") -> list[Path]:
-    return sorted((data / split).rglob("*.jpg"))
 
 
 def one_update(run: Path) -> bool:
@@ -93,7 +74,7 @@ def test_an_empty_class(train, data, tmp_path):
     assert not one_update(tmp_path / "run")
 
 
-def test_hidden_files_and_folders_are_no_classes_and_no_photos(train, data, run, tmp_path):
+def test_hidden_files_and_folders_are_no_classes_and_no_photos(train, data, short_run, tmp_path):
     for place in (
         data / ".git",
         data / "train" / ".cache",
@@ -104,7 +85,7 @@ def test_hidden_files_and_folders_are_no_classes_and_no_photos(train, data, run,
         shutil.copy(photos(data)[0], place / "hidden.jpg")
     shutil.copy(photos(data)[0], data / "train" / "circle" / "._00001.jpg")
     assert train()[0] == 0
-    mine, clean = trunkline.Run(tmp_path / "run"), trunkline.Run(run)
+    mine, clean = trunkline.Run(tmp_path / "run"), trunkline.Run(short_run)
     for split in ("train", "val"):
         names = [(r.path / "data" / f"{split}.tsv").read_text() for r in (mine, clean)]
         assert "hidden" not in names[0] and "._" not in names[0]
@@ -245,8 +226,8 @@ def test_weights_that_are_missing(train, tmp_path):
     assert code == 2 and "holds no weights.safetensors; give a finished run's folder or a file" in err
 
 
-def test_weights_of_another_architecture(train, run, tmp_path):
-    code, err = train(f"weights={run}", "backbone=resnet34")
+def test_weights_of_another_architecture(train, short_run, tmp_path):
+    code, err = train(f"weights={short_run}", "backbone=resnet34")
     assert code == 2 and "resnet18" in err and "resnet34" in err
     assert not one_update(tmp_path / "run")
 
@@ -308,10 +289,10 @@ def test_a_loss_that_is_not_finite_names_the_update_the_loss_and_the_samples(tra
     assert "train/" in err.partition("Its 8 samples: ")[2]
 
 
-def test_weights_that_are_not_finite_are_told_at_the_first_update(train, run, tmp_path):
+def test_weights_that_are_not_finite_are_told_at_the_first_update(train, short_run, tmp_path):
     from safetensors.torch import load_file
 
-    tensors = load_file(run / "weights.safetensors")
+    tensors = load_file(short_run / "weights.safetensors")
     tensors["layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
     save_weights(tmp_path / "nan.safetensors", tensors, arch="resnet18", **HEADER)
     code, err = train(f"weights={tmp_path}/nan.safetensors", "backbone=none")
