@@ -10,7 +10,7 @@ from .finish import write_records
 from .recipe import RecipeError
 from .run import Run
 from .scoring import score
-from .show import note
+from .show import note, samples_left_out
 from .sources import ready
 
 
@@ -66,7 +66,7 @@ def evaluate(
         reasons = dict(samples.excluded) | found.task.scan(samples, max(1, processes)) if stored is None else stored
         samples = samples.without(reasons)
         if samples.excluded:
-            note(f"left out {len(samples.excluded)} samples that cannot be decoded")
+            note(f"{samples_left_out(len(samples.excluded))} that cannot be decoded")
     stored = Run(source).manifest(split) if not data and val is None and Path(source).is_dir() else None
     if stored is not None and stored != (lines := samples.manifest()):
         raise DataError(

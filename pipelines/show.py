@@ -25,6 +25,11 @@ def note(text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
+def samples_left_out(number: int) -> str:
+    """`left out 1 sample`, `left out 4 samples`."""
+    return f"left out {number} sample{'' if number == 1 else 's'}"
+
+
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """A table on stdout, as wide as the terminal; whole where stdout is none."""
     shown = Table(*columns, title=title or None, box=None, title_justify="left", header_style="bold", pad_edge=False)

@@ -30,7 +30,7 @@ from .recipe import Phase, Recipe, RecipeError
 from .run import Metrics, Run, claim, locked
 from .scoring import apart, inference
 from .session import Session, Stopped, listening
-from .show import bar
+from .show import bar, samples_left_out
 
 
 def train(resolved: Resolved, path: str | Path) -> Run:
@@ -140,7 +140,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Session, dict[str, Any] | None]:
     session.done = state["update"] if state else 0
     session.note(f"going on from update {state['update']}" if state else f"weights: {facts.loaded}")
     if not state and (left := list({**training.excluded, **validation.excluded})):
-        session.note(f"left out {len(left)} samples: {', '.join(left[:5])}{' …' if len(left) > 5 else ''}")
+        session.note(f"{samples_left_out(len(left))}: {', '.join(left[:5])}{' …' if len(left) > 5 else ''}")
     return session, state
 
 

@@ -121,7 +121,7 @@ def test_a_stray_gif_stops_before_training(train, stray, tmp_path):
 
 def test_a_stray_gif_is_left_out_and_listed_with_skip(train, stray, tmp_path):
     code, err = train("on_bad_sample=skip")
-    assert code == 0 and "left out 1 samples: train/circle/stray.gif" in err
+    assert code == 0 and "left out 1 sample: train/circle/stray.gif" in err
     excluded = json.loads((tmp_path / "run" / "excluded.json").read_text())
     assert excluded == {"train/circle/stray.gif": "is no photo by its name (suffix '.gif')"}
     assert "stray.gif" in (tmp_path / "run" / "report.html").read_text()
