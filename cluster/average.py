@@ -6,19 +6,23 @@ from torch import Tensor, nn
 from .config import Average
 
 
+def live_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What of a model is averaged: the parameters that learn, and the buffers that a checkpoint holds."""
+    live: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    return live | {n: b for n, b in model.named_buffers() if n in model.state_dict()}
+
+
 class MovingAverage:
     """`average <- average + (1 - decay) (weights - average)` after every update, in the weights' own precision.
 
-    Floating-point buffers (batch norm's statistics) are averaged alike; integer ones are copied. Parameters that are
-    frozen are not stored. `steps` counts the updates averaged; it sets the decay's warm-up and is part of a checkpoint.
+    `live` are the tensors that learn, by name; `shadow` are their averages. Floating-point buffers (batch norm's
+    statistics) are averaged alike; integer ones are copied. `steps` counts the updates averaged; it sets the decay's
+    warm-up and is part of a checkpoint.
     """
 
-    def __init__(self, model: nn.Module, config: Average):
-        self.config, self.steps = config, 0
-        live = {n: p.data for n, p in model.named_parameters() if p.requires_grad}
-        live |= {n: b for n, b in model.named_buffers() if n in model.state_dict()}
-        self.live = live
-        self.shadow = {n: t.clone() for n, t in live.items()}
+    def __init__(self, live: dict[str, Tensor], config: Average):
+        self.config, self.steps, self.live = config, 0, live
+        self.shadow = {n: t.detach().clone() for n, t in live.items()}
         self._floats = [n for n, t in live.items() if t.is_floating_point()]
         self._rest = [n for n, t in live.items() if not t.is_floating_point()]
 

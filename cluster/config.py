@@ -53,6 +53,18 @@ class Machine:
     precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
     compile: bool = False
+    reduction: Literal["exact", "fp32"] = "exact"  # how gradients are summed: in fp64, so that order is nothing, or not
     deterministic: bool | Literal["auto"] = "auto"  # refuse kernels whose sums have no order; auto: on the CPU only
     threads: int | Literal["auto"] = "auto"  # of one process, for its arithmetic; another number gives other bits
     workers: int | Literal["auto"] = "auto"  # processes that decode; never part of the result
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Where the workers of a run come from. None of it is part of the result, but for the rounding of `zero` 2 and 3."""
+
+    launch: Literal["local", "ray"] = "local"  # processes on this machine, or on a Ray cluster
+    workers: int | tuple[int, int] = 1  # how many processes divide each update; a range (ray) is elastic
+    zero: Literal[0, 1, 2, 3, "none"] | None = None  # DeepSpeed's ZeRO stage; none: without DeepSpeed. Ray: 0
+    offload: bool = False  # ZeRO 1 to 3: the optimizer's state lives in the host's memory
+    timeout: float = 600.0  # seconds that an update waits for a silent worker

@@ -59,7 +59,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> tup
     plain: dict[str, Any] = {"groups": [], "entries": {}}
     for number, (group, names) in enumerate(zip(optimizer.param_groups, names_of(model, optimizer), strict=True)):
         tensors |= {f"{_GROUP}{number}|{k}": v for k, v in group.items() if torch.is_tensor(v)}  # LAMB counts there
-        plain["groups"].append({"names": names, **{k: v for k, v in group.items() if k != "params" and _is_plain(v)}})
+        plain["groups"].append({"names": names, **{k: v for k, v in group.items() if k != "params" and is_plain(v)}})
         for parameter, name in zip(group["params"], names, strict=True):
             for entry, value in packed["state"].get(index[id(parameter)], {}).items():
                 if torch.is_tensor(value):
@@ -73,13 +73,8 @@ def load_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
 ) -> None:
     """Put back what `optimizer_tensors` gave. Raises EngineError where the trained parameters are others."""
-    now, then = names_of(model, optimizer), [group["names"] for group in plain["groups"]]
-    if now != then:
-        differ = sorted({n for g in now for n in g} ^ {n for g in then for n in g})
-        raise EngineError(
-            f"the checkpoint trained other parameters than this recipe does ({len(differ)} differ: "
-            f"{', '.join(differ[:4])}…); what is frozen cannot change in mid-phase"
-        )
+    now = names_of(model, optimizer)
+    check_trained(now, plain)
     number = {name: i for i, name in enumerate(n for group in now for n in group)}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
@@ -92,9 +87,25 @@ def load_optimizer(
         state.setdefault(number[name], {})[entry] = _as_laid_out(value, parameters[number[name]])
     for name, entries in plain["entries"].items():
         state.setdefault(number[name], {}).update(entries)
-    for group, saved in zip(packed["param_groups"], plain["groups"], strict=True):
-        group.update({k: _tuples(v) for k, v in saved.items() if k != "names"})
+    for group, names in zip(packed["param_groups"], now, strict=True):
+        group.update(group_settings(plain, names[0]))
     optimizer.load_state_dict({"state": state, "param_groups": packed["param_groups"]})
+
+
+def check_trained(groups: list[list[str]], plain: dict[str, Any]) -> None:
+    """Raise EngineError where the saved state is of other parameters than these groups hold."""
+    differ = sorted({n for g in groups for n in g} ^ {n for g in plain["groups"] for n in g["names"]})
+    if differ:
+        raise EngineError(
+            f"the checkpoint trained other parameters than this recipe does ({len(differ)} differ: "
+            f"{', '.join(differ[:4])}…); what is frozen cannot change in mid-phase"
+        )
+
+
+def group_settings(plain: dict[str, Any], name: str) -> dict[str, Any]:
+    """The saved settings of the group that a parameter was in, however the parameters were grouped then."""
+    saved = next(group for group in plain["groups"] if name in group["names"])
+    return {k: _tuples(v) for k, v in saved.items() if k != "names"}
 
 
 def _as_laid_out(value: Tensor, parameter: Tensor) -> Tensor:
@@ -104,7 +115,8 @@ def _as_laid_out(value: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether JSON can hold it."""
     return value is None or isinstance(value, (bool, int, float, str, list, tuple))
 
 

@@ -18,6 +18,7 @@ class Model(nn.Module):
         super().__init__()
         self.backbone, self.heads = backbone, nn.ModuleDict(heads)
         self.preprocessing = preprocessing
+        self.channels_last = False  # whether images are laid out so; all maps follow them
         for name in ("mean", "std"):
             numbers = torch.tensor(getattr(preprocessing, name)).view(1, -1, 1, 1)
             self.register_buffer(name, numbers, persistent=False)
@@ -26,8 +27,7 @@ class Model(nn.Module):
         """Images `(N, C, H, W)` uint8 to normalised floats; padding (by `sizes`) is zero after it."""
         images = batch.images
         assert images is not None
-        weight = next((p for p in self.backbone.parameters() if p.ndim == 4), None)
-        if weight is not None and weight.shape[1] > 1 and weight.is_contiguous(memory_format=torch.channels_last):
+        if self.channels_last and images.shape[1] > 1:
             images = images.contiguous(memory_format=torch.channels_last)
         x = images.to(dtype=self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
         if batch.sizes is not None:

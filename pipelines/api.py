@@ -14,13 +14,15 @@ from .run import Run
 def train(recipe: str, run: str | Path, **settings: Any) -> Run:
     """Begin a run of a recipe in the folder `run`, or go on with the one that is there.
 
-    `settings` are the recipe's knobs and, spelled `**{"optimizer.lr": 0.02}`, any of its fields. Returns the run with
-    its scores, weights and report. Raises RecipeError, WeightsError, DataError, EngineError (all ValueErrors).
+    `settings` are the recipe's knobs and, spelled `**{"optimizer.lr": 0.02}`, any of its fields; `workers=2` divides the
+    work among processes. Returns the run with its scores, weights and report. Raises RecipeError, WeightsError, DataError
+    or EngineError (all ValueErrors) for a mistake in what was given.
     """
-    resolved = resolve(recipe, settings)
-    from .train import train as run_it
+    from .launch import launch_of
+    from .launch import train as run_it
 
-    return run_it(resolved, run)
+    launch, own = launch_of(settings)
+    return run_it(resolve(recipe, own), run, launch)
 
 
 def evaluate(source: str | Path, **settings: Any) -> Any:

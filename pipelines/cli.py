@@ -127,10 +127,7 @@ def _typed(function: Callable[..., Any], settings: dict[str, str]) -> dict[str, 
 def _train(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     (recipe,) = _take(plain, 1, "the recipe's name (`trunkline list`)")
     path = settings.pop("run", None)
-    resolved = api.resolve(recipe, settings)
-    from .train import train
-
-    run = train(resolved, path or _next_run(recipe))
+    run = api.train(recipe, path or _next_run(recipe), **settings)
     _result(run.scores, as_json, ("details",), f"{run.path}")
     return 0
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..cluster.config import EngineError
+from ..cluster.workers import ALONE, Workers
 from ..heads.contract import Batch
 from ..heads.keys import key, seed_sample
 from ..tasks.contract import DataError, Sample, Samples, Task
@@ -85,10 +86,10 @@ class Draws(Dataset):
             return error
 
 
-def _loader(draws: Draws, lists: list[list[At]] | Any, workers: int, pin: bool) -> Iterator[Batch]:
+def _loader(draws: Draws, lists: list[list[At]] | Any, decoders: int, pin: bool) -> Iterator[Batch]:
     loader = DataLoader(
-        draws, batch_sampler=lists, collate_fn=_same, num_workers=workers, pin_memory=pin,
-        prefetch_factor=4 if workers else None, multiprocessing_context="fork" if workers and _can_fork() else None,
+        draws, batch_sampler=lists, collate_fn=_same, num_workers=decoders, pin_memory=pin,
+        prefetch_factor=4 if decoders else None, multiprocessing_context="fork" if decoders and _can_fork() else None,
     )  # fmt: skip
     for batch in loader:
         if isinstance(batch, DataError):
@@ -97,7 +98,7 @@ def _loader(draws: Draws, lists: list[list[At]] | Any, workers: int, pin: bool) 
 
 
 @contextlib.contextmanager
-def decoding(workers: int) -> Iterator[None]:
+def decoding(decoders: int) -> Iterator[None]:
     """While loaders are in use: that one of their processes was killed is told as an EngineError.
 
     torch raises RuntimeError from a signal handler, so wherever the main process happens to stand: an update, a save.
@@ -109,7 +110,7 @@ def decoding(workers: int) -> Iterator[None]:
             raise
         first = str(error).splitlines()[0]
         raise EngineError(
-            f"a process that decodes was killed ({first}); mostly memory ran out: set machine.workers={max(0, workers // 2)}"
+            f"a process that decodes was killed ({first}); mostly memory ran out: set machine.workers={max(0, decoders // 2)}"
         ) from None
 
 
@@ -129,50 +130,60 @@ def _can_fork() -> bool:
 
 
 class _Lists:
-    """The plan's micro-batches from one update to another, as the loader wants them."""
+    """This worker's micro-batches from one update to another, as the loader wants them."""
 
-    def __init__(self, plan: Plan, first: int, last: int):
-        self.plan, self.first, self.last = plan, first, last
+    def __init__(self, plan: Plan, first: int, last: int, workers: Workers):
+        self.plan, self.first, self.last, self.workers = plan, first, last, workers
 
     def __len__(self) -> int:
-        return (self.last - self.first) * (self.plan.batch // self.plan.micro)
+        return (self.last - self.first) * len(self.workers.mine(range(self.plan.batch // self.plan.micro)))
 
     def __iter__(self) -> Iterator[list[At]]:
         for update in range(self.first, self.last):
-            yield from self.plan.micro_batches(update)
+            yield from self.workers.mine(self.plan.micro_batches(update))
 
 
 @dataclass
 class Turn:
-    """All that one update needs, and how long the engine waited for it (seconds)."""
+    """All that one update needs of this worker, and how long the engine waited for it (seconds)."""
 
     update: int
     micro_batches: list[Batch]
     waited: float
 
 
-def turns(draws: Draws, plan: Plan, first: int, last: int, workers: int = 0, pin: bool = False) -> Iterator[Turn]:
-    """The updates `first … last - 1` with decoded micro-batches, each with its key."""
-    batches = _loader(draws, _Lists(plan, first, last), workers, pin)
-    return _turns(lambda at: next(batches), plan, first, last)
+def turns(
+    draws: Draws, plan: Plan, first: int, last: int, decoders: int = 0, pin: bool = False, workers: Workers = ALONE
+) -> Iterator[Turn]:
+    """The updates `first … last - 1` with this worker's decoded micro-batches, each with its key."""
+    batches = _loader(draws, _Lists(plan, first, last, workers), decoders, pin)
+    return _turns(lambda at: next(batches), plan, first, last, workers)
 
 
-def cached_turns(cache: "Cache", plan: Plan, first: int, last: int) -> Iterator[Turn]:
+def cached_turns(cache: "Cache", plan: Plan, first: int, last: int, workers: Workers = ALONE) -> Iterator[Turn]:
     """The same from cached maps."""
-    return _turns(lambda at: cache.batch([index for _, index, _ in at]), plan, first, last)
+    return _turns(lambda at: cache.batch([index for _, index, _ in at]), plan, first, last, workers)
 
 
-def _turns(fetch: Callable[[list[At]], Batch], plan: Plan, first: int, last: int) -> Iterator[Turn]:
+def _turns(fetch: Callable[[list[At]], Batch], plan: Plan, first: int, last: int, workers: Workers) -> Iterator[Turn]:
     for update in range(first, last):
         start = time.perf_counter()
         micro = [
             replace(fetch(at), key=key(plan.seed, "model", update, m))
-            for m, at in enumerate(plan.micro_batches(update))
+            for m, at in workers.mine(list(enumerate(plan.micro_batches(update))))
         ]
         yield Turn(update, micro, time.perf_counter() - start)
 
 
-def in_order(draws: Draws, batch: int, workers: int = 0, pin: bool = False) -> Iterator[Batch]:
+@dataclass
+class Ordered:
+    """The batches of a whole split in the data set's order: how many there are, and those that are this worker's."""
+
+    count: int
+    mine: Iterator[Batch]
+
+
+def in_order(draws: Draws, batch: int, decoders: int = 0, pin: bool = False, workers: Workers = ALONE) -> Ordered:
     """Every sample once, in the data set's order, in batches of samples that can stand together."""
     samples = draws.samples
     lists: list[list[At]] = []
@@ -181,7 +192,8 @@ def in_order(draws: Draws, batch: int, workers: int = 0, pin: bool = False) -> I
         if full or samples.group(lists[-1][0][1]) != samples.group(index):
             lists.append([])
         lists[-1].append((0, index, 0))
-    return _loader(draws, lists, min(workers, len(lists)), pin)
+    mine = list(workers.mine(lists))
+    return Ordered(len(lists), _loader(draws, mine, min(decoders, len(mine)), pin))
 
 
 @dataclass
@@ -206,7 +218,7 @@ class Cache:
             targets={n: t[at] for n, t in self.targets.items()},
         )
 
-    def in_order(self, batch: int) -> Iterator[Batch]:
+    def in_order(self, batch: int, workers: Workers = ALONE) -> Ordered:
         """Every sample once, in order."""
-        for first in range(0, len(self), batch):
-            yield self.batch(list(range(first, min(first + batch, len(self)))))
+        lists = [range(first, min(first + batch, len(self))) for first in range(0, len(self), batch)]
+        return Ordered(len(lists), (self.batch(list(indices)) for indices in workers.mine(lists)))

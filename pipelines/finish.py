@@ -5,6 +5,7 @@ from typing import Any
 
 from ..backbones.weights import save_weights
 from ..cluster import checkpoint
+from ..cluster.workers import ALONE
 from .build import published
 from .report import write_report
 from .scoring import score
@@ -31,9 +32,8 @@ def finish(session: Session) -> None:
     else:
         model = session.model.to(session.device)
         model.load_state_dict(tensors)
-        scores, records = score(
-            model, session.task, session.validation, session._batches(), recipe.evaluation.precision
-        )
+        batches = session.batches(ALONE)  # the other workers are done
+        scores, records = score(model, session.task, session.validation, batches, recipe.evaluation.precision)
     result = scores.to_json() | {
         "split": "val",
         "weights": "ema" if averaged else "raw",

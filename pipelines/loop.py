@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ..cluster.engine import Engine
 from ..heads.model import losses
 from .feed import Plan, Turn
-from .session import Session, Stopped
+from .session import Session
 from .show import progress
 
 
@@ -36,9 +36,10 @@ def run_phase(session: Session, engine: Engine, feed: Iterator[Turn], plan: Plan
                     session.save(engine, done, best=better)
                     saved = True
                 start = time.perf_counter()
-            if (session.asked_to_stop or session.due(done)) and not saved:
+            stopping = session.stopping
+            if (session.due(done) or stopping) and not saved:
                 session.save(engine, done)
-            if session.asked_to_stop:
-                raise Stopped(session.asked_to_stop, session.run, done)
+            if stopping:
+                raise session.stopped(done)
             if session.out_of_patience():
                 break

@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from ..cluster.config import Launch
 from ..cluster.engine import PARTS, TorchEngine
+from ..cluster.workers import Workers
 from ..heads.keys import key
 from ..heads.model import losses
 from .feed import Draws, Plan, Turn, decoding, turns
-from .knobs import Resolved
+from .knobs import Resolved, from_plain
 from .recipe import RecipeError
 from .run import Run
 from .train import prepare, settle
@@ -52,8 +54,8 @@ def profile(resolved: Resolved, updates: int = 6, out: str | Path | None = None)
         resolved = replace(
             resolved, recipe=replace(resolved.recipe, log=replace(resolved.recipe.log, tensorboard=False))
         )
-        recipe, _ = settle(resolved, Run(folder))
-        session, _ = prepare(recipe, Run(folder))
+        recipe = from_plain(settle(resolved, Run(folder))["resolved"])
+        session, _ = prepare(recipe, Run(folder), Workers(), Launch())
         engine, plan, feed = _ready(session, recipe, updates + 2)
         with decoding(int(recipe.machine.workers)):
             for turn in itertools.islice(feed, 2):

@@ -110,7 +110,7 @@ class Run:
         return f"Run({str(self.path)!r})"
 
 
-_OURS = ("metrics.jsonl", "tensorboard")
+_OURS = ("metrics.jsonl", "tensorboard", "logs")
 
 
 def claim(run: Run, resolved: dict[str, Any]) -> dict[str, Any]:

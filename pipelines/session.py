@@ -12,11 +12,13 @@ from typing import Any
 import torch
 
 from ..cluster import checkpoint
+from ..cluster.config import Launch
 from ..cluster.engine import Engine, Report
+from ..cluster.workers import Workers
 from ..heads.model import Model
 from ..tasks.contract import Samples, Scores, Task
 from .build import Facts
-from .feed import Cache, Draws, Plan, Turn, in_order
+from .feed import Cache, Draws, Ordered, Plan, Turn, in_order
 from .recipe import Recipe
 from .run import Metrics, Run
 from .scoring import apart, score
@@ -27,13 +29,16 @@ class Stopped(Exception):
     """The run was asked to end; it is saved and goes on when started again. `signum` says by what."""
 
     def __init__(self, signum: int, run: Run, update: int):
-        self.signum = signum
+        self.signum, self.update = signum, update
         super().__init__(f"stopped at update {update} and saved; the same command goes on with {run.path}")
 
 
 @dataclass
 class Session:
-    """Everything that stands between two updates, besides the engine."""
+    """Everything that stands between two updates, besides the engine.
+
+    Every worker has one; that of the worker that leads writes the run's folder, and has `metrics`.
+    """
 
     run: Run
     recipe: Recipe
@@ -42,12 +47,14 @@ class Session:
     facts: Facts
     training: Samples
     validation: Samples
-    metrics: Metrics
+    metrics: Metrics | None
     state: dict[str, Any]  # phase, phases that are over, scores so far, best, evaluations without a better one
+    workers: Workers
+    launch: Launch
     caches: dict[str, Cache] = field(default_factory=dict)
     twin: Model | None = None  # the model that evaluates, apart from the one that an engine trains
     done: int = 0  # updates in the newest checkpoint
-    asked_to_stop: int = 0
+    signal: int = 0  # what asked this process to end
     last_scores: tuple[int, Scores, list[dict[str, Any]]] | None = None
     lower_is_better: bool = False  # the metric that names the best checkpoint
     loss: str = ""  # of the last line, for the progress bar
@@ -61,7 +68,10 @@ class Session:
 
     def say(self, kind: str, update: int, **line: Any) -> None:
         """A line of `metrics.jsonl`."""
-        self.metrics.add({"kind": kind, "phase": self.state["phase"], "update": update, **line, "time": time.time()})
+        if self.metrics:
+            self.metrics.add(
+                {"kind": kind, "phase": self.state["phase"], "update": update, **line, "time": time.time()}
+            )
 
     def note(self, text: str) -> None:
         """A line for people, now and in the report."""
@@ -96,11 +106,9 @@ class Session:
         """Score the validation split with the averaged weights where there are any; True if it is the best so far."""
         self.flush()
         averaged = self.recipe.average.decay > 0
-        if self.twin is None:
-            self.twin = apart(self.model)
-        model = self.twin
-        model.load_state_dict(engine.weights(averaged=averaged))
-        scores, records = score(model, self.task, self.validation, self._batches(), self.recipe.evaluation.precision)
+        model = self.apart_from(engine, averaged)
+        precision = self.recipe.evaluation.precision
+        scores, records = score(model, self.task, self.validation, self.batches(self.workers), precision, self.workers)
         self.last_scores = (done, scores, records)
         metric = self.recipe.evaluation.metric
         value, best = scores.metrics[metric], self.state["best"]
@@ -114,12 +122,30 @@ class Session:
         note(f"update {done}, epoch {epoch:g}: {scores_line(scores.metrics, scores.intervals)}")
         return better
 
-    def _batches(self) -> Iterator[Any]:
+    def apart_from(self, engine: Engine | None = None, averaged: bool = False) -> Model:
+        """The model that evaluates, with the engine's weights: an engine may divide those of the one that it trains."""
+        if self.twin is None:
+            self.twin = apart(self.model)
+        if engine:
+            self.twin.load_state_dict(engine.weights(averaged=averaged))
+        return self.twin
+
+    def batches(self, workers: Workers) -> Ordered:
+        """The validation split in order, divided among these workers."""
         size = self.recipe.evaluation.batch
         if "val" in self.caches:
-            return self.caches["val"].in_order(size)
+            return self.caches["val"].in_order(size, workers)
         draws = Draws(self.task, self.validation, self.recipe.seed, training=False)
-        return in_order(draws, size, int(self.recipe.machine.workers), self.device.type == "cuda")
+        return in_order(draws, size, int(self.recipe.machine.workers), self.device.type == "cuda", workers)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run was asked to end: the same answer on every worker between two updates."""
+        return self.workers.asked("stop")
+
+    def stopped(self, done: int) -> Stopped:
+        """What to raise then."""
+        return Stopped(self.signal or signal.SIGTERM, self.run, done)
 
     def out_of_patience(self) -> bool:
         """Whether early stopping ends the phase here."""
@@ -127,14 +153,23 @@ class Session:
         return bool(patience) and self.state["stale"] >= patience
 
     def due(self, done: int) -> bool:
-        """Whether a checkpoint is due by time or by updates."""
+        """Whether a checkpoint is due by time (on the leading worker's clock) or by updates."""
         c = self.recipe.checkpoints
-        late = c.minutes and time.monotonic() - self._saved_at > 60 * c.minutes
-        return bool(late or (c.updates and done % c.updates == 0))
+        if c.minutes and self.workers.leads and time.monotonic() - self._saved_at > 60 * c.minutes:
+            self.workers.ask("save")
+        return self.workers.asked("save") or bool(c.updates and done % c.updates == 0)
 
     def save(self, engine: Engine, done: int, best: bool = False) -> None:
-        """Write a checkpoint; `best` also points at it."""
+        """Write a checkpoint; `best` also points at it. All workers call it, one writes."""
         self.flush()
+        if self.workers.leads:
+            self._write(engine, done, best)
+        else:
+            engine.save(None)
+        self.workers.answered("save")
+        self._saved_at, self.done = time.monotonic(), done
+
+    def _write(self, engine: Engine, done: int, best: bool) -> None:
         root = self.run.checkpoints
 
         def fill(folder: Path) -> dict[str, Any]:
@@ -146,7 +181,6 @@ class Session:
         if best:
             checkpoint.write_text(root / checkpoint.BEST, path.name)
         checkpoint.prune(root, self.recipe.checkpoints.keep)
-        self._saved_at, self.done = time.monotonic(), done
 
 
 @contextlib.contextmanager
@@ -156,10 +190,14 @@ def listening(session: Session) -> Iterator[None]:
         yield
         return
 
+    asked = False
+
     def ask(signum: int, frame: Any) -> None:
-        if session.asked_to_stop and signum == signal.SIGINT:
+        nonlocal asked
+        if asked and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        session.asked_to_stop = signum
+        asked, session.signal = True, signum
+        session.workers.ask("stop")
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -1,26 +1,25 @@
 """Training: from a resolved recipe to a run's folder."""
 
 import contextlib
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from ..cluster import checkpoint
-from ..cluster.config import EngineError
+from ..cluster.config import EngineError, Launch, Machine
 from ..cluster.engine import TorchEngine
+from ..cluster.workers import Workers
 from ..heads.keys import key
-from ..heads.model import Model
 from ..tasks.contract import DataError, Samples, Task
 from ..tasks.fingerprint import compare
 from .build import Facts, build
 from .demo_data import placed
 from .environment import environment
-from .feed import Cache, Draws, Plan, cached_turns, decoding, in_order, turns
+from .features import cache, weights_digest
+from .feed import Draws, Plan, cached_turns, decoding, turns
 from .finish import finish
 from .knobs import Resolved, from_plain, to_plain
 from .loop import run_phase
@@ -28,20 +27,22 @@ from .machine import resolve_machine
 from .memory import fitting_micro_batch
 from .recipe import Phase, Recipe, RecipeError
 from .run import Metrics, Run, claim, locked
-from .scoring import apart, inference
-from .session import Session, Stopped, listening
-from .show import bar, samples_left_out
+from .scoring import apart
+from .session import Session, listening
+from .show import samples_left_out
 
 
-def train(resolved: Resolved, path: str | Path) -> Run:
+def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, launch: Launch | None = None) -> Run:
     """Begin a run, or go on with it, and take it to its end: weights, scores, report.
+
+    Every worker of a group calls it; the one that leads writes the run's folder, which the others read.
 
     Raises RecipeError, WeightsError, DataError or EngineError for a user's mistake before any training is lost, and
     Stopped where the process is asked to end (the run is saved then).
     """
     run, threads = Run(path), torch.get_num_threads()
     try:
-        _train(resolved, run)
+        _train(resolved, run, workers or Workers(), launch or Launch())
     except (OSError, SafetensorError) as error:
         raise EngineError(
             f"{getattr(error, 'filename', None) or run.path}: {error}. What was saved stays: make room, or mend the rights "
@@ -53,22 +54,30 @@ def train(resolved: Resolved, path: str | Path) -> Run:
     return run
 
 
-def _train(resolved: Resolved, run: Run) -> None:
-    with locked(run):
-        recipe, document = settle(resolved, run)
-        session, state = prepare(recipe, run)
-        run.write("recipe.json", document)
+def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> None:
+    with contextlib.ExitStack() as held:
+        document = workers.from_lead(lambda: _begin(resolved, run, held), "reading the recipe")
+        recipe = from_plain(document["resolved"])
+        session, state = prepare(recipe, run, workers, launch)
+        workers.from_lead(lambda: run.write("recipe.json", document), "writing the recipe")
         with listening(session), decoding(int(recipe.machine.workers)):
             recipe = session.recipe = settle_micro_batch(session)
             for number, phase in enumerate(recipe.phases):
                 train_phase(session, number, phase, state)
-            session.metrics.close()
-            torch.set_num_threads(int(recipe.machine.threads))
-            finish(session)
+            if workers.leads:
+                assert session.metrics
+                session.metrics.close()
+                torch.set_num_threads(int(recipe.machine.threads))
+                finish(session)
 
 
-def settle(resolved: Resolved, run: Run) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe without any `auto`, and what `recipe.json` says; a run that is there keeps what it settled on."""
+def _begin(resolved: Resolved, run: Run, held: contextlib.ExitStack) -> dict[str, Any]:
+    held.enter_context(locked(run))
+    return settle(resolved, run)
+
+
+def settle(resolved: Resolved, run: Run) -> dict[str, Any]:
+    """What `recipe.json` says: a recipe without any `auto`; a run that is there keeps what it settled on."""
     machine, why = resolve_machine(resolved.recipe.machine)
     recipe = replace(placed(resolved.recipe), machine=machine)
     document = {"recipe": resolved.name, "knobs": resolved.given, "resolved": to_plain(recipe), "auto": why}
@@ -83,14 +92,20 @@ def settle(resolved: Resolved, run: Run) -> tuple[Recipe, dict[str, Any]]:
         raise RecipeError(
             f"machine.device={recipe.machine.device}: this machine, or this torch, has none; there is {usable}"
         )
-    return recipe, document
+    return document
 
 
 def settle_micro_batch(session: Session) -> Recipe:
     """The recipe with `batch.micro` as a number: `auto` is found once, at the first start, and stored with the run."""
-    recipe, run = session.recipe, session.run
+    recipe = session.recipe
     if recipe.batch.micro != "auto":
         return recipe
+    micro = session.workers.from_lead(lambda: _fitting_micro_batch(session), "finding what fits into memory")
+    return replace(recipe, batch=replace(recipe.batch, micro=micro))
+
+
+def _fitting_micro_batch(session: Session) -> int:
+    recipe, run = session.recipe, session.run
     if all(phase.cached for phase in recipe.phases):
         micro, why = recipe.batch.size, "cached maps are small"
     else:
@@ -103,12 +118,12 @@ def settle_micro_batch(session: Session) -> Recipe:
     document["auto"]["batch.micro"] = [micro, why]
     run.write("recipe.json", document)
     session.note(f"micro-batches of {micro} samples: {why}")
-    return replace(recipe, batch=replace(recipe.batch, micro=micro))
+    return micro
 
 
-def prepare(recipe: Recipe, run: Run) -> tuple[Session, dict[str, Any] | None]:
+def prepare(recipe: Recipe, run: Run, workers: Workers, launch: Launch) -> tuple[Session, dict[str, Any] | None]:
     """Task, model and data; with the newest checkpoint's state where there is one."""
-    name = checkpoint.find(run.checkpoints)
+    name = workers.from_lead(lambda: checkpoint.find(run.checkpoints), "looking for a checkpoint")
     state = checkpoint.read_state(run.checkpoints / name) if name else None
     if isinstance(recipe.machine.threads, int):
         torch.set_num_threads(recipe.machine.threads)
@@ -118,15 +133,11 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Session, dict[str, Any] | None]:
         stored = Facts(**facts)
     tasks, model, facts = build(recipe, stored)
     task = next(iter(tasks.values()))
-    if not stored:
+    if not stored and workers.leads:
         run.write("load.json", {"report": facts.loaded, "tasks": facts.tasks})
-    training, validation = splits(task, run, recipe)
+    training, validation = splits(task, run, recipe, workers)
     own = {k: state[k] for k in ("phase", "over", "scores", "best", "stale", "total")} if state else None
     own = own or {"phase": 0, "over": [], "scores": [], "best": None, "stale": 0, "total": 0}
-    if state and state["best"] and (run.checkpoints / f"{state['best']['update']:06d}" / "state.json").is_file():
-        checkpoint.write_text(
-            run.checkpoints / checkpoint.BEST, f"{state['best']['update']:06d}"
-        )  # a crash came between
     evaluator = task.evaluator(validation)
     names = evaluator.metrics
     if recipe.evaluation.metric not in names:
@@ -134,8 +145,14 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Session, dict[str, Any] | None]:
             f"evaluation.metric={recipe.evaluation.metric}: the task has no such metric for these "
             f"{len(validation.classes)} classes; there are {', '.join(names)}"
         )
-    metrics = Metrics(run, state["update"] if state else 0, recipe.log.tensorboard)
-    session = Session(run, recipe, task, model, facts, training, validation, metrics, own)
+    metrics = None
+    if workers.leads:
+        if state and state["best"] and (run.checkpoints / f"{state['best']['update']:06d}" / "state.json").is_file():
+            checkpoint.write_text(
+                run.checkpoints / checkpoint.BEST, f"{state['best']['update']:06d}"
+            )  # a crash came between
+        metrics = Metrics(run, state["update"] if state else 0, recipe.log.tensorboard)
+    session = Session(run, recipe, task, model, facts, training, validation, metrics, own, workers, launch)
     session.lower_is_better = recipe.evaluation.metric in evaluator.lower_is_better
     session.done = state["update"] if state else 0
     session.note(f"going on from update {state['update']}" if state else f"weights: {facts.loaded}")
@@ -144,20 +161,31 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Session, dict[str, Any] | None]:
     return session, state
 
 
-def splits(task: Task, run: Run, recipe: Recipe) -> tuple[Samples, Samples]:
+def splits(task: Task, run: Run, recipe: Recipe, workers: Workers) -> tuple[Samples, Samples]:
     """Both splits, what is to be left out left out, and the same data as when the run began (or a DataError)."""
     found = {split: task.samples(split) for split in ("train", "val")}
-    listed = run.path / "excluded.json"
     options = next(iter(recipe.tasks.values()))
     if options.on_bad_sample == "skip":
-        if listed.is_file():
-            reasons = run.read("excluded.json")
-        else:
-            reasons = {}
-            for samples in found.values():
-                reasons |= dict(samples.excluded) | task.scan(samples, max(1, int(recipe.machine.workers)))
-            run.write("excluded.json", reasons)
+        decoders = max(1, int(recipe.machine.workers))
+        reasons = workers.from_lead(lambda: _excluded(task, run, list(found.values()), decoders), "decoding the data")
         found = {split: samples.without(reasons) for split, samples in found.items()}
+    workers.alike({split: samples.fingerprint()["digest"] for split, samples in found.items()}, "the data that is read")
+    workers.from_lead(lambda: _compare_data(run, found), "comparing the data")
+    return found["train"], found["val"]
+
+
+def _excluded(task: Task, run: Run, splits: list[Samples], decoders: int) -> dict[str, str]:
+    """What cannot be decoded, and why: found once, and part of the run."""
+    if (run.path / "excluded.json").is_file():
+        return run.read("excluded.json")
+    reasons: dict[str, str] = {}
+    for samples in splits:
+        reasons |= dict(samples.excluded) | task.scan(samples, decoders)
+    run.write("excluded.json", reasons)
+    return reasons
+
+
+def _compare_data(run: Run, found: dict[str, Samples]) -> None:
     for split, samples in found.items():
         lines = samples.manifest()
         before = run.manifest(split)
@@ -168,7 +196,6 @@ def splits(task: Task, run: Run, recipe: Recipe) -> tuple[Samples, Samples]:
                 f"the {split} data changed since {run.path} began: {compare(before, lines)}. Put it back, or start a "
                 "new run with another --run (weights=OLD_RUN keeps what was learnt)"
             )
-    return found["train"], found["val"]
 
 
 def train_phase(session: Session, number: int, phase: Phase, state: dict[str, Any] | None) -> None:
@@ -192,13 +219,12 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
     machine = recipe.machine
     if phase.cached:  # what is left is tiny: waking a second thread costs more than it computes
         machine = replace(machine, threads=1)
-    engine = TorchEngine(
-        session.model, recipe.optimizer, recipe.schedule, recipe.average, machine,
-        total=length, per_epoch=plan.per_epoch,
-    )  # fmt: skip
+    engine = make_engine(session, machine, length, plan.per_epoch)
     if resumed:
         assert state
         engine.load(session.run.checkpoints / f"{state['update']:06d}", state["engine"])
+    if session.workers.size > 1:
+        session.workers.alike(weights_digest(session.model), "the weights that training begins from")
     if recipe.machine.compile:
         session.model.backbone.compile()
     if engine.updates < length and not session.out_of_patience():
@@ -207,22 +233,39 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
     over.append([length, engine.updates])
 
 
+def make_engine(session: Session, machine: Machine, total: int, per_epoch: int) -> TorchEngine:
+    """The engine that the launch names."""
+    recipe, zero = session.recipe, session.launch.zero
+    settings = (session.model, recipe.optimizer, recipe.schedule, recipe.average, machine)
+    if zero is None or zero == "none":
+        return TorchEngine(*settings, total=total, per_epoch=per_epoch, workers=session.workers)
+    from ..cluster.zero import DeepSpeedEngine
+
+    session.apart_from()  # while the weights are whole
+    units = [f"heads.{name}." for name in recipe.tasks]
+    return DeepSpeedEngine(
+        *settings, total=total, per_epoch=per_epoch, workers=session.workers, zero=zero, offload=session.launch.offload,
+        units=units if len(units) > 1 else (),
+    )  # fmt: skip
+
+
 def train_updates(session: Session, engine: TorchEngine, plan: Plan, before: int, length: int) -> None:
     """The updates of a phase that are still to be done, from decoded pictures or from cached maps."""
     recipe, machine = session.recipe, engine.machine
     if recipe.phases[session.state["phase"]].cached:
         torch.set_num_threads(int(recipe.machine.threads))
+        model = session.apart_from(engine)
         session.caches = {
-            "train": cache(session, "train", session.training, recipe.machine.precision),
-            "val": cache(session, "val", session.validation, recipe.evaluation.precision),
+            "train": cache(session, model, "train", session.training, recipe.machine.precision),
+            "val": cache(session, model, "val", session.validation, recipe.evaluation.precision),
         }
         torch.set_num_threads(int(machine.threads))
-        feed = cached_turns(session.caches["train"], plan, engine.updates, length)
+        feed = cached_turns(session.caches["train"], plan, engine.updates, length, session.workers)
     else:
         session.caches = {}
         draws = Draws(session.task, session.training, plan.seed, training=True)
         pin = session.device.type == "cuda"
-        feed = turns(draws, plan, engine.updates, length, int(recipe.machine.workers), pin)
+        feed = turns(draws, plan, engine.updates, length, int(recipe.machine.workers), pin, session.workers)
     if plan.dropped and not engine.updates:
         session.note(
             f"{plan.per_epoch} updates an epoch of {plan.batch}; {plan.dropped} samples (others each time) wait for the next"
@@ -230,56 +273,3 @@ def train_updates(session: Session, engine: TorchEngine, plan: Plan, before: int
     run_phase(session, engine, feed, plan, before, length)
     if engine.updates < length:
         session.note(f"stopped early: {session.state['stale']} evaluations without a better {recipe.evaluation.metric}")
-
-
-def cache(session: Session, split: str, samples: Samples, precision: str) -> Cache:
-    """The maps of the frozen trunk for a split, computed once and kept in the run's folder."""
-    file = session.run.path / "features" / f"{split}.safetensors"
-    digest = f"{samples.fingerprint()['digest']} {weights_digest(session.model.backbone)} {precision}"
-    ids = [samples.id(i) for i in range(len(samples))]
-    name = session.task.name
-    # what is not there, or damaged, is computed again
-    with contextlib.suppress(OSError, SafetensorError), safe_open(str(file), "pt") as stored:
-        if (stored.metadata() or {}).get("data") == digest:
-            tensors = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118
-            maps = {k.removeprefix("map."): v for k, v in tensors.items() if k.startswith("map.")}
-            return Cache(name, ids, maps, {k[7:]: v for k, v in tensors.items() if k.startswith("target.")})
-    maps, targets = compute_maps(session, samples, precision, f"features of {split}")
-    file.parent.mkdir(exist_ok=True)
-    flat = {f"map.{k}": v for k, v in maps.items()} | {f"target.{k}": v for k, v in targets.items()}
-    beside = file.with_suffix(".tmp")
-    try:
-        save_file(flat, str(beside), {"data": digest})
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)  # what a full disk cut off
-    return Cache(name, ids, maps, targets)
-
-
-def weights_digest(module: torch.nn.Module) -> str:
-    """BLAKE2b over a module's tensors: the features of other weights are other features."""
-    total = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(module.state_dict().items()):
-        total.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
-
-
-def compute_maps(session: Session, samples: Samples, precision: str, title: str) -> tuple[dict, dict]:
-    """The maps that the head needs, condensed, and the targets; tensors with one row a sample, on the CPU."""
-    model: Model = session.model
-    head: Any = model.heads[session.task.name]
-    draws = Draws(session.task, samples, session.recipe.seed, training=False)
-    maps: dict[str, list[torch.Tensor]] = {}
-    targets: dict[str, list[torch.Tensor]] = {}
-    workers = int(session.recipe.machine.workers)
-    with inference(model, precision, session.device), bar(title, len(samples)) as advance:
-        for batch in in_order(draws, session.recipe.evaluation.batch, workers):
-            found = model.maps(batch.to(session.device))
-            for k, v in head.condense({n: found[n] for n in head.needs}).items():
-                maps.setdefault(k, []).append(v.to(torch.promote_types(v.dtype, torch.float32)).cpu())
-            for k, v in batch.targets.items():
-                targets.setdefault(k, []).append(v)
-            advance(len(batch))
-            if session.asked_to_stop:
-                raise Stopped(session.asked_to_stop, session.run, session.done)
-    return {k: torch.cat(v) for k, v in maps.items()}, {k: torch.cat(v) for k, v in targets.items()}

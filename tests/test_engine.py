@@ -233,7 +233,7 @@ def test_a_reports_numbers_are_its_tensors():
         lambda m, p: {**loss(m, p), "other": m[0].weight.pow(2).sum()}, pieces(2, 4)
     )
     numbers = report.numbers()
-    assert list(numbers) == ["cross_entropy", "other", "grad_norm", "total"]
+    assert list(numbers) == ["cross_entropy", "other", "grad_norm", "total", "own"]
     assert numbers["total"] == pytest.approx(numbers["cross_entropy"] + numbers["other"], rel=1e-12)
     assert numbers["grad_norm"] == float(report.grad_norm) > 0.1
 

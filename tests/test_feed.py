@@ -166,7 +166,7 @@ def test_keys_of_micro_batches_differ_and_do_not_depend_on_workers(draws):
 def test_in_order_sees_every_sample_once(task, batch, workers):
     samples = First(task.samples("val"), 17)
     still = Draws(task, samples, SEED, training=False)
-    batches = list(in_order(still, batch, workers))
+    batches = list(in_order(still, batch, workers).mine)
     assert [name for b in batches for name in b.ids] == [samples.id(i) for i in range(17)]
     assert [len(b) for b in batches] == [batch] * (17 // batch) + [17 % batch] * (17 % batch > 0)
     images = torch.cat([b.images for b in batches])
@@ -180,7 +180,7 @@ def test_in_order_does_not_mix_groups(task):
         def group(self, index: int) -> int:
             return index // 3
 
-    batches = list(in_order(Draws(task, Grouped(task.samples("val"), 8), SEED, training=False), 2))
+    batches = list(in_order(Draws(task, Grouped(task.samples("val"), 8), SEED, training=False), 2).mine)
     assert [len(b) for b in batches] == [2, 1, 2, 1, 2]
 
 
@@ -193,8 +193,8 @@ def test_cached_maps_come_by_the_same_plan(draws):
             assert (one.ids, one.key) == (other.ids, other.key)
             assert [ids[int(i)] for i in one.features["c5"].flatten()] == one.ids
             assert one.targets["label"].tolist() == one.features["c5"].flatten().tolist()
-    assert [len(b) for b in cache.in_order(32)] == [32, 8]
-    assert [n for b in cache.in_order(32) for n in b.ids] == ids
+    assert [len(b) for b in cache.in_order(32).mine] == [32, 8]
+    assert [n for b in cache.in_order(32).mine for n in b.ids] == ids
 
 
 class Spoilt(First):

@@ -1,0 +1,181 @@
+"""The workers of a run: processes that divide the micro-batches of every update, and how they agree.
+
+One process is a group of one, for which everything here is free.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from .config import EngineError
+
+T = TypeVar("T")
+
+BUCKET = 25 * 2**20  # bytes that one collective carries
+PATIENCE = timedelta(hours=24)  # for what one worker does while the others wait: reading a data set, say
+
+
+class LostWorker(RuntimeError):
+    """Another worker failed, or is silent: what is wrong stands in its own error, not in this one."""
+
+
+class Workers:
+    """A group of processes, `rank` of `size`; rank 0 leads: it writes the run's folder and speaks to people.
+
+    timeout    seconds that an update's collectives wait for a silent worker before they give up
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, timeout: float = 600.0):
+        self.rank, self.size, self.timeout = rank, size, timeout
+        self._asks: set[str] = set()
+        self._asked: set[str] = set()
+        self._patient: Any = None
+        if size > 1:
+            self._patient = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the worker that writes and speaks."""
+        return self.rank == 0
+
+    def mine(self, items: Sequence[T]) -> Sequence[T]:
+        """This worker's share of a list: r, r + W, r + 2W, …"""
+        return items[self.rank :: self.size]
+
+    def add(self, flat: Tensor, what: str) -> None:
+        """Replace a flat tensor by its sum over the workers, in buckets whose order never changes."""
+        if self.size == 1 or not flat.numel():
+            return
+        with self._waiting(what):
+            buckets = flat.split(max(1, BUCKET // flat.element_size()))
+            for work in [torch.distributed.all_reduce(b, async_op=True) for b in buckets]:
+                assert work is not None
+                work.wait()
+
+    def agree(self, numbers: list[int], what: str) -> list[int]:
+        """The sums over the workers of a few whole numbers; what was asked for with `ask` travels along."""
+        if self.size == 1:
+            return numbers
+        sent = torch.tensor([*(name in self._asks for name in ASKS), *numbers], dtype=torch.int64)
+        with self._waiting(what):
+            torch.distributed.all_reduce(sent)
+        heard = sent.tolist()
+        self._asked |= {name for name, count in zip(ASKS, heard, strict=False) if count}
+        return heard[len(ASKS) :]
+
+    def ask(self, name: str) -> None:
+        """Ask all workers for one of ASKS: they all hear of it with the same update."""
+        self._asks.add(name)
+
+    def asks(self, name: str) -> bool:
+        """Whether this worker asked for it, whatever the others know yet."""
+        return name in self._asks
+
+    def asked(self, name: str) -> bool:
+        """Whether any worker asked for it: the same answer on all of them between two updates."""
+        return name in (self._asks if self.size == 1 else self._asked)
+
+    def answered(self, name: str) -> None:
+        """What was asked for is done."""
+        self._asks.discard(name)
+        self._asked.discard(name)
+
+    def gather(self, value: Any, what: str) -> list[Any]:
+        """What each worker says, by rank, on all of them; waits as long as it takes."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        with self._waiting(what):
+            torch.distributed.all_gather_object(found, value, group=self._patient)
+        return found
+
+    def to_lead(self, value: Any, what: str) -> list[Any]:
+        """What each worker says, by rank, on the one that leads; an empty list elsewhere."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] | None = [None] * self.size if self.leads else None
+        with self._waiting(what):
+            torch.distributed.gather_object(value, found, group=self._patient)
+        return found or []
+
+    def from_lead(self, make: Callable[[], T], what: str) -> T:
+        """What the leading worker makes of it, on all; where that fails, its error there and LostWorker elsewhere."""
+        if self.size == 1:
+            return make()
+        told: list[Any] = [None, None]
+        failure: BaseException | None = None
+        if self.leads:
+            try:
+                told[0] = make()
+            except BaseException as error:
+                failure, told[1] = error, f"{type(error).__name__}: {error}"
+        with self._waiting(what):
+            torch.distributed.broadcast_object_list(told, src=0, group=self._patient)
+        if failure:
+            raise failure
+        if told[1]:
+            raise LostWorker(f"the leading worker failed in {what}: {told[1]}")
+        return told[0]
+
+    def alike(self, value: Any, what: str) -> None:
+        """Raise EngineError on the workers whose value is not the leading one's."""
+        found = self.gather((value, where()), what)
+        (lead, place), own = found[0], found[self.rank]
+        odd = [f"worker {r} on {host}" for r, (v, host) in enumerate(found) if v != lead]
+        if own[0] != lead:
+            raise EngineError(f"{what} differ between worker {self.rank} on {where()} and worker 0 on {place}")
+        if odd:
+            raise LostWorker(f"{what} differ: {', '.join(odd)}")
+
+    @contextlib.contextmanager
+    def _waiting(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise LostWorker(
+                f"worker {self.rank} on {where()} waited in {what} for another worker, which hangs, failed or is gone "
+                f"(after at most {self.timeout:g} s): {first}"
+            ) from error
+
+
+ASKS = ("stop", "save")
+BACKEND = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+ALONE = Workers()
+
+
+def where() -> str:
+    """This machine's name, as errors show it."""
+    return socket.gethostname()
+
+
+def join(timeout: float = 600.0) -> Workers:
+    """The group that the environment names (`RANK`, `WORLD_SIZE`, …, as torchrun sets them), or a group of one.
+
+    A process group that is there already, as Ray Train makes it, is used as it is.
+    """
+    from torch import distributed
+
+    if not distributed.is_available():
+        return Workers()
+    if not distributed.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return Workers()
+        distributed.init_process_group(BACKEND, timeout=timedelta(seconds=timeout))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return Workers(distributed.get_rank(), distributed.get_world_size(), timeout)
+
+
+def leave() -> None:
+    """Let go of the process group, where there is one."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -1,0 +1,82 @@
+"""From `--launch` and `--workers` to a group of workers that runs a verb."""
+
+import dataclasses
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from ..cluster.config import Launch
+from .knobs import Resolved, convert, to_plain
+from .recipe import Recipe, RecipeError
+from .run import Run
+
+FIELDS = tuple(f.name for f in dataclasses.fields(Launch))
+
+
+def launch_of(settings: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
+    """What of the settings says where workers come from, and the rest. Raises RecipeError with every problem."""
+    hints, given, problems = get_type_hints(Launch), {}, []
+    for key in FIELDS:
+        if key in settings:
+            try:
+                given[key] = convert(hints[key], settings[key], key)
+            except RecipeError as error:
+                problems += error.problems
+    launch = Launch(**given)
+    low, high = launch.workers if isinstance(launch.workers, tuple) else (launch.workers, launch.workers)
+    if not 1 <= low <= high:
+        problems.append(f"workers={settings['workers']}: expected a number above 0, or two with the smaller one first")
+    if launch.launch == "local" and low != high:
+        problems.append(f"workers={settings['workers']}: a range of workers needs launch=ray")
+    if not launch.timeout > 0:
+        problems.append(f"timeout={launch.timeout:g}: expected seconds above 0")
+    if problems:
+        raise RecipeError(problems)
+    return launch, {k: v for k, v in settings.items() if k not in FIELDS}
+
+
+def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
+    """Train on the launch's workers; with one local worker in this process."""
+    if problems := _problems(resolved.recipe, launch):
+        raise RecipeError(problems)
+    if launch.launch == "local" and launch.workers == 1:
+        from .train import train as run_it
+
+        return run_it(resolved, path, launch=launch)
+    from ..cluster.local import run_local
+    from ..cluster.worker import Job
+    from .machine import cores
+    from .session import Stopped
+
+    run = Run(Path(path).absolute())
+    args = {"name": resolved.name, "given": _plain(resolved.given), "resolved": to_plain(resolved.recipe),
+            "run": str(run.path), "launch": dataclasses.asdict(launch)}  # fmt: skip
+    job = Job("trunkline.pipelines.worker:train", args, launch.timeout)
+    assert isinstance(launch.workers, int)
+    result = run_local(job, launch.workers, run.path / "logs", cores())
+    if result["stopped"]:
+        raise Stopped(result["stopped"], run, result["update"])
+    return run
+
+
+def _problems(recipe: Recipe, launch: Launch) -> list[str]:
+    """What the launch cannot give of what the recipe asks for."""
+    if launch.zero is None or launch.zero == "none":
+        return ["offload=true needs zero=1, 2 or 3"] if launch.offload else []
+    if find_spec("deepspeed") is None:
+        return [f"zero={launch.zero} needs DeepSpeed: install it with pip install 'trunkline[cluster]'"]
+    from ..cluster.zero import refuse
+
+    sizes = launch.workers if isinstance(launch.workers, tuple) else (launch.workers,)
+    found = [p for n in sizes for p in refuse(recipe.optimizer, recipe.machine, n, launch.zero, launch.offload)]
+    if launch.zero >= 2 and len(recipe.tasks) > 1:
+        found.append(
+            f"zero={launch.zero}: a mixture of tasks needs zero=0 or zero=1; stages 2 and 3 move a head that has no "
+            "micro-batch in an update"
+        )
+    return list(dict.fromkeys(found))
+
+
+def _plain(given: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(given, default=str))

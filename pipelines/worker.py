@@ -1,0 +1,30 @@
+"""What a worker of a group does: the pipelines' own verbs, from JSON."""
+
+from typing import Any
+
+from ..backbones.contract import WeightsError
+from ..cluster.config import EngineError, Launch
+from ..cluster.workers import Workers
+from ..tasks.contract import DataError
+from ..tasks.progress import console
+from .knobs import Resolved, from_plain
+from .recipe import RecipeError
+
+
+def train(args: dict[str, Any], workers: Workers) -> dict[str, Any]:
+    """Train by the resolved recipe in the run's folder; says by which signal it was stopped, if it was.
+
+    Raises EngineError for a user's mistake of any kind.
+    """
+    from .session import Stopped
+    from .train import train as run_it
+
+    console.quiet = not workers.leads
+    try:
+        recipe = from_plain(args["resolved"])
+        run_it(Resolved(args["name"], args["given"], recipe, {}), args["run"], workers, Launch(**args["launch"]))
+    except Stopped as stopped:
+        return {"stopped": stopped.signum, "update": stopped.update}
+    except (RecipeError, WeightsError, DataError) as error:
+        raise EngineError(str(error)) from error
+    return {"stopped": 0}

@@ -1,0 +1,105 @@
+"""What worker processes of the tests do: rows of a table of engines, each for six updates."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from trunkline.backbones import backbone
+from trunkline.backbones.contract import Preprocessing
+from trunkline.cluster.config import Average, Machine, Optimizer, Schedule
+from trunkline.cluster.engine import TorchEngine
+from trunkline.heads.classification import ClassificationHead
+from trunkline.heads.contract import Batch
+from trunkline.heads.keys import key, seed_model
+from trunkline.heads.model import Model, losses
+
+UPDATES = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine at one setting; `zero` None is TorchEngine."""
+
+    zero: int | None
+    optimizer: str
+    norm: str
+    micro: int
+    clip: float
+    channels_last: bool = False
+    gentle: bool = False  # a tenth of the learning rate, where rounding is not to grow
+
+    def named(self, workers: int) -> str:
+        engine = "torch" if self.zero is None else f"zero{self.zero}"
+        settings = f"{self.optimizer}-{self.norm}-{self.micro}-{self.clip:g}-{self.channels_last:d}{self.gentle:d}"
+        return f"{engine}-{settings}-{workers}"
+
+
+def model_of(row: Row) -> Model:
+    """Random weights, and the statistics of one batch: frozen norms of trained weights hold such."""
+    seed_model(5)
+    trunk = backbone("resnet18", zero_init=False)
+    for norm in (m for m in trunk.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.momentum = 1.0
+    model = Model(trunk, {"classification": ClassificationHead(trunk.channels["c5"], 5, dropout=0.2)}, Preprocessing())
+    with torch.no_grad():
+        trunk.train()(model.normalise(micro_batches(99, Row(None, "sgd", "batch", 1, 0.0))[0]))
+    found = trunk.state_dict()
+    model.backbone = backbone("resnet18", norm=row.norm)
+    model.backbone.load_state_dict(found)
+    return model
+
+
+def micro_batches(update: int, row: Row) -> list[Batch]:
+    g = torch.Generator().manual_seed(100 + update)
+    images = torch.randint(0, 256, (12, 3, 40, 40), dtype=torch.uint8, generator=g)
+    labels = torch.randint(0, 5, (12,), generator=g)
+    size = 12 // row.micro
+    return [
+        Batch("classification", [str(i) for i in range(at, at + size)], images[at : at + size],
+              targets={"label": labels[at : at + size]}, key=key(update, at))
+        for at in range(0, 12, size)
+    ]  # fmt: skip
+
+
+def engine_of(row: Row, workers):
+    options = {"eps": 1e-4} if row.optimizer == "adamw" else {}
+    lr = (0.002 if row.optimizer == "adamw" else 0.02) * (0.1 if row.gentle else 1.0)
+    optimizer = Optimizer(row.optimizer, lr=lr, weight_decay=0.05, clip=row.clip, options=options)
+    machine = Machine("cpu", "fp32", row.channels_last, deterministic=True, threads=1, workers=0)
+    settings = (model_of(row), optimizer, Schedule("cosine"), Average(0.9), machine)
+    if row.zero is None:
+        return TorchEngine(*settings, total=UPDATES, per_epoch=3, workers=workers)
+    from trunkline.cluster.zero import DeepSpeedEngine
+
+    return DeepSpeedEngine(*settings, total=UPDATES, per_epoch=3, workers=workers, zero=row.zero)
+
+
+def run(row: Row, workers, folder: Path, first: int = 0, last: int = UPDATES, begin: Path | None = None) -> None:
+    """Updates `first` to `last`, from the checkpoint `begin` where there is one; what they made goes to `folder`."""
+    engine = engine_of(row, workers)
+    if begin:
+        engine.load(begin, json.loads((begin / "state.json").read_text()))
+    for update in range(first, last):
+        everyones = micro_batches(update, row)
+        mine = list(workers.mine(everyones))
+        if not mine:
+            mine = [Batch(**{**vars(everyones[0]), "weight": 0.0})]
+        report = engine.update(losses, mine)
+        assert report.update == update and report.numbers()["total"] > 0
+    if workers.leads:
+        folder.mkdir(parents=True, exist_ok=True)
+    state = engine.save(folder if workers.leads else None)
+    if workers.leads:
+        (folder / "state.json").write_text(json.dumps(state))
+    engine.close()
+
+
+def table(args, workers):
+    """Rows in turn, in one set of processes."""
+    torch.set_num_threads(1)
+    for spec in args["rows"]:
+        row = Row(**spec["row"])
+        begin = Path(spec["begin"]) if spec.get("begin") else None
+        run(row, workers, Path(spec["folder"]), spec.get("first", 0), spec.get("last", UPDATES), begin)
+    return len(args["rows"])
