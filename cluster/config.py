@@ -68,3 +68,10 @@ class Launch:
     zero: Literal[0, 1, 2, 3, "none"] | None = None  # DeepSpeed's ZeRO stage; none: without DeepSpeed. Ray: 0
     offload: bool = False  # ZeRO 1 to 3: the optimizer's state lives in the host's memory
     timeout: float = 600.0  # seconds that an update waits for a silent worker
+    address: str = ""  # ray: host:port of a cluster, or auto; by default one is started on this machine
+    cpus: float = 1.0  # ray: cores of a worker
+    gpus: float = 0.0  # ray: GPUs of a worker
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"  # ray: how workers lie on nodes
+    failures: int = 3  # ray: how often workers that failed are started again; -1 without end
+    preemptions: int = -1  # ray: the same where a node was taken away with notice
+    grow: float = 60.0  # ray, elastic: seconds between looks for room for more workers

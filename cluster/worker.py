@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import EngineError
+from .workers import LostWorker, Workers, join, leave, where
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,22 @@ class Ending:
     mistake: bool = False  # the user's: starting again would fail alike
     lost: bool = False  # the consequence of another worker's error
     traceback: str = ""
+    log: str = ""  # the file that holds what the worker said
 
 
-def perform(job: Job) -> Ending:
-    """Do the job in the group that the environment names, and say how it ended; raises nothing but exits."""
-    from .workers import LostWorker, join, leave, where
+def perform(job: Job, attend: Callable[[Workers], Any] = bool) -> Ending:
+    """Do the job in the group that the environment names, and say how it ended; raises nothing but exits.
 
+    `attend` is given the group before the work begins.
+    """
     rank, error = int(os.environ.get("RANK", "0")), {}
     result = None
     try:
         module, name = job.call.split(":")
         call: Callable[..., Any] = getattr(importlib.import_module(module), name)
-        result = call(job.args, join(job.timeout))
+        workers = join(job.timeout)
+        attend(workers)
+        result = call(job.args, workers)
     except Exception as failure:
         error = {"error": str(failure), "mistake": isinstance(failure, EngineError), "lost": isinstance(failure, LostWorker),
                  "traceback": "".join(traceback.format_exception(failure))}  # fmt: skip

@@ -35,6 +35,7 @@ class Workers:
         self.rank, self.size, self.timeout = rank, size, timeout
         self._asks: set[str] = set()
         self._asked: set[str] = set()
+        self.tell: Callable[[dict[str, Any]], None] | None = None  # where what people are to see goes, if not here
         self._patient: Any = None
         if size > 1:
             self._patient = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)

@@ -24,6 +24,8 @@ def launch_of(settings: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
             except RecipeError as error:
                 problems += error.problems
     launch = Launch(**given)
+    if launch.launch == "ray" and launch.zero is None:
+        launch = dataclasses.replace(launch, zero=0)
     low, high = launch.workers if isinstance(launch.workers, tuple) else (launch.workers, launch.workers)
     if not 1 <= low <= high:
         problems.append(f"workers={settings['workers']}: expected a number above 0, or two with the smaller one first")
@@ -44,7 +46,6 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
         from .train import train as run_it
 
         return run_it(resolved, path, launch=launch)
-    from ..cluster.local import run_local
     from ..cluster.worker import Job
     from .machine import cores
     from .session import Stopped
@@ -53,15 +54,44 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
     args = {"name": resolved.name, "given": _plain(resolved.given), "resolved": to_plain(resolved.recipe),
             "run": str(run.path), "launch": dataclasses.asdict(launch)}  # fmt: skip
     job = Job("trunkline.pipelines.worker:train", args, launch.timeout)
-    assert isinstance(launch.workers, int)
-    result = run_local(job, launch.workers, run.path / "logs", cores())
+    if launch.launch == "ray":
+        result = _on_ray(job, launch, run)
+    else:
+        from ..cluster.local import run_local
+
+        assert isinstance(launch.workers, int)
+        result = run_local(job, launch.workers, run.path / "logs", cores())
     if result["stopped"]:
         raise Stopped(result["stopped"], run, result["update"])
     return run
 
 
+def _on_ray(job: Any, launch: Launch, run: Run) -> Any:
+    from ..cluster.on_ray import run_on_ray
+    from ..tasks.progress import Retold
+
+    with Retold() as show:
+        return run_on_ray(job, launch, run.path / "logs", lambda event: show(_in_words(event)))
+
+
+def _in_words(event: dict[str, Any]) -> dict[str, Any]:
+    """What becomes of the workers, as a note."""
+    if event["kind"] == "start":
+        workers = f"{event['size']} worker{'s' if event['size'] > 1 else ''}"
+        return {"kind": "note", "text": f"{workers}, the leading one on {event['node']}"}
+    if event["kind"] == "ending" and event["error"] and not event["mistake"] and not event["lost"]:
+        first = event["error"].splitlines()[0]
+        return {
+            "kind": "note",
+            "text": f"worker {event['rank']} on {event['node']} failed: {first} (log: {event['log']})",
+        }
+    return event
+
+
 def _problems(recipe: Recipe, launch: Launch) -> list[str]:
     """What the launch cannot give of what the recipe asks for."""
+    if launch.launch == "ray" and find_spec("ray") is None:
+        return ["launch=ray needs Ray: install it with pip install 'trunkline[cluster]'"]
     if launch.zero is None or launch.zero == "none":
         return ["offload=true needs zero=1, 2 or 3"] if launch.offload else []
     if find_spec("deepspeed") is None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..tasks.progress import console, progress
+from ..tasks.progress import progress, say
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def bar(title: str, total: int, unit: str = "images") -> Iterator[Any]:
 
 def note(text: str) -> None:
     """One line for people."""
-    console.print(text, markup=False, soft_wrap=True)
+    say(text)
 
 
 def samples_left_out(number: int) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 from ..backbones.contract import WeightsError
 from ..cluster.config import EngineError, Launch
 from ..cluster.workers import Workers
+from ..tasks import progress
 from ..tasks.contract import DataError
-from ..tasks.progress import console
 from .knobs import Resolved, from_plain
 from .recipe import RecipeError
 
@@ -19,7 +19,8 @@ def train(args: dict[str, Any], workers: Workers) -> dict[str, Any]:
     from .session import Stopped
     from .train import train as run_it
 
-    console.quiet = not workers.leads
+    progress.console.quiet = not workers.leads
+    progress.tell = workers.tell if workers.leads else None
     try:
         recipe = from_plain(args["resolved"])
         run_it(Resolved(args["name"], args["given"], recipe, {}), args["run"], workers, Launch(**args["launch"]))

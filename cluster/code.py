@@ -1,0 +1,31 @@
+"""The package as one folder, whichever way it is installed here: what travels to workers that do not have it."""
+
+import shutil
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGE = __name__.partition(".")[0]
+FLOORS = ("backbones", "heads", "tasks", "cluster", "pipelines")
+_LEAVE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+def stage(folder: Path, files: Sequence[Path] = ()) -> Path:
+    """Copy the package to `folder/trunkline`, and plug-in files beside it; `folder`.
+
+    In a checkout the floors stand beside the package, in a wheel inside it: they are asked of the import system.
+    """
+    root = folder / PACKAGE
+    _copy(root.name, root)
+    for floor in FLOORS:
+        if not (root / floor).exists():
+            _copy(f"{root.name}.{floor}", root / floor)
+    for file in files:
+        shutil.copy(file, folder / file.name)
+    return folder
+
+
+def _copy(package: str, to: Path) -> None:
+    spec = find_spec(package)
+    assert spec and spec.submodule_search_locations, package
+    shutil.copytree(next(iter(spec.submodule_search_locations)), to, ignore=_LEAVE)

@@ -1,0 +1,260 @@
+"""Workers on a Ray cluster: Ray Train starts them and starts them again; each goes on from the run's last checkpoint."""
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from .code import stage
+from .config import EngineError, Launch
+from .local import WorkerFailed
+from .worker import Ending, Job, first_cause, perform
+from .workers import Workers, where
+
+Event = dict[str, Any]
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a dead worker is noticed within it
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",  # how long the resources of a dead node are believed in
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+WORKER_ENVIRONMENT = ("DS_ACCELERATOR", "CUBLAS_WORKSPACE_CONFIG", "TRUNKLINE_CACHE", "GLOO_SOCKET_IFNAME",
+                      "NCCL_SOCKET_IFNAME")  # fmt: skip
+
+
+class Mailbox:
+    """Between the workers and the terminal: events one way, the wish to end the other."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._endings: list[Event] = []
+        self._signal = 0
+
+    def post(self, event: Event) -> None:
+        """An event: of progress, a note, a worker's start or its ending."""
+        self._events.append(event)
+        if event["kind"] == "start":
+            self._endings.clear()  # of the group before this one
+        if event["kind"] == "ending":
+            self._endings.append(event)
+
+    def take(self) -> list[Event]:
+        """The events since the last call."""
+        taken, self._events = self._events, []
+        return taken
+
+    def endings(self) -> list[Event]:
+        """How workers of the present group ended so far."""
+        return self._endings
+
+    def ask(self, signum: int) -> None:
+        """Ask the workers to save and end."""
+        self._signal = signum
+
+    def asked(self) -> int:
+        """The signal, or 0."""
+        return self._signal
+
+
+def work(config: dict[str, Any]) -> None:
+    """What Ray Train runs on each worker."""
+    import ray
+
+    mailbox, job = config["mailbox"], Job(**config["job"])
+
+    def attend(workers: Workers) -> None:
+        workers.tell = lambda event: mailbox.post.remote(event)
+        if workers.leads:
+            mailbox.post.remote({"kind": "start", "size": workers.size, "node": where()})
+            threading.Thread(target=_watch, args=(workers, mailbox), daemon=True).start()
+
+    os.environ["TRUNKLINE_CORES"] = str(max(1, int(config["cpus"])))
+    ending = replace(perform(job, attend), log=_log())
+    ray.get(mailbox.post.remote({"kind": "ending", **asdict(ending)}))
+    if not ending.error:
+        return
+    _let_go()  # so that the others notice
+    if ending.mistake or (ending.lost and _explained(mailbox)):
+        return  # to start again would fail alike: the terminal is told why
+    raise WorkerFailed(ending.error)
+
+
+def _watch(workers: Workers, mailbox: Any) -> None:
+    """Pass the wish to end on to the group."""
+    import ray
+
+    while True:
+        if ray.get(mailbox.asked.remote()):
+            workers.ask("stop")
+            return
+        time.sleep(0.5)
+
+
+def _explained(mailbox: Any, seconds: float = 5.0) -> bool:
+    """Whether another worker ended for the user's mistake, or because it was asked to."""
+    import ray
+
+    for _ in range(int(seconds / 0.25)):
+        if any(e["mistake"] or not e["error"] for e in ray.get(mailbox.endings.remote())):
+            return True
+        time.sleep(0.25)
+    return False
+
+
+def _let_go() -> None:
+    from .workers import leave
+
+    thread = threading.Thread(target=leave, daemon=True)
+    thread.start()
+    thread.join(5)
+
+
+def _log() -> str:
+    try:
+        return str(Path("/proc/self/fd/2").readlink())
+    except OSError:
+        return ""
+
+
+def run_on_ray(
+    job: Job, launch: Launch, storage: Path, show: Callable[[Event], None], files: Sequence[Path] = ()
+) -> Any:
+    """Run the job on the launch's workers; what the leading one gives back. `show` is told what people are to see.
+
+    `storage` is a folder that all nodes see. Raises EngineError for what a worker calls the user's mistake, WorkerFailed
+    where the budget of failures is spent, with the first cause.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    os.environ.update({k: os.environ.get(k, v) for k, v in _ENVIRONMENT.items()})
+    with tempfile.TemporaryDirectory() as scratch:
+        code = stage(Path(scratch), files)
+        with _connected(launch, code):
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+            trainer = _trainer(job, launch, storage, mailbox)
+            failure: list[BaseException] = []
+            fitting = threading.Thread(target=_fit, args=(trainer, failure), daemon=True)
+            with _forwarding(mailbox) as ended:
+                fitting.start()
+                while fitting.is_alive() and not ended():
+                    for event in ray.get(mailbox.take.remote()):
+                        show(event)
+                    fitting.join(0.2)
+                for event in ray.get(mailbox.take.remote()):
+                    show(event)
+                if ended():
+                    raise KeyboardInterrupt
+            found = ray.get(mailbox.endings.remote())
+    return outcome([Ending(**{k: v for k, v in e.items() if k != "kind"}) for e in found], failure)
+
+
+def outcome(endings: list[Ending], failure: list[BaseException]) -> Any:
+    """What the leading worker gave back, or the first cause as an error."""
+    cause = first_cause(endings)
+    if cause and cause.mistake:
+        raise EngineError(cause.error)
+    results = [e.result for e in endings if not e.error and e.rank == 0]
+    if results and not failure:
+        return results[0]
+    if cause and not cause.lost:
+        raise WorkerFailed(
+            f"worker {cause.rank} on {cause.node} (process {cause.pid}): {cause.error}\nits log: {cause.log}\n{cause.traceback}"
+        )
+    heard = {e.rank for e in endings}
+    said = getattr(failure[0], "worker_failures", {}) if failure else {}
+    silent = {rank: str(error).strip().splitlines()[0] for rank, error in said.items() if rank not in heard}
+    told = "; ".join(f"worker {rank} died: {why}" for rank, why in silent.items()) or (
+        str(failure[0]) if failure else ""
+    )
+    raise WorkerFailed(
+        f"{told or 'the workers ended without a word'}. What was saved stays; the same command goes on from there"
+    )
+
+
+def _fit(trainer: Any, failure: list[BaseException]) -> None:
+    try:
+        trainer.fit()
+    except BaseException as error:
+        failure.append(error)
+
+
+def _trainer(job: Job, launch: Launch, storage: Path, mailbox: Any) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    backend = "cpu:gloo,cuda:nccl" if launch.gpus else "gloo"
+    return TorchTrainer(
+        work,
+        train_loop_config={"mailbox": mailbox, "job": asdict(job), "cpus": launch.cpus},
+        scaling_config=ScalingConfig(
+            num_workers=launch.workers, use_gpu=launch.gpus > 0, placement_strategy=launch.placement,
+            resources_per_worker={"CPU": launch.cpus, **({"GPU": launch.gpus} if launch.gpus else {})},
+            elastic_resize_monitor_interval_s=launch.grow,
+        ),
+        run_config=RunConfig(
+            name="ray", storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=launch.failures, max_preemption_failures=launch.preemptions),
+        ),
+        torch_config=TorchConfig(backend=backend, timeout_s=int(max(1, job.timeout))),
+    )  # fmt: skip
+
+
+@contextmanager
+def _connected(launch: Launch, code: Path) -> Iterator[None]:
+    """In a Ray cluster: one that is there, or one of this machine alone."""
+    import ray
+
+    passed = {k: os.environ[k] for k in WORKER_ENVIRONMENT if k in os.environ}
+    threads = {"OMP_NUM_THREADS": str(max(1, int(launch.cpus)))}
+    settings: dict[str, Any] = {
+        "runtime_env": {"working_dir": str(code), "env_vars": {**threads, **passed}},
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+    }
+    most = launch.workers if isinstance(launch.workers, int) else launch.workers[1]
+    if launch.address:
+        settings["address"] = launch.address
+    else:
+        settings |= {"address": "local", "num_cpus": max(os.cpu_count() or 1, int(most * launch.cpus + 0.999)),
+                     "include_dashboard": False}  # fmt: skip
+    try:
+        ray.init(**settings)
+    except ConnectionError as error:
+        raise EngineError(
+            f"address={launch.address}: no Ray cluster answers there ({error}); give host:port of its head "
+            "(ray start --head prints it), auto on one of its nodes, or leave it out to start one on this machine"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _forwarding(mailbox: Any) -> Iterator[Callable[[], bool]]:
+    """SIGTERM and Ctrl-C ask the workers to save and end; whether a second Ctrl-C came."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    interrupted = 0
+
+    def ask(signum: int, frame: Any) -> None:
+        nonlocal interrupted
+        interrupted += signum == signal.SIGINT
+        mailbox.ask.remote(signum)
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: interrupted > 1
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
