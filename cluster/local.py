@@ -42,7 +42,11 @@ def run_local(job: Job, workers: int, logs: Path, cores: int) -> Any:
             log = held.enter_context((logs / f"worker-{rank}.log").open("w", encoding="utf-8")) if rank else None
             command = [sys.executable, "-m", f"{__package__}.worker", scratch]
             env = _environment(rank, workers, store.port, cores)
-            processes.append(subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=log, stderr=log))
+            processes.append(
+                subprocess.Popen(
+                    command, env=env, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                )
+            )
         with _forwarding(processes):
             killed = _wait(processes)
         endings = [_ending(folder, rank, process, killed) for rank, process in enumerate(processes)]
@@ -104,7 +108,7 @@ def _ending(folder: Path, rank: int, process: subprocess.Popen, killed: set[int]
 
 @contextmanager
 def _forwarding(processes: list[subprocess.Popen]) -> Iterator[None]:
-    """While it lasts, SIGTERM goes on to the workers; a terminal's Ctrl-C reaches them by itself, a second one ends all."""
+    """While it lasts, SIGTERM and Ctrl-C go on to the workers, which save and end; a second Ctrl-C ends them at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -114,10 +118,8 @@ def _forwarding(processes: list[subprocess.Popen]) -> Iterator[None]:
         nonlocal interrupted
         interrupted += signum == signal.SIGINT
         for p in processes:
-            if interrupted > 1:
-                p.kill()
-            elif signum == signal.SIGTERM and p.poll() is None:
-                p.terminate()
+            if p.poll() is None:
+                p.send_signal(signal.SIGKILL if interrupted > 1 else signum)
 
     before = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
     try:

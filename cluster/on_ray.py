@@ -18,7 +18,7 @@ from .worker import Ending, Job, first_cause, perform
 from .workers import Workers, where
 
 Event = dict[str, Any]
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a dead worker is noticed within it
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",  # how long the resources of a dead node are believed in
@@ -35,13 +35,15 @@ class Mailbox:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._endings: list[Event] = []
-        self._signal = 0
+        self._signal, self._groups = 0, 0
 
     def post(self, event: Event) -> None:
         """An event: of progress, a note, a worker's start or its ending."""
-        self._events.append(event)
         if event["kind"] == "start":
+            self._groups += 1
+            event["group"] = self._groups
             self._endings.clear()  # of the group before this one
+        self._events.append(event)
         if event["kind"] == "ending":
             self._endings.append(event)
 
@@ -91,7 +93,9 @@ def _watch(workers: Workers, mailbox: Any) -> None:
     import ray
 
     while True:
-        if ray.get(mailbox.asked.remote()):
+        signum: Any = ray.get(mailbox.asked.remote())
+        if signum:
+            workers.signal = signum
             workers.ask("stop")
             return
         time.sleep(0.5)
@@ -134,10 +138,10 @@ def run_on_ray(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    os.environ.update({k: os.environ.get(k, v) for k, v in _ENVIRONMENT.items()})
+    os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
     with tempfile.TemporaryDirectory() as scratch:
         code = stage(Path(scratch), files)
-        with _connected(launch, code):
+        with connected(launch, code):
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
             trainer = _trainer(job, launch, storage, mailbox)
@@ -209,7 +213,7 @@ def _trainer(job: Job, launch: Launch, storage: Path, mailbox: Any) -> Any:
 
 
 @contextmanager
-def _connected(launch: Launch, code: Path) -> Iterator[None]:
+def connected(launch: Launch, code: Path) -> Iterator[None]:
     """In a Ray cluster: one that is there, or one of this machine alone."""
     import ray
 

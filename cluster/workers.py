@@ -33,6 +33,7 @@ class Workers:
 
     def __init__(self, rank: int = 0, size: int = 1, timeout: float = 600.0):
         self.rank, self.size, self.timeout = rank, size, timeout
+        self.signal = 0  # that this worker was asked to end by
         self._asks: set[str] = set()
         self._asked: set[str] = set()
         self.tell: Callable[[dict[str, Any]], None] | None = None  # where what people are to see goes, if not here

@@ -26,17 +26,27 @@ def train(recipe: str, run: str | Path, **settings: Any) -> Run:
 
 
 def evaluate(source: str | Path, **settings: Any) -> Any:
-    """Score a run's folder or a weights file; see `trunkline.pipelines.evaluate.evaluate` for the settings."""
-    from .evaluate import evaluate as run_it
+    """Score a run's folder or a weights file; see `trunkline.pipelines.evaluate.evaluate` for the settings.
 
-    return run_it(getattr(source, "path", source), **settings)
+    With `launch="ray"` and `workers=4`, on a pool of workers.
+    """
+    from .evaluate import evaluate as run_it
+    from .launch import pool_of
+
+    launch, own = pool_of(settings)
+    return run_it(getattr(source, "path", source), launch=launch, **own)
 
 
 def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **settings: Any) -> Any:
-    """Name the classes of pictures; see `trunkline.pipelines.predict.predict` for the settings."""
+    """Name the classes of pictures; see `trunkline.pipelines.predict.stream` for the settings.
+
+    With `launch="ray"` and `workers=4`, on a pool of workers.
+    """
+    from .launch import pool_of
     from .predict import predict as run_it
 
-    return run_it(getattr(source, "path", source), inputs, **settings)
+    launch, own = pool_of(settings)
+    return run_it(getattr(source, "path", source), inputs, launch=launch, **own)
 
 
 def model(weights: str | Path, **settings: Any) -> Any:

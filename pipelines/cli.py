@@ -15,11 +15,12 @@ from .knobs import convert, load_named, recipe_function
 from .recipe import RecipeError
 
 _HERE = "trunkline.pipelines"
+_MOST_ROWS = 1000  # of a table on the terminal
 # verb: (positional arguments, what it does, where the settings are declared; None: they are a recipe's)
 VERBS: dict[str, tuple[str, str, str | None]] = {
     "train": ("RECIPE", "train by a recipe, or go on with the run in --run", None),
     "evaluate": ("SOURCE", "score a run's folder or a weights file", f"{_HERE}.evaluate:evaluate"),
-    "predict": ("SOURCE INPUT…", "name the classes of files, folders and globs", f"{_HERE}.predict:predict"),
+    "predict": ("SOURCE INPUT…", "name the classes of files, folders and globs", f"{_HERE}.predict:stream"),
     "list": ("", "the recipes and architectures", None),
     "show": ("RECIPE", "every field of a recipe, its value and where it came from", None),
     "check": ("FOLDER", "decode and validate a whole data set", "trunkline.tasks.check:check"),
@@ -106,7 +107,7 @@ def _typed(function: Callable[..., Any], settings: dict[str, str]) -> dict[str, 
     from .knobs import _nearest
 
     hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
-    known = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    known = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY and n != "launch"]
     problems: list[str] = []
     typed: dict[str, Any] = {}
     for key, text in settings.items():
@@ -143,8 +144,10 @@ def _next_run(recipe: str) -> Path:
 def _evaluate(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     (source,) = _take(plain, 1, "the run's folder or weights file")
     from .evaluate import evaluate, result_of
+    from .launch import pool_of
 
-    scores = evaluate(source, **_typed(evaluate, settings))
+    launch, own = pool_of(settings)
+    scores = evaluate(source, launch=launch, **_typed(evaluate, own))
     _result(result_of(scores), as_json, (), source)
     return 0
 
@@ -152,21 +155,24 @@ def _evaluate(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 def _predict(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     if len(plain) < 2:
         raise RecipeError("give the run's folder or weights file, then files, folders or globs")
-    from .predict import predict
+    from .launch import pool_of
+    from .predict import stream
     from .show import note, table
 
-    typed = _typed(predict, settings)
-    found = predict(plain[0], plain[1:], **typed)
-    if as_json:
-        for p in found:
+    launch, own = pool_of(settings)
+    shown, count, failed = [], 0, 0
+    for p in stream(plain[0], plain[1:], launch=launch, **_typed(stream, own)):
+        if as_json:
             print(json.dumps(p.line(), ensure_ascii=False))
-    else:
-        others = [[f"{n} {c:.1%}" for n, c in p.top[1:3]] for p in found]
-        rows = [[p.file, p.label, f"{p.confidence:.1%}", ", ".join(o)] for p, o in zip(found, others, strict=True)]
-        table("", ["file", "class", "", "next"], [r for r, p in zip(rows, found, strict=True) if not p.error])
-    failed = [p for p in found if p.error]
-    for p in failed:
-        note(p.error or "")
+        if p.error:
+            note(p.error)
+        elif not as_json and len(shown) < _MOST_ROWS:
+            shown.append([p.file, p.label, f"{p.confidence:.1%}", ", ".join(f"{n} {c:.1%}" for n, c in p.top[1:3])])
+        count, failed = count + 1, failed + bool(p.error)
+    if not as_json:
+        table("", ["file", "class", "", "next"], shown)
+        if (more := count - failed - len(shown)) > 0:
+            note(f"and {more} more: out=FOLDER writes them all, --json prints them")
     return 2 if failed else 0
 
 
@@ -304,7 +310,7 @@ def _settings(function: Callable[..., Any], recipe: bool) -> str:
     shown = [
         (name, describe(hints[name]), "needed" if p.default is p.empty else f"default: {p.default}")
         for name, p in inspect.signature(function).parameters.items()
-        if recipe or p.kind is p.KEYWORD_ONLY
+        if recipe or (p.kind is p.KEYWORD_ONLY and name != "launch")
     ]
     width = max((len(n) for n, _, _ in shown), default=0)
     return "\n".join(f"  {n:{width}}  {kind} ({default})" for n, kind, default in shown)

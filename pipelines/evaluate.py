@@ -1,17 +1,33 @@
 """Scoring a run or a weights file on a split."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..tasks.contract import DataError, Scores
+from ..cluster.config import Launch
+from ..tasks.contract import DataError, Samples, Scores
 from ..tasks.fingerprint import compare
-from .feed import Draws, decoding, in_order
+from .feed import Draws, decoding, in_order, ordered_lists
 from .finish import write_records
 from .recipe import RecipeError
 from .run import Run
-from .scoring import score
-from .show import note, samples_left_out
-from .sources import ready
+from .scoring import inference, score
+from .show import bar, note, samples_left_out
+from .sources import Ready, ready
+from .worker import mistakes_as_engine_errors
+
+
+@dataclass
+class Prepared:
+    """A model and a split, ready to be scored."""
+
+    found: Ready
+    samples: Samples
+    draws: Draws
+    precision: str
+    batch: int
+    loaders: int
 
 
 def evaluate(
@@ -25,12 +41,13 @@ def evaluate(
     size: int | None = None,
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32",
     batch: int = 32,
-    workers: int | None = None,
+    loaders: int | None = None,
     device: str = "auto",
     on_bad_sample: Literal["stop", "skip"] | None = None,
     backbone: str | None = None,
     stride_in: Literal["3x3", "1x1"] | None = None,
     out: str | Path | None = None,
+    launch: Launch | None = None,
 ) -> Scores:
     """Score a run's folder or a weights file on a split of class folders.
 
@@ -39,16 +56,42 @@ def evaluate(
     checkpoint     last, best or a number such as 000480
     ema            true: averaged weights, false: raw ones; by default averaged where there are any
     precision      what is computed in; fp32 unless asked otherwise
+    loaders        processes that decode
     out            a JSON lines file for one record a sample
     """
+    settings: dict[str, Any] = {
+        "source": absolute(source), "data": str(Path(data).absolute()) if data else None, "split": split,
+        "checkpoint": checkpoint, "ema": ema, "val": val, "size": size, "precision": precision, "batch": batch,
+        "loaders": loaders, "device": device, "on_bad_sample": on_bad_sample, "backbone": backbone,
+        "stride_in": stride_in,
+    }  # fmt: skip
+    p = prepare(**settings)
+    if launch and launch.launch == "ray":
+        scores, records = _on_ray(p, settings, launch)
+    else:
+        with decoding(p.loaders):
+            batches = in_order(p.draws, p.batch, p.loaders)
+            scores, records = score(p.found.model, p.found.task, p.samples, batches, p.precision)
+    where = {"data": next(iter(p.found.recipe.tasks.values())).data, "split": split, "precision": precision}
+    scores.details |= {"origin": p.found.origin | {"source": str(source)} | where}
+    if out:
+        write_records(Path(out), records)
+    return scores
+
+
+def absolute(source: str | Path) -> str:
+    """A file's or folder's whole path, a published name as it is: what another process understands too."""
+    return str(Path(source).absolute()) if Path(source).exists() else str(source)
+
+
+def prepare(
+    *, source: str, data: str | None, split: str, checkpoint: str, ema: bool | None, val: float | None, size: int | None,
+    precision: str, batch: int, loaders: int | None, device: str, on_bad_sample: Any, backbone: str | None, stride_in: Any,
+) -> Prepared:  # fmt: skip
+    """What `evaluate` starts from, on any worker: the settings are its own."""
     if batch < 1:
         raise RecipeError(f"batch={batch}: expected a number above 0")
-    given = {
-        "data": str(Path(data).absolute()) if data else None,
-        "val": val,
-        "size": size,
-        "on_bad_sample": on_bad_sample,
-    }
+    given = {"data": data, "val": val, "size": size, "on_bad_sample": on_bad_sample}
     if data:  # the run's own split is of the run's own data
         given |= {"group": "", "val": 0.0 if val is None else val}
     found = ready(
@@ -59,7 +102,7 @@ def evaluate(
     if not options.data:
         raise RecipeError(f"{source}: a weights file does not say which data: give data=FOLDER")
     samples = found.task.samples(split)
-    processes = int(found.recipe.machine.workers) if workers is None else workers
+    processes = int(found.recipe.machine.workers) if loaders is None else loaders
     if options.on_bad_sample == "skip":
         own = Run(source)
         stored = own.read("excluded.json") if not data and (own.path / "excluded.json").is_file() else None
@@ -75,13 +118,36 @@ def evaluate(
         )
     if precision == "fp64":
         found.model.double()
-    draws = Draws(found.task, samples, 0, training=False)
-    with decoding(processes):
-        scores, records = score(found.model, found.task, samples, in_order(draws, batch, processes), precision)
-    scores.details |= {"origin": found.origin | {"data": options.data, "split": split, "precision": precision}}
-    if out:
-        write_records(Path(out), records)
-    return scores
+    return Prepared(found, samples, Draws(found.task, samples, 0, training=False), precision, batch, processes)
+
+
+def _on_ray(p: Prepared, settings: dict[str, Any], launch: Launch) -> tuple[Scores, list[dict[str, Any]]]:
+    """The same from a pool of workers: batches by number, records in their order."""
+    from ..cluster.ray_pool import pool
+
+    evaluator, kept = p.found.task.evaluator(p.samples), []
+    numbers = list(range(len(ordered_lists(p.samples, p.batch))))
+    with bar("evaluate", len(p.samples)) as advance, pool(f"{__name__}:measurer", settings, launch) as compute:
+        for records in compute(numbers):
+            evaluator.add(records)
+            kept += records
+            advance(len(records))
+    return evaluator.result(), kept
+
+
+def measurer(settings: dict[str, Any]) -> Callable[[int], list[dict[str, Any]]]:
+    """What a worker of the pool is: from a batch's number to its records."""
+    with mistakes_as_engine_errors():
+        p = prepare(**settings)
+    lists, task = ordered_lists(p.samples, p.batch), p.found.task
+    evaluator, device = task.evaluator(p.samples), next(p.found.model.parameters()).device
+
+    def measure(number: int) -> list[dict[str, Any]]:
+        with mistakes_as_engine_errors(), inference(p.found.model, p.precision, device):
+            batch = p.draws.batch(lists[number]).to(device)
+            return evaluator.measure(batch, task.infer(p.found.model, batch))
+
+    return measure
 
 
 def result_of(scores: Scores) -> dict[str, Any]:

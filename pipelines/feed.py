@@ -79,9 +79,13 @@ class Draws(Dataset):
         seed_sample(key(self.seed, epoch, index, repeat))
         return self.transform(sample)
 
+    def batch(self, at: list[At]) -> Batch:
+        """These samples, put together."""
+        return self.task.collate([self.draw(a) for a in at])
+
     def __getitems__(self, at: list[At]) -> Any:
         try:
-            return self.task.collate([self.draw(a) for a in at])
+            return self.batch(at)
         except DataError as error:  # handed over as a value: torch would wrap it in a worker's traceback
             return error
 
@@ -185,15 +189,20 @@ class Ordered:
 
 def in_order(draws: Draws, batch: int, decoders: int = 0, pin: bool = False, workers: Workers = ALONE) -> Ordered:
     """Every sample once, in the data set's order, in batches of samples that can stand together."""
-    samples = draws.samples
+    lists = ordered_lists(draws.samples, batch)
+    mine = list(workers.mine(lists))
+    return Ordered(len(lists), _loader(draws, mine, min(decoders, len(mine)), pin))
+
+
+def ordered_lists(samples: Samples, batch: int) -> list[list[At]]:
+    """Which samples those batches take: a pure function of the data set."""
     lists: list[list[At]] = []
     for index in range(len(samples)):
         full = not lists or len(lists[-1]) == batch
         if full or samples.group(lists[-1][0][1]) != samples.group(index):
             lists.append([])
         lists[-1].append((0, index, 0))
-    mine = list(workers.mine(lists))
-    return Ordered(len(lists), _loader(draws, mine, min(decoders, len(mine)), pin))
+    return lists
 
 
 @dataclass

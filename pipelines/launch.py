@@ -11,6 +11,7 @@ from .knobs import Resolved, convert, to_plain
 from .recipe import Recipe, RecipeError
 from .run import Run
 
+_NO_RAY = "launch=ray needs Ray: install it with pip install 'trunkline[cluster]'"
 FIELDS = tuple(f.name for f in dataclasses.fields(Launch))
 
 
@@ -36,6 +37,18 @@ def launch_of(settings: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
     if problems:
         raise RecipeError(problems)
     return launch, {k: v for k, v in settings.items() if k not in FIELDS}
+
+
+def pool_of(settings: dict[str, Any]) -> tuple[Launch | None, dict[str, Any]]:
+    """The same for verbs that a pool of workers can do; None: they are done here."""
+    launch, own = launch_of(settings)
+    if launch.launch == "ray":
+        if find_spec("ray") is None:
+            raise RecipeError(_NO_RAY)
+        return launch, own
+    if launch.workers != 1:
+        raise RecipeError(f"workers={settings['workers']}: workers for this verb come from Ray: add launch=ray")
+    return None, own
 
 
 def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
@@ -77,21 +90,20 @@ def _on_ray(job: Any, launch: Launch, run: Run) -> Any:
 def _in_words(event: dict[str, Any]) -> dict[str, Any]:
     """What becomes of the workers, as a note."""
     if event["kind"] == "start":
-        workers = f"{event['size']} worker{'s' if event['size'] > 1 else ''}"
-        return {"kind": "note", "text": f"{workers}, the leading one on {event['node']}"}
-    if event["kind"] == "ending" and event["error"] and not event["mistake"] and not event["lost"]:
-        first = event["error"].splitlines()[0]
-        return {
-            "kind": "note",
-            "text": f"worker {event['rank']} on {event['node']} failed: {first} (log: {event['log']})",
-        }
+        workers = f"{event['size']} worker{'s' if event['size'] > 1 else ''}, the leading one on {event['node']}"
+        return {"kind": "note", "text": workers if event["group"] == 1 else f"started again: {workers}"}
+    if event["kind"] == "ending" and event["error"] and not event["mistake"]:
+        text = (
+            event["error"] if event["lost"] else f"worker {event['rank']} on {event['node']} failed: {event['error']}"
+        )
+        return {"kind": "note", "text": f"{text.splitlines()[0]} (log: {event['log']})"}
     return event
 
 
 def _problems(recipe: Recipe, launch: Launch) -> list[str]:
     """What the launch cannot give of what the recipe asks for."""
     if launch.launch == "ray" and find_spec("ray") is None:
-        return ["launch=ray needs Ray: install it with pip install 'trunkline[cluster]'"]
+        return [_NO_RAY]
     if launch.zero is None or launch.zero == "none":
         return ["offload=true needs zero=1, 2 or 3"] if launch.offload else []
     if find_spec("deepspeed") is None:

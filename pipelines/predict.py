@@ -1,68 +1,32 @@
 """Predictions for files, folders and globs."""
 
-import csv
 import glob
-import io
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from ..tasks.classification.draw import contact_sheet
+from ..cluster.config import Launch
 from ..tasks.contract import DataError, Sample
 from ..tasks.images import SUFFIXES, read_image
+from .evaluate import absolute
+from .predictions import Output, Predicted, Predictions
 from .recipe import RecipeError
 from .scoring import inference
 from .show import bar, note
 from .sources import Ready, ready
+from .worker import mistakes_as_engine_errors
+
+CHUNK = 65_536  # files whose names are in memory at once
 
 
-@dataclass
-class Predicted:
-    """What a model says of one file: its likeliest classes, best first, or why the file could not be read."""
-
-    file: str
-    label: str | None = None
-    confidence: float = 0.0
-    top: list[tuple[str, float]] = field(default_factory=list)
-    error: str | None = None
-
-    def line(self) -> dict[str, Any]:
-        """As JSON."""
-        if self.error:
-            return {"file": self.file, "error": self.error}
-        return {
-            "file": self.file,
-            "label": self.label,
-            "confidence": self.confidence,
-            "top": [list(t) for t in self.top],
-        }
-
-    def image(self) -> Any:
-        """The picture with its likeliest classes below it."""
-        return contact_sheet([_cell(self)], columns=1)
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.image().save(buffer, "PNG")
-        return buffer.getvalue()
+def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **settings: Any) -> Predictions:
+    """`stream` as a list that a notebook shows as a contact sheet."""
+    return Predictions(stream(source, inputs, **settings))
 
 
-class Predictions(list[Predicted]):
-    """A list that a notebook shows as a contact sheet."""
-
-    def sheet(self, most: int = 48) -> Any:
-        """A contact sheet of the first `most` pictures."""
-        return contact_sheet([_cell(p) for p in self if not p.error][:most], columns=6)
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.sheet().save(buffer, "PNG")
-        return buffer.getvalue()
-
-
-def predict(
+def stream(
     source: str | Path,
     inputs: str | Path | Iterable[str | Path],
     *,
@@ -77,115 +41,157 @@ def predict(
     on_bad_sample: Literal["stop", "skip"] = "skip",
     backbone: str | None = None,
     stride_in: Literal["3x3", "1x1"] | None = None,
-) -> Predictions:
-    """Name the classes of pictures with a run's folder or a weights file.
+    launch: Launch | None = None,
+) -> Iterator[Predicted]:
+    """Name the classes of pictures with a run's folder or a weights file, one after the other, in constant memory.
 
     inputs         files, folders (searched for photos) and globs
     top            how many classes a picture
-    out            a new folder for predictions.jsonl, predictions.csv and sheet.png
+    out            a folder for predictions.jsonl, predictions.csv and sheet.png; a prediction that was stopped goes on
     on_bad_sample  skip: a file that cannot be read becomes a line with its error; stop: it ends the work
     """
     if top < 1 or batch < 1:
         raise RecipeError(f"top={top}, batch={batch}: expected numbers above 0")
-    given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    files = expand(given)
-    folder = Path(out) if out else None
-    if folder and folder.exists() and any(folder.iterdir() if folder.is_dir() else [1]):
-        raise RecipeError(f"out={out}: is there already and not empty; choose another folder")
-    found = ready(
-        source, checkpoint_name=checkpoint, averaged=ema, device=device, backbone=backbone, stride_in=stride_in,
-        options={} if size is None else {"size": size},
-    )  # fmt: skip
-    result = Predictions()
-    with _Writer(folder, top) as writer, bar("predict", len(files)) as advance:
-        for predicted in _stream(found, files, top, precision, batch, on_bad_sample):
-            result.append(predicted)
-            writer.add(predicted)
-            advance()
-    if folder:
-        result.sheet().save(folder / "sheet.png")
-        note(f"wrote {folder}/predictions.jsonl, predictions.csv and sheet.png")
-    return result
+    given = [str(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
+    find_nothing(given)
+    model: dict[str, Any] = {"source": absolute(source), "checkpoint": checkpoint, "ema": ema, "size": size,
+             "precision": precision, "device": device, "backbone": backbone, "stride_in": stride_in}  # fmt: skip
+    settings = {**model, "top": top, "batch": batch, "on_bad_sample": on_bad_sample}
+    output = Output(Path(out), {**settings, "inputs": given}) if out else None
+    whole = False
+    try:
+        total = sum(1 for _ in expand(given))
+        if output:
+            yield from output.lines()
+        done = output.done if output else 0
+        # batches stay what they were: a stopped prediction goes on at the beginning of the one it stood in
+        files = itertools.islice(expand(given), done - done % batch, None)
+        with bar("predict", total) as advance:
+            advance(done)
+            for skipped, predicted in enumerate(_compute(files, settings, launch), start=-(done % batch)):
+                if skipped < 0:
+                    continue
+                if output:
+                    output.add(predicted)
+                advance()
+                yield predicted
+        whole = True
+    finally:
+        if output:
+            output.close(whole)
+    if out:
+        note(f"wrote {out}/predictions.jsonl, predictions.csv and sheet.png")
 
 
-def expand(inputs: Iterable[str | Path]) -> list[Path]:
-    """The files that inputs stand for, in order, each once. Raises RecipeError naming every input that finds nothing."""
-    files: dict[Path, None] = {}
-    wrong = []
-    for given in inputs:
-        path = Path(given)
-        if path.is_dir():
-            own = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()
-                   and not any(part.startswith(".") for part in p.relative_to(path).parts)]  # fmt: skip
-        elif path.is_file():
-            own = [path]
-        else:
-            own = [p for p in map(Path, sorted(glob.glob(str(given), recursive=True))) if p.is_file()]  # noqa: PTH207
-        if not own:
-            wrong.append(
-                f"{given}: there is no such file, no photo in that folder, and nothing that this pattern matches"
-            )
-        files |= dict.fromkeys(own)
-    if wrong or not files:
+def find_nothing(inputs: list[str]) -> None:
+    """Raise RecipeError naming every input that stands for no file."""
+    wrong = [
+        f"{given}: there is no such file, no photo in that folder, and nothing that this pattern matches"
+        for given in inputs
+        if next(_expand(given), None) is None
+    ]
+    if wrong or not inputs:
         raise RecipeError(wrong or "nothing to predict: give files, folders or globs")
-    return list(files)
 
 
-def _stream(found: Ready, files: list[Path], top: int, precision: str, batch: int, on_bad: str) -> Iterator[Predicted]:
+def expand(inputs: list[str]) -> Iterator[Path]:
+    """The files that inputs stand for, in order, each once."""
+    seen: set[Path] = set()
+    for given in inputs:
+        for path in _expand(given):
+            if len(inputs) > 1:  # one input alone names no file twice
+                if path in seen:
+                    continue
+                seen.add(path)
+            yield path
+
+
+def _expand(given: str) -> Iterator[Path]:
+    path = Path(given)
+    if path.is_dir():
+        yield from _photos(path)
+    elif path.is_file():
+        yield path
+    else:
+        yield from (p for p in map(Path, sorted(glob.glob(given, recursive=True))) if p.is_file())  # noqa: PTH207
+
+
+def _photos(folder: Path) -> Iterator[Path]:
+    """The photos below a folder in the order of their paths, hidden ones left out; one folder's names at a time."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries if not e.name.startswith("."))
+    except OSError as error:
+        raise RecipeError(f"{folder}: cannot be read ({error.strerror})") from None
+    for name, is_folder in found:
+        path = folder / name
+        if is_folder:
+            yield from _photos(path)
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
+            yield path
+
+
+def _compute(files: Iterator[Path], settings: dict[str, Any], launch: Launch | None) -> Iterator[Predicted]:
+    batches = iter(lambda: list(itertools.islice(files, settings["batch"])), [])
+    if launch is None:
+        compute = computer(settings, found=_ready(settings))
+        for batch in batches:
+            yield from compute([str(f) for f in batch])
+        return
+    from ..cluster.ray_pool import pool
+
+    with pool(f"{__name__}:remote", settings, launch) as results:
+        while chunk := list(itertools.islice(batches, max(1, CHUNK // settings["batch"]))):
+            computed = results([[str(f.absolute()) for f in batch] for batch in chunk])
+            for batch, lines in zip(chunk, computed, strict=True):
+                yield from (Predicted.from_line({**line, "file": str(f)}) for f, line in zip(batch, lines, strict=True))
+
+
+def _ready(settings: dict[str, Any]) -> Ready:
+    return ready(
+        settings["source"], checkpoint_name=settings["checkpoint"], averaged=settings["ema"], device=settings["device"],
+        backbone=settings["backbone"], stride_in=settings["stride_in"],
+        options={} if settings["size"] is None else {"size": settings["size"]},
+    )  # fmt: skip
+
+
+def remote(settings: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any]]]:
+    """What a worker of a pool is: from the names of a batch to its lines."""
+    with mistakes_as_engine_errors():
+        compute = computer(settings, _ready(settings))
+
+    def lines(files: list[str]) -> list[dict[str, Any]]:
+        with mistakes_as_engine_errors():
+            return [p.line() for p in compute(files)]
+
+    return lines
+
+
+def computer(settings: dict[str, Any], found: Ready) -> Callable[[list[str]], list[Predicted]]:
+    """From the names of a batch to what the model says of each."""
     transform, classes = found.task.transform(False), found.task.facts["classes"]
     device = next(found.model.parameters()).device
-    with inference(found.model, precision, device):
-        for first in range(0, len(files), batch):
-            group: list[Sample | Predicted] = []
-            for file in files[first : first + batch]:
-                try:
-                    group.append(transform(Sample(str(file), file, read_image(file))))
-                except DataError as error:
-                    if on_bad == "stop":
-                        raise
-                    group.append(Predicted(str(file), error=str(error)))
-            samples = [g for g in group if isinstance(g, Sample)]
-            named: dict[str, Any] = {}
-            if samples:
+
+    def compute(files: list[str]) -> list[Predicted]:
+        group: list[Sample | Predicted] = []
+        for file in files:
+            try:
+                group.append(transform(Sample(file, Path(file), read_image(file))))
+            except DataError as error:
+                if settings["on_bad_sample"] == "stop":
+                    raise
+                group.append(Predicted(file, error=str(error)))
+        samples = [g for g in group if isinstance(g, Sample)]
+        named: dict[str, Any] = {}
+        if samples:
+            with inference(found.model, settings["precision"], device):
                 named = {p.id: p for p in found.task.infer(found.model, found.task.collate(samples).to(device))}
-            for g in group:
-                yield _named(named[g.id], classes, top) if isinstance(g, Sample) else g
+        return [_named(named[g.id], classes, settings["top"]) if isinstance(g, Sample) else g for g in group]
+
+    return compute
 
 
 def _named(prediction: Any, classes: list[str], top: int) -> Predicted:
     order = (-prediction.probabilities).argsort(kind="stable")[:top]
     best = [(classes[i], float(prediction.probabilities[i])) for i in order]
     return Predicted(prediction.id, best[0][0], best[0][1], best)
-
-
-class _Writer:
-    """Writes lines as they come, so that an interrupted prediction keeps what it has."""
-
-    def __init__(self, folder: Path | None, top: int):
-        self.folder, self.top = folder, top
-
-    def __enter__(self) -> "_Writer":
-        if self.folder:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lines = (self.folder / "predictions.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
-            self._table = (self.folder / "predictions.csv").open(
-                "w", encoding="utf-8", errors="surrogateescape", newline=""
-            )
-            self._csv = csv.writer(self._table)
-            self._csv.writerow(["file", "label", "confidence", "error"])
-        return self
-
-    def add(self, p: Predicted) -> None:
-        """One prediction."""
-        if self.folder:
-            self._lines.write(json.dumps(p.line(), ensure_ascii=False) + "\n")
-            self._csv.writerow([p.file, p.label or "", f"{p.confidence:.6f}" if p.label else "", p.error or ""])
-
-    def __exit__(self, *_: Any) -> None:
-        if self.folder:
-            self._lines.close()
-            self._table.close()
-
-
-def _cell(p: Predicted) -> tuple[Any, str]:
-    return read_image(p.file), f"{p.label} {p.confidence:.0%}"

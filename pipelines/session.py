@@ -54,7 +54,6 @@ class Session:
     caches: dict[str, Cache] = field(default_factory=dict)
     twin: Model | None = None  # the model that evaluates, apart from the one that an engine trains
     done: int = 0  # updates in the newest checkpoint
-    signal: int = 0  # what asked this process to end
     last_scores: tuple[int, Scores, list[dict[str, Any]]] | None = None
     lower_is_better: bool = False  # the metric that names the best checkpoint
     loss: str = ""  # of the last line, for the progress bar
@@ -145,7 +144,7 @@ class Session:
 
     def stopped(self, done: int) -> Stopped:
         """What to raise then."""
-        return Stopped(self.signal or signal.SIGTERM, self.run, done)
+        return Stopped(self.workers.signal or signal.SIGTERM, self.run, done)
 
     def out_of_patience(self) -> bool:
         """Whether early stopping ends the phase here."""
@@ -196,7 +195,7 @@ def listening(session: Session) -> Iterator[None]:
         nonlocal asked
         if asked and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        asked, session.signal = True, signum
+        asked, session.workers.signal = True, signum
         session.workers.ask("stop")
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}

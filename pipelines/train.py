@@ -1,6 +1,9 @@
 """Training: from a resolved recipe to a run's folder."""
 
 import contextlib
+import os
+import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from safetensors import SafetensorError
 from ..cluster import checkpoint
 from ..cluster.config import EngineError, Launch, Machine
 from ..cluster.engine import TorchEngine
-from ..cluster.workers import Workers
+from ..cluster.workers import Workers, where
 from ..heads.keys import key
 from ..tasks.contract import DataError, Samples, Task
 from ..tasks.fingerprint import compare
@@ -57,6 +60,7 @@ def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, 
 def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> None:
     with contextlib.ExitStack() as held:
         document = workers.from_lead(lambda: _begin(resolved, run, held), "reading the recipe")
+        shared(run.path, workers)
         recipe = from_plain(document["resolved"])
         session, state = prepare(recipe, run, workers, launch)
         workers.from_lead(lambda: run.write("recipe.json", document), "writing the recipe")
@@ -69,6 +73,31 @@ def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> No
                 session.metrics.close()
                 torch.set_num_threads(int(recipe.machine.threads))
                 finish(session)
+
+
+def shared(folder: Path, workers: Workers, patience: float = 5.0) -> None:
+    """Raise EngineError where a worker does not see what the leading one writes into the folder."""
+    if workers.size == 1:
+        return
+
+    def write() -> str:
+        name = f".seen-{uuid.uuid4().hex}"
+        (folder / name).touch()
+        return name
+
+    name = workers.from_lead(write, "looking at the run's folder")
+    until = time.monotonic() + patience  # network file systems remember for seconds what was not there
+    while not (seen := folder.is_dir() and name in os.listdir(folder)) and time.monotonic() < until:  # noqa: PTH208
+        time.sleep(0.25)
+    blind = [f"worker {rank} on {node}" for rank, (there, node) in
+             enumerate(workers.gather((seen, where()), "looking at the run's folder")) if not there]  # fmt: skip
+    if workers.leads:
+        (folder / name).unlink(missing_ok=True)
+    if blind:
+        raise EngineError(
+            f"{folder}: {', '.join(blind)} cannot see what worker 0 wrote there. The run's folder must lie on storage that "
+            "all nodes share under the same path, and so must the data: choose another --run"
+        )
 
 
 def _begin(resolved: Resolved, run: Run, held: contextlib.ExitStack) -> dict[str, Any]:

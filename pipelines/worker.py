@@ -1,5 +1,7 @@
 """What a worker of a group does: the pipelines' own verbs, from JSON."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..backbones.contract import WeightsError
@@ -9,6 +11,15 @@ from ..tasks import progress
 from ..tasks.contract import DataError
 from .knobs import Resolved, from_plain
 from .recipe import RecipeError
+
+
+@contextmanager
+def mistakes_as_engine_errors() -> Iterator[None]:
+    """The user's mistakes of any kind become the one kind that launchers know."""
+    try:
+        yield
+    except (RecipeError, WeightsError, DataError) as error:
+        raise EngineError(str(error)) from error
 
 
 def train(args: dict[str, Any], workers: Workers) -> dict[str, Any]:
@@ -22,10 +33,9 @@ def train(args: dict[str, Any], workers: Workers) -> dict[str, Any]:
     progress.console.quiet = not workers.leads
     progress.tell = workers.tell if workers.leads else None
     try:
-        recipe = from_plain(args["resolved"])
-        run_it(Resolved(args["name"], args["given"], recipe, {}), args["run"], workers, Launch(**args["launch"]))
+        with mistakes_as_engine_errors():
+            recipe = from_plain(args["resolved"])
+            run_it(Resolved(args["name"], args["given"], recipe, {}), args["run"], workers, Launch(**args["launch"]))
     except Stopped as stopped:
         return {"stopped": stopped.signum, "update": stopped.update}
-    except (RecipeError, WeightsError, DataError) as error:
-        raise EngineError(str(error)) from error
     return {"stopped": 0}

@@ -1,12 +1,15 @@
 """What worker processes of the tests do: rows of a table of engines, each for six updates."""
 
 import json
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing
+from trunkline.backbones.norm import norm_layer
+from trunkline.backbones.residual import BasicBlock, ResNet, conv
 from trunkline.cluster.config import Average, Machine, Optimizer, Schedule
 from trunkline.cluster.engine import TorchEngine
 from trunkline.heads.classification import ClassificationHead
@@ -27,27 +30,51 @@ class Row:
     micro: int
     clip: float
     channels_last: bool = False
+    trunk: str = "small"  # or resnet18
     gentle: bool = False  # a tenth of the learning rate, where rounding is not to grow
 
     def named(self, workers: int) -> str:
         engine = "torch" if self.zero is None else f"zero{self.zero}"
-        settings = f"{self.optimizer}-{self.norm}-{self.micro}-{self.clip:g}-{self.channels_last:d}{self.gentle:d}"
+        settings = f"{self.optimizer}-{self.norm}-{self.micro}-{self.clip:g}-{self.channels_last:d}{self.gentle:d}-{self.trunk}"
         return f"{engine}-{settings}-{workers}"
 
 
 def model_of(row: Row) -> Model:
     """Random weights, and the statistics of one batch: frozen norms of trained weights hold such."""
     seed_model(5)
-    trunk = backbone("resnet18", zero_init=False)
+    trunk = trunk_of(row.trunk, "batch")
     for norm in (m for m in trunk.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         norm.momentum = 1.0
-    model = Model(trunk, {"classification": ClassificationHead(trunk.channels["c5"], 5, dropout=0.2)}, Preprocessing())
+    last = list(trunk.channels)[-1]
+    head = ClassificationHead(trunk.channels[last], 5, dropout=0.2)
+    model = Model(trunk, {"classification": head}, Preprocessing())
     with torch.no_grad():
         trunk.train()(model.normalise(micro_batches(99, Row(None, "sgd", "batch", 1, 0.0))[0]))
     found = trunk.state_dict()
-    model.backbone = backbone("resnet18", norm=row.norm)
+    model.backbone = trunk_of(row.trunk, row.norm)
     model.backbone.load_state_dict(found)
     return model
+
+
+def trunk_of(name: str, norm: str):
+    """ResNet-18, or a trunk of two narrow stages whose last map is called c5 too."""
+    if name != "small":
+        return backbone(name, norm=norm, zero_init=False)
+    layer = norm_layer(norm)
+    stem = torch.nn.Sequential(OrderedDict(conv1=conv(3, 16, 3, 2), bn1=layer(16), relu=torch.nn.ReLU()))
+    stages = [torch.nn.Sequential(BasicBlock(16, 24, layer, stride=2), BasicBlock(24, 24, layer)),
+              torch.nn.Sequential(BasicBlock(24, 40, layer, stride=2))]  # fmt: skip
+    return Small(stem, stages)
+
+
+class Small(ResNet):
+    def __init__(self, stem, stages):
+        super().__init__(stem, stages)
+        self.channels["c5"] = self.channels["c3"]
+
+    def forward(self, images):
+        maps = super().forward(images)
+        return {**maps, "c5": maps["c3"]}
 
 
 def micro_batches(update: int, row: Row) -> list[Batch]:

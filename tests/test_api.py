@@ -73,26 +73,26 @@ def test_settings_that_are_wrong_are_value_errors(tmp_path):
 
 
 def test_evaluate_of_a_run_gives_the_scores_that_it_ended_with(run):
-    found = trunkline.evaluate(run, workers=0)
+    found = trunkline.evaluate(run, loaders=0)
     assert found.metrics == {k: run.scores[k] for k in found.metrics}
     assert {k: list(v) for k, v in found.intervals.items()} == run.scores["intervals"]
     assert found.details["confusion"] == run.scores["details"]["confusion"]
 
 
 def test_evaluate_of_the_published_file_gives_the_same_metrics(run, scenes):
-    found = trunkline.evaluate(run.weights, data=scenes, workers=0)
+    found = trunkline.evaluate(run.weights, data=scenes, loaders=0)
     assert found.metrics == pytest.approx({k: run.scores[k] for k in found.metrics}, abs=1e-9)
 
 
 def test_raw_and_averaged_weights_are_scored_apart(run):
-    by_default, averaged, raw = (trunkline.evaluate(run, workers=0, **o) for o in ({}, {"ema": True}, {"ema": False}))
+    by_default, averaged, raw = (trunkline.evaluate(run, loaders=0, **o) for o in ({}, {"ema": True}, {"ema": False}))
     assert by_default.metrics == averaged.metrics
     assert averaged.metrics["nll"] != raw.metrics["nll"]
     assert raw.details["origin"]["weights"] == "raw" and averaged.details["origin"]["weights"] == "ema"
 
 
 def test_evaluate_writes_a_record_a_sample(run, tmp_path, scenes):
-    found = trunkline.evaluate(run, workers=0, batch=3, split="train", out=tmp_path / "records.jsonl")
+    found = trunkline.evaluate(run, loaders=0, batch=3, split="train", out=tmp_path / "records.jsonl")
     records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     assert len(records) == 40
     right = np.mean([r["predicted"] == r["label"] for r in records])
@@ -106,17 +106,17 @@ def test_evaluate_says_that_the_runs_data_changed(run, scenes, tmp_path):
     recipe = json.loads((own / "recipe.json").read_text())
     recipe["resolved"]["tasks"]["classification"]["data"] = str(moved)
     (own / "recipe.json").write_text(json.dumps(recipe))
-    assert trunkline.evaluate(own, workers=0).metrics == trunkline.evaluate(run, workers=0).metrics
+    assert trunkline.evaluate(own, loaders=0).metrics == trunkline.evaluate(run, loaders=0).metrics
     photos(moved)[0].unlink()
     with pytest.raises(
         ValueError, match=r"the val data of .*run changed since it began: .*score what is there now with"
     ):
-        trunkline.evaluate(own, workers=0)
-    assert trunkline.evaluate(own, data=moved, workers=0).samples == 19
+        trunkline.evaluate(own, loaders=0)
+    assert trunkline.evaluate(own, data=moved, loaders=0).samples == 19
 
 
 def test_scores_show_themselves_in_a_notebook(run):
-    page = trunkline.evaluate(run, workers=0)._repr_html_()
+    page = trunkline.evaluate(run, loaders=0)._repr_html_()
     assert page.lstrip().startswith("<") and "top1" in page and f"{run.scores['top1']:.4f}"[:5] in page
 
 
@@ -243,7 +243,7 @@ def test_probe_changes_the_classifier_alone_and_keeps_its_features(kept, scenes,
     model = trunkline.model(kept)
     assert cached["map.c5"].shape == (20, 512, 1, 1) and model.preprocessing.size == 32
     assert cached["target.label"].bincount().tolist() == [2] * 10
-    found = trunkline.evaluate(run.weights, data=scenes, workers=0)
+    found = trunkline.evaluate(run.weights, data=scenes, loaders=0)
     assert found.metrics == pytest.approx({k: run.scores[k] for k in found.metrics}, abs=1e-5)
     (run.path / "features" / "train.safetensors").write_bytes(b"damaged")
     trunkline.train("transfer", tmp_path / "run", data=scenes, **{**settings, "updates": 8})

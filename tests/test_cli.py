@@ -160,7 +160,7 @@ def test_train_prints_metrics_on_stdout_and_progress_on_stderr(capsys, scenes, r
 
 
 def test_evaluate_prints_one_document(capsys, run):
-    assert main(["evaluate", str(run), "workers=0", "--json"]) == 0
+    assert main(["evaluate", str(run), "loaders=0", "--json"]) == 0
     out = capsys.readouterr().out
     scores = json.loads(out)
     assert out.count("\n") == 1
@@ -168,7 +168,7 @@ def test_evaluate_prints_one_document(capsys, run):
     assert {k: scores[k] for k in stored["intervals"]} == {k: stored[k] for k in stored["intervals"]}
     assert scores["intervals"] == stored["intervals"]
     assert (scores["split"], scores["weights"], scores["checkpoint"], scores["update"]) == ("val", "raw", "000002", 2)
-    text = printed(capsys, "evaluate", str(run), "workers=0")
+    text = printed(capsys, "evaluate", str(run), "loaders=0")
     assert f"{scores['top1']:.4f}" in text and "20 samples" in text and "95 % interval" in text
 
 

@@ -76,7 +76,7 @@ def test_the_whole_table(tmp_path, workers):
     """Optimizers, norms, 2, 4 and 6 micro-batches and both memory formats, clipped."""
     kinds = [(o, n) for o in ("sgd", "adamw") for n in ("batch", "frozen")]
     zeros = EXACT if workers == 2 else EXACT[:2]
-    rows = [Row(z, o, n, m, 0.5, n == "batch") for z in zeros for o, n in kinds for m in (2, 4, 6)]
+    rows = [Row(z, o, n, m, 0.5, n == "batch", trunk="resnet18") for z in zeros for o, n in kinds for m in (2, 4, 6)]
     found = compare(rows, workers, tmp_path)
     assert {name: d for name, d in found.items() if d} == {}
 

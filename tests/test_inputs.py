@@ -174,7 +174,7 @@ def test_photos_that_cannot_be_read_are_left_out_with_skip(train, data, tmp_path
     assert all(told in excluded[v.relative_to(data).as_posix()] for v, (_, told) in zip(victims, SPOILT, strict=True))
     scores = trunkline.Run(tmp_path / "run").scores
     assert scores["samples"] == 19
-    again = trunkline.evaluate(tmp_path / "run", workers=0)
+    again = trunkline.evaluate(tmp_path / "run", loaders=0)
     assert again.metrics == {k: scores[k] for k in again.metrics}
 
 
@@ -317,7 +317,7 @@ def test_names_of_classes_may_hold_anything(train, data, tmp_path, capsys):
     run = trunkline.Run(tmp_path / "run")
     report = run.report.read_text()
     assert "<script>alert(1)<" not in report and html.escape("<script>alert(1)<", quote=False) in report
-    assert trunkline.evaluate(run.weights, data=data, workers=0).metrics["top1"] == run.scores["top1"]
+    assert trunkline.evaluate(run.weights, data=data, loaders=0).metrics["top1"] == run.scores["top1"]
     found = trunkline.predict(run.weights, data / "val" / "été 猫", top=10)
     assert all({name for name, _ in p.top} > set(names.values()) for p in found)
     assert len(found) == len(list((data / "val" / "été 猫").iterdir()))

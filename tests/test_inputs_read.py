@@ -26,7 +26,7 @@ def test_evaluate_of_a_weights_file_asks_for_data(short_run, scenes, capsys):
     assert main(["evaluate", str(short_run / "weights.safetensors")]) == 2
     assert "a weights file does not say which data: give data=FOLDER" in capsys.readouterr().err
     assert (
-        main(["evaluate", str(short_run / "weights.safetensors"), f"data={scenes}", "checkpoint=best", "workers=0"])
+        main(["evaluate", str(short_run / "weights.safetensors"), f"data={scenes}", "checkpoint=best", "loaders=0"])
         == 2
     )
     assert "is a file; checkpoint= and ema= are for runs" in capsys.readouterr().err
@@ -57,7 +57,7 @@ def test_evaluate_and_predict_of_nothing(tmp_path, capsys):
 def test_data_of_other_classes_than_the_checkpoints(short_run, data, capsys):
     for split in ("train", "val"):
         (data / split / "star").rename(data / split / "sun")
-    assert main(["evaluate", str(short_run), f"data={data}", "workers=0"]) == 2
+    assert main(["evaluate", str(short_run), f"data={data}", "loaders=0"]) == 2
     err = capsys.readouterr().err
     assert "the classes of the checkpoint and val/ differ" in err
     assert "only in val/: sun" in err and "only in the checkpoint: star" in err

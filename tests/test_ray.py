@@ -1,0 +1,88 @@
+"""Training on a Ray cluster, through failures, to the weights of a run that nothing happened to."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from ray_cluster import RUN, Started, cluster, differ, workers_of
+from trunkline.pipelines.cli import main
+
+pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scenes, tmp_path_factory) -> Path:
+    """The run of one process."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert main([*RUN, f"data={scenes}", "--run", str(run)]) == 0
+    return run
+
+
+def words(scenes, made, workers, run, *more) -> list[str]:
+    return [*RUN, f"data={scenes}", "--launch", "ray", "--workers", str(workers), "--address", made.address, "--run", str(run),
+            *more]  # fmt: skip
+
+
+def test_a_killed_worker_is_started_again_and_the_run_ends_as_if_nothing_had_happened(scenes, undisturbed, tmp_path):
+    with cluster(2) as made:
+        started = Started(words(scenes, made, 2, tmp_path / "run"), tmp_path / "run")
+        started.until_update(13)
+        workers_of(made.own[1])[0].kill()
+        seconds = started.step_after(time.time())
+        assert started.end() == 0, started.said()
+    print(f"from kill to next step: {seconds:.1f} s")
+    assert differ(undisturbed, tmp_path / "run") == []
+    here, there = ({p.name for p in run.iterdir()} - {"logs"} for run in (tmp_path / "run", undisturbed))
+    assert here == there
+    assert "going on from update 1" in started.said() and "Traceback" not in started.said()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("what", ["worker", "node"])
+def test_whatever_dies(scenes, undisturbed, tmp_path, workers, what):
+    with cluster(workers + (what == "node")) as made:
+        started = Started(words(scenes, made, workers, tmp_path / "run", "--zero", "none"), tmp_path / "run")
+        started.until_update(13)
+        victim = next(node for node in reversed(made.own) if workers_of(node))
+        if what == "worker":
+            workers_of(victim)[0].kill()
+        else:
+            made.remove_node(victim, allow_graceful=False)
+        seconds = started.step_after(time.time())
+        assert started.end() == 0, started.said()
+    print(f"{what} of {workers}: from kill to next step {seconds:.1f} s")
+    assert differ(undisturbed, tmp_path / "run") == []
+
+
+@pytest.mark.slow
+def test_a_node_that_never_comes_back(scenes, undisturbed, tmp_path):
+    """An elastic run goes on with fewer workers, in at most 45 s, and with the same batch."""
+    with cluster(3) as made:
+        started = Started(words(scenes, made, "2,3", tmp_path / "run"), tmp_path / "run")
+        started.until_update(13)
+        made.remove_node(next(node for node in reversed(made.own) if workers_of(node)), allow_graceful=False)
+        seconds = started.step_after(time.time())
+        assert started.end() == 0, started.said()
+    print(f"from the loss of a node to the next step with fewer workers: {seconds:.1f} s")
+    assert "started again: 2 workers" in started.said()
+    assert seconds <= 45
+    assert differ(undisturbed, tmp_path / "run") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_driver_that_dies_or_is_asked_to_end(scenes, undisturbed, tmp_path, signum):
+    """The same command goes on."""
+    with cluster(2) as made:
+        command = words(scenes, made, 2, tmp_path / "run")
+        started = Started(command, tmp_path / "run")
+        started.until_update(13)
+        started.process.send_signal(signum)
+        assert started.end(60) == (-9 if signum == signal.SIGKILL else 128 + signum), started.said()
+        if signum != signal.SIGKILL:
+            assert "stopped at update" in started.said() and "Traceback" not in started.said()
+        again = Started(command, tmp_path / "run")
+        assert again.end() == 0, again.said()
+    assert differ(undisturbed, tmp_path / "run") == []
