@@ -3,7 +3,9 @@ PYTHON ?= python3
 EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed-$(EXTRAS)
+INSTALLED := $(VENV)/.installed-
+STAMP := $(INSTALLED)$(EXTRAS)
+TESTED := $(INSTALLED)dev,cluster
 
 .PHONY: help install demo test verify lint types bench clean
 
@@ -12,32 +14,32 @@ help:  ## what can be made
 
 install: $(STAMP)  ## .venv with the project and its extras at the pinned versions
 
-$(STAMP): pyproject.toml constraints.txt
+$(INSTALLED)%: pyproject.toml constraints.txt
 	@if command -v uv >/dev/null 2>&1; then \
 	  test -x $(BIN)/python || uv venv --python $(PYTHON) $(VENV); \
-	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'; \
+	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[$*]'; \
 	else \
 	  test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "on Debian: apt-get install python3-venv"; exit 1; }; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'; \
 	fi
 	@touch $@
 
 demo: $(STAMP)  ## generated scenes: train, evaluate and report in three minutes
 	$(BIN)/trunkline demo
 
-test: $(STAMP)  ## everything that takes minutes: formatting, types, tests
+test: $(TESTED)  ## everything that takes minutes: formatting, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q
 
-verify: $(STAMP)  ## the slow acceptance too, on real data (TRUNKLINE_TEST_DATA)
+verify: $(TESTED)  ## the slow acceptance too, on real data (TRUNKLINE_TEST_DATA)
 	$(BIN)/python -m pytest -q -m slow --durations=0
 
 lint: $(STAMP)  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## beside plain torchvision loops
+bench: $(TESTED)  ## beside plain torchvision loops
 	$(BIN)/trunkline bench loader
 	$(BIN)/trunkline bench train
 

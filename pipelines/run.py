@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,21 +181,27 @@ def changeable(key: str) -> bool:
 
 
 @contextlib.contextmanager
-def locked(run: Run) -> Iterator[None]:
-    """Hold the run for this process. Raises RecipeError where another one writes it."""
+def locked(run: Run, patience: float = 0.0) -> Iterator[None]:
+    """Hold the run for this process. Raises RecipeError where another one writes it, and still does after `patience` s."""
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:  # no such locks on this system
         yield
         return
+    until = time.monotonic() + patience
     with (run.path / ".lock").open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by the loader's processes
-        except (BlockingIOError, PermissionError):
-            raise RecipeError(
-                f"{run.path}: another process is writing this run; wait for it or choose another --run"
-            ) from None
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by the loader's processes
+                break
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() < until:
+                    time.sleep(0.25)
+                    continue
+                raise RecipeError(
+                    f"{run.path}: another process is writing this run; wait for it or choose another --run"
+                ) from None
         yield
 
 

@@ -59,7 +59,7 @@ def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, 
 
 def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> None:
     with contextlib.ExitStack() as held:
-        document = workers.from_lead(lambda: _begin(resolved, run, held), "reading the recipe")
+        document = workers.from_lead(lambda: _begin(resolved, run, held, launch), "reading the recipe")
         shared(run.path, workers)
         recipe = from_plain(document["resolved"])
         session, state = prepare(recipe, run, workers, launch)
@@ -100,8 +100,9 @@ def shared(folder: Path, workers: Workers, patience: float = 5.0) -> None:
         )
 
 
-def _begin(resolved: Resolved, run: Run, held: contextlib.ExitStack) -> dict[str, Any]:
-    held.enter_context(locked(run))
+def _begin(resolved: Resolved, run: Run, held: contextlib.ExitStack, launch: Launch) -> dict[str, Any]:
+    patience = 60.0 if launch.launch == "ray" else 0.0  # a worker outlives a command that was killed by some seconds
+    held.enter_context(locked(run, patience))
     return settle(resolved, run)
 
 
@@ -234,6 +235,7 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
     micro = recipe.batch.size if recipe.batch.micro == "all" else recipe.batch.micro
     assert isinstance(micro, int)
     plan = Plan(len(session.training), recipe.batch.size, micro, key(recipe.seed, "phase", number))
+    divide(session, recipe.batch.size // micro)
     length = plan.length(phase.epochs, phase.updates)
     before = sum(done for _, done in over[:number])
     if number < len(over):
@@ -260,6 +262,21 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
         train_updates(session, engine, plan, before, length)
     engine.close()
     over.append([length, engine.updates])
+
+
+def divide(session: Session, micro_batches: int) -> None:
+    """Say where workers have nothing to do; raise RecipeError where they would wait for each other without end."""
+    size = session.workers.size
+    if size > 1 and session.recipe.network.norm == "sync" and micro_batches % size:
+        raise RecipeError(
+            f"network.norm=sync with {size} workers and {micro_batches} micro-batches an update: synchronised batch norm needs "
+            "as many on each; choose batch and micro_batch so that the workers divide them"
+        )
+    if size > micro_batches:
+        session.note(
+            f"{micro_batches} micro-batch{'es' if micro_batches > 1 else ''} an update for {size} workers: "
+            f"{size - micro_batches} of them train nothing; a smaller micro_batch gives them something to do"
+        )
 
 
 def make_engine(session: Session, machine: Machine, total: int, per_epoch: int) -> TorchEngine:

@@ -1,6 +1,9 @@
 """What worker processes of the tests do: rows of a table of engines, each for six updates."""
 
 import json
+import os
+import signal
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +13,7 @@ from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing
 from trunkline.backbones.norm import norm_layer
 from trunkline.backbones.residual import BasicBlock, ResNet, conv
-from trunkline.cluster.config import Average, Machine, Optimizer, Schedule
+from trunkline.cluster.config import Average, EngineError, Machine, Optimizer, Schedule
 from trunkline.cluster.engine import TorchEngine
 from trunkline.heads.classification import ClassificationHead
 from trunkline.heads.contract import Batch
@@ -89,12 +92,12 @@ def micro_batches(update: int, row: Row) -> list[Batch]:
     ]  # fmt: skip
 
 
-def engine_of(row: Row, workers):
+def engine_of(row: Row, workers, model=None):
     options = {"eps": 1e-4} if row.optimizer == "adamw" else {}
     lr = (0.002 if row.optimizer == "adamw" else 0.02) * (0.1 if row.gentle else 1.0)
     optimizer = Optimizer(row.optimizer, lr=lr, weight_decay=0.05, clip=row.clip, options=options)
     machine = Machine("cpu", "fp32", row.channels_last, deterministic=True, threads=1, workers=0)
-    settings = (model_of(row), optimizer, Schedule("cosine"), Average(0.9), machine)
+    settings = (model or model_of(row), optimizer, Schedule("cosine"), Average(0.9), machine)
     if row.zero is None:
         return TorchEngine(*settings, total=UPDATES, per_epoch=3, workers=workers)
     from trunkline.cluster.zero import DeepSpeedEngine
@@ -130,3 +133,83 @@ def table(args, workers):
         begin = Path(spec["begin"]) if spec.get("begin") else None
         run(row, workers, Path(spec["folder"]), spec.get("first", 0), spec.get("last", UPDATES), begin)
     return len(args["rows"])
+
+
+def mixture(args, workers):
+    """Six updates of a trunk with two heads, of which one has no micro-batch in some of them."""
+    torch.set_num_threads(1)
+    order = args["order"]  # of each update: which head each micro-batch is for
+    for zero in args["zeros"]:
+        engine = two_heads(zero, workers)
+        for update, tasks in enumerate(order):
+            batches = [Batch(t, ["x"], *two_batch(update, i), key=key(update, i)) for i, t in enumerate(tasks)]
+            engine.update(losses, list(workers.mine(batches)))
+        folder = Path(args["folder"]) / f"mixture-{zero}"
+        if workers.leads:
+            folder.mkdir(parents=True, exist_ok=True)
+        engine.save(folder if workers.leads else None)
+        engine.close()
+
+
+def two_batch(update, i):
+    g = torch.Generator().manual_seed(1000 * update + i)
+    images = torch.randint(0, 256, (4, 3, 24, 24), dtype=torch.uint8, generator=g)
+    return images, None, {"label": torch.randint(0, 5, (4,), generator=g)}
+
+
+def two_heads(zero, workers):
+    seed_model(7)
+    trunk = trunk_of("small", "batch")
+    heads = {name: ClassificationHead(trunk.channels["c5"], 5) for name in ("a", "b")}
+    machine = Machine("cpu", "fp32", False, deterministic=True, threads=1, workers=0)
+    optimizer = Optimizer("adamw", lr=0.002, weight_decay=0.05, clip=1.0, options={"eps": 1e-4})
+    settings = (Model(trunk, heads, Preprocessing()), optimizer, Schedule("constant"), Average(0.9), machine)
+    if zero is None:
+        return TorchEngine(*settings, total=UPDATES, per_epoch=3, workers=workers)
+    from trunkline.cluster.zero import DeepSpeedEngine
+
+    return DeepSpeedEngine(
+        *settings, total=UPDATES, per_epoch=3, workers=workers, zero=zero, units=("heads.a.", "heads.b.")
+    )
+
+
+def misbehave(args, workers):
+    """One worker does something else than the others."""
+    if workers.rank == args["rank"]:
+        what = args["what"]
+        if what == "mistake":
+            raise EngineError("photos/7.jpg: is damaged")
+        if what == "bug":
+            raise KeyError("nothing there")
+        if what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "hang":
+            time.sleep(600)
+    workers.agree([1], "an update")
+    return "done"
+
+
+def differing_storage(args, workers):
+    """Each worker stands in a folder of its own and is given the same relative path."""
+    own = Path(args["folder"]) / str(workers.rank)
+    (own / "run").mkdir(parents=True, exist_ok=True)
+    os.chdir(own)
+    from trunkline.pipelines.train import shared
+
+    shared(Path("run"), workers, patience=0.5)
+
+
+def phases(args, workers):
+    """A model goes from one engine to the next, as it does from phase to phase; the second freezes what the first trained."""
+    torch.set_num_threads(1)
+    for zero in args["zeros"]:
+        row = Row(zero, "adamw", "batch", 2, 0.0)
+        model = model_of(row)
+        for frozen in (0, 2):
+            model.backbone.freeze(frozen)
+            engine = engine_of(row, workers, model)
+            for update in range(3):
+                engine.update(losses, list(workers.mine(micro_batches(update, row))))
+            engine.close()
+        if workers.leads:
+            torch.save(model.state_dict(), Path(args["folder"]) / f"phases-{zero}-{workers.size}.pt")

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ray_cluster import RUN, Started, cluster, differ, workers_of
+from ray_cluster import Started, cluster, differ, words, workers_of
 from trunkline.pipelines.cli import main
 
 pytest.importorskip("ray")
@@ -15,18 +15,17 @@ pytest.importorskip("ray")
 def undisturbed(scenes, tmp_path_factory) -> Path:
     """The run of one process."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert main([*RUN, f"data={scenes}", "--run", str(run)]) == 0
+    assert main(words(scenes, run)) == 0
     return run
 
 
-def words(scenes, made, workers, run, *more) -> list[str]:
-    return [*RUN, f"data={scenes}", "--launch", "ray", "--workers", str(workers), "--address", made.address, "--run", str(run),
-            *more]  # fmt: skip
+def on(made, workers) -> list[str]:
+    return ["--launch", "ray", "--workers", str(workers), "--address", made.address]
 
 
 def test_a_killed_worker_is_started_again_and_the_run_ends_as_if_nothing_had_happened(scenes, undisturbed, tmp_path):
     with cluster(2) as made:
-        started = Started(words(scenes, made, 2, tmp_path / "run"), tmp_path / "run")
+        started = Started(words(scenes, tmp_path / "run", *on(made, 2)), tmp_path / "run")
         started.until_update(13)
         workers_of(made.own[1])[0].kill()
         seconds = started.step_after(time.time())
@@ -43,7 +42,7 @@ def test_a_killed_worker_is_started_again_and_the_run_ends_as_if_nothing_had_hap
 @pytest.mark.parametrize("what", ["worker", "node"])
 def test_whatever_dies(scenes, undisturbed, tmp_path, workers, what):
     with cluster(workers + (what == "node")) as made:
-        started = Started(words(scenes, made, workers, tmp_path / "run", "--zero", "none"), tmp_path / "run")
+        started = Started(words(scenes, tmp_path / "run", *on(made, workers), "--zero", "none"), tmp_path / "run")
         started.until_update(13)
         victim = next(node for node in reversed(made.own) if workers_of(node))
         if what == "worker":
@@ -60,7 +59,7 @@ def test_whatever_dies(scenes, undisturbed, tmp_path, workers, what):
 def test_a_node_that_never_comes_back(scenes, undisturbed, tmp_path):
     """An elastic run goes on with fewer workers, in at most 45 s, and with the same batch."""
     with cluster(3) as made:
-        started = Started(words(scenes, made, "2,3", tmp_path / "run"), tmp_path / "run")
+        started = Started(words(scenes, tmp_path / "run", *on(made, "2,3")), tmp_path / "run")
         started.until_update(13)
         made.remove_node(next(node for node in reversed(made.own) if workers_of(node)), allow_graceful=False)
         seconds = started.step_after(time.time())
@@ -76,7 +75,7 @@ def test_a_node_that_never_comes_back(scenes, undisturbed, tmp_path):
 def test_a_driver_that_dies_or_is_asked_to_end(scenes, undisturbed, tmp_path, signum):
     """The same command goes on."""
     with cluster(2) as made:
-        command = words(scenes, made, 2, tmp_path / "run")
+        command = words(scenes, tmp_path / "run", *on(made, 2))
         started = Started(command, tmp_path / "run")
         started.until_update(13)
         started.process.send_signal(signum)
