@@ -29,9 +29,10 @@ class Bench:
         return asdict(self)
 
     def __str__(self) -> str:
-        lines = [f"{self.what}: images/s, median of {self.settings['rounds']} interleaved rounds"]
+        unit = self.settings.get("unit", "images/s")
+        lines = [f"{self.what}: {unit}, median of {self.settings['rounds']} interleaved rounds"]
         lines += [
-            f"  {r['name']:44} ours {r['ours']:8.1f}   theirs {r['theirs']:8.1f}   ratio {r['ratio']:.2f} "
+            f"  {r['name']:54} ours {r['ours']:8.2f}   theirs {r['theirs']:8.2f}   ratio {r['ratio']:.2f} "
             f"({r['low']:.2f} to {r['high']:.2f})"
             for r in self.rows
         ]
@@ -39,15 +40,19 @@ class Bench:
         return "\n".join([*lines, f"{e['processor']}, {e['cores']} cores, torch {e['torch']}, {self.settings}"])
 
 
-def bench(what: Literal["train", "loader"], **settings: Any) -> Bench:
-    """Measure `train` (a whole update, images decoded before) or `loader` (decoding and augmentation)."""
+def bench(what: Literal["train", "loader", "scale"], **settings: Any) -> Bench:
+    """Measure `train` (a whole update, images decoded before), `loader` (decoding and augmentation) or `scale` (workers)."""
     return options(what)(**settings)
 
 
 def options(what: str) -> Callable[..., Bench]:
     """The function that measures `what`; its keyword arguments are the settings."""
+    if what == "scale":
+        from .bench_scale import bench_scale
+
+        return bench_scale
     if what not in ("train", "loader"):
-        raise RecipeError(f"{what!r} cannot be measured; expected train or loader")
+        raise RecipeError(f"{what!r} cannot be measured; expected train, loader or scale")
     return bench_train if what == "train" else bench_loader
 
 
@@ -131,10 +136,11 @@ def _paired(name: str, ours: Callable, theirs: Callable, images: int, rounds: in
             pair[side] = images * steps / (time.perf_counter() - start)
         speeds.append((pair[ours], pair[theirs]))
         advance()
-    return _row(name, speeds)
+    return row(name, speeds)
 
 
-def _row(name: str, speeds: list[tuple[float, float]]) -> dict[str, Any]:
+def row(name: str, speeds: list[tuple[float, float]]) -> dict[str, Any]:
+    """A line of the result: our speed, theirs, and the ratio, from pairs of both."""
     ratios = sorted(ours / theirs for ours, theirs in speeds)
     return {
         "name": name,
@@ -182,9 +188,9 @@ def bench_loader(
             if number:  # the first round reads the files into memory
                 speeds.append((pair[ours], pair[theirs]))
             advance()
-    row = _row(f"{size} px, batch {batch}, {workers} worker processes", speeds)
+    measured = row(f"{size} px, batch {batch}, {workers} worker processes", speeds)
     settings = {"data": str(root), "size": size, "batch": batch, "workers": workers, "rounds": rounds, "images": images}
-    return Bench("loader", [row], settings, environment())
+    return Bench("loader", [measured], settings, environment())
 
 
 def _our_loader(root: Path, size: int, batch: int, workers: int, images: int) -> Callable[[], int]:
