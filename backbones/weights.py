@@ -72,7 +72,14 @@ def read_weights(source: "str | Path", *, arch: str | None = None, stride_in: st
     architecture is found from the tensors, and the stride is taken to be torchvision's. Raises WeightsError.
     """
     stated: dict[str, Any] = {}
+    if not isinstance(source, (str, Path)):
+        raise WeightsError(f"weights={source!r}: expected a file, a folder of a run, or a name")
     path = Path(source).expanduser()
+    if path.is_dir() and (path / "weights.safetensors").is_file():  # a finished run
+        path = path / "weights.safetensors"
+        source = str(path)
+    if path.is_file() and path.suffix not in SUFFIXES:
+        raise WeightsError(f"{path}: a file of weights ends in one of {', '.join(SUFFIXES)}")
     if not _is_path(source, path):
         from . import download, sources
 
@@ -135,6 +142,12 @@ def load(
     if report.missing or report.unexpected or report.mismatched:
         report.loaded = sum(n in own and t.shape == own[n].shape for n, t in given.items())
         raise WeightsError(_refusal(report, weights, trunk))
+    for name, tensor in {**given, **head}.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise WeightsError(
+                f"{weights.source}: {name} holds {bad} values that are not finite (NaN or infinite); take another file"
+            )
     trunk.load_state_dict(given | {name: torch.zeros_like(own[name]) for name in counters})
     loaded, note = _load_classifier(head, classifier)
     report.loaded += loaded
@@ -199,7 +212,7 @@ def infer_arch(tensors: Mapping[str, Tensor], source: str) -> str:
         return found
     raise WeightsError(
         f"{source}: no architecture can be read from its {len(tensors)} tensors ({', '.join(list(tensors)[:4])}, ...); "
-        f"say arch=…, one of {', '.join(ARCHITECTURES)}"
+        f"say backbone= (arch= in Python), one of {', '.join(ARCHITECTURES)}"
     )
 
 
@@ -293,7 +306,9 @@ def _refusal(report: LoadReport, weights: Weights, trunk: ResNet) -> str:
     if looks is not None and looks != trunk.arch:
         hints.append(f"these look like {looks} weights, the network is {trunk.arch}")
     elif any(text.startswith("conv1.weight") for text in report.mismatched):
-        hints.append("the first convolution has another number of input channels; adapt_input=True adapts it")
+        hints.append(
+            "the first convolution has another number of input channels; adapt_input=True of trunkline.backbone(…) adapts it"
+        )
     if trunk.norm == "group" and any("running_mean" in text for text in report.unexpected):
         hints.append("norm=group has no running statistics; these weights need norm=batch, frozen or sync")
     return "\n".join([f"{weights.source} does not fit: {report}", *(f"  {hint}" for hint in hints)])

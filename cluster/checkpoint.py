@@ -32,6 +32,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
+def check_tensors(folder: Path, own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
+    """Raise EngineError, with the first differences, where saved tensors are not those of this model."""
+    wrong = [f"{n} {tuple(own[n].shape)} here, {tuple(saved[n].shape)} there" for n in own.keys() & saved.keys()
+             if own[n].shape != saved[n].shape]  # fmt: skip
+    wrong += [f"{n} is not in the checkpoint" for n in own.keys() - saved.keys()]
+    wrong += [f"{n} is not in this model" for n in saved.keys() - own.keys()]
+    if wrong:
+        raise EngineError(
+            f"{folder} holds another model: {'; '.join(sorted(wrong)[:4])} ({len(wrong)} differences in all)"
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a small file as one step: another process, or a crash, sees the old text or the new."""
     beside = path.with_name(f".{path.name}.tmp")
@@ -101,12 +113,18 @@ def prune(root: Path, keep: int) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """The plain part of a checkpoint."""
+def read_state(folder: Path, *needed: str) -> dict[str, Any]:
+    """The plain part of a checkpoint. Raises EngineError where it is missing, damaged, or lacks what is needed."""
+    file = folder / "state.json"
+    advice = "remove its folder to go on from an earlier one"
     try:
-        return json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise EngineError(f"{folder / 'state.json'}: cannot be read ({error})") from None
+        state = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{file}: cannot be read ({error}); {advice}") from None
+    lacking = [name for name in needed if not isinstance(state, dict) or name not in state]
+    if lacking:
+        raise EngineError(f"{file}: is no checkpoint's state ({', '.join(lacking)} missing); {advice}")
+    return state
 
 
 def _whole(root: Path) -> list[Path]:

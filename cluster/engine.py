@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from .average import MovingAverage, live_tensors
-from .checkpoint import read_tensors, write_tensors
+from .checkpoint import check_tensors, read_tensors, write_tensors
 from .config import Average, EngineError, Machine, Optimizer, Schedule
 from .optimizer import build_optimizer, load_optimizer, optimizer_tensors
 from .schedule import factor
@@ -124,9 +124,16 @@ def lay_out(model: nn.Module, channels_last: bool) -> None:
 
 
 @contextlib.contextmanager
-def _memory_advice(batch: Any, update: int) -> Iterator[None]:
+def _advice(batch: Any, update: int) -> Iterator[None]:
     try:
         yield
+    except ValueError as error:
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        raise EngineError(
+            f"batch norm has a single value per channel in a micro-batch of {len(getattr(batch, 'ids', ()))} samples: take at "
+            "least two (micro_batch=, batch=), a larger size=, or network.norm=frozen or group"
+        ) from None
     except RuntimeError as error:  # torch.OutOfMemoryError is one too
         if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
             raise
@@ -189,7 +196,7 @@ class TorchEngine:
         parts: list[dict[str, Tensor]] = []
         self._buffers.begin()
         for batch in micro_batches:
-            with _memory_advice(batch, self.updates):
+            with _advice(batch, self.updates):
                 parts.append(self._forward_backward(losses, batch))
                 self._add(len(micro_batches))
         with record_function("trunkline::reduce"):
@@ -330,15 +337,8 @@ class TorchEngine:
 
     def load(self, folder: Path, state: dict[str, Any]) -> None:
         """Put back what `save` wrote and returned. Raises EngineError where model or recipe are others."""
-        own, saved = self.model.state_dict(), read_tensors(folder / "model.safetensors")
-        wrong = [f"{n} {tuple(own[n].shape)} here, {tuple(saved[n].shape)} there" for n in own.keys() & saved.keys()
-                 if own[n].shape != saved[n].shape]  # fmt: skip
-        wrong += [f"{n} is not in the checkpoint" for n in own.keys() - saved.keys()]
-        wrong += [f"{n} is not in this model" for n in saved.keys() - own.keys()]
-        if wrong:
-            raise EngineError(
-                f"{folder} holds another model: {'; '.join(sorted(wrong)[:4])} ({len(wrong)} differences in all)"
-            )
+        saved = read_tensors(folder / "model.safetensors")
+        check_tensors(folder, self.model.state_dict(), saved)
         self.model.load_state_dict(saved)
         self._load_optimizer(read_tensors(folder / "optimizer.safetensors"), state["optimizer"])
         if self.average:

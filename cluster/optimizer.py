@@ -26,23 +26,44 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
     groups = [g for g in groups if g["params"]]
     if not groups:
         raise EngineError("nothing to train: every parameter is frozen; freeze fewer stages or choose another mode")
+    name = "momentum" if config.name == "sgd" and not config.momentum else config.name  # Nesterov's needs one
     momentum = {} if "momentum" in config.options else {"momentum": config.momentum}
     try:
         optimizer = create_optimizer_v2(
-            groups, opt=config.name, lr=config.lr, weight_decay=config.weight_decay, **momentum, **config.options
+            groups, opt=name, lr=config.lr, weight_decay=config.weight_decay, **momentum, **config.options
         )
     except (TypeError, ValueError, AssertionError) as error:
         if config.name not in list_optimizers():
             from difflib import get_close_matches
 
-            near = get_close_matches(config.name, [str(n) for n in list_optimizers()], 3)
-            raise EngineError(
-                f"optimizer.name={config.name!r} is not an optimizer of timm's factory; nearest: {', '.join(near)}"
-            ) from None
+            known = [str(n) for n in list_optimizers()]
+            near = get_close_matches(config.name, known, 3)
+            hint = f"nearest: {', '.join(near)}" if near else f"there are {', '.join(known)}"
+            raise EngineError(f"optimizer.name={config.name!r} is not an optimizer of timm's factory; {hint}") from None
         raise EngineError(f"optimizer {config.name!r} does not take these settings: {error}") from None
+    unread = [k for k in config.options if k not in optimizer.param_groups[0]]
+    if unread:
+        takes = ", ".join(
+            k for k in optimizer.param_groups[0] if k not in ("params", "lr", "weight_decay", "initial_lr")
+        )
+        raise EngineError(f"optimizer.options.{unread[0]}: {config.name} takes no such option; it takes {takes}")
     if set(optimizer.state_dict()) - {"state", "param_groups"}:
         raise EngineError(f"optimizer.name={config.name}: keeps state that a checkpoint cannot hold; choose another")
     return optimizer
+
+
+def try_optimizer(config: Optimizer) -> None:
+    """Build the optimizer for a tensor or two and let it step once: raises EngineError where it cannot be used here."""
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer(model, config)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise EngineError(
+            f"optimizer.name={config.name}: cannot be used with these settings ({str(error).splitlines()[0]}); choose another"
+        ) from None
 
 
 def names_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[str]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .knobs import Resolved, recipe_function, recipe_names, resolve
+from .knobs import Resolved, recipe_function, recipe_names, resolve, typed
 from .machine import resolve_machine
 from .recipe import RecipeError
 from .run import Run
@@ -34,7 +34,7 @@ def evaluate(source: str | Path, **settings: Any) -> Any:
     from .launch import pool_of
 
     launch, own = pool_of(settings)
-    return run_it(getattr(source, "path", source), launch=launch, **own)
+    return run_it(_path_of(source), launch=launch, **typed(run_it, own))
 
 
 def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **settings: Any) -> Any:
@@ -44,16 +44,25 @@ def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **set
     """
     from .launch import pool_of
     from .predict import predict as run_it
+    from .predict import stream
 
     launch, own = pool_of(settings)
-    return run_it(getattr(source, "path", source), inputs, launch=launch, **own)
+    return run_it(_path_of(source), inputs, launch=launch, **typed(stream, own))
 
 
 def model(weights: str | Path, **settings: Any) -> Any:
     """A ready classifier from a run's folder or a weights file: a `Model` in evaluation mode with `.preprocessing`."""
     from .sources import ready
 
-    return ready(getattr(weights, "path", weights), **settings).model
+    return ready(_path_of(weights), **settings).model
+
+
+def _path_of(source: Any) -> str | Path:
+    """A run's folder, or the path or name that was given."""
+    path = getattr(source, "path", source)
+    if not isinstance(path, (str, Path)):
+        raise RecipeError(f"{path!r}: expected a run, or the path or name of weights")
+    return path
 
 
 def check(data: str | Path, **settings: Any) -> Any:
@@ -83,7 +92,7 @@ class Shown:
 
 def show(recipe: str, **settings: Any) -> Shown:
     """Every field of a recipe with its value, where that came from, and what `auto` becomes on this machine and why."""
-    from .knobs import walk
+    from .tree import walk
 
     about = (recipe_function(recipe).__doc__ or "").strip()
     try:

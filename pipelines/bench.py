@@ -56,6 +56,12 @@ def options(what: str) -> Callable[..., Bench]:
     return bench_train if what == "train" else bench_loader
 
 
+def positive(**numbers: int) -> None:
+    """Raise RecipeError naming each that is not above 0."""
+    if wrong := [f"{key}={value}: expected a number above 0" for key, value in numbers.items() if value < 1]:
+        raise RecipeError(wrong)
+
+
 def bench_train(
     *,
     backbone: str = "resnet50",
@@ -73,11 +79,14 @@ def bench_train(
     """
     import torch
 
-    from .machine import resolve_machine
+    from .machine import check_device, resolve_machine
     from .plain import Loop
+
+    positive(size=size, batch=batch, rounds=rounds, steps=steps)
     from .recipe import Machine
 
     machine, _ = resolve_machine(Machine(device=device))
+    check_device(machine.device)
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
     labels = torch.randint(0, 100, (batch,))
     floats = (images / 255 - 0.45) / 0.225
@@ -163,6 +172,9 @@ def bench_loader(
     """
     from .plain import loader
 
+    positive(size=size, batch=batch, rounds=rounds, images=images)
+    if workers < 0:
+        raise RecipeError(f"workers={workers}: expected 0 or more")
     root = Path(data) if data else _photos()
     folder = root / "train" if (root / "train").is_dir() else root
     ours = _our_loader(root, size, batch, workers, images)

@@ -22,7 +22,7 @@ from ..cluster.workers import Workers
 from ..heads.classification import ClassificationHead
 from ..heads.contract import Batch
 from ..heads.model import Model, losses
-from .bench import Bench, row
+from .bench import Bench, positive, row
 from .environment import environment
 from .show import bar
 
@@ -37,6 +37,7 @@ def bench_scale(*, rounds: int = 11, steps: int = 2, ray: bool = True, size: int
     ray            measure under Ray too
     size           side of the pictures beside DistributedDataParallel; `wide` that of the weak scaling
     """
+    positive(rounds=rounds, steps=steps, size=size, wide=wide)
     sides = [("local", "ddp"), ("local", "engine"), ("local", "zero0"), ("local", "exact")]
     sides += [("ray", "engine"), ("ray", "zero0")] if ray else []
     sides += [("local", "together"), ("local", "apart")]

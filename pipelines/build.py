@@ -53,9 +53,6 @@ def make_task(name: str, options: Any, preprocessing: Preprocessing, facts: dict
 def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], Model, Facts]:
     """Tasks and model of a recipe: random, or from its `network.weights`; with `facts`, ready for a checkpoint's tensors."""
     network = recipe.network
-    if not facts:  # what is wrong with the data is told before weights are fetched
-        for name, options in recipe.tasks.items():
-            make_task(name, options, Preprocessing()).samples("train")
     weights = None if facts else weights_of(network.weights, network.backbone, network.stride_in)
     preprocessing = stated(facts) if facts else weights.preprocessing if weights else Preprocessing()
     tasks = {

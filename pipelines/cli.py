@@ -1,5 +1,6 @@
 """The command line: `trunkline VERB … key=value`. Each verb is a function of `trunkline`; nothing here imports torch."""
 
+import errno
 import inspect
 import json
 import os
@@ -11,10 +12,12 @@ from typing import Any, get_type_hints
 from trunkline._version import __version__
 
 from . import api
-from .knobs import convert, load_named, recipe_function
+from .knobs import convert, load_named, recipe_function, typed
 from .recipe import RecipeError
 
 _HERE = "trunkline.pipelines"
+_OUTSIDE = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR",
+            "EEXIST", "ENAMETOOLONG", "ELOOP") if hasattr(errno, name)}  # fmt: skip
 _MOST_ROWS = 1000  # of a table on the terminal
 # verb: (positional arguments, what it does, where the settings are declared; None: they are a recipe's)
 VERBS: dict[str, tuple[str, str, str | None]] = {
@@ -33,15 +36,11 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
 
 def main(argv: list[str]) -> int:
     """Run one command. Returns 0 for done, 2 for the user's mistake, 1 for ours; 128 + n when signal n ended it."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0
-    if argv[0] in ("-V", "--version"):
-        print(f"trunkline {__version__}")
-        return 0
     as_json = "--json" in argv
     try:
-        return _run(argv[0], [a for a in argv[1:] if a != "--json"], as_json)
+        code = _begun(argv, as_json)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -52,25 +51,52 @@ def main(argv: list[str]) -> int:
         return _failed(error, as_json)
 
 
+def _begun(argv: list[str], as_json: bool) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(f"trunkline {__version__}")
+        return 0
+    return _run(argv[0], [a for a in argv[1:] if a != "--json"], as_json)
+
+
 def _run(verb: str, words: list[str], as_json: bool) -> int:
-    from .knobs import _nearest
+    from .tree import nearest
 
     if verb not in VERBS:
-        raise RecipeError(f"{verb!r} is not a verb{_nearest(verb, VERBS)}; `trunkline --help` shows them all")
+        raise RecipeError(f"{verb!r} is not a verb{nearest(verb, VERBS)}; `trunkline --help` shows them all")
     if any(w in ("-h", "--help") for w in words):
         print(_verb_help(verb, words))
         return 0
-    plain, settings = _split(words)
+    plain, settings, problems = _split(words)
+    if problems:
+        if verb in ("train", "show", "profile") and len(plain) == 1:
+            problems += _problems(plain[0], settings)
+        raise RecipeError(problems)
     return _COMMANDS[verb](plain, settings, as_json)
 
 
-def _split(words: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Plain words, and settings from `key=value`, `--key=value` and `--key value`."""
+def _problems(recipe: str, settings: dict[str, str]) -> list[str]:
+    from .launch import FIELDS
+
+    try:
+        api.resolve(recipe, {k: v for k, v in settings.items() if k not in (*FIELDS, "run", "out", "profile_updates")})
+    except RecipeError as error:
+        return error.problems
+    return []
+
+
+def _split(words: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
+    """Plain words, settings from `key=value`, `--key=value` and `--key value`, and what is wrong with these."""
     plain: list[str] = []
     settings: dict[str, str] = {}
     problems: list[str] = []
     rest = iter(words)
     for word in rest:
+        if word == "--":  # what follows is no setting
+            plain += rest
+            break
         dashed = word.startswith("--")
         key, equals, value = word.lstrip("-").partition("=") if dashed else word.partition("=")
         if not dashed and (not equals or not key.replace(".", "").replace("_", "").isalnum() or Path(word).exists()):
@@ -84,9 +110,7 @@ def _split(words: list[str]) -> tuple[list[str], dict[str, str]]:
         if key in settings:
             problems.append(f"{key}: given twice ({settings[key]} and {value})")
         settings[key] = value
-    if problems:
-        raise RecipeError(problems)
-    return plain, settings
+    return plain, settings, problems
 
 
 def _take(plain: list[str], count: int, what: str) -> list[str]:
@@ -100,29 +124,6 @@ def _take(plain: list[str], count: int, what: str) -> list[str]:
 def _no_settings(settings: dict[str, str]) -> None:
     if settings:
         raise RecipeError([f"{key}={text}: there is no such setting; there are none" for key, text in settings.items()])
-
-
-def _typed(function: Callable[..., Any], settings: dict[str, str]) -> dict[str, Any]:
-    """The settings as the function's annotations want them. Raises RecipeError with every problem."""
-    from .knobs import _nearest
-
-    hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
-    known = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY and n != "launch"]
-    problems: list[str] = []
-    typed: dict[str, Any] = {}
-    for key, text in settings.items():
-        if key not in known:
-            problems.append(
-                f"{key}={text}: there is no such setting{_nearest(key, known)}; there are {', '.join(known)}"
-            )
-            continue
-        try:
-            typed[key] = convert(hints[key], text, key)
-        except RecipeError as error:
-            problems += error.problems
-    if problems:
-        raise RecipeError(problems)
-    return typed
 
 
 def _train(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
@@ -147,7 +148,7 @@ def _evaluate(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     from .launch import pool_of
 
     launch, own = pool_of(settings)
-    scores = evaluate(source, launch=launch, **_typed(evaluate, own))
+    scores = evaluate(source, launch=launch, **typed(evaluate, own))
     _result(result_of(scores), as_json, (), source)
     return 0
 
@@ -161,7 +162,7 @@ def _predict(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
     launch, own = pool_of(settings)
     shown, count, failed = [], 0, 0
-    for p in stream(plain[0], plain[1:], launch=launch, **_typed(stream, own)):
+    for p in stream(plain[0], plain[1:], launch=launch, **typed(stream, own)):
         if as_json:
             print(json.dumps(p.line(), ensure_ascii=False))
         if p.error:
@@ -210,7 +211,7 @@ def _check(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     (folder,) = _take(plain, 1, "the data's folder")
     from ..tasks.check import check
 
-    found = check(folder, **_typed(check, settings))
+    found = check(folder, **typed(check, settings))
     print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found)
     return 2 if found.problems else 0
 
@@ -228,7 +229,7 @@ def _bench(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     from .bench import options
 
     function = options(what)
-    found = function(**_typed(function, settings))
+    found = function(**typed(function, settings))
     print(json.dumps(found.to_json()) if as_json else found)
     return 0
 
@@ -245,7 +246,7 @@ def _demo(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     from .demo import demo
 
     (folder,) = _take(plain or ["demo"], 1, "")
-    run = demo(folder, **_typed(demo, settings))
+    run = demo(folder, **typed(demo, settings))
     _result(run.scores, as_json, ("details",), f"{run.path}")
     return 0
 
@@ -326,6 +327,11 @@ def _failed(error: Exception, as_json: bool) -> int:
         print(error, file=sys.stderr)
         return 128 + getattr(error, "signum", 0)
     mistake = isinstance(error, (RecipeError, WeightsError, EngineError, DataError))
+    if isinstance(error, OSError) and error.errno in _OUTSIDE:
+        mistake, error = (
+            True,
+            RecipeError(f"{error.filename or 'a file'}: {error.strerror}; mend that, or choose another path"),
+        )
     if as_json:
         print(json.dumps({"error": str(error), "mistake": mistake}))
     if mistake:

@@ -19,7 +19,7 @@ def placed(recipe: Recipe) -> Recipe:
             folder = cache_folder() / "scenes" / options.data.replace(":", "-")
             write_scenes(folder, **SIZES[options.data])
             options = replace(options, data=str(folder))
-        tasks[name] = replace(options, data=str(Path(options.data).absolute()))
-    weights = Path(recipe.network.weights)
+        tasks[name] = replace(options, data=str(Path(options.data).expanduser().absolute()))
+    weights = Path(recipe.network.weights).expanduser()
     network = replace(recipe.network, weights=str(weights.absolute())) if weights.exists() else recipe.network
     return replace(recipe, tasks=tasks, network=network)

@@ -9,6 +9,7 @@ from ..cluster.config import Launch
 from ..tasks.contract import DataError, Samples, Scores
 from ..tasks.fingerprint import compare
 from .feed import Draws, decoding, in_order, ordered_lists
+from .files import new_file
 from .finish import write_records
 from .recipe import RecipeError
 from .run import Run
@@ -60,11 +61,12 @@ def evaluate(
     out            a JSON lines file for one record a sample
     """
     settings: dict[str, Any] = {
-        "source": absolute(source), "data": str(Path(data).absolute()) if data else None, "split": split,
+        "source": absolute(source), "data": str(Path(data).expanduser().absolute()) if data else None, "split": split,
         "checkpoint": checkpoint, "ema": ema, "val": val, "size": size, "precision": precision, "batch": batch,
         "loaders": loaders, "device": device, "on_bad_sample": on_bad_sample, "backbone": backbone,
         "stride_in": stride_in,
     }  # fmt: skip
+    file = new_file(out) if out else None
     p = prepare(**settings)
     if launch and launch.launch == "ray":
         scores, records = _on_ray(p, settings, launch)
@@ -74,8 +76,8 @@ def evaluate(
             scores, records = score(p.found.model, p.found.task, p.samples, batches, p.precision)
     where = {"data": next(iter(p.found.recipe.tasks.values())).data, "split": split, "precision": precision}
     scores.details |= {"origin": p.found.origin | {"source": str(source)} | where}
-    if out:
-        write_records(Path(out), records)
+    if file:
+        write_records(file, records)
     return scores
 
 
@@ -89,8 +91,10 @@ def prepare(
     precision: str, batch: int, loaders: int | None, device: str, on_bad_sample: Any, backbone: str | None, stride_in: Any,
 ) -> Prepared:  # fmt: skip
     """What `evaluate` starts from, on any worker: the settings are its own."""
-    if batch < 1:
-        raise RecipeError(f"batch={batch}: expected a number above 0")
+    problems = [f"batch={batch}: expected a number above 0"] if batch < 1 else []
+    problems += [f"loaders={loaders}: expected 0 or more"] if loaders is not None and loaders < 0 else []
+    if problems:
+        raise RecipeError(problems)
     given = {"data": data, "val": val, "size": size, "on_bad_sample": on_bad_sample}
     if data:  # the run's own split is of the run's own data
         given |= {"group": "", "val": 0.0 if val is None else val}

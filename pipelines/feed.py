@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ class Plan:
         if self.samples < self.batch:
             raise RecipeError(
                 f"batch.size={self.batch} is larger than the {self.samples} training samples: "
-                f"set batch={max(1, self.samples // 2)}"
+                f"set batch={max(min(2, self.samples), self.samples // 2)}"
             )
 
     @property
@@ -94,6 +95,7 @@ def _loader(draws: Draws, lists: list[list[At]] | Any, decoders: int, pin: bool)
     loader = DataLoader(
         draws, batch_sampler=lists, collate_fn=_same, num_workers=decoders, pin_memory=pin,
         prefetch_factor=4 if decoders else None, multiprocessing_context="fork" if decoders and _can_fork() else None,
+        worker_init_fn=_leave_signals,
     )  # fmt: skip
     for batch in loader:
         if isinstance(batch, DataError):
@@ -116,6 +118,12 @@ def decoding(decoders: int) -> Iterator[None]:
         raise EngineError(
             f"a process that decodes was killed ({first}); mostly memory ran out: set machine.workers={max(0, decoders // 2)}"
         ) from None
+
+
+def _leave_signals(_: int) -> None:
+    """A scheduler asks the whole group to end; the main process saves first, and these end with it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _same(batch: Any) -> Any:

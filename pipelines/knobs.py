@@ -1,13 +1,13 @@
 """From `key=value` to a recipe: knobs, dotted keys, and every problem at once. Imports no torch."""
 
+import contextlib
 import dataclasses
-import difflib
-import fnmatch
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
 import json
+import traceback
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +17,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from ..tasks.table import options as task_options
+from .limits import check
 from .recipe import Recipe, RecipeError
 from .recipes.table import RECIPES
+from .tree import nearest, walk
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,15 @@ def recipe_function(name: str) -> Callable[..., Recipe]:
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        with _blaming(path):
+            spec.loader.exec_module(module)
         found = getattr(module, function or path.stem, None) or getattr(module, "recipe", None)
         if not callable(found):
             raise RecipeError(f"{path}: holds no function {function or path.stem!r} that returns a Recipe")
         return found  # pyright: ignore[reportReturnType]
     names = recipe_names()
     if name not in names:
-        raise RecipeError(f"{name!r} is not a recipe{_nearest(name, names)}; `trunkline list` shows them all")
+        raise RecipeError(f"{name!r} is not a recipe{nearest(name, names)}; `trunkline list` shows them all")
     return load_named(names[name])
 
 
@@ -68,7 +71,8 @@ def resolve(name: str, given: dict[str, Any]) -> Resolved:
     """The recipe `name` with knobs and dotted keys applied. Raises RecipeError with every problem at once."""
     function = recipe_function(name)
     hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
-    problems: list[str] = []
+    problems = [f"{name}: its knob {n} needs an annotation and a default" for n, p in
+                inspect.signature(function).parameters.items() if p.annotation is p.empty]  # fmt: skip
     knobs, dotted = {}, {}
     for key, text in given.items():
         if key in hints:
@@ -87,7 +91,7 @@ def resolve(name: str, given: dict[str, Any]) -> Resolved:
         if recipe is None:
             break
         if key not in fields and not _is_free(recipe, key):
-            problems.append(f"{key}={text}: there is no such setting{_nearest(key, [*hints, *fields])}")
+            problems.append(f"{key}={text}: there is no such setting{nearest(key, [*hints, *fields])}")
             continue
         clash = [k for k, paths in sets.items() if key in paths and fields[key] == knobs[k]]
         if clash:
@@ -95,6 +99,8 @@ def resolve(name: str, given: dict[str, Any]) -> Resolved:
             continue
         _try(problems, tree, key, lambda key=key, text=text: convert(type_at(recipe, key), text, key), put=put_at)
     if problems:
+        with contextlib.suppress(RecipeError):
+            _try(problems, {}, "", lambda: check(from_plain(tree)))
         raise RecipeError(problems)
     result = from_plain(tree)
     check(result)
@@ -105,13 +111,16 @@ def convert(kind: Any, value: Any, key: str) -> Any:
     """A value of the annotated type from the command line's text. Raises RecipeError saying what was expected."""
     if isinstance(value, PurePath):
         value = str(value)
+    elif type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+        value = value.item()
     if kind is Any:  # a free option, such as optimizer.options.betas: what JSON makes of it
         return next(iter(_parsed(value, lists=list)), value) if isinstance(value, str) else value
     candidates = [tuple(value) if isinstance(value, list) else value]
     if isinstance(value, str):
         if value.lower() in ("none", "null") and type(None) in get_args(kind):
             return None
-        candidates = [value, *_parsed(value)]
+        names = [tuple(value.split(","))] if "Sequence[str]" in str(kind) else []
+        candidates = [value, *_parsed(value), *names]
     for candidate in candidates:
         try:
             return TypeAdapter(kind).validate_python(candidate, strict=not isinstance(candidate, str))
@@ -122,8 +131,27 @@ def convert(kind: Any, value: Any, key: str) -> Any:
             return TypeAdapter(kind).validate_python(candidate)
         except ValidationError:
             continue
-    hint = _nearest(str(value), [str(a) for a in _choices(kind)]) if _choices(kind) else ""
+    hint = nearest(str(value), [str(a) for a in _choices(kind)]) if _choices(kind) else ""
     raise RecipeError(f"{key}={value}: expected {describe(kind)}{hint}")
+
+
+def typed(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings as the annotations of the function's keyword arguments want them. Raises RecipeError with every problem."""
+    hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
+    signature = inspect.signature(function).parameters
+    known = [n for n, p in signature.items() if p.kind is p.KEYWORD_ONLY and n != "launch"]
+    problems: list[str] = []
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in known:
+            problems.append(
+                f"{key}={value}: there is no such setting{nearest(key, known)}; there are {', '.join(known)}"
+            )
+            continue
+        _try(problems, found, key, lambda key=key, value=value: convert(hints[key], value, key))
+    if problems:
+        raise RecipeError(problems)
+    return found
 
 
 def describe(kind: Any) -> str:
@@ -134,23 +162,10 @@ def describe(kind: Any) -> str:
         return " or ".join(dict.fromkeys(describe(a) for a in get_args(kind)))
     if get_origin(kind) is tuple:
         return "numbers separated by commas"
+    if "Sequence[str]" in str(kind):
+        return "names separated by commas"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
     return words.get(kind, str(getattr(kind, "__name__", kind)))
-
-
-def walk(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of a recipe with its dotted key."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for f in dataclasses.fields(value):
-            yield from walk(getattr(value, f.name), f"{prefix}{f.name}.")
-    elif isinstance(value, dict) and any(dataclasses.is_dataclass(v) for v in value.values()):
-        for k, v in value.items():
-            yield from walk(v, f"{prefix}{k}.")
-    elif isinstance(value, tuple) and any(dataclasses.is_dataclass(v) for v in value):
-        for i, v in enumerate(value):
-            yield from walk(v, f"{prefix}{i}.")
-    else:
-        yield prefix.rstrip("."), value
 
 
 def type_at(recipe: Recipe, key: str) -> Any:
@@ -195,7 +210,7 @@ def from_plain(tree: dict[str, Any]) -> Recipe:
     known = task_options()
     for name, options in tree.pop("tasks", {}).items():
         if name not in known:
-            problems.append(f"tasks.{name}: there is no such task{_nearest(name, known)}")
+            problems.append(f"tasks.{name}: there is no such task{nearest(name, known)}")
             continue
         kind = load_named(known[name])
         _try(
@@ -206,62 +221,6 @@ def from_plain(tree: dict[str, Any]) -> Recipe:
     if problems:
         raise RecipeError(problems)
     return dataclasses.replace(rest["recipe"], tasks=tasks)
-
-
-def check(recipe: Recipe) -> None:
-    """What no type can say. Raises RecipeError with every problem."""
-    problems = []
-    size, micro = recipe.batch.size, recipe.batch.micro
-    positive = {"batch.size": size, "optimizer.lr": recipe.optimizer.lr, "evaluation.batch": recipe.evaluation.batch,
-                "log.every": recipe.log.every, "checkpoints.keep": recipe.checkpoints.keep}  # fmt: skip
-    problems += [f"{k}={v}: expected a number above 0" for k, v in positive.items() if not v > 0]
-    if isinstance(micro, int) and (micro < 1 or size % micro):
-        even = [d for d in range(1, size + 1) if size % d == 0] if 0 < size < 100000 else []
-        problems.append(f"batch.micro={micro} does not divide batch.size={size}: choose one of {even}")
-    if not recipe.phases:
-        problems.append("phases: expected at least one")
-    for i, phase in enumerate(recipe.phases):
-        if (phase.epochs is None) == (phase.updates is None):
-            problems.append(f"phases.{i}: give either epochs or updates, not {'both' if phase.epochs else 'neither'}")
-        if (phase.epochs is not None and phase.epochs <= 0) or (phase.updates is not None and phase.updates <= 0):
-            problems.append(f"phases.{i}: its length must be above 0")
-        if not 0 <= phase.frozen <= 5:
-            problems.append(f"phases.{i}.frozen={phase.frozen}: expected 0 (nothing) to 5 (the whole trunk)")
-        if phase.cached and phase.frozen != 5:
-            problems.append(f"phases.{i}.cached=true needs phases.{i}.frozen=5: cached maps do not change")
-    for name, options in recipe.tasks.items():
-        if any(p.cached for p in recipe.phases) and getattr(options, "augment", False):
-            problems.append(f"tasks.{name}.augment=true cannot go with cached maps: set it to false")
-        if getattr(options, "size", None) is not None and options.size < 1:
-            problems.append(f"tasks.{name}.size={options.size}: expected a number of pixels above 0")
-    if not 0 <= recipe.average.decay < 1:
-        problems.append(f"average.decay={recipe.average.decay}: expected 0 (none) to below 1")
-    leaves = dict(walk(recipe))
-    for pattern, low, high in _RANGES:
-        for key in (k for k in leaves if fnmatch.fnmatchcase(k, pattern)):
-            value = leaves[key]
-            if isinstance(value, (int, float)) and not low <= value <= high:  # NaN is in no range
-                problems.append(f"{key}={value}: expected {low:g} to {high:g}")
-    if problems:
-        raise RecipeError(problems)
-
-
-_RANGES = [
-    ("phases.*.epochs", -1e9, 1e9),
-    ("evaluation.every", 0, 1e9),
-    ("evaluation.patience", 0, 1e9),
-    ("checkpoints.minutes", 0, 1e9),
-    ("checkpoints.updates", 0, 1e12),
-    ("machine.threads", 1, 4096),
-    ("machine.workers", 0, 4096),
-    ("tasks.*.dropout", 0, 0.999),
-    ("tasks.*.label_smoothing", 0, 1),
-    ("tasks.*.flip", 0, 1),
-    ("optimizer.lr", 0, 1e38),
-    ("optimizer.weight_decay", 0, 1e38),
-    ("optimizer.l1", 0, 1e38),
-    ("optimizer.clip", 0, 1e38),
-]
 
 
 def changed_by(function: Callable[..., Recipe], knobs: dict[str, Any], key: str, kind: Any) -> set[str]:
@@ -305,7 +264,7 @@ def _valid(kind: Any, tree: dict, prefix: str) -> Any:
 
 def _known(kind: Any, tree: dict, prefix: str) -> dict:
     names = [f.name for f in dataclasses.fields(kind)]
-    wrong = [f"{prefix}{k}: there is no such setting{_nearest(k, names)}" for k in tree if k not in names]
+    wrong = [f"{prefix}{k}: there is no such setting{nearest(k, names)}" for k in tree if k not in names]
     if wrong:
         raise RecipeError(wrong)
     return tree
@@ -318,18 +277,36 @@ def _call(function: Callable[..., Recipe], knobs: dict[str, Any], problems: list
         problems.extend(missing)
         return None
     try:
-        return function(**knobs)
+        with _blaming(Path(inspect.getfile(function))):
+            recipe = function(**knobs)
     except RecipeError as error:
         problems.extend(error.problems)
-    return None
+        return None
+    if not isinstance(recipe, Recipe):
+        problems.append(f"{function.__name__}: gave {type(recipe).__name__}; a recipe's function returns a Recipe")
+        return None
+    return recipe
+
+
+@contextlib.contextmanager
+def _blaming(file: Path) -> Iterator[None]:
+    """What goes wrong in a recipe's own code is told with its file and line."""
+    try:
+        yield
+    except RecipeError:
+        raise
+    except (Exception, SystemExit) as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == file.name]
+        line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        place = f"{file}:{line}" if line else f"{file}"
+        raise RecipeError(f"{place}: {type(error).__name__}: {error}; this recipe's own code fails") from None
 
 
 def _anyhow(function: Callable[..., Recipe], knobs: dict[str, Any] | None = None) -> Recipe | None:
     for attempt in [knobs] if knobs is not None else [{}, {"smoke": True}]:
-        try:
-            return function(**attempt)
-        except (RecipeError, TypeError, ValueError, KeyError):
-            continue
+        with contextlib.suppress(Exception, SystemExit):
+            recipe = function(**attempt)
+            return recipe if isinstance(recipe, Recipe) else None
     return None
 
 
@@ -371,10 +348,3 @@ def _is_free(recipe: Recipe, key: str) -> bool:
     """Whether a dotted key goes into a free-form dictionary, such as `optimizer.options.betas`."""
     parent = key.rsplit(".", 1)[0]
     return parent in dict(walk(recipe)) and isinstance(dict(walk(recipe))[parent], dict)
-
-
-def _nearest(word: str, words: Any) -> str:
-    words = list(dict.fromkeys(words))
-    near = difflib.get_close_matches(word, words, 2, 0.55)
-    near += [w for w in words if w.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1] and w not in near][:2]
-    return f"; nearest: {', '.join(near)}" if near else ""

@@ -75,6 +75,21 @@ def resolve_machine(machine: Machine) -> tuple[Machine, Why]:
     return machine, why
 
 
+def check_device(device: str) -> None:
+    """Raise RecipeError where a device cannot be had: another name, or none of that kind, or not so many."""
+    import torch
+
+    from .recipe import RecipeError
+
+    kind, _, number = device.partition(":")
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    usable = ", ".join(k for k, n in counts.items() if n)
+    if kind not in counts or (number and not number.isdigit()):
+        raise RecipeError(f"machine.device={device}: expected cpu, cuda, cuda:N or mps; there is {usable}")
+    if int(number or 0) >= counts[kind]:
+        raise RecipeError(f"machine.device={device}: this machine, or this torch, has none; there is {usable}")
+
+
 def _precision(kind: str, card: tuple[str, float] | None) -> tuple[str, str]:
     if kind == "cpu":
         native = cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"}

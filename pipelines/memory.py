@@ -13,6 +13,7 @@ from ..heads.model import Model
 from .recipe import Machine
 
 SHARE = 0.8  # of the free memory may be used
+LIBRARIES = 300 * 2**20  # bytes that kernels keep for themselves on a CPU, as measured
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -28,7 +29,8 @@ def fitting_micro_batch(model: Model, sample: Batch, size: int, machine: Machine
             if _fits(model, sample, micro, machine):
                 return micro, "the largest that this GPU ran"
         raise EngineError("not even a micro-batch of one sample fits this GPU: choose a smaller size= or backbone=")
-    free, fixed, each = free_memory(), _fixed(model), _kept_for_backward(model, sample, machine)
+    kept, each = kept_for_backward(model, sample, machine)
+    free, fixed, each = free_memory(), _fixed(model) + kept + LIBRARIES, 2 * each  # the backward holds as much again
     for micro in divisors:
         if fixed + micro * each <= SHARE * free:
             return micro, f"{(fixed + micro * each) / 2**30:.1f} of {free / 2**30:.1f} GiB that are free"
@@ -56,8 +58,15 @@ def _fixed(model: Model) -> int:
     return sum(p.numel() * (4 + 8 + 8) for p in model.parameters() if p.requires_grad)
 
 
-def _kept_for_backward(model: Model, sample: Batch, machine: Machine) -> int:
-    """Bytes that one sample's forward keeps, twice: the backward pass holds about as much again at its peak."""
+def kept_for_backward(model: Model, sample: Batch, machine: Machine) -> tuple[int, int]:
+    """Bytes that a forward pass keeps for its backward: whatever the number of samples, and for each of them."""
+    place(model, machine.device, machine.channels_last is True)
+    two, four = (_kept(model, _repeat(sample, n), machine) for n in (2, 4))
+    each = max(0, four - two) // 2
+    return max(0, two - 2 * each), each
+
+
+def _kept(model: Model, batch: Batch, machine: Machine) -> int:
     kept: dict[int, int] = {}
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
@@ -68,7 +77,7 @@ def _kept_for_backward(model: Model, sample: Batch, machine: Machine) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-        _loss(model, _repeat(sample, 2), machine)
+        _loss(model, batch, machine)
     return sum(kept.values())
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..cluster.config import Launch
 from ..tasks.contract import DataError, Sample
-from ..tasks.images import SUFFIXES, read_image
+from ..tasks.images import HOW_TO_GO_ON, SUFFIXES, read_image
 from .evaluate import absolute
 from .predictions import Output, Predicted, Predictions
 from .recipe import RecipeError
@@ -180,7 +180,7 @@ def computer(settings: dict[str, Any], found: Ready) -> Callable[[list[str]], li
             except DataError as error:
                 if settings["on_bad_sample"] == "stop":
                     raise
-                group.append(Predicted(file, error=str(error)))
+                group.append(Predicted(file, error=str(error).partition(f"; {HOW_TO_GO_ON}")[0]))
         samples = [g for g in group if isinstance(g, Sample)]
         named: dict[str, Any] = {}
         if samples:

@@ -94,7 +94,11 @@ class Output:
                     f"out={folder}: holds a prediction that was begun with other settings ({'; '.join(wrong)}); give those "
                     "again to go on with it, or choose another folder"
                 )
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._note.touch()
+        except OSError as error:
+            raise RecipeError(f"out={folder}: cannot be written ({error.strerror}); choose another folder") from None
         self._note.write_text(json.dumps(settings, default=str), encoding="utf-8")
         self._lines = (folder / "predictions.jsonl").open("a+b")
         self._keep_whole_lines()
@@ -138,6 +142,11 @@ class Output:
         """Let go of the files; with all predictions in, draw the sheet and forget that there was more to do."""
         self._lines.close()
         self._table.close()
+        if not whole and not self.done:  # nothing to go on with
+            for name in ("predictions.jsonl", "predictions.csv", "settings.json"):
+                (self.folder / name).unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
         if whole:
             self._first.sheet().save(self.folder / "sheet.png")
             self._note.unlink()

@@ -16,6 +16,7 @@ from ..cluster.workers import Workers
 from ..heads.keys import key
 from ..heads.model import losses
 from .feed import Draws, Plan, Turn, decoding, turns
+from .files import new_file
 from .knobs import Resolved, from_plain
 from .recipe import RecipeError
 from .run import Run
@@ -50,6 +51,7 @@ def profile(resolved: Resolved, updates: int = 6, out: str | Path | None = None)
     """Run two updates to warm up and `updates` more under torch's profiler; no run folder is touched."""
     if updates < 1:
         raise RecipeError(f"profile_updates={updates}: expected a number above 0")
+    file = new_file(out) if out else None
     with tempfile.TemporaryDirectory() as folder:
         resolved = replace(
             resolved, recipe=replace(resolved.recipe, log=replace(resolved.recipe.log, tensorboard=False))
@@ -73,11 +75,11 @@ def profile(resolved: Resolved, updates: int = 6, out: str | Path | None = None)
     parts |= {e.key.partition("::")[2]: getattr(e, kind) / 1e6 / updates for e in events if e.key in PARTS}
     parts["rest"] = max(0.0, seconds - sum(parts.values()))
     dear = sorted(((e.key, getattr(e, own) / 1e6 / updates) for e in events if e.key not in PARTS), key=lambda p: -p[1])
-    path = None
-    if out:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        trace.export_chrome_trace(str(out))
-        path = str(out)
+    if file:
+        trace.export_chrome_trace(str(file))
+        if not file.is_file():
+            raise RecipeError(f"out={out}: the trace could not be written there; choose another place")
+    path = str(file) if file else None
     return Profile(updates, seconds, parts, parts["wait"] / seconds, plan.batch / seconds, dear[:8], path)
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from .recipe import CHANGEABLE, RecipeError
 
+STATE = ("update", "engine", "facts", "phase", "over", "scores", "best", "stale", "total")
+"""What a checkpoint of a run says besides its tensors."""
+
 
 class Run:
     """A run's folder and what stands in it."""
@@ -25,7 +28,12 @@ class Run:
     @property
     def recipe(self) -> dict[str, Any]:
         """`recipe.json`: the recipe's name, what was given, every resolved field, and what `auto` became."""
-        return self.read("recipe.json")
+        found = self.read("recipe.json")
+        if not isinstance(found, dict) or not {"recipe", "resolved"} <= found.keys():
+            raise RecipeError(
+                f"{self.path / 'recipe.json'}: is no run's recipe; put the original back, or use another run"
+            )
+        return found
 
     @property
     def scores(self) -> dict[str, Any]:
@@ -55,17 +63,35 @@ class Run:
         """Whether a run stands there."""
         return (self.path / "recipe.json").is_file()
 
-    def forget(self) -> None:
-        """Remove what a start that came to nothing left: a run that has not trained yet may begin as another one."""
-        if not self.exists() or self.metrics or self.checkpoints.exists() or self.weights.exists():
+    @property
+    def trained(self) -> bool:
+        """Whether anything was learnt that is kept: a checkpoint, or the published weights."""
+        return self.weights.exists() or any(self.checkpoints.glob("[0-9]*/state.json"))
+
+    def forget(self, features: bool = False) -> None:
+        """Remove what a start that came to nothing left: a run that has not trained yet may begin as another one.
+
+        The features of a frozen trunk stay, unless asked: they tell by themselves whose they are.
+        """
+        if not self.exists() or self.trained:
             return
-        files = [f"{folder}/{split}.{suffix}" for folder, suffix in (("data", "tsv"), ("features", "safetensors"))
-                 for split in ("train", "val")]  # fmt: skip
-        for name in (*files, "environment.json", "load.json", "excluded.json", "recipe.json"):  # the recipe last
+        names = ["metrics.jsonl", "environment.json", "load.json", "excluded.json", "data/train.tsv", "data/val.tsv"]
+        names += [f"features/{split}.safetensors" for split in ("train", "val")] if features else []
+        for name in (*names, "recipe.json"):  # the recipe last
             (self.path / name).unlink(missing_ok=True)
-        for folder in ("data", "features"):
+        for events in self.path.glob("tensorboard/events.out.tfevents.*"):
+            events.unlink(missing_ok=True)
+        for folder in ("data", "features", "tensorboard", "checkpoints"):
             with contextlib.suppress(OSError):  # not there, or holds what is not ours
                 (self.path / folder).rmdir()
+
+    def vanish(self) -> None:
+        """Take the folder away again after a first start that was a mistake, unless something was learnt."""
+        if not self.trained:
+            self.forget(features=True)
+            (self.path / ".lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # holds what is not ours
+                self.path.rmdir()
 
     def manifest(self, split: str) -> list[str] | None:
         """A line for each sample that a split had when the run began; None where that is not known."""
@@ -89,7 +115,9 @@ class Run:
                 f"{self.path / name}: not there; is {self.path} a run's folder that has come this far?"
             ) from None
         except json.JSONDecodeError as error:
-            raise RecipeError(f"{self.path / name}: damaged JSON ({error})") from None
+            raise RecipeError(
+                f"{self.path / name}: damaged JSON ({error}); put the original back, or use another run"
+            ) from None
 
     def write(self, name: str, value: Any) -> None:
         """Replace a JSON file of the run as one step."""
@@ -111,7 +139,7 @@ class Run:
         return f"Run({str(self.path)!r})"
 
 
-_OURS = ("metrics.jsonl", "tensorboard", "logs")
+_OURS = ("metrics.jsonl", "tensorboard", "logs", "features", "checkpoints")
 
 
 def claim(run: Run, resolved: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +180,9 @@ def claim(run: Run, resolved: dict[str, Any]) -> dict[str, Any]:
             f"{run.path}: holds a run of another recipe; choose another --run, or give the same settings again:\n"
             + "\n".join(wrong)
         )
+    if run.trained and (began := was.get("network.weights")) != now.get("network.weights"):
+        resolved["resolved"]["network"]["weights"] = began  # the run goes on from its own, whatever is given now
+        resolved["knobs"] = {**resolved["knobs"], "weights": began}
     for key, (value, _) in kept.items():
         put = resolved["resolved"]
         *path, last = key.split(".")

@@ -10,9 +10,9 @@ from ..tasks.contract import Task
 from ..tasks.table import OPTIONS
 from .build import Facts, build, from_weights
 from .knobs import from_plain, load_named
-from .machine import resolve_machine
+from .machine import check_device, resolve_machine
 from .recipe import Machine, Network, Recipe, RecipeError
-from .run import Run
+from .run import STATE, Run
 
 
 @dataclass
@@ -43,6 +43,9 @@ def ready(
     """
     path = Path(source)
     machine, _ = resolve_machine(Machine(device=device))
+    check_device(machine.device)
+    if (options or {}).get("size") is not None and not 1 <= options["size"] <= 16384:  # type: ignore[index]
+        raise RecipeError(f"size={options['size']}: expected a number of pixels from 1 to 16384")  # type: ignore[index]
     if path.is_dir():
         found = _from_run(Run(path), checkpoint_name, averaged, options or {})
     else:
@@ -73,7 +76,7 @@ def _from_run(run: Run, name: str, averaged: bool | None, options: dict[str, Any
             f"{run.path}: has no checkpoint {name!r}" + (f"; there are {', '.join(there)}" if there else " yet")
         )
     folder = root / known
-    state = checkpoint.read_state(folder)
+    state = checkpoint.read_state(folder, *STATE)
     (task_name, kind), *_ = recipe.tasks.items()
     recipe = replace(recipe, tasks={task_name: replace(kind, **options)})
     tasks, model, facts = build(recipe, Facts(**state["facts"]))
@@ -81,6 +84,8 @@ def _from_run(run: Run, name: str, averaged: bool | None, options: dict[str, Any
     if averaged and not has:
         raise RecipeError(f"{run.path}: keeps no averaged weights (average.decay is 0); leave ema=true out")
     use = has if averaged is None else averaged
-    model.load_state_dict(checkpoint.read_tensors(folder / ("ema.safetensors" if use else "model.safetensors")))
+    tensors = checkpoint.read_tensors(folder / ("ema.safetensors" if use else "model.safetensors"))
+    checkpoint.check_tensors(folder, model.state_dict(), tensors)
+    model.load_state_dict(tensors)
     origin = {"source": str(run.path), "checkpoint": name if name == "best" else known, "update": state["update"]}
     return Ready(model, tasks[task_name], recipe, facts, origin | {"weights": "ema" if use else "raw"})

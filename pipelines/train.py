@@ -1,9 +1,6 @@
 """Training: from a resolved recipe to a run's folder."""
 
 import contextlib
-import os
-import time
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +8,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from ..backbones.contract import WeightsError
 from ..cluster import checkpoint
 from ..cluster.config import EngineError, Launch, Machine
 from ..cluster.engine import TorchEngine
-from ..cluster.workers import Workers, where
+from ..cluster.workers import Workers
 from ..heads.keys import key
 from ..tasks.contract import DataError, Samples, Task
 from ..tasks.fingerprint import compare
 from .build import Facts, build
+from .checks import check_lengths, check_metric, divide, preflight, shared
 from .demo_data import placed
 from .environment import environment
 from .features import cache, weights_digest
@@ -26,10 +25,10 @@ from .feed import Draws, Plan, cached_turns, decoding, turns
 from .finish import finish
 from .knobs import Resolved, from_plain, to_plain
 from .loop import run_phase
-from .machine import resolve_machine
+from .machine import check_device, resolve_machine
 from .memory import fitting_micro_batch
 from .recipe import Phase, Recipe, RecipeError
-from .run import Metrics, Run, claim, locked
+from .run import STATE, Metrics, Run, claim, locked
 from .scoring import apart
 from .session import Session, listening
 from .show import samples_left_out
@@ -44,8 +43,13 @@ def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, 
     Stopped where the process is asked to end (the run is saved then).
     """
     run, threads = Run(path), torch.get_num_threads()
+    there = run.path.exists()
     try:
         _train(resolved, run, workers or Workers(), launch or Launch())
+    except (RecipeError, WeightsError, DataError):
+        if not there and (workers is None or workers.leads):
+            run.vanish()
+        raise
     except (OSError, SafetensorError) as error:
         raise EngineError(
             f"{getattr(error, 'filename', None) or run.path}: {error}. What was saved stays: make room, or mend the rights "
@@ -63,6 +67,7 @@ def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> No
         shared(run.path, workers)
         recipe = from_plain(document["resolved"])
         session, state = prepare(recipe, run, workers, launch)
+        check_lengths(session, state)
         workers.from_lead(lambda: run.write("recipe.json", document), "writing the recipe")
         with listening(session), decoding(int(recipe.machine.workers)):
             recipe = session.recipe = settle_micro_batch(session)
@@ -75,31 +80,6 @@ def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> No
                 finish(session)
 
 
-def shared(folder: Path, workers: Workers, patience: float = 5.0) -> None:
-    """Raise EngineError where a worker does not see what the leading one writes into the folder."""
-    if workers.size == 1:
-        return
-
-    def write() -> str:
-        name = f".seen-{uuid.uuid4().hex}"
-        (folder / name).touch()
-        return name
-
-    name = workers.from_lead(write, "looking at the run's folder")
-    until = time.monotonic() + patience  # network file systems remember for seconds what was not there
-    while not (seen := folder.is_dir() and name in os.listdir(folder)) and time.monotonic() < until:  # noqa: PTH208
-        time.sleep(0.25)
-    blind = [f"worker {rank} on {node}" for rank, (there, node) in
-             enumerate(workers.gather((seen, where()), "looking at the run's folder")) if not there]  # fmt: skip
-    if workers.leads:
-        (folder / name).unlink(missing_ok=True)
-    if blind:
-        raise EngineError(
-            f"{folder}: {', '.join(blind)} cannot see what worker 0 wrote there. The run's folder must lie on storage that "
-            "all nodes share under the same path, and so must the data: choose another --run"
-        )
-
-
 def _begin(resolved: Resolved, run: Run, held: contextlib.ExitStack, launch: Launch) -> dict[str, Any]:
     patience = 60.0 if launch.launch == "ray" else 0.0  # a worker outlives a command that was killed by some seconds
     held.enter_context(locked(run, patience))
@@ -110,18 +90,13 @@ def settle(resolved: Resolved, run: Run) -> dict[str, Any]:
     """What `recipe.json` says: a recipe without any `auto`; a run that is there keeps what it settled on."""
     machine, why = resolve_machine(resolved.recipe.machine)
     recipe = replace(placed(resolved.recipe), machine=machine)
+    if not run.trained:
+        preflight(recipe)
     document = {"recipe": resolved.name, "knobs": resolved.given, "resolved": to_plain(recipe), "auto": why}
     document = claim(run, document)
     if not (run.path / "environment.json").is_file():
         run.write("environment.json", environment())
-    recipe = from_plain(document["resolved"])
-    kind = recipe.machine.device.partition(":")[0]
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(kind):
-        usable = ", ".join(k for k, v in there.items() if v)
-        raise RecipeError(
-            f"machine.device={recipe.machine.device}: this machine, or this torch, has none; there is {usable}"
-        )
+    check_device(document["resolved"]["machine"]["device"])
     return document
 
 
@@ -154,7 +129,7 @@ def _fitting_micro_batch(session: Session) -> int:
 def prepare(recipe: Recipe, run: Run, workers: Workers, launch: Launch) -> tuple[Session, dict[str, Any] | None]:
     """Task, model and data; with the newest checkpoint's state where there is one."""
     name = workers.from_lead(lambda: checkpoint.find(run.checkpoints), "looking for a checkpoint")
-    state = checkpoint.read_state(run.checkpoints / name) if name else None
+    state = checkpoint.read_state(run.checkpoints / name, *STATE) if name else None
     if isinstance(recipe.machine.threads, int):
         torch.set_num_threads(recipe.machine.threads)
     stored = None
@@ -168,13 +143,7 @@ def prepare(recipe: Recipe, run: Run, workers: Workers, launch: Launch) -> tuple
     training, validation = splits(task, run, recipe, workers)
     own = {k: state[k] for k in ("phase", "over", "scores", "best", "stale", "total")} if state else None
     own = own or {"phase": 0, "over": [], "scores": [], "best": None, "stale": 0, "total": 0}
-    evaluator = task.evaluator(validation)
-    names = evaluator.metrics
-    if recipe.evaluation.metric not in names:
-        raise RecipeError(
-            f"evaluation.metric={recipe.evaluation.metric}: the task has no such metric for these "
-            f"{len(validation.classes)} classes; there are {', '.join(names)}"
-        )
+    check_metric(recipe, task, validation)
     metrics = None
     if workers.leads:
         if state and state["best"] and (run.checkpoints / f"{state['best']['update']:06d}" / "state.json").is_file():
@@ -183,7 +152,7 @@ def prepare(recipe: Recipe, run: Run, workers: Workers, launch: Launch) -> tuple
             )  # a crash came between
         metrics = Metrics(run, state["update"] if state else 0, recipe.log.tensorboard)
     session = Session(run, recipe, task, model, facts, training, validation, metrics, own, workers, launch)
-    session.lower_is_better = recipe.evaluation.metric in evaluator.lower_is_better
+    session.lower_is_better = recipe.evaluation.metric in task.evaluator(validation).lower_is_better
     session.done = state["update"] if state else 0
     session.note(f"going on from update {state['update']}" if state else f"weights: {facts.loaded}")
     if not state and (left := list({**training.excluded, **validation.excluded})):
@@ -239,11 +208,6 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
     length = plan.length(phase.epochs, phase.updates)
     before = sum(done for _, done in over[:number])
     if number < len(over):
-        if over[number][0] != length:
-            raise RecipeError(
-                f"phases.{number}: was to be {over[number][0]} updates long, is over, and cannot be {length} long now: "
-                "give its old length again, or start a new run with another --run"
-            )
         return
     resumed = state is not None and number == state["phase"]
     session.state |= {"total": before + length, "phase": number} | ({} if resumed else {"stale": 0})
@@ -262,21 +226,6 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
         train_updates(session, engine, plan, before, length)
     engine.close()
     over.append([length, engine.updates])
-
-
-def divide(session: Session, micro_batches: int) -> None:
-    """Say where workers have nothing to do; raise RecipeError where they would wait for each other without end."""
-    size = session.workers.size
-    if size > 1 and session.recipe.network.norm == "sync" and micro_batches % size:
-        raise RecipeError(
-            f"network.norm=sync with {size} workers and {micro_batches} micro-batches an update: synchronised batch norm needs "
-            "as many on each; choose batch and micro_batch so that the workers divide them"
-        )
-    if size > micro_batches:
-        session.note(
-            f"{micro_batches} micro-batch{'es' if micro_batches > 1 else ''} an update for {size} workers: "
-            f"{size - micro_batches} of them train nothing; a smaller micro_batch gives them something to do"
-        )
 
 
 def make_engine(session: Session, machine: Machine, total: int, per_epoch: int) -> TorchEngine:

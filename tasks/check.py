@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 from .contract import DataError
 from .file_workers import Crash, run_all
 from .folder_scan import Folder, scan_folders
-from .folders import class_problems
+from .folders import ONE_CLASS, class_problems
 from .images import FORMATS, decode
 from .index import printable
 
@@ -77,11 +78,17 @@ def check(
     crashing decoder ends). Raises DataError where `root` is missing or its layout is unknown; everything else is in
     the result.
     """
+    if workers is not None and workers < 0:
+        raise DataError(f"workers={workers}: expected 0 or more")
     started = time.perf_counter()
     folders = scan_folders(root)
     result = Check(os.fspath(root))
     found = {f"{name}/" if name else "the data": folder.classes for name, folder in folders.items()}
     result.problems += [{"file": ".", "what": what} for what in class_problems(found, classes)]
+    one = {name for folder in folders.values() for name in folder.classes}
+    if len(one) == 1 and not classes:
+        (name,) = one
+        result.problems.append({"file": ".", "what": ONE_CLASS.format(name, Path(root) / name)})
     for folder in folders.values():
         result.problems += [{"file": where, "what": what} for where, what in folder.problems]
         result.problems += [{"file": where, "what": what} for where, what in folder.strays.items()]

@@ -16,6 +16,7 @@ from .index import FileIndex, printable
 from .split import split_rows
 
 SHOWN = 20  # problems in one message
+ONE_CLASS = "holds a single class, {}: there is nothing to tell apart. If its folders are the classes, give data={}"
 
 
 @dataclass(frozen=True, eq=False)

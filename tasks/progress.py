@@ -1,6 +1,8 @@
 """Progress bars with a rate and a time left, on stderr: stdout is for results that a machine may read."""
 
 import itertools
+import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
+
+class _Lasting(Console):
+    """Where nobody reads any more (`| head`), the work goes on in silence."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+console = _Lasting(stderr=True, highlight=False)
 
 
 class Rate(ProgressColumn):

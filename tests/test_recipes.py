@@ -5,7 +5,7 @@ import json
 
 import pytest
 from trunkline.pipelines import api
-from trunkline.pipelines.cli import _split
+from trunkline.pipelines.cli import _split, main
 from trunkline.pipelines.knobs import from_plain, recipe_function, resolve, to_plain, walk
 from trunkline.pipelines.machine import resolve_machine
 from trunkline.pipelines.recipe import CHANGEABLE, RecipeError
@@ -53,7 +53,7 @@ def refused(recipe: str = "transfer", **given) -> list[str]:
          "phases.0.cached=true needs phases.0.frozen=5: cached maps do not change"),
         ({"mode": "probe", "tasks.classification.augment": "true"}, "tasks.classification.augment=true cannot go with cached"),
         ({"ema": "1"}, "average.decay=1.0: expected 0 (none) to below 1"),
-        ({"size": "0"}, "tasks.classification.size=0: expected a number of pixels above 0"),
+        ({"size": "0"}, "tasks.classification.size=0: expected a number of pixels from 1"),
         ({"epochs": "2", "updates": "3"}, "epochs=2 and updates=3 both say how long: give one of them"),
         ({"mode": "append", "weights": "none"}, "mode=append keeps the weights' own classifier: weights=none has none"),
     ],
@@ -88,7 +88,11 @@ def test_several_problems_are_told_at_once():
     )
     assert {p.split("=")[0] for p in problems} == {"batch", "mode", "optimizer.lrr", "schedule.name", "zz"}
     problems = refused(data="photos", lr="0", batch="6", micro_batch="4", ema="2")
-    assert [p.split("=")[0].split()[0] for p in problems] == ["optimizer.lr", "batch.micro", "average.decay"]
+    assert {p.split("=")[0].split()[0] for p in problems} == {"optimizer.lr", "batch.micro", "average.decay"}
+    problems = refused(
+        data="photos", seed="x", backbone="resnet19", **{"schedule.final": "-1", "optimizer.momentum": "5"}
+    )
+    assert {p.split("=")[0] for p in problems} == {"seed", "network.backbone", "schedule.final", "optimizer.momentum"}
 
 
 def test_a_knob_and_a_dotted_key_of_the_same_field_collide():
@@ -116,8 +120,8 @@ def test_a_dotted_key_beside_a_knob_that_sets_another_field_is_no_collision():
     ],
 )
 def test_every_spelling_means_the_same(words):
-    plain, settings = _split(["transfer", *words])
-    assert plain == ["transfer"]
+    plain, settings, problems = _split(["transfer", *words])
+    assert plain == ["transfer"] and problems == []
     assert settings == {"lr": "0.02", "mode": "probe", "on_bad_sample": "skip", "optimizer.momentum": "0.8"}
     recipe = resolve("transfer", {"data": "photos", **settings}).recipe
     assert (recipe.optimizer.lr, recipe.optimizer.momentum, recipe.phases[0].name) == (0.02, 0.8, "probe")
@@ -127,10 +131,15 @@ def test_a_value_may_hold_an_equals_sign_and_begin_with_a_minus():
     assert _split(["group=(a=b)_", "--out", "-x"])[1] == {"group": "(a=b)_", "out": "-x"}
 
 
-def test_given_twice_and_without_a_value_are_told_together():
-    with pytest.raises(RecipeError) as told:
-        _split(["lr=1", "--lr", "2", "--seed"])
-    assert told.value.problems == ["lr: given twice (1 and 2)", "--seed: needs a value"]
+def test_given_twice_and_without_a_value_are_told_together_with_the_rest(capsys):
+    assert _split(["lr=1", "--lr", "2", "--seed"])[2] == ["lr: given twice (1 and 2)", "--seed: needs a value"]
+    assert main(["train", "transfer", "lr=1", "lr=2", "epoch=3", "mode=ful", "data=x"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "lr: given twice" in said
+        and "epoch=3: there is no such setting" in said
+        and "mode=ful: expected one of" in said
+    )
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -6,11 +6,14 @@ import sys
 
 def main() -> int:
     """Run the command line; the exit code is 0 for done, 2 for the user's mistake, 1 for ours."""
-    from .pipelines.cli import main as cli  # pyright: ignore[reportMissingImports]
+    try:
+        from .pipelines.cli import main as cli  # pyright: ignore[reportMissingImports]
 
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold bytes that are no text
-        sys.stdout.reconfigure(errors="backslashreplace")
-    return cli(sys.argv[1:])
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold bytes that are no text
+            sys.stdout.reconfigure(errors="backslashreplace")
+        return cli(sys.argv[1:])
+    except KeyboardInterrupt:  # before the command line listens
+        return 130
 
 
 if __name__ == "__main__":

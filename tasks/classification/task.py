@@ -1,6 +1,7 @@
 """Image classification on class folders."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from ...backbones.weights import Weights, load
 from ...heads.classification import ClassificationHead, ClassPrediction
 from ...heads.contract import Batch, Prediction
 from ..contract import DataError, Sample, Samples
-from ..folders import FolderSamples, read_splits
+from ..folders import ONE_CLASS, FolderSamples, read_splits
 from ..scan import scan
 from ..transforms import eval_transform, train_transform
 from .draw import draw
@@ -51,6 +52,8 @@ class Classification:
         if split not in self._splits:
             raise DataError(f"{o.data}: has no {split}/, only {', '.join(f'{name}/' for name in self._splits)}")
         found = self._splits[split]
+        if not known and len(found.classes) == 1:
+            raise DataError(f"{o.data}: {ONE_CLASS.format(found.classes[0], Path(o.data) / found.classes[0])}")
         if not known:
             self.facts["classes"] = list(found.classes)
         return found

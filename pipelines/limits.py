@@ -1,0 +1,112 @@
+"""What a recipe's types cannot say: ranges, choices, and what does not go together. Imports no torch."""
+
+import fnmatch
+import math
+
+from ..backbones.table import ARCHITECTURES
+from .recipe import Recipe, RecipeError
+from .tree import nearest, walk
+
+
+def check(recipe: Recipe) -> None:
+    """Raise RecipeError with every problem of a recipe that can be seen without the data and without torch."""
+    problems = [*_batches(recipe), *_phases(recipe), *_tasks(recipe), *_ranges(recipe)]
+    arch = recipe.network.backbone
+    if arch is not None and arch not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        problems.append(
+            f"network.backbone={arch}: there is no such architecture{nearest(arch, ARCHITECTURES)}; there are {known}"
+        )
+    if problems:
+        raise RecipeError(problems)
+
+
+def _batches(recipe: Recipe) -> list[str]:
+    size, micro = recipe.batch.size, recipe.batch.micro
+    if not isinstance(micro, int) or (micro >= 1 and size % micro == 0):
+        return []
+    even = [d for d in range(1, size + 1) if size % d == 0] if 0 < size < 100000 else []
+    return [f"batch.micro={micro} does not divide batch.size={size}: choose one of {even}"]
+
+
+def _phases(recipe: Recipe) -> list[str]:
+    problems = [] if recipe.phases else ["phases: expected at least one"]
+    for i, phase in enumerate(recipe.phases):
+        if (phase.epochs is None) == (phase.updates is None):
+            problems.append(f"phases.{i}: give either epochs or updates, not {'both' if phase.epochs else 'neither'}")
+        if (phase.epochs is not None and phase.epochs <= 0) or (phase.updates is not None and phase.updates <= 0):
+            problems.append(f"phases.{i}: its length must be above 0")
+        if not 0 <= phase.frozen <= 5:
+            problems.append(f"phases.{i}.frozen={phase.frozen}: expected 0 (nothing) to 5 (the whole trunk)")
+        if phase.cached and phase.frozen != 5:
+            problems.append(f"phases.{i}.cached=true needs phases.{i}.frozen=5: cached maps do not change")
+    return problems
+
+
+def _tasks(recipe: Recipe) -> list[str]:
+    problems = [] if recipe.tasks else ["tasks: expected at least one"]
+    for name, options in recipe.tasks.items():
+        if any(p.cached for p in recipe.phases) and getattr(options, "augment", False):
+            problems.append(f"tasks.{name}.augment=true cannot go with cached maps: set it to false")
+        for key, low, high in (("scale", 0.0, 1.0), ("ratio", 0.0, math.inf)):
+            pair = getattr(options, key, None)
+            if pair is not None and not low < pair[0] <= pair[1] <= high:
+                said = ",".join(f"{v:g}" for v in pair)
+                problems.append(f"tasks.{name}.{key}={said}: expected two numbers above 0, the smaller one first"
+                                + (" and none above 1" if high == 1 else ""))  # fmt: skip
+    return problems
+
+
+def _ranges(recipe: Recipe) -> list[str]:
+    problems = []
+    leaves = dict(walk(recipe))
+    for pattern, low, high, what in _RANGES:
+        for key in (k for k in leaves if fnmatch.fnmatchcase(k, pattern)):
+            values = leaves[key] if isinstance(leaves[key], tuple) else (leaves[key],)
+            for value in values:
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                if (number and not (low < value if what else low <= value)) or (
+                    number and not value <= high
+                ):  # NaN is in none
+                    problems.append(f"{key}={value}: expected {what or f'{low:g} to {high:g}'}")
+    milestones = recipe.schedule.milestones
+    if list(milestones) != sorted(milestones):
+        problems.append(f"schedule.milestones={','.join(f'{m:g}' for m in milestones)}: expected them in their order")
+    return problems
+
+
+_ABOVE = "a number above 0"
+_RANGES = [  # key, lowest, highest; with words for it the lowest itself is out
+    ("batch.size", 0, 1e9, _ABOVE),
+    ("optimizer.lr", 0, 1e38, _ABOVE),
+    ("evaluation.batch", 0, 1e9, _ABOVE),
+    ("log.every", 0, 1e9, _ABOVE),
+    ("checkpoints.keep", 0, 1e9, _ABOVE),
+    ("tasks.*.size", 0, 16384, "a number of pixels from 1 to 16384"),
+    ("schedule.step", 0, 1e9, "a number of epochs above 0"),
+    ("phases.*.epochs", -1e9, 1e9, ""),
+    ("phases.*.updates", -1e12, 1e12, ""),
+    ("evaluation.every", 0, 1e9, ""),
+    ("evaluation.patience", 0, 1e9, ""),
+    ("checkpoints.minutes", 0, 1e9, ""),
+    ("checkpoints.updates", 0, 1e12, ""),
+    ("machine.threads", 1, 4096, ""),
+    ("machine.workers", 0, 4096, ""),
+    ("average.decay", -1e-300, 0.9999999, "0 (none) to below 1"),
+    ("tasks.*.val", -1e-300, 0.9999999, "0 (the folder's own val/) to below 1"),
+    ("tasks.*.dropout", 0, 0.999, ""),
+    ("tasks.*.label_smoothing", 0, 1, ""),
+    ("tasks.*.flip", 0, 1, ""),
+    ("optimizer.momentum", -1e-300, 0.9999999, "0 to below 1"),
+    ("optimizer.weight_decay", 0, 1e38, ""),
+    ("optimizer.l1", 0, 1e38, ""),
+    ("optimizer.clip", 0, 1e38, ""),
+    ("schedule.warmup", 0, 1e9, ""),
+    ("schedule.warmup_from", 0, 1, ""),
+    ("schedule.final", 0, 1, ""),
+    ("schedule.milestones", 0, 1e9, ""),
+    ("schedule.gamma", 0, 1e3, ""),
+    ("schedule.power", 0, 1e3, ""),
+    ("schedule.peak", 0, 1, ""),
+    ("schedule.start", 0, 1, ""),
+]
