@@ -169,9 +169,9 @@ def join(timeout: float = 600.0) -> Workers:
     if not distributed.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return Workers()
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         distributed.init_process_group(BACKEND, timeout=timedelta(seconds=timeout))
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     return Workers(distributed.get_rank(), distributed.get_world_size(), timeout)
 
 
