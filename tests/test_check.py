@@ -102,5 +102,6 @@ def test_what_is_no_data_set(tmp_path):
 def test_awkward_images_in_a_class_folder(tmp_path):
     shutil.copytree(Path(DATA, "awkward"), tmp_path / "data" / "awkward")
     found = problems(check(tmp_path / "data", workers=2, progress=False))
+    assert "a single class, awkward" in found.pop(".")
     bad = ["broken_data_stream", "truncated_end_chunk", "truncated_image", "truncated_jpeg", "i_trns", "mode_16bit"]
     assert {Path(file).stem for file in found} == set(bad)

@@ -209,14 +209,14 @@ def test_a_single_class_is_a_mistake(data, tmp_path, told):
     assert main(["check", str(only), "workers=0"]) == 2
 
 
-def test_small_things(scenes, short_run, tmp_path, told, capsys):
+def test_small_things(scenes, short_run, tmp_path, told, capsys, monkeypatch):
     assert "workers=-1: expected 0 or more" in told("check", scenes, "workers=-1")
     assert "rounds=0: expected a number above 0" in told("bench", "train", "rounds=0")
     assert "rounds=0: expected a number above 0" in told("bench", "loader", "rounds=0")
     assert main(["check", str(scenes), "classes=a,b", "workers=0"]) == 2
     assert "'a', 'b'" in capsys.readouterr().out.replace("a, b", "'a', 'b'")
     odd = shutil.copy(photos(scenes)[0], tmp_path / "-x.jpg")
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert main(["predict", str(short_run), "--", os.path.basename(odd)]) == 0  # noqa: PTH119
     assert trunkline.train("transfer", tmp_path / "np", data=scenes, **{k: v for k, v in (w.split("=") for w in SHORT)} | {
         "batch": np.int64(4)}).scores["samples"] == 20  # fmt: skip

@@ -77,7 +77,7 @@ def test_the_real_file_is_the_plain_loops_network():
 
 @needs_data
 def test_a_published_cifar_network_is_none_of_these():
-    with pytest.raises(WeightsError, match=r"97 tensors.*say arch=") as told:
+    with pytest.raises(WeightsError, match=r"97 tensors.*say backbone=") as told:
         read_weights(Path(DATA) / "cifar10/resnet20-12fca82f.th")
     assert "layer1.0.conv1.weight" in str(told.value) or "conv1.weight" in str(told.value)  # `module.` was taken off
     with pytest.raises(WeightsError, match=r"of another shape: conv1.weight 16x3x3x3, here 64x3x7x7"):
