@@ -101,14 +101,16 @@ def name_of(root: Path, pointer: str) -> str | None:
 def find(root: Path) -> str | None:
     """The checkpoint to go on from: what `last` names, or the newest whole one, or None."""
     _restore(root)
-    return name_of(root, LAST) or max((p.name for p in _whole(root)), default=None)
+    return name_of(root, LAST) or max((p.name for p in _whole(root)), key=int, default=None)
 
 
 def prune(root: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints and those that `last` and `best` name, and what crashes left."""
     spare = {name_of(root, LAST), name_of(root, BEST)}
-    old = [p for p in sorted(_whole(root), reverse=True)[max(1, keep) :] if p.name not in spare]
-    for folder in [*old, *root.glob(".*.tmp"), *root.glob(".*.old")]:
+    newest = sorted(_whole(root), key=lambda p: int(p.name), reverse=True)
+    for folder in [p for p in newest[max(1, keep) :] if p.name not in spare] + _broken(root):
+        folder.rename(root / f".{folder.name}.tmp")  # a crash in its removal leaves no half a checkpoint
+    for folder in [*root.glob(".*.tmp"), *root.glob(".*.old")]:
         if folder.is_dir():
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -128,7 +130,14 @@ def read_state(folder: Path, *needed: str) -> dict[str, Any]:
 
 
 def _whole(root: Path) -> list[Path]:
-    return [p for p in root.glob("[0-9]*") if (p / "state.json").is_file()] if root.is_dir() else []
+    return (
+        [p for p in root.glob("[0-9]*") if p.name.isdigit() and (p / "state.json").is_file()] if root.is_dir() else []
+    )
+
+
+def _broken(root: Path) -> list[Path]:
+    """Folders of checkpoints that lack their state: what is left of a removal that was cut off."""
+    return [p for p in root.glob("[0-9]*") if p.is_dir() and p.name.isdigit() and not (p / "state.json").is_file()]
 
 
 def _restore(root: Path) -> None:

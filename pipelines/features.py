@@ -18,6 +18,7 @@ from .scoring import in_turn, inference
 from .session import Session
 from .show import bar
 
+BATCH = 32  # samples at once: fixed, as it may decide a map's last bits
 ROUND = 16  # batches of each worker that come together at once
 
 
@@ -73,9 +74,7 @@ def compute_maps(session: Session, model: Model, samples: Samples, precision: st
     """
     head: Any = model.heads[session.task.name]
     draws = Draws(session.task, samples, session.recipe.seed, training=False)
-    batches = in_order(
-        draws, session.recipe.evaluation.batch, int(session.recipe.machine.workers), workers=session.workers
-    )
+    batches = in_order(draws, BATCH, int(session.recipe.machine.workers), workers=session.workers)
     rows: list[dict[str, Tensor]] = []
     with inference(model, precision, session.device), bar("features", len(samples)) as advance:
         for _ in range(0, batches.count, session.workers.size * ROUND):

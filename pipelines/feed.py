@@ -1,9 +1,13 @@
 """From a plan to batches: which samples every update takes, and who decodes them. Nothing here has a state."""
 
+import atexit
 import contextlib
 import math
+import os
 import signal
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,6 +25,7 @@ from ..heads.keys import key, seed_sample
 from ..tasks.contract import DataError, Sample, Samples, Task
 from .recipe import RecipeError
 
+GRACE = 15.0  # seconds that a process that decodes goes on after SIGTERM
 At = tuple[int, int, int]  # (epoch, index, repeat): all that a sample's augmentation depends on, besides the seed
 
 
@@ -97,10 +102,23 @@ def _loader(draws: Draws, lists: list[list[At]] | Any, decoders: int, pin: bool)
         prefetch_factor=4 if decoders else None, multiprocessing_context="fork" if decoders and _can_fork() else None,
         worker_init_fn=_leave_signals,
     )  # fmt: skip
-    for batch in loader:
+    batches = iter(loader)
+    if decoders:
+        _LIVE.add(batches)
+    for batch in batches:
         if isinstance(batch, DataError):
             raise batch
         yield batch
+
+
+_LIVE: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+@atexit.register
+def _end_loaders() -> None:
+    """What an error left running ends by word: at its exit Python would send SIGTERM, and wait for those who take their time."""
+    for batches in list(_LIVE):
+        batches._shutdown_workers()
 
 
 @contextlib.contextmanager
@@ -121,9 +139,15 @@ def decoding(decoders: int) -> Iterator[None]:
 
 
 def _leave_signals(_: int) -> None:
-    """A scheduler asks the whole group to end; the main process saves first, and these end with it."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """A scheduler asks the whole group to end: the main process saves first, and has some seconds for it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: _end_later().start())
+
+
+def _end_later() -> threading.Timer:
+    timer = threading.Timer(GRACE, os._exit, [0])
+    timer.daemon = True
+    return timer
 
 
 def _same(batch: Any) -> Any:

@@ -20,6 +20,9 @@ def finish(session: Session) -> None:
     assert name
     averaged = (run.checkpoints / name / "ema.safetensors").is_file()
     tensors = checkpoint.read_tensors(run.checkpoints / name / ("ema.safetensors" if averaged else "model.safetensors"))
+    for left in run.path.glob(f".{run.weights.name}.*.tmp"):  # by a crash in the middle of writing it
+        left.unlink(missing_ok=True)
+    checkpoint.prune(run.checkpoints, recipe.checkpoints.keep)
     classes = session.task.facts.get("classes")
     save_weights(
         run.weights, published(session.model, tensors), arch=session.facts.arch,

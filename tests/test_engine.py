@@ -303,3 +303,17 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 def test_an_optimizer_whose_state_cannot_be_kept_is_refused():
     with pytest.raises(EngineError, match=r"kron.*keeps state"):
         engine(net(), name="kron")
+
+
+def test_checkpoints_are_in_the_order_of_their_numbers_and_what_is_broken_goes(tmp_path):
+    """Also beyond a million updates, whose names are longer."""
+    from trunkline.cluster.checkpoint import find, prune
+
+    for number in (999998, 999999, 1000000, 1000001):
+        write_checkpoint(tmp_path, f"{number:06d}", lambda folder: {"engine": {}})
+    (tmp_path / "000008").mkdir()
+    (tmp_path / "000008/model.safetensors").touch()
+    prune(tmp_path, 2)
+    assert {p.name for p in tmp_path.iterdir()} == {"1000000", "1000001", "last"}
+    (tmp_path / "last").unlink()
+    assert find(tmp_path) == "1000001"

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -256,3 +258,19 @@ def test_an_error_of_ours_is_not_taken_for_a_users(draws, workers):
 
     with pytest.raises(ZeroDivisionError, match="ours"):
         list(turns(spoilt(draws, act, 3), Plan(40, 8, 8, SEED), 0, 5, workers))
+
+
+def test_a_program_that_an_error_ends_does_not_wait_for_those_who_decode(scenes):
+    """They pass over SIGTERM, which Python sends at its exit to what still runs."""
+    code = f"""
+from trunkline.backbones.contract import Preprocessing
+from trunkline.pipelines.feed import Draws, Plan, turns
+from trunkline.tasks.classification.options import Options
+from trunkline.tasks.classification.task import Classification
+task = Classification(Options(data={str(scenes)!r}, size=32), Preprocessing())
+kept = turns(Draws(task, task.samples("train"), 0, training=True), Plan(40, 8, 4, 0), 0, 1000, 2)
+next(kept)
+raise SystemExit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr

@@ -304,3 +304,20 @@ def test_damaged_bytes_give_an_image_or_a_data_error(name, cut, garble, truncate
     else:
         assert image.dtype == torch.uint8 and image.dim() == 3 and image.shape[0] == 3
     assert capfd.readouterr().err == ""
+
+
+def test_a_png_whose_tail_is_destroyed_or_missing_is_refused(tmp_path):
+    """Pillow would make up the pixels that are gone."""
+    from trunkline.tasks.images import decode
+
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    whole = buffer.getvalue()
+    assert decode(whole).shape == (3, 64, 64)
+    for lost in (20, 100, 1000, len(whole) - 100):
+        with pytest.raises(DataError, match="PNG"):
+            decode(whole[:-lost] + bytes(lost))
+    for missing in (2, 12, 21):
+        with pytest.raises(DataError, match=r"PNG is cut off|damaged"):
+            decode(whole[:-missing])
