@@ -86,7 +86,8 @@ def main(folder: Path) -> int:
 
 def _end_with_launcher() -> None:
     """The launcher holds the other end of stdin: when it is gone, so is this process."""
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # the descriptor: a process forked meanwhile would wait for the lock of sys.stdin's buffer
+        pass
     os._exit(1)
 
 

@@ -160,3 +160,11 @@ def test_a_model_goes_from_one_phases_engine_to_the_next(tmp_path):
     for zero in zeros:
         found = torch.load(tmp_path / f"phases-{zero}-2.pt")
         assert [n for n in wanted if not torch.equal(wanted[n], found[n])] == [], zero
+
+
+def test_workers_have_processes_that_decode(scenes, tmp_path):
+    """A worker listens for its launcher in a thread, which must hold no lock that a forked process waits for."""
+    started = Started(
+        words(scenes, tmp_path / "run", "--workers", "2", machine__workers=1, updates=2), tmp_path / "run"
+    )
+    assert started.end(120) == 0, started.said()
