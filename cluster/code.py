@@ -1,7 +1,6 @@
 """The package as one folder, whichever way it is installed here: what travels to workers that do not have it."""
 
 import shutil
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,8 +9,8 @@ FLOORS = ("backbones", "heads", "tasks", "cluster", "pipelines")
 _LEAVE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
-def stage(folder: Path, files: Sequence[Path] = ()) -> Path:
-    """Copy the package to `folder/trunkline`, and plug-in files beside it; `folder`.
+def stage(folder: Path) -> Path:
+    """Copy the package to `folder/trunkline`; `folder`.
 
     In a checkout the floors stand beside the package, in a wheel inside it: they are asked of the import system.
     """
@@ -20,8 +19,6 @@ def stage(folder: Path, files: Sequence[Path] = ()) -> Path:
     for floor in FLOORS:
         if not (root / floor).exists():
             _copy(f"{root.name}.{floor}", root / floor)
-    for file in files:
-        shutil.copy(file, folder / file.name)
     return folder
 
 

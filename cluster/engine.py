@@ -102,6 +102,11 @@ class Call(nn.Module):
         return losses(self.model, batch)
 
 
+def summed(named: dict[str, Tensor]) -> Tensor:
+    """The losses added up, in fp32 or better."""
+    return torch.stack([v if v.dtype == torch.float64 else v.float() for v in named.values()]).sum()
+
+
 PARTS = ("trunkline::forward", "trunkline::backward", "trunkline::reduce", "trunkline::step")
 """The names of an update's parts in a profiler's trace."""
 
@@ -216,7 +221,7 @@ class TorchEngine:
         with record_function("trunkline::forward"), self.autocast():
             named = self._run(losses, batch)
         self._buffers.take()
-        total = torch.stack([v if v.dtype == torch.float64 else v.float() for v in named.values()]).sum()
+        total = summed(named)
         weight = getattr(batch, "weight", 1.0)
         with record_function("trunkline::backward"):
             self._backward(total if weight == 1.0 else total * weight)

@@ -5,7 +5,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -127,9 +127,7 @@ def _log() -> str:
         return ""
 
 
-def run_on_ray(
-    job: Job, launch: Launch, storage: Path, show: Callable[[Event], None], files: Sequence[Path] = ()
-) -> Any:
+def run_on_ray(job: Job, launch: Launch, storage: Path, show: Callable[[Event], None]) -> Any:
     """Run the job on the launch's workers; what the leading one gives back. `show` is told what people are to see.
 
     `storage` is a folder that all nodes see. Raises EngineError for what a worker calls the user's mistake, WorkerFailed
@@ -140,7 +138,7 @@ def run_on_ray(
 
     os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
     with tempfile.TemporaryDirectory() as scratch:
-        code = stage(Path(scratch), files)
+        code = stage(Path(scratch))
         with connected(launch, code):
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()

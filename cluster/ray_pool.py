@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Actor:
 
 
 @contextmanager
-def pool(call: str, args: dict[str, Any], launch: Launch, files: Sequence[Path] = ()) -> Iterator[Any]:
+def pool(call: str, args: dict[str, Any], launch: Launch) -> Iterator[Any]:
     """While it lasts: a function from a list of items to an iterator over their results, in order.
 
     The results of a dead worker's items are computed again by another one. Raises EngineError, at its place in the
@@ -52,7 +52,7 @@ def pool(call: str, args: dict[str, Any], launch: Launch, files: Sequence[Path] 
     import ray
 
     os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
-    with tempfile.TemporaryDirectory() as scratch, connected(launch, stage(Path(scratch), files)):
+    with tempfile.TemporaryDirectory() as scratch, connected(launch, stage(Path(scratch))):
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False

@@ -70,15 +70,15 @@ def first_cause(endings: list[Ending]) -> Ending | None:
     return failed[0] if failed else None
 
 
-def main(folder: Path) -> int:
+def main(folder: Path) -> None:
     """A worker process of the local launcher: the job and its ending are files in the launcher's folder."""
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     ending = perform(Job(**json.loads((folder / "job.json").read_text(encoding="utf-8"))))
     beside = folder / f".ending-{ending.rank}.tmp"
     beside.write_text(json.dumps(asdict(ending)), encoding="utf-8")
     beside.replace(folder / f"ending-{ending.rank}.json")
-    if ending.traceback:
-        print(ending.traceback, file=sys.stderr if ending.rank else open(os.devnull, "w"), flush=True)  # noqa: PTH123, SIM115
+    if ending.traceback and ending.rank:  # into its log; the launcher tells the leading one's
+        print(ending.traceback, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1 if ending.error else 0)  # threads of a broken group would keep the process

@@ -22,7 +22,7 @@ from torch._C._distributed_c10d import HashStore
 from . import shards
 from .average import MovingAverage, live_tensors
 from .config import Average, EngineError, Machine, Optimizer, Schedule
-from .engine import Losses, Report, TorchEngine, lay_out
+from .engine import Losses, Report, TorchEngine, lay_out, summed
 from .optimizer import names_of
 from .workers import Workers
 
@@ -209,7 +209,7 @@ class DeepSpeedEngine(TorchEngine):
                 with self.autocast():
                     named = self._run(losses, batch.to(self.device))
                 self._buffers.start()  # as if it had not run
-                self._backward(_sum(named) * 0.0)
+                self._backward(summed(named) * 0.0)
         return super()._reduce(parts)
 
     def _finish_gradients(self, count: int, used: Sequence[int]) -> None:
@@ -274,10 +274,6 @@ class DeepSpeedEngine(TorchEngine):
         super().close()
         if self._deepspeed is not None:
             shards.release(self._deepspeed, self.weights(), self._named)
-
-
-def _sum(named: dict[str, Tensor]) -> Tensor:
-    return torch.stack([v.float() for v in named.values()]).sum()
 
 
 def _split(optimizer: torch.optim.Optimizer, model: nn.Module, units: Sequence[str]) -> None:

@@ -81,9 +81,9 @@ def bench_train(
 
     from .machine import check_device, resolve_machine
     from .plain import Loop
+    from .recipe import Machine
 
     positive(size=size, batch=batch, rounds=rounds, steps=steps)
-    from .recipe import Machine
 
     machine, _ = resolve_machine(Machine(device=device))
     check_device(machine.device)

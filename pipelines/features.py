@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..heads.contract import Batch
 from ..heads.model import Model
 from ..tasks.contract import DataError, Samples
 from .feed import Cache, Draws, in_order
@@ -19,7 +19,6 @@ from .session import Session
 from .show import bar
 
 BATCH = 32  # samples at once: fixed, as it may decide a map's last bits
-ROUND = 16  # batches of each worker that come together at once
 
 
 def cache(session: Session, model: Model, split: str, samples: Samples, precision: str) -> Cache:
@@ -76,19 +75,17 @@ def compute_maps(session: Session, model: Model, samples: Samples, precision: st
     draws = Draws(session.task, samples, session.recipe.seed, training=False)
     batches = in_order(draws, BATCH, int(session.recipe.machine.workers), workers=session.workers)
     rows: list[dict[str, Tensor]] = []
+
+    def condensed(batch: Batch) -> dict[str, Tensor]:
+        if session.workers.asks("stop"):
+            raise session.stopped(session.done)
+        found = model.maps(batch.to(session.device))
+        maps = head.condense({n: found[n] for n in head.needs})
+        whole = {f"map.{k}": v.to(torch.promote_types(v.dtype, torch.float32)).cpu() for k, v in maps.items()}
+        return whole | {f"target.{k}": v for k, v in batch.targets.items()}
+
     with inference(model, precision, session.device), bar("features", len(samples)) as advance:
-        for _ in range(0, batches.count, session.workers.size * ROUND):
-            mine = []
-            for batch in itertools.islice(batches.mine, ROUND):
-                found = model.maps(batch.to(session.device))
-                condensed = head.condense({n: found[n] for n in head.needs})
-                maps = {
-                    f"map.{k}": v.to(torch.promote_types(v.dtype, torch.float32)).cpu() for k, v in condensed.items()
-                }
-                mine.append(maps | {f"target.{k}": v for k, v in batch.targets.items()})
-                if session.workers.asks("stop"):
-                    raise session.stopped(session.done)
-            for part in in_turn(session.workers.to_lead(mine, "the computing of features")):
-                rows.append(part)
-                advance(len(next(iter(part.values()))))
+        for part in in_turn(batches, condensed, session.workers, "the computing of features"):
+            rows.append(part)
+            advance(len(next(iter(part.values()))))
     return {k: torch.cat([part[k] for part in rows]) for k in rows[0]} if rows else {}

@@ -2,6 +2,7 @@
 
 import fnmatch
 import math
+from typing import Any
 
 from ..backbones.table import ARCHITECTURES
 from .recipe import Recipe, RecipeError
@@ -10,7 +11,7 @@ from .tree import nearest, walk
 
 def check(recipe: Recipe) -> None:
     """Raise RecipeError with every problem of a recipe that can be seen without the data and without torch."""
-    problems = [*_batches(recipe), *_phases(recipe), *_tasks(recipe), *_ranges(recipe)]
+    problems = [*_batches(recipe), *_phases(recipe), *_tasks(recipe), *_ranges(dict(walk(recipe)))]
     arch = recipe.network.backbone
     if arch is not None and arch not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
@@ -18,6 +19,12 @@ def check(recipe: Recipe) -> None:
             f"network.backbone={arch}: there is no such architecture{nearest(arch, ARCHITECTURES)}; there are {known}"
         )
     if problems:
+        raise RecipeError(problems)
+
+
+def check_options(tasks: dict[str, Any]) -> None:
+    """Raise RecipeError with every option of these tasks that is out of its range."""
+    if problems := _ranges(dict(walk(tasks, "tasks."))):
         raise RecipeError(problems)
 
 
@@ -57,9 +64,8 @@ def _tasks(recipe: Recipe) -> list[str]:
     return problems
 
 
-def _ranges(recipe: Recipe) -> list[str]:
+def _ranges(leaves: dict[str, Any]) -> list[str]:
     problems = []
-    leaves = dict(walk(recipe))
     for pattern, low, high, what in _RANGES:
         for key in (k for k in leaves if fnmatch.fnmatchcase(k, pattern)):
             values = leaves[key] if isinstance(leaves[key], tuple) else (leaves[key],)
@@ -69,7 +75,7 @@ def _ranges(recipe: Recipe) -> list[str]:
                     number and not value <= high
                 ):  # NaN is in none
                     problems.append(f"{key}={value}: expected {what or f'{low:g} to {high:g}'}")
-    milestones = recipe.schedule.milestones
+    milestones = leaves.get("schedule.milestones", ())
     if list(milestones) != sorted(milestones):
         problems.append(f"schedule.milestones={','.join(f'{m:g}' for m in milestones)}: expected them in their order")
     return problems

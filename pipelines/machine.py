@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cluster.config import Machine
+from .recipe import RecipeError
 
 Why = dict[str, tuple[Any, str]]
 
@@ -78,8 +79,6 @@ def resolve_machine(machine: Machine) -> tuple[Machine, Why]:
 def check_device(device: str) -> None:
     """Raise RecipeError where a device cannot be had: another name, or none of that kind, or not so many."""
     import torch
-
-    from .recipe import RecipeError
 
     kind, _, number = device.partition(":")
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}

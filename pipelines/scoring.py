@@ -3,18 +3,20 @@
 import contextlib
 import copy
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from ..cluster.workers import ALONE, Workers
+from ..heads.contract import Batch
 from ..heads.model import Model
 from ..tasks.contract import Samples, Scores, Task
 from .feed import Ordered
 from .show import bar
 
+T = TypeVar("T")
 ROUND = 16  # batches of each worker that come together at once
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,29 +44,32 @@ def score(
     """
     evaluator, kept = task.evaluator(samples), []
     device = next(model.parameters()).device
+
+    def measure(batch: Batch) -> list[dict[str, Any]]:
+        batch = batch.to(device)
+        return evaluator.measure(batch, task.infer(model, batch))
+
     with inference(model, precision, device), bar("evaluate", len(samples)) as advance:
-        for _ in range(0, batches.count, workers.size * ROUND):
-            measured = []
-            for batch in itertools.islice(batches.mine, ROUND):
-                batch = batch.to(device)
-                measured.append(evaluator.measure(batch, task.infer(model, batch)))
-                if workers.size == 1:
-                    advance(len(batch))
-            for records in in_turn(workers.to_lead(measured, "an evaluation")):
-                evaluator.add(records)
-                kept += records
-                if workers.size > 1:
-                    advance(len(records))
+        for records in in_turn(batches, measure, workers, "an evaluation"):
+            evaluator.add(records)
+            kept += records
+            advance(len(records))
     return workers.from_lead(evaluator.result, "an evaluation"), kept
 
 
-def in_turn(shares: list[list[Any]]) -> Iterator[Any]:
-    """What the workers made of their shares of a list, in the list's order."""
-    for row in itertools.zip_longest(*shares, fillvalue=_NOTHING):
-        yield from (item for item in row if item is not _NOTHING)
+def in_turn(batches: Ordered, compute: Callable[[Batch], T], workers: Workers, what: str) -> Iterator[T]:
+    """What `compute` makes of every batch, in their order, on the worker that leads.
+
+    Every worker computes its share while it goes through this; what the others made comes together round by round.
+    """
+    each = ROUND if workers.size > 1 else 1
+    for _ in range(0, batches.count, workers.size * each):
+        shares = workers.to_lead([compute(batch) for batch in itertools.islice(batches.mine, each)], what)
+        for row in itertools.zip_longest(*shares, fillvalue=_NOTHING):
+            yield from (item for item in row if item is not _NOTHING)
 
 
-_NOTHING = object()
+_NOTHING: Any = object()
 
 
 def apart(model: Model) -> Model:

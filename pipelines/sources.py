@@ -10,6 +10,7 @@ from ..tasks.contract import Task
 from ..tasks.table import OPTIONS
 from .build import Facts, build, from_weights
 from .knobs import from_plain, load_named
+from .limits import check_options
 from .machine import check_device, resolve_machine
 from .recipe import Machine, Network, Recipe, RecipeError
 from .run import STATE, Run
@@ -44,8 +45,6 @@ def ready(
     path = Path(source)
     machine, _ = resolve_machine(Machine(device=device))
     check_device(machine.device)
-    if (options or {}).get("size") is not None and not 1 <= options["size"] <= 16384:  # type: ignore[index]
-        raise RecipeError(f"size={options['size']}: expected a number of pixels from 1 to 16384")  # type: ignore[index]
     if path.is_dir():
         found = _from_run(Run(path), checkpoint_name, averaged, options or {})
     else:
@@ -53,6 +52,7 @@ def ready(
             raise RecipeError(f"{source}: is a file; checkpoint= and ema= are for runs")
         blank = load_named(OPTIONS["classification"])()
         recipe = Recipe({"classification": replace(blank, **(options or {}))}, Network(backbone, stride_in=stride_in))
+        check_options(recipe.tasks)
         tasks, model, facts = from_weights(source, recipe)
         found = Ready(model, next(iter(tasks.values())), recipe, facts, {"source": str(source)})
     import torch
@@ -79,6 +79,7 @@ def _from_run(run: Run, name: str, averaged: bool | None, options: dict[str, Any
     state = checkpoint.read_state(folder, *STATE)
     (task_name, kind), *_ = recipe.tasks.items()
     recipe = replace(recipe, tasks={task_name: replace(kind, **options)})
+    check_options(recipe.tasks)
     tasks, model, facts = build(recipe, Facts(**state["facts"]))
     has = (folder / "ema.safetensors").is_file()
     if averaged and not has:

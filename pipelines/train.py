@@ -33,6 +33,8 @@ from .scoring import apart
 from .session import Session, listening
 from .show import samples_left_out
 
+MISTAKES = (RecipeError, WeightsError, DataError)
+
 
 def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, launch: Launch | None = None) -> Run:
     """Begin a run, or go on with it, and take it to its end: weights, scores, report.
@@ -43,13 +45,8 @@ def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, 
     Stopped where the process is asked to end (the run is saved then).
     """
     run, threads = Run(path), torch.get_num_threads()
-    there = run.path.exists()
     try:
         _train(resolved, run, workers or Workers(), launch or Launch())
-    except (RecipeError, WeightsError, DataError):
-        if not there and (workers is None or workers.leads):
-            run.vanish()
-        raise
     except (OSError, SafetensorError) as error:
         raise EngineError(
             f"{getattr(error, 'filename', None) or run.path}: {error}. What was saved stays: make room, or mend the rights "
@@ -82,7 +79,10 @@ def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> No
 
 def _begin(resolved: Resolved, run: Run, held: contextlib.ExitStack, launch: Launch) -> dict[str, Any]:
     patience = 60.0 if launch.launch == "ray" else 0.0  # a worker outlives a command that was killed by some seconds
+    there = run.path.exists()
     held.enter_context(locked(run, patience))
+    if not there:  # while it is held: a mistake leaves no folder behind
+        held.push(lambda kind, *_: run.vanish() if kind and issubclass(kind, MISTAKES) else None)
     return settle(resolved, run)
 
 
@@ -200,6 +200,8 @@ def _compare_data(run: Run, found: dict[str, Samples]) -> None:
 def train_phase(session: Session, number: int, phase: Phase, state: dict[str, Any] | None) -> None:
     """Run one phase from where the checkpoint stands. Its engine, with optimizer state and average, is its own."""
     recipe, over = session.recipe, session.state["over"]
+    if number < len(over):
+        return
     session.model.backbone.freeze(phase.frozen)  # type: ignore[operator]
     micro = recipe.batch.size if recipe.batch.micro == "all" else recipe.batch.micro
     assert isinstance(micro, int)
@@ -207,8 +209,6 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
     divide(session, recipe.batch.size // micro)
     length = plan.length(phase.epochs, phase.updates)
     before = sum(done for _, done in over[:number])
-    if number < len(over):
-        return
     resumed = state is not None and number == state["phase"]
     session.state |= {"total": before + length, "phase": number} | ({} if resumed else {"stale": 0})
     machine = recipe.machine
