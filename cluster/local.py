@@ -23,12 +23,29 @@ GRACE = 10.0  # seconds that the others have to end by themselves after one fail
 class WorkerFailed(RuntimeError):
     """A worker ended with an error that is not the user's mistake; the message has its cause, place and log."""
 
+    ours = True  # something of ours raised it
+
+
+class WorkerDied(WorkerFailed):
+    """A worker was ended from outside: killed, out of memory, its node gone."""
+
+    ours = False
+
+
+class WorkersStopped(Exception):
+    """The workers were asked to end before they listened for it; `signum` says by what."""
+
+    def __init__(self, signum: int):
+        self.signum = signum
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+
 
 def run_local(job: Job, workers: int, logs: Path, cores: int) -> Any:
     """Run the job on `workers` processes of this machine, `cores` among them; what the leading one gives back.
 
     The leading process writes to this terminal, the others to files in `logs`. Raises EngineError for what a worker calls
-    the user's mistake, WorkerFailed for any other error: the one that came first, not what followed from it.
+    the user's mistake, WorkerFailed for any other error (the one that came first, not what followed from it), and
+    WorkersStopped where a signal that was passed on ended them before the job could answer it.
     """
     from torch._C._distributed_c10d import TCPStore
 
@@ -47,9 +64,12 @@ def run_local(job: Job, workers: int, logs: Path, cores: int) -> Any:
                     command, env=env, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
                 )
             )
-        with _forwarding(processes):
+        with _forwarding(processes) as passed:
             killed = _wait(processes)
+        unheard = {-p.returncode for p in processes} & set(passed)
         endings = [_ending(folder, rank, process, killed) for rank, process in enumerate(processes)]
+    if unheard and all(e.lost or not (e.error and e.traceback) for e in endings):
+        raise WorkersStopped(unheard.pop())
     return outcome(endings, logs)
 
 
@@ -61,8 +81,9 @@ def outcome(endings: list[Ending], logs: Path) -> Any:
     if cause.mistake:
         raise EngineError(cause.error)
     log = f"; its log: {logs / f'worker-{cause.rank}.log'}" if cause.rank else ""
-    raise WorkerFailed(
-        f"worker {cause.rank} on {cause.node} (process {cause.pid}): {cause.error}{log}\n{cause.traceback}"
+    kind = WorkerFailed if cause.traceback else WorkerDied
+    raise kind(
+        f"worker {cause.rank} on {cause.node} (process {cause.pid}): {cause.error}{log}\n{cause.traceback}".rstrip()
     )
 
 
@@ -107,24 +128,26 @@ def _ending(folder: Path, rank: int, process: subprocess.Popen, killed: set[int]
 
 
 @contextmanager
-def _forwarding(processes: list[subprocess.Popen]) -> Iterator[None]:
-    """While it lasts, SIGTERM and Ctrl-C go on to the workers, which save and end; a second Ctrl-C ends them at once."""
+def _forwarding(processes: list[subprocess.Popen]) -> Iterator[list[int]]:
+    """While it lasts, SIGTERM and Ctrl-C go on to the workers, which save and end; a second Ctrl-C ends them at once.
+
+    Gives the list of the signals that were passed on.
+    """
+    passed: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield passed
         return
-    interrupted = 0
 
     def forward(signum: int, frame: Any) -> None:
-        nonlocal interrupted
-        interrupted += signum == signal.SIGINT
+        passed.append(signum)
         for p in processes:
             if p.poll() is None:
-                p.send_signal(signal.SIGKILL if interrupted > 1 else signum)
+                p.send_signal(signal.SIGKILL if passed.count(signal.SIGINT) > 1 else signum)
 
     before = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
-        if interrupted > 1:
+        yield passed
+        if passed.count(signal.SIGINT) > 1:
             raise KeyboardInterrupt
     finally:
         for signum, handler in before.items():

@@ -13,7 +13,7 @@ from typing import Any
 
 from .code import stage
 from .config import EngineError, Launch
-from .local import WorkerFailed
+from .local import WorkerDied, WorkerFailed
 from .worker import Ending, Job, first_cause, perform
 from .workers import Workers, where
 
@@ -168,16 +168,15 @@ def outcome(endings: list[Ending], failure: list[BaseException]) -> Any:
     if results and not failure:
         return results[0]
     if cause and not cause.lost:
-        raise WorkerFailed(
-            f"worker {cause.rank} on {cause.node} (process {cause.pid}): {cause.error}\nits log: {cause.log}\n{cause.traceback}"
-        )
+        place = f"worker {cause.rank} on {cause.node} (process {cause.pid})"
+        raise WorkerFailed(f"{place}: {cause.error}\nits log: {cause.log}\n{cause.traceback}")
     heard = {e.rank for e in endings}
     said = getattr(failure[0], "worker_failures", {}) if failure else {}
     silent = {rank: str(error).strip().splitlines()[0] for rank, error in said.items() if rank not in heard}
     told = "; ".join(f"worker {rank} died: {why}" for rank, why in silent.items()) or (
         str(failure[0]) if failure else ""
     )
-    raise WorkerFailed(
+    raise WorkerDied(
         f"{told or 'the workers ended without a word'}. What was saved stays; the same command goes on from there"
     )
 

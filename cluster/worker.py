@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -72,6 +73,7 @@ def first_cause(endings: list[Ending]) -> Ending | None:
 
 def main(folder: Path) -> None:
     """A worker process of the local launcher: the job and its ending are files in the launcher's folder."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the job listens for it: no traceback
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     ending = perform(Job(**json.loads((folder / "job.json").read_text(encoding="utf-8"))))
     beside = folder / f".ending-{ending.rank}.tmp"

@@ -112,6 +112,18 @@ def show(recipe: str, **settings: Any) -> Shown:
     return Shown(recipe, about, rows)
 
 
+def memory(recipe: str, **settings: Any) -> Any:
+    """What a worker needs of memory, by part and for every ZeRO stage, and what would make the recipe fit.
+
+    `settings` as for `train`, with `workers=`, `zero=` and `launch=`; the data is read for one sample's shape.
+    """
+    from .launch import launch_of
+    from .memory_plan import plan
+
+    launch, own = launch_of(settings)
+    return plan(resolve(recipe, own), launch)
+
+
 def profile(recipe: str, *, profile_updates: int = 6, out: str | Path | None = None, **settings: Any) -> Any:
     """Trace a few updates: time by part, and how long the loader keeps the engine waiting; `out` is the trace's file."""
     resolved: Resolved = resolve(recipe, settings)

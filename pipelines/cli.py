@@ -18,6 +18,7 @@ from .recipe import RecipeError
 _HERE = "trunkline.pipelines"
 _OUTSIDE = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR",
             "EEXIST", "ENAMETOOLONG", "ELOOP") if hasattr(errno, name)}  # fmt: skip
+_FLAGS = ("--memory",)  # that stand without a value
 _MOST_ROWS = 1000  # of a table on the terminal
 # verb: (positional arguments, what it does, where the settings are declared; None: they are a recipe's)
 VERBS: dict[str, tuple[str, str, str | None]] = {
@@ -35,7 +36,7 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Run one command. Returns 0 for done, 2 for the user's mistake, 1 for ours; 128 + n when signal n ended it."""
+    """Run one command. Returns 0 for done, 2 for the user's mistake, 1 for any other; 128 + n when signal n ended it."""
     as_json = "--json" in argv
     try:
         code = _begun(argv, as_json)
@@ -103,7 +104,9 @@ def _split(words: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
             plain.append(word)
             continue
         key = key.replace("-", "_")
-        if dashed and not equals:
+        if word in _FLAGS:
+            value = "true"
+        elif dashed and not equals:
             value = next(rest, "")
             if not value or value.startswith("--"):
                 problems.append(f"{word}: needs a value")
@@ -196,6 +199,8 @@ def _list(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
 def _show(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     (recipe,) = _take(plain, 1, "the recipe's name (`trunkline list`)")
+    if convert(bool, settings.pop("memory", "false"), "memory"):
+        return _memory(recipe, settings, as_json)
     shown = api.show(recipe, **settings)
     if as_json:
         print(json.dumps(shown.to_json()))
@@ -205,6 +210,19 @@ def _show(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     for key, value, origin in shown.rows:
         print(f"{key:{keys}}  {value!s:{min(values, 32)}}  {origin}")
     return 0
+
+
+def _memory(recipe: str, settings: dict[str, str], as_json: bool) -> int:
+    found = api.memory(recipe, **settings)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        from .show import table
+
+        columns = ["MiB a worker", "no ZeRO", *(f"ZeRO {stage}" for stage in range(4))]
+        table("", columns, found.rows())
+        print(f"\n{found.summary()}")
+    return 0 if found.fits else 2
 
 
 def _check(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
@@ -285,6 +303,7 @@ def _help() -> str:
 
 _OWN = {  # settings that are no recipe's
     "train": "\n\n  --run DIR    the run's folder; a run that is there goes on (default: the next free runs/RECIPE-N)",
+    "show": "\n\n  --memory     what a worker needs of it by part and ZeRO stage; what would fit (--workers, --zero)",
     "profile": "\n\n  profile_updates  how many updates are measured (default: 6)\n  out              a file for the trace",
 }
 
@@ -337,6 +356,9 @@ def _failed(error: Exception, as_json: bool) -> int:
     if mistake:
         print(f"trunkline: {error}", file=sys.stderr)
         return 2
+    if not getattr(error, "ours", True):
+        print(f"trunkline: {error}", file=sys.stderr)
+        return 1
     import traceback
 
     print(f"trunkline: an error of ours, please report it: {type(error).__name__}: {error}", file=sys.stderr)

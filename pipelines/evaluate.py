@@ -8,6 +8,7 @@ from typing import Any, Literal
 from ..cluster.config import Launch
 from ..tasks.contract import DataError, Samples, Scores
 from ..tasks.fingerprint import compare
+from . import plugin as plugins
 from .feed import Draws, decoding, in_order, ordered_lists
 from .files import new_file
 from .finish import write_records
@@ -48,6 +49,7 @@ def evaluate(
     backbone: str | None = None,
     stride_in: Literal["3x3", "1x1"] | None = None,
     out: str | Path | None = None,
+    plugin: str | Path | None = None,
     launch: Launch | None = None,
 ) -> Scores:
     """Score a run's folder or a weights file on a split of class folders.
@@ -59,6 +61,7 @@ def evaluate(
     precision      what is computed in; fp32 unless asked otherwise
     loaders        processes that decode
     out            a JSON lines file for one record a sample
+    plugin         the recipe file that holds the run's task, where that is one of your own
     """
     settings: dict[str, Any] = {
         "source": absolute(source), "data": str(Path(data).expanduser().absolute()) if data else None, "split": split,
@@ -67,9 +70,11 @@ def evaluate(
         "stride_in": stride_in,
     }  # fmt: skip
     file = new_file(out) if out else None
+    if plugin:
+        plugins.load(plugin)
     p = prepare(**settings)
     if launch and launch.launch == "ray":
-        scores, records = _on_ray(p, settings, launch)
+        scores, records = _on_ray(p, settings | {"plugins": plugins.loaded()}, launch)
     else:
         with decoding(p.loaders):
             batches = in_order(p.draws, p.batch, p.loaders)
@@ -142,6 +147,7 @@ def _on_ray(p: Prepared, settings: dict[str, Any], launch: Launch) -> tuple[Scor
 def measurer(settings: dict[str, Any]) -> Callable[[int], list[dict[str, Any]]]:
     """What a worker of the pool is: from a batch's number to its records."""
     with mistakes_as_engine_errors():
+        plugins.load_all(settings.pop("plugins"))
         p = prepare(**settings)
     lists, task = ordered_lists(p.samples, p.batch), p.found.task
     evaluator, device = task.evaluator(p.samples), next(p.found.model.parameters()).device

@@ -77,15 +77,13 @@ def compute_maps(session: Session, model: Model, samples: Samples, precision: st
     rows: list[dict[str, Tensor]] = []
 
     def condensed(batch: Batch) -> dict[str, Tensor]:
-        if session.workers.asks("stop"):
-            raise session.stopped(session.done)
         found = model.maps(batch.to(session.device))
         maps = head.condense({n: found[n] for n in head.needs})
         whole = {f"map.{k}": v.to(torch.promote_types(v.dtype, torch.float32)).cpu() for k, v in maps.items()}
         return whole | {f"target.{k}": v for k, v in batch.targets.items()}
 
     with inference(model, precision, session.device), bar("features", len(samples)) as advance:
-        for part in in_turn(batches, condensed, session.workers, "the computing of features"):
+        for part in in_turn(batches, condensed, session.workers, "the computing of features", session.end_if_asked):
             rows.append(part)
             advance(len(next(iter(part.values()))))
     return {k: torch.cat([part[k] for part in rows]) for k in rows[0]} if rows else {}

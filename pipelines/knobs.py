@@ -4,12 +4,10 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
-import importlib.util
 import inspect
 import json
-import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -17,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from ..tasks.table import options as task_options
+from . import plugin
 from .limits import check
 from .recipe import Recipe, RecipeError
 from .recipes.table import RECIPES
@@ -39,8 +38,10 @@ def recipe_names() -> dict[str, str]:
     return {**found, **RECIPES}
 
 
-def load_named(target: str) -> Any:
-    """The object that `module:name` stands for."""
+def load_named(target: Any) -> Any:
+    """The object that `module:name` stands for; an object stands for itself."""
+    if not isinstance(target, str):
+        return target
     module, name = target.split(":")
     return getattr(importlib.import_module(module), name)
 
@@ -50,13 +51,7 @@ def recipe_function(name: str) -> Callable[..., Recipe]:
     file, _, function = name.partition(".py:")
     if name.endswith(".py") or function:
         path = Path(file + (".py" if function else ""))
-        if not path.is_file():
-            raise RecipeError(f"{path}: there is no such recipe file")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        with _blaming(path):
-            spec.loader.exec_module(module)
+        module = plugin.load(path)
         found = getattr(module, function or path.stem, None) or getattr(module, "recipe", None)
         if not callable(found):
             raise RecipeError(f"{path}: holds no function {function or path.stem!r} that returns a Recipe")
@@ -210,7 +205,9 @@ def from_plain(tree: dict[str, Any]) -> Recipe:
     known = task_options()
     for name, options in tree.pop("tasks", {}).items():
         if name not in known:
-            problems.append(f"tasks.{name}: there is no such task{nearest(name, known)}")
+            problems.append(
+                f"tasks.{name}: there is no such task{nearest(name, known)}; of a recipe file's own task, give plugin=FILE"
+            )
             continue
         kind = load_named(known[name])
         _try(
@@ -277,7 +274,7 @@ def _call(function: Callable[..., Recipe], knobs: dict[str, Any], problems: list
         problems.extend(missing)
         return None
     try:
-        with _blaming(Path(inspect.getfile(function))):
+        with plugin.blaming(Path(inspect.getfile(function))):
             recipe = function(**knobs)
     except RecipeError as error:
         problems.extend(error.problems)
@@ -286,20 +283,6 @@ def _call(function: Callable[..., Recipe], knobs: dict[str, Any], problems: list
         problems.append(f"{function.__name__}: gave {type(recipe).__name__}; a recipe's function returns a Recipe")
         return None
     return recipe
-
-
-@contextlib.contextmanager
-def _blaming(file: Path) -> Iterator[None]:
-    """What goes wrong in a recipe's own code is told with its file and line."""
-    try:
-        yield
-    except RecipeError:
-        raise
-    except (Exception, SystemExit) as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == file.name]
-        line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else lines[-1] if lines else None
-        place = f"{file}:{line}" if line else f"{file}"
-        raise RecipeError(f"{place}: {type(error).__name__}: {error}; this recipe's own code fails") from None
 
 
 def _anyhow(function: Callable[..., Recipe], knobs: dict[str, Any] | None = None) -> Recipe | None:

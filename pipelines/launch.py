@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ..cluster.config import Launch
+from . import plugin
 from .knobs import Resolved, convert, to_plain
 from .recipe import Recipe, RecipeError
 from .run import Run
@@ -65,15 +66,18 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
 
     run = Run(Path(path).absolute())
     args = {"name": resolved.name, "given": _plain(resolved.given), "resolved": to_plain(resolved.recipe),
-            "run": str(run.path), "launch": dataclasses.asdict(launch)}  # fmt: skip
+            "run": str(run.path), "plugins": plugin.loaded(), "launch": dataclasses.asdict(launch)}  # fmt: skip
     job = Job("trunkline.pipelines.worker:train", args, launch.timeout)
     if launch.launch == "ray":
         result = _on_ray(job, launch, run)
     else:
-        from ..cluster.local import run_local
+        from ..cluster.local import WorkersStopped, run_local
 
         assert isinstance(launch.workers, int)
-        result = run_local(job, launch.workers, run.path / "logs", cores())
+        try:
+            result = run_local(job, launch.workers, run.path / "logs", cores())
+        except WorkersStopped as stopped:
+            raise Stopped(stopped.signum, run, run.saved) from None
     if result["stopped"]:
         raise Stopped(result["stopped"], run, result["update"])
     return run

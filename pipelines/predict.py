@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ..cluster.config import Launch
 from ..tasks.contract import DataError, Sample
 from ..tasks.images import HOW_TO_GO_ON, SUFFIXES, read_image
+from . import plugin as plugins
 from .evaluate import absolute
 from .predictions import Output, Predicted, Predictions
 from .recipe import RecipeError
@@ -41,6 +42,7 @@ def stream(
     on_bad_sample: Literal["stop", "skip"] = "skip",
     backbone: str | None = None,
     stride_in: Literal["3x3", "1x1"] | None = None,
+    plugin: str | Path | None = None,
     launch: Launch | None = None,
 ) -> Iterator[Predicted]:
     """Name the classes of pictures with a run's folder or a weights file, one after the other, in constant memory.
@@ -49,11 +51,14 @@ def stream(
     top            how many classes a picture
     out            a folder for predictions.jsonl, predictions.csv and sheet.png; a prediction that was stopped goes on
     on_bad_sample  skip: a file that cannot be read becomes a line with its error; stop: it ends the work
+    plugin         the recipe file that holds the run's task, where that is one of your own
     """
     if top < 1 or batch < 1:
         raise RecipeError(f"top={top}, batch={batch}: expected numbers above 0")
     given = [str(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     find_nothing(given)
+    if plugin:
+        plugins.load(plugin)
     model: dict[str, Any] = {"source": absolute(source), "checkpoint": checkpoint, "ema": ema, "size": size,
              "precision": precision, "device": device, "backbone": backbone, "stride_in": stride_in}  # fmt: skip
     settings = {**model, "top": top, "batch": batch, "on_bad_sample": on_bad_sample}
@@ -140,7 +145,7 @@ def _compute(files: Iterator[Path], settings: dict[str, Any], launch: Launch | N
         return
     from ..cluster.ray_pool import pool
 
-    with pool(f"{__name__}:remote", settings, launch) as results:
+    with pool(f"{__name__}:remote", settings | {"plugins": plugins.loaded()}, launch) as results:
         while chunk := list(itertools.islice(batches, max(1, CHUNK // settings["batch"]))):
             computed = results([[str(f.absolute()) for f in batch] for batch in chunk])
             for batch, lines in zip(chunk, computed, strict=True):
@@ -158,6 +163,7 @@ def _ready(settings: dict[str, Any]) -> Ready:
 def remote(settings: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any]]]:
     """What a worker of a pool is: from the names of a batch to its lines."""
     with mistakes_as_engine_errors():
+        plugins.load_all(settings["plugins"])
         compute = computer(settings, _ready(settings))
 
     def lines(files: list[str]) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """When a run is saved: at every evaluation, and by time or updates between."""
+    """When a run is saved: at an evaluation that is the best so far or the last, and by time or updates between."""
 
     minutes: float = 10.0  # 0: not by time
     updates: int = 0  # 0: not by updates

@@ -66,7 +66,13 @@ class Run:
     @property
     def trained(self) -> bool:
         """Whether anything was learnt that is kept: a checkpoint, or the published weights."""
-        return self.weights.exists() or any(self.checkpoints.glob("[0-9]*/state.json"))
+        return self.weights.exists() or self.saved > 0
+
+    @property
+    def saved(self) -> int:
+        """The update of the newest checkpoint; 0 where there is none."""
+        names = (state.parent.name for state in self.checkpoints.glob("[0-9]*/state.json"))
+        return max((int(name) for name in names if name.isdecimal()), default=0)
 
     def forget(self, features: bool = False) -> None:
         """Remove what a start that came to nothing left: a run that has not trained yet may begin as another one.

@@ -17,7 +17,7 @@ from .feed import Ordered
 from .show import bar
 
 T = TypeVar("T")
-ROUND = 16  # batches of each worker that come together at once
+ROUND = 4  # batches of each worker that come together at once
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -57,13 +57,17 @@ def score(
     return workers.from_lead(evaluator.result, "an evaluation"), kept
 
 
-def in_turn(batches: Ordered, compute: Callable[[Batch], T], workers: Workers, what: str) -> Iterator[T]:
+def in_turn(
+    batches: Ordered, compute: Callable[[Batch], T], workers: Workers, what: str, before: Callable[[], Any] = bool
+) -> Iterator[T]:
     """What `compute` makes of every batch, in their order, on the worker that leads.
 
-    Every worker computes its share while it goes through this; what the others made comes together round by round.
+    Every worker computes its share while it goes through this; what the others made comes together round by round;
+    `before` is called on all of them before each.
     """
     each = ROUND if workers.size > 1 else 1
     for _ in range(0, batches.count, workers.size * each):
+        before()
         shares = workers.to_lead([compute(batch) for batch in itertools.islice(batches.mine, each)], what)
         for row in itertools.zip_longest(*shares, fillvalue=_NOTHING):
             yield from (item for item in row if item is not _NOTHING)

@@ -26,11 +26,12 @@ from .show import note, scores_line
 
 
 class Stopped(Exception):
-    """The run was asked to end; it is saved and goes on when started again. `signum` says by what."""
+    """The run was asked to end; it goes on when started again. `signum` says by what, `update` what is saved (or 0)."""
 
     def __init__(self, signum: int, run: Run, update: int):
         self.signum, self.update = signum, update
-        super().__init__(f"stopped at update {update} and saved; the same command goes on with {run.path}")
+        where = f"at update {update} and saved" if update else "before there was anything to save"
+        super().__init__(f"stopped {where}; the same command goes on with {run.path}")
 
 
 @dataclass
@@ -145,6 +146,12 @@ class Session:
     def stopped(self, done: int) -> Stopped:
         """What to raise then."""
         return Stopped(self.workers.signal or signal.SIGTERM, self.run, done)
+
+    def end_if_asked(self) -> None:
+        """Raise Stopped if any worker was asked to end; all of them call it at the same point."""
+        self.workers.agree([], "whether to end")
+        if self.stopping:
+            raise self.stopped(self.done)
 
     def out_of_patience(self) -> bool:
         """Whether early stopping ends the phase here."""

@@ -210,6 +210,11 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
     length = plan.length(phase.epochs, phase.updates)
     before = sum(done for _, done in over[:number])
     resumed = state is not None and number == state["phase"]
+    if state and resumed and state["total"] != before + length:
+        session.note(
+            f"{before + length} updates in place of {state['total']}: the learning rates of the {session.done} that are done "
+            "followed the old length, so a new run of the new length would end elsewhere"
+        )
     session.state |= {"total": before + length, "phase": number} | ({} if resumed else {"stale": 0})
     machine = recipe.machine
     if phase.cached:  # what is left is tiny: waking a second thread costs more than it computes

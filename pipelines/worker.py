@@ -9,6 +9,7 @@ from ..cluster.config import EngineError, Launch
 from ..cluster.workers import Workers
 from ..tasks import progress
 from ..tasks.contract import DataError
+from . import plugin
 from .knobs import Resolved, from_plain
 from .recipe import RecipeError
 
@@ -34,6 +35,7 @@ def train(args: dict[str, Any], workers: Workers) -> dict[str, Any]:
     progress.tell = workers.tell if workers.leads else None
     try:
         with mistakes_as_engine_errors():
+            plugin.load_all(args["plugins"])
             recipe = from_plain(args["resolved"])
             run_it(Resolved(args["name"], args["given"], recipe, {}), args["run"], workers, Launch(**args["launch"]))
     except Stopped as stopped:

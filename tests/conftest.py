@@ -2,10 +2,14 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from short_run import SHORT
+
+ROOT = Path(__file__).parents[1]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -48,3 +52,18 @@ def short_run(scenes, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("short") / "run"
     assert main(["train", "transfer", f"data={scenes}", "--run", str(path), *SHORT]) == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel of a copy of the tree, so that nothing is left behind in it."""
+    source, out = tmp_path_factory.mktemp("source") / "tree", tmp_path_factory.mktemp("wheel")
+    leave = shutil.ignore_patterns(".*", "*.egg-info", "build", "dist", "__pycache__", "runs", "tests", "demo")
+    shutil.copytree(
+        ROOT, source, ignore=lambda d, names: leave(d, names) if Path(d) == ROOT else {"__pycache__"} & {*names}
+    )
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (file,) = out.glob("trunkline-*-py3-none-any.whl")
+    return file

@@ -1,6 +1,7 @@
 """Workers on this machine: what a run with several says and leaves behind, and what happens when one of them fails."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from group_work import mixture, phases
 from ray_cluster import Started, differ, words
 from safetensors.torch import load_file
 from trunkline.cluster.config import EngineError, Machine, Optimizer
-from trunkline.cluster.local import WorkerFailed, run_local
+from trunkline.cluster.local import WorkerDied, WorkerFailed, run_local
 from trunkline.cluster.worker import Job
 from trunkline.cluster.workers import Workers
 from trunkline.pipelines.cli import main
@@ -42,7 +43,7 @@ def test_a_run_of_three_workers_is_the_run_of_one(scenes, tmp_path):
     [
         ("mistake", EngineError, "photos/7.jpg: is damaged"),
         ("bug", WorkerFailed, "worker 1 on .*KeyError: 'nothing there'; its log: .*worker-1.log"),
-        ("kill", WorkerFailed, "worker 1 on .* was killed by signal 9 .SIGKILL.; mostly memory ran out"),
+        ("kill", WorkerDied, "worker 1 on .* was killed by signal 9 .SIGKILL.; mostly memory ran out"),
         (
             "hang",
             WorkerFailed,
@@ -77,6 +78,27 @@ def test_a_run_that_is_ended_goes_on_alone(scenes, tmp_path, signum):
     assert main(words(scenes, run, updates=10)) == 0
     assert main(words(scenes, alone, updates=10)) == 0
     assert differ(run, alone) == []
+
+
+@pytest.mark.parametrize(
+    ("signum", "there"),
+    [
+        (signal.SIGTERM, ".lock"),  # before anything listens
+        (signal.SIGINT, ".lock"),
+        (signal.SIGINT, "data/train.tsv"),  # about when features are computed
+    ],
+)
+def test_workers_that_are_stopped_early_say_so_in_a_line(scenes, tmp_path, signum, there):
+    run = tmp_path / "run"
+    started = Started(words(scenes, run, "--workers", "2", updates=10, mode="probe"), run)
+    started.until(lambda: (run / there).exists())
+    started.process.send_signal(signum)
+    assert started.end(60) == 128 + signum, started.said()
+    (line,) = [line for line in started.said().splitlines() if line.startswith("stopped ")]
+    assert re.fullmatch(
+        r"stopped (before there was anything to save|at update \d+ and saved); the same command .*", line
+    )
+    assert "Traceback" not in started.said() and "error" not in started.said()
 
 
 def test_a_mistake_of_the_recipe_is_told_as_ever(scenes, tmp_path, capsys):

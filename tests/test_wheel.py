@@ -1,31 +1,13 @@
 """The wheel holds every module and page of the tree, and runs a recipe where there is no checkout."""
 
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 FLOORS = ("backbones", "heads", "tasks", "cluster", "pipelines")
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """The wheel of a copy of the tree, so that nothing is left behind in it."""
-    source, out = tmp_path_factory.mktemp("source") / "tree", tmp_path_factory.mktemp("wheel")
-    leave = shutil.ignore_patterns(".*", "*.egg-info", "build", "dist", "__pycache__", "runs", "tests", "demo")
-    shutil.copytree(
-        ROOT, source, ignore=lambda d, names: leave(d, names) if Path(d) == ROOT else {"__pycache__"} & {*names}
-    )
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    (file,) = out.glob("trunkline-*-py3-none-any.whl")
-    return file
 
 
 def test_the_wheel_holds_what_the_tree_holds(wheel):
