@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..backbones.cache import cache_folder
+from ..tasks.storage import absolute
 from .recipe import Recipe
 
 SIZES = {"demo": {"train": 2000, "val": 500, "size": 64}, "demo:smoke": {"train": 40, "val": 20, "size": 32}}
@@ -19,7 +20,7 @@ def placed(recipe: Recipe) -> Recipe:
             folder = cache_folder() / "scenes" / options.data.replace(":", "-")
             write_scenes(folder, **SIZES[options.data])
             options = replace(options, data=str(folder))
-        tasks[name] = replace(options, data=str(Path(options.data).expanduser().absolute()))
+        tasks[name] = replace(options, data=absolute(options.data))
     weights = Path(recipe.network.weights).expanduser()
     network = replace(recipe.network, weights=str(weights.absolute())) if weights.exists() else recipe.network
     return replace(recipe, tasks=tasks, network=network)

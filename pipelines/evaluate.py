@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..cluster.config import Launch
+from ..tasks import storage
 from ..tasks.contract import DataError, Samples, Scores
 from ..tasks.fingerprint import compare
 from . import plugin as plugins
@@ -64,7 +65,7 @@ def evaluate(
     plugin         the recipe file that holds the run's task, where that is one of your own
     """
     settings: dict[str, Any] = {
-        "source": absolute(source), "data": str(Path(data).expanduser().absolute()) if data else None, "split": split,
+        "source": absolute(source), "data": storage.absolute(data) if data else None, "split": split,
         "checkpoint": checkpoint, "ema": ema, "val": val, "size": size, "precision": precision, "batch": batch,
         "loaders": loaders, "device": device, "on_bad_sample": on_bad_sample, "backbone": backbone,
         "stride_in": stride_in,
@@ -74,7 +75,7 @@ def evaluate(
         plugins.load(plugin)
     p = prepare(**settings)
     if launch and launch.launch == "ray":
-        scores, records = _on_ray(p, settings | {"plugins": plugins.loaded()}, launch)
+        scores, records = _on_ray(p, settings | {"plugins": plugins.texts(plugin)}, launch)
     else:
         with decoding(p.loaders):
             batches = in_order(p.draws, p.batch, p.loaders)

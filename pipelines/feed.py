@@ -1,15 +1,13 @@
 """From a plan to batches: which samples every update takes, and who decodes them. Nothing here has a state."""
 
-import atexit
 import contextlib
 import math
 import os
 import signal
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -25,18 +23,23 @@ from ..heads.keys import key, seed_sample
 from ..tasks.contract import DataError, Sample, Samples, Task
 from .recipe import RecipeError
 
-GRACE = 15.0  # seconds that a process that decodes goes on after SIGTERM
+WINDOW = 16  # shards, or row groups of them, that are read at a time
 At = tuple[int, int, int]  # (epoch, index, repeat): all that a sample's augmentation depends on, besides the seed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which samples the micro-batches of every update take: a pure function of these numbers."""
+    """Which samples the micro-batches of every update take: a pure function of these numbers.
+
+    `units`, a number for each sample, says which samples are read together (shards): an epoch goes through them unit by
+    unit, WINDOW at a time, in an order of its own, and mixes the samples of a window.
+    """
 
     samples: int
     batch: int
     micro: int
     seed: int
+    units: np.ndarray | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.samples < self.batch:
@@ -62,13 +65,32 @@ class Plan:
     def micro_batches(self, update: int) -> list[list[At]]:
         """The samples of each micro-batch of an update."""
         epoch, number = divmod(update, self.per_epoch)
-        mine = _order(self.seed, epoch, self.samples)[number * self.batch : (number + 1) * self.batch]
+        mine = _order(_Units(self.units), self.seed, epoch, self.samples)[
+            number * self.batch : (number + 1) * self.batch
+        ]
         return [[(epoch, int(i), 0) for i in mine[m : m + self.micro]] for m in range(0, self.batch, self.micro)]
 
 
+class _Units:
+    """An array that a cache can look up: by which one it is."""
+
+    def __init__(self, numbers: np.ndarray | None):
+        self.numbers = numbers
+
+    def __hash__(self) -> int:
+        return id(self.numbers)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Units) and self.numbers is other.numbers
+
+
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, samples: int) -> np.ndarray:
-    return np.random.Generator(np.random.PCG64(key(seed, "order", epoch))).permutation(samples)
+def _order(units: _Units, seed: int, epoch: int, samples: int) -> np.ndarray:
+    draw = np.random.Generator(np.random.PCG64(key(seed, "order", epoch)))
+    if units.numbers is None:
+        return draw.permutation(samples)
+    turn = draw.permutation(int(units.numbers.max(initial=0)) + 1)  # of each unit
+    return np.lexsort((draw.random(samples), turn[units.numbers] // WINDOW))
 
 
 class Draws(Dataset):
@@ -102,23 +124,10 @@ def _loader(draws: Draws, lists: list[list[At]] | Any, decoders: int, pin: bool)
         prefetch_factor=4 if decoders else None, multiprocessing_context="fork" if decoders and _can_fork() else None,
         worker_init_fn=_leave_signals,
     )  # fmt: skip
-    batches = iter(loader)
-    if decoders:
-        _LIVE.add(batches)
-    for batch in batches:
+    for batch in loader:
         if isinstance(batch, DataError):
             raise batch
         yield batch
-
-
-_LIVE: "weakref.WeakSet[Any]" = weakref.WeakSet()
-
-
-@atexit.register
-def _end_loaders() -> None:
-    """What an error left running ends by word: at its exit Python would send SIGTERM, and wait for those who take their time."""
-    for batches in list(_LIVE):
-        batches._shutdown_workers()
 
 
 @contextlib.contextmanager
@@ -139,15 +148,17 @@ def decoding(decoders: int) -> Iterator[None]:
 
 
 def _leave_signals(_: int) -> None:
-    """A scheduler asks the whole group to end: the main process saves first, and has some seconds for it."""
+    """A scheduler asks the whole group to end: the main process saves first. Who decodes ends when that one says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: _end_later().start())
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_later() -> threading.Timer:
-    timer = threading.Timer(GRACE, os._exit, [0])
-    timer.daemon = True
-    return timer
+def _end_with(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _same(batch: Any) -> Any:

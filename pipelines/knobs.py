@@ -48,9 +48,8 @@ def load_named(target: Any) -> Any:
 
 def recipe_function(name: str) -> Callable[..., Recipe]:
     """The function of a recipe: a name, or `path/to/file.py[:function]` (that file's code is run)."""
-    file, _, function = name.partition(".py:")
-    if name.endswith(".py") or function:
-        path = Path(file + (".py" if function else ""))
+    if path := plugin.file_of(name):
+        function = name.partition(".py:")[2]
         module = plugin.load(path)
         found = getattr(module, function or path.stem, None) or getattr(module, "recipe", None)
         if not callable(found):

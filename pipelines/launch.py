@@ -66,7 +66,8 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
 
     run = Run(Path(path).absolute())
     args = {"name": resolved.name, "given": _plain(resolved.given), "resolved": to_plain(resolved.recipe),
-            "run": str(run.path), "plugins": plugin.loaded(), "launch": dataclasses.asdict(launch)}  # fmt: skip
+            "plugins": plugin.texts(plugin.file_of(resolved.name)), "run": str(run.path),
+            "launch": dataclasses.asdict(launch)}  # fmt: skip
     job = Job("trunkline.pipelines.worker:train", args, launch.timeout)
     if launch.launch == "ray":
         result = _on_ray(job, launch, run)

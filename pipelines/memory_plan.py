@@ -20,6 +20,7 @@ from .recipe import Recipe
 
 STAGES: tuple[int | None, ...] = (None, 0, 1, 2, 3)
 GIB, MIB = 2**30, 2**20
+BACKWARD = 1.5  # times what a forward keeps: what there is in the midst of a backward, as measured
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether all workers fit this machine together (on GPUs: one of them a GPU)."""
-        return self.need.total * _sharing(self.device, self.workers) <= self.free
+        """Whether all workers fit this machine together (on GPUs: one of them a GPU), a fifth left alone."""
+        return self.need.total * _sharing(self.device, self.workers) <= SHARE * self.free
 
     def to_json(self) -> dict[str, Any]:
         """All of it, in bytes."""
@@ -102,6 +103,7 @@ class _Facts:
     exact: bool
     kept: int  # bytes that a forward keeps for its backward, whatever the number of samples
     each: int  # and for each sample
+    batch: int  # samples an update
     program: int  # bytes of the interpreter, its libraries and their kernels
     width: int  # bytes of an element
 
@@ -148,7 +150,7 @@ def _facts(recipe: Recipe, device: str) -> _Facts:
     learns = [p.numel() for p in model.parameters() if p.requires_grad]
     weights = sum(t.numel() for t in (*model.parameters(), *model.buffers()))
     return _Facts(weights, sum(learns), max(learns), _state_of(recipe.optimizer), recipe.average.decay > 0,
-                  recipe.machine.reduction == "exact", kept, each, program,
+                  recipe.machine.reduction == "exact", kept, each, recipe.batch.size, program,
                   8 if recipe.machine.precision == "fp64" else 4)  # fmt: skip
 
 
@@ -176,20 +178,22 @@ def _parts(f: _Facts, zero: int | None, workers: int, micro: int, offload: bool,
     """Bytes by part, of one worker at its peak."""
     stage, width = zero or 0, f.width
     share = f.trained / workers if stage else f.trained  # elements of what stages 1 and up divide
-    many = workers > 1 or micro == 0
+    many = workers > 1 or micro < f.batch
     weights = f.weights * width
     if stage == 3:  # divided, but for what is gathered at a time
         weights = int(weights / workers + 2 * f.largest * width)
     if stage < 2:
-        sums = f.trained * (8 if f.exact else width if many else 0)
+        sums = f.trained * (8 if f.exact else width) if many else 0
         gradients = f.trained * width + sums
     else:  # a part of each, and buckets on their way
         gradients = int(share * width) + 2 * min(BUCKET, f.trained) * width
     state = int(share * f.state * width)
-    if stage:  # and a copy of its own of the weights that it moves
-        state += int(share * width)
+    if stage:  # and a copy of its own of the weights that it moves, and DeepSpeed's flat buffers
+        state += int(share * width) + f.trained * width
     if offload and stage and device != "cpu":
         state = 0
+    passes = f.kept + int(BACKWARD * micro * f.each)
+    gathered = int(f.trained * f.state * width) + (f.weights * width if stage == 3 else 0) if stage else 0
     return {
         "program": f.program,
         "weights": weights,
@@ -197,7 +201,8 @@ def _parts(f: _Facts, zero: int | None, workers: int, micro: int, offload: bool,
         "optimizer state": state,
         "averaged weights": f.weights * width // (workers if stage == 3 else 1) if f.average else 0,
         "weights for evaluation": f.weights * width,
-        "forward and backward": f.kept + 2 * micro * f.each,
+        "forward and backward": passes,
+        "a checkpoint, beyond that": max(0, gathered - passes),
     }
 
 

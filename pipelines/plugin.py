@@ -44,9 +44,15 @@ def load_source(file: str, source: str) -> types.ModuleType:
     return _LOADED[file, source]
 
 
-def loaded() -> list[tuple[str, str]]:
-    """File and text of what is loaded here: what a worker loads before its work."""
-    return list(_LOADED)
+def texts(file: str | Path | None) -> list[tuple[str, str]]:
+    """The file's name and text, as `load_all` takes them on a worker; nothing where there is no file."""
+    return [(str(file), Path(file).read_text(encoding="utf-8"))] if file else []
+
+
+def file_of(recipe: str) -> Path | None:
+    """The file of a recipe's name, as `path/to/file.py` or `path/to/file.py:function`; None of another one."""
+    file, colon, _ = recipe.partition(".py:")
+    return Path(file + ".py") if colon else Path(recipe) if recipe.endswith(".py") else None
 
 
 def load_all(files: list[tuple[str, str]]) -> None:

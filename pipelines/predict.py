@@ -61,7 +61,7 @@ def stream(
         plugins.load(plugin)
     model: dict[str, Any] = {"source": absolute(source), "checkpoint": checkpoint, "ema": ema, "size": size,
              "precision": precision, "device": device, "backbone": backbone, "stride_in": stride_in}  # fmt: skip
-    settings = {**model, "top": top, "batch": batch, "on_bad_sample": on_bad_sample}
+    settings = {**model, "top": top, "batch": batch, "on_bad_sample": on_bad_sample, "plugins": plugins.texts(plugin)}
     output = Output(Path(out), {**settings, "inputs": given}) if out else None
     whole = False
     try:
@@ -145,7 +145,7 @@ def _compute(files: Iterator[Path], settings: dict[str, Any], launch: Launch | N
         return
     from ..cluster.ray_pool import pool
 
-    with pool(f"{__name__}:remote", settings | {"plugins": plugins.loaded()}, launch) as results:
+    with pool(f"{__name__}:remote", settings, launch) as results:
         while chunk := list(itertools.islice(batches, max(1, CHUNK // settings["batch"]))):
             computed = results([[str(f.absolute()) for f in batch] for batch in chunk])
             for batch, lines in zip(chunk, computed, strict=True):

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from trunkline._version import __version__
 
+from ..tasks import storage
 from .figures import Line, line_chart, number, reliability, smooth
 from .recipe import RecipeError
 from .run import flat
@@ -280,7 +281,7 @@ def _thumbnail(source: str | None) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a picture's metadata lacks is of no interest here
-            with Image.open(source) as picture:
+            with Image.open(io.BytesIO(storage.read(source))) as picture:
                 picture.draft("RGB", (_THUMBNAIL * 2, _THUMBNAIL * 2))
                 small = ImageOps.exif_transpose(picture).convert("RGB")
         small.thumbnail((_THUMBNAIL, _THUMBNAIL))

@@ -9,15 +9,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from . import storage
 from .contract import DataError
 from .file_workers import Crash, run_all
-from .folder_scan import Folder, scan_folders
+from .folder_scan import Folder, scan
 from .folders import ONE_CLASS, class_problems
 from .images import FORMATS, decode
 from .index import printable
@@ -81,18 +81,18 @@ def check(
     if workers is not None and workers < 0:
         raise DataError(f"workers={workers}: expected 0 or more")
     started = time.perf_counter()
-    folders = scan_folders(root)
+    folders = scan(root)
     result = Check(os.fspath(root))
     found = {f"{name}/" if name else "the data": folder.classes for name, folder in folders.items()}
     result.problems += [{"file": ".", "what": what} for what in class_problems(found, classes)]
     one = {name for folder in folders.values() for name in folder.classes}
     if len(one) == 1 and not classes:
         (name,) = one
-        result.problems.append({"file": ".", "what": ONE_CLASS.format(name, Path(root) / name)})
+        result.problems.append({"file": ".", "what": ONE_CLASS.format(name, storage.join(root, name))})
     for folder in folders.values():
         result.problems += [{"file": where, "what": what} for where, what in folder.problems]
         result.problems += [{"file": where, "what": what} for where, what in folder.strays.items()]
-    files = _Files(os.fsencode(root), folders)
+    files = _Files(os.fspath(root), folders)
     facts: dict[int, _Facts] = {}
     for i, fact in run_all(partial(_examine, files), len(files), workers, "checking", progress):
         facts[i] = _Facts(problem=fact.what) if isinstance(fact, Crash) else fact
@@ -105,7 +105,7 @@ def check(
 class _Files:
     """All files of all splits under one number each."""
 
-    def __init__(self, root: bytes, folders: Mapping[str, Folder]) -> None:
+    def __init__(self, root: str, folders: Mapping[str, Folder]) -> None:
         self.root, self.folders = root, list(folders.values())
         self.starts = np.cumsum([0, *(len(folder.index) for folder in self.folders)])
 
@@ -115,6 +115,10 @@ class _Files:
     def path(self, number: int) -> bytes:
         at = int(np.searchsorted(self.starts, number, "right")) - 1
         return self.folders[at].index.path(number - int(self.starts[at]))
+
+    def address(self, number: int) -> str:
+        at = int(np.searchsorted(self.starts, number, "right")) - 1
+        return storage.join(self.root, self.folders[at].index.address(number - int(self.starts[at])))
 
     def place(self, number: int) -> tuple[str, str]:
         """Split and class."""
@@ -135,8 +139,7 @@ class _Facts(NamedTuple):
 
 def _examine(files: _Files, number: int) -> _Facts:
     try:
-        with open(files.root + b"/" + files.path(number), "rb") as file:  # noqa: PTH123 - paths are bytes
-            data = file.read()
+        data = bytes(storage.read(files.address(number)))
     except OSError as error:
         return _Facts(problem=f"cannot be read ({error.strerror or error})")
     kind, mode = _kind(data)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from numpy import ndarray
     from PIL.Image import Image
     from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ class Sample:
     """One image with its annotations: `image` is `(3, H, W)` uint8; `targets` by name; `id` is unique in its split."""
 
     id: str
-    source: Path
+    source: str | Path
     image: "Tensor"
     targets: dict[str, Any] = field(default_factory=dict)
 
@@ -52,12 +53,16 @@ class Samples(Protocol):
         """The split without these ids, which stand in `excluded` then."""
         ...
 
-    def source(self, index: int) -> Path:
-        """The sample's file, without decoding it."""
+    def source(self, index: int) -> str | Path:
+        """The address of the sample's file (`tasks/storage.py`), without decoding it."""
         ...
 
     def group(self, index: int) -> int:
         """Samples of one group can stand in one batch (same shape); 0 where all are alike."""
+        ...
+
+    def units(self) -> "ndarray | None":
+        """A number for each sample: those with the same one lie together and are read together. None: nothing does."""
         ...
 
     def fingerprint(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Know a data set again: a line a file, a digest over them, and what differs between two states."""
 
 # Names that are no valid UTF-8 live in `os` and in bytes; Path objects are slow by the million.
-# ruff: noqa: PTH116, PTH118, PTH123
+# ruff: noqa: PTH116, PTH123
 
 import hashlib
 import os
@@ -9,20 +9,25 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from . import storage
+
 CHECKSUMS = 50_000  # at most so many files are opened; of the others the size counts
 EDGE = 4096  # bytes read at a file's beginning and end
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def manifest_lines(root: str, files: Iterable[tuple[str, bytes, str]], count: int) -> Iterator[str]:
-    """For each of `count` files (id, path below root, class): `id TAB class TAB bytes TAB checksum`, in their order.
+File = tuple[str, str, str, str | None]  # id, address, class, and what storage says of the file where it is not opened
+
+
+def manifest_lines(files: Iterable[File], count: int) -> Iterator[str]:
+    """For each of `count` files: `id TAB class TAB bytes TAB checksum`, in their order.
 
     The checksum (BLAKE2b, 64 bits, of the first and last 4 KiB) is "-" for the files beyond about 50,000, which are
     chosen by a hash of the id; a file that is gone has "missing" in place of its size.
     """
     sparse = max(0, (count - 1) // CHECKSUMS).bit_length()  # one of 2**sparse files is opened
     with ThreadPoolExecutor(8) as pool:  # the time goes to storage, not to Python
-        for lines in pool.map(partial(_lines, os.fsencode(root), sparse), _chunks(files, 512)):
+        for lines in pool.map(partial(_lines, sparse), _chunks(files, 512)):
             yield from lines
 
 
@@ -61,7 +66,7 @@ def _by_id(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(rest) for name, *rest in (line.rstrip("\n").split("\t") for line in lines)}
 
 
-def _chunks(files: Iterable[tuple[str, bytes, str]], size: int) -> Iterator[list[tuple[str, bytes, str]]]:
+def _chunks(files: Iterable[File], size: int) -> Iterator[list[File]]:
     chunk = []
     for file in files:
         chunk.append(file)
@@ -72,17 +77,22 @@ def _chunks(files: Iterable[tuple[str, bytes, str]], size: int) -> Iterator[list
         yield chunk
 
 
-def _lines(root: bytes, sparse: int, files: list[tuple[str, bytes, str]]) -> list[str]:
-    return [_line(root, sparse, *file) for file in files]
+def _lines(sparse: int, files: list[File]) -> list[str]:
+    return [_line(sparse, *file) for file in files]
 
 
-def _line(root: bytes, sparse: int, name: str, path: bytes, cls: str) -> str:
-    full = os.path.join(root, path)
+def _line(sparse: int, name: str, address: str, cls: str, mark: str | None) -> str:
     head = f"{name.translate(_ESCAPES)}\t{cls.translate(_ESCAPES)}"
+    if mark is not None:
+        return f"{head}\t-\t{mark}"
     try:
+        if "::" in address:
+            part = bytes(storage.read(address))
+            edges = hashlib.blake2b(part[:EDGE] + part[max(EDGE, len(part) - EDGE) :], digest_size=8)
+            return f"{head}\t{len(part)}\t{edges.hexdigest()}"
         if sparse and hashlib.blake2b(name.encode(), digest_size=4).digest()[0] >> max(0, 8 - sparse):
-            return f"{head}\t{os.stat(full).st_size}\t-"
-        with open(full, "rb", buffering=0) as file:
+            return f"{head}\t{os.stat(address).st_size}\t-"
+        with open(address, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             edges = hashlib.blake2b(file.read(EDGE), digest_size=8)
             if size > EDGE:

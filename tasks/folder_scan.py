@@ -37,6 +37,27 @@ class Folder:
     problems: list[tuple[str, str]] = field(default_factory=list)  # (file or folder, what is wrong)
 
 
+def scan(root: str | os.PathLike[str]) -> dict[str, Folder]:
+    """What lies below `root`, by split: shards where there are any, else class folders, on this machine or elsewhere.
+
+    Raises DataError where `root` is missing or its layout is none of these.
+    """
+    from . import shards, storage
+
+    if not storage.is_remote(root) and not Path(root).is_dir():
+        raise DataError(_missing(Path(root)))
+    try:
+        if found := shards.find_shards(root):
+            return shards.scan_shards(root, found)
+        if storage.is_remote(root):
+            from .remote_folders import scan_remote
+
+            return scan_remote(os.fspath(root))
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read ({error})") from None
+    return scan_folders(root)
+
+
 def scan_folders(root: str | os.PathLike[str]) -> dict[str, Folder]:
     """What lies in `root/train` and `root/val`, or in `root` itself (then under the name "").
 

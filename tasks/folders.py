@@ -3,14 +3,14 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import storage
 from .contract import DataError, Sample
 from .fingerprint import digest, manifest_lines
-from .folder_scan import SPLITS, Folder, renames, scan_folders
+from .folder_scan import SPLITS, Folder, renames, scan
 from .images import read_image
 from .index import FileIndex, printable
 from .split import split_rows
@@ -26,7 +26,7 @@ class FolderSamples:
     `numbers[n]` is the position in `classes` of the index's label n; `excluded` is id to reason.
     """
 
-    root: Path
+    root: str
     split: str
     classes: tuple[str, ...]
     index: FileIndex
@@ -39,19 +39,21 @@ class FolderSamples:
 
     def __getitem__(self, index: int) -> Sample:
         """Read and decode a sample: `targets` is `{"label": int}`. Raises DataError with the file's name."""
-        row = self.rows[index]
-        path = self.index.path(row)
-        source = self.root / os.fsdecode(path)
-        label = int(self.numbers[self.index.labels[row]])
-        return Sample(printable(path), source, read_image(source), {"label": label})
+        source = self.source(index)
+        label = int(self.numbers[self.index.labels[self.rows[index]]])
+        return Sample(self.id(index), source, read_image(source), {"label": label})
 
     def id(self, index: int) -> str:
         """The path below the data folder with forward slashes, as "train/ants/x.jpg"."""
         return printable(self.index.path(self.rows[index]))
 
-    def source(self, index: int) -> Path:
-        """The file, without decoding it."""
-        return self.root / os.fsdecode(self.index.path(self.rows[index]))
+    def source(self, index: int) -> str:
+        """The file's address, without decoding it."""
+        return storage.join(self.root, self.index.address(self.rows[index]))
+
+    def units(self) -> np.ndarray | None:
+        """Of shards a number for each sample: those with the same one are read together."""
+        return None if self.index.parts is None else self.index.parts.units()[self.rows]
 
     @property
     def labels(self) -> np.ndarray:
@@ -72,11 +74,17 @@ class FolderSamples:
 
     def manifest_lines(self) -> Iterator[str]:
         """The manifest one line after the other."""
+        index = self.index
         files = (
-            (printable(path), path, self.classes[self.numbers[self.index.labels[row]]])
-            for row, path in ((row, self.index.path(row)) for row in self.rows)
+            (
+                printable(index.path(row)),
+                storage.join(self.root, index.address(row)),
+                self.classes[self.numbers[index.labels[row]]],
+                index.mark(row),
+            )
+            for row in self.rows
         )
-        return manifest_lines(str(self.root), files, len(self))
+        return manifest_lines(files, len(self))
 
     def without(self, reasons: Mapping[str, str]) -> "FolderSamples":
         """The same without some ids, which join `excluded`. Raises DataError where a class has none left."""
@@ -126,16 +134,16 @@ def read_splits(
     listed in `excluded`; otherwise they are problems, as are empty classes, classes that differ between splits or from
     `classes`, and links out of `root`. Raises one DataError with all problems. A root with val/ alone gives only that.
     """
-    folders = scan_folders(root)
+    folders = scan(root)
     problems = [(where, what) for folder in folders.values() for where, what in folder.problems]
     if on_bad_sample != "skip":
         problems += [(where, what) for folder in folders.values() for where, what in folder.strays.items()]
-    texts = layout_problems(folders, val, group, renames(sorted(entry.name for entry in os.scandir(root))))
+    texts = layout_problems(folders, val, group, renames(sorted(entry.name for entry in storage.entries(root))))
     texts += class_problems({f"{name}/" if name else "the data": f.classes for name, f in folders.items()}, classes)
     texts += [f"{where}: {what}" for where, what in problems]
     if texts:
         raise DataError(_message(root, texts, bool(problems) and on_bad_sample != "skip"))
-    splits = {name: _samples(Path(root), name, folder, classes) for name, folder in folders.items()}
+    splits = {name: _samples(os.fspath(root), name, folder, classes) for name, folder in folders.items()}
     if not val:
         return splits
     whole = next(iter(splits.values()))
@@ -175,7 +183,7 @@ def class_problems(found: Mapping[str, Sequence[str]], expected: Sequence[str] |
     return problems
 
 
-def _samples(root: Path, name: str, folder: Folder, classes: Sequence[str] | None) -> FolderSamples:
+def _samples(root: str, name: str, folder: Folder, classes: Sequence[str] | None) -> FolderSamples:
     order = tuple(classes) if classes is not None else folder.classes
     place = {cls: number for number, cls in enumerate(order)}
     numbers = np.array([place[cls] for cls in folder.classes], np.int64)

@@ -14,6 +14,7 @@ import torchvision.io  # noqa: F401 - registers torch.ops.image
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from . import storage
 from .contract import DataError
 from .jpeg_header import read_jpeg_header
 from .native_stderr import call_listening
@@ -46,8 +47,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     damaged, not an image, of 16 bits or more a channel, or of more than 89 million pixels.
     """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - three times as fast as Path.open, once a sample
-            data = bytearray(file.read())
+        data = storage.read(path)
     except OSError as error:
         bad = BadImage(f"{shown(path)}: cannot be read ({error.strerror or error})")
         bad.what = f"cannot be read ({error.strerror or error})"

@@ -4,10 +4,39 @@ A list of strings costs about 100 bytes a name, and every worker that reads it w
 so that each gets its own copy. Here the paths are one array of bytes, which forked workers share.
 """
 
+import os
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Where rows lie that are parts of larger files: row i is in `files[file[i]]`.
+
+    In an archive at byte `start[i]`, `size[i]` bytes long; in a parquet file in row group `start[i]`, row `size[i]` of it.
+    """
+
+    files: tuple[str, ...]
+    file: np.ndarray  # smallest unsigned integer
+    start: np.ndarray  # int64
+    size: np.ndarray  # uint32
+
+    def address(self, row: int) -> str:
+        """The part's address, relative."""
+        name, start, size = self.files[self.file[row]], int(self.start[row]), int(self.size[row])
+        return f"{name}::g{start}r{size}" if name.endswith(".parquet") else f"{name}::{start}+{size}"
+
+    def units(self) -> np.ndarray:
+        """A number for each row: rows with the same one are read together (a shard, or a row group of one)."""
+        group = [self.start[self.file == n] if name.endswith(".parquet") else None for n, name in enumerate(self.files)]
+        units, first = np.zeros(len(self.file), np.int64), 0
+        for n, groups in enumerate(group):
+            units[self.file == n] = first if groups is None else first + groups
+            first += 1 if groups is None else int(groups.max(initial=-1)) + 1
+        return units
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,11 +44,15 @@ class FileIndex:
     """Row i: the path `blob[ends[i - 1]:ends[i]]`, relative, in bytes with forward slashes, and the number `labels[i]`.
 
     Costs 8 bytes and the smallest integer that holds the labels (1 to 4 bytes) per row beside the paths' own bytes.
+    `parts` say where the rows lie that are no files of their own; `marks`, where there are any, what storage says of a
+    row's file without opening it.
     """
 
     blob: np.ndarray  # uint8
     ends: np.ndarray  # int64
     labels: np.ndarray  # uint8, uint16 or uint32
+    parts: Parts | None = None
+    marks: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -28,6 +61,16 @@ class FileIndex:
         """The path of one row."""
         start = self.ends[row - 1] if row else 0
         return self.blob[start : self.ends[row]].tobytes()
+
+    def address(self, row: int) -> str:
+        """Where the row's bytes are, relative: its path, or its part of a larger file."""
+        return self.parts.address(row) if self.parts else os.fsdecode(self.path(row))
+
+    def mark(self, row: int) -> str | None:
+        """What storage says of the row's file, in place of its bytes; None where its bytes are to be looked at."""
+        if self.marks is None:
+            return None
+        return self.marks[self.parts.file[row] if self.parts else row]
 
     @property
     def nbytes(self) -> int:
@@ -50,13 +93,16 @@ class IndexBuilder:
         self._ends.append(len(self._blob))
         self._labels.append(label)
 
-    def build(self) -> FileIndex:
-        """The finished index; the builder is empty afterwards."""
+    def build(
+        self, order: Sequence[int] | None = None, parts: Parts | None = None, marks: tuple[str, ...] | None = None
+    ) -> FileIndex:
+        """The finished index; the builder is empty afterwards. `order[n]` is what becomes of label n."""
         blob = np.frombuffer(bytes(self._blob), np.uint8)
         ends = np.array(self._ends, np.int64)
         labels = np.array(self._labels, np.int64)
+        labels = labels if order is None else np.array(order, np.int64)[labels]
         self.__init__()
-        return FileIndex(blob, ends, labels.astype(np.min_scalar_type(int(labels.max(initial=0)))))
+        return FileIndex(blob, ends, labels.astype(np.min_scalar_type(int(labels.max(initial=0)))), parts, marks)
 
 
 def printable(path: bytes) -> str:

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 SETTINGS = {"weights": "none", "backbone": "resnet18", "size": 32, "batch": 12, "micro_batch": 2, "optimizer.clip": 1,
-            "ema": 0.9, "updates": 40, "checkpoints.updates": 5, "evaluation.every": 0, "machine.threads": 1,
+            "ema": 0.9, "updates": 24, "checkpoints.updates": 4, "evaluation.every": 0, "machine.threads": 1,
             "machine.workers": 0, "machine.precision": "fp32", "log.tensorboard": "false"}  # fmt: skip
 
 
 def words(data: Path, run: Path, *more: str, **changed) -> list[str]:
-    """The command of a run of 40 updates of six micro-batches."""
+    """The command of a run of 24 updates of six micro-batches."""
     settings = SETTINGS | {"data": data} | {k.replace("__", "."): v for k, v in changed.items()}
     return ["train", "transfer", *(f"{k}={v}" for k, v in settings.items()), "--run", str(run), *more]
 

@@ -14,7 +14,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-SLOW = {"transfer.md", "recipes.md", "cluster.md"}  # documents that train a dozen times
+SLOW = {"transfer.md", "recipes.md", "cluster.md", "benchmarks.md"}  # documents that train a dozen times
 EVERY = [pytest.param(d, id=d.name, marks=[pytest.mark.slow] if d.name in SLOW else []) for d in DOCUMENTS]
 
 NOT_RUN = {  # the beginning of a command: why it is not run here

@@ -242,7 +242,7 @@ def test_a_damaged_photo_arrives_as_itself_with_its_name(task, scenes, tmp_path,
     own = Classification(replace(task.options, data=str(data)), Preprocessing())
     samples = own.samples("train")
     plan = Plan(40, 8, 8, SEED)
-    victim = samples.source(plan.micro_batches(1)[0][3][1])
+    victim = Path(samples.source(plan.micro_batches(1)[0][3][1]))
     victim.write_bytes(victim.read_bytes()[:300])
     feed = turns(Draws(own, samples, SEED, training=True), plan, 0, 5, workers)
     assert len(next(feed).micro_batches[0]) == 8

@@ -68,15 +68,15 @@ def test_storage_that_one_worker_alone_sees_is_refused(tmp_path):
 )
 def test_a_run_that_is_ended_goes_on_alone(scenes, tmp_path, signum):
     run, alone = tmp_path / "run", tmp_path / "alone"
-    started = Started(words(scenes, run, "--workers", "2", updates=10), run)
-    started.until_update(5)
+    started = Started(words(scenes, run, "--workers", "2", updates=8), run)
+    started.until_update(4)
     started.process.send_signal(signum)
     assert started.end(60) == (-9 if signum == signal.SIGKILL else 128 + signum), started.said()
     if signum != signal.SIGKILL:
         assert "stopped at update" in started.said() and "Traceback" not in started.said()
     time.sleep(1.0)  # workers notice within it that their launcher is gone
-    assert main(words(scenes, run, updates=10)) == 0
-    assert main(words(scenes, alone, updates=10)) == 0
+    assert main(words(scenes, run, updates=8)) == 0
+    assert main(words(scenes, alone, updates=8)) == 0
     assert differ(run, alone) == []
 
 

@@ -98,16 +98,16 @@ def test_a_killed_worker_of_an_evaluation_changes_nothing(scenes, short_run, nod
 
 def test_a_prediction_that_is_killed_goes_on_and_names_each_picture_once(scenes, short_run, nodes, tmp_path):
     """First a worker is killed, then the command itself."""
-    photos = many(scenes, tmp_path / "photos", 600)
+    photos = many(scenes, tmp_path / "photos", 640)
     assert main(["predict", str(short_run), str(photos), "batch=8", f"out={tmp_path / 'alone'}"]) == 0
     out = tmp_path / "out"
     started = predicting(short_run, photos, out, *on(nodes, 2))
     started.until(lambda: len(lines(out)) >= 40)
     actors(nodes)[0].kill()
-    started.until(lambda: len(lines(out)) >= 300)
+    started.until(lambda: len(lines(out)) >= 160)
     started.process.kill()
     started.end()
-    assert 300 <= len(lines(out)) < 600
+    assert 160 <= len(lines(out)) < 640
     again = predicting(short_run, photos, out, *on(nodes, 2))
     assert again.end() == 0, again.said()
     for name in ("predictions.jsonl", "predictions.csv", "sheet.png"):

@@ -26,7 +26,7 @@ def on(made, workers) -> list[str]:
 def test_a_killed_worker_is_started_again_and_the_run_ends_as_if_nothing_had_happened(scenes, undisturbed, tmp_path):
     with cluster(2) as made:
         started = Started(words(scenes, tmp_path / "run", *on(made, 2)), tmp_path / "run")
-        started.until_update(13)
+        started.until_update(10)
         workers_of(made.own[1])[0].kill()
         seconds = started.step_after(time.time())
         assert started.end() == 0, started.said()
@@ -43,7 +43,7 @@ def test_a_killed_worker_is_started_again_and_the_run_ends_as_if_nothing_had_hap
 def test_whatever_dies(scenes, undisturbed, tmp_path, workers, what):
     with cluster(workers + (what == "node")) as made:
         started = Started(words(scenes, tmp_path / "run", *on(made, workers), "--zero", "none"), tmp_path / "run")
-        started.until_update(13)
+        started.until_update(10)
         victim = next(node for node in reversed(made.own) if workers_of(node))
         if what == "worker":
             workers_of(victim)[0].kill()
@@ -60,7 +60,7 @@ def test_a_node_that_never_comes_back(scenes, undisturbed, tmp_path):
     """An elastic run goes on with fewer workers, in at most 45 s, and with the same batch."""
     with cluster(3) as made:
         started = Started(words(scenes, tmp_path / "run", *on(made, "2,3")), tmp_path / "run")
-        started.until_update(13)
+        started.until_update(10)
         made.remove_node(next(node for node in reversed(made.own) if workers_of(node)), allow_graceful=False)
         seconds = started.step_after(time.time())
         assert started.end() == 0, started.said()
@@ -77,7 +77,7 @@ def test_a_driver_that_dies_or_is_asked_to_end(scenes, undisturbed, tmp_path, si
     with cluster(2) as made:
         command = words(scenes, tmp_path / "run", *on(made, 2))
         started = Started(command, tmp_path / "run")
-        started.until_update(13)
+        started.until_update(10)
         started.process.send_signal(signum)
         assert started.end(60) == (-9 if signum == signal.SIGKILL else 128 + signum), started.said()
         if signum != signal.SIGKILL:

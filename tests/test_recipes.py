@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
+from plugin_file import PLUGIN as TASK_FILE
+from short_run import PLAIN
 from trunkline.pipelines import api
 from trunkline.pipelines.cli import _split, main
 from trunkline.pipelines.knobs import from_plain, recipe_function, resolve, to_plain, walk
@@ -230,6 +234,36 @@ def test_a_recipe_can_stand_in_ones_own_file(tmp_path, monkeypatch):
         resolve("mine.py:number", {})
     with pytest.raises(RecipeError, match=r"yours\.py: there is no such recipe file"):
         resolve("yours.py", {})
+
+
+def test_a_task_can_stand_in_ones_own_file(scenes, tmp_path, capsys):
+    file, run = tmp_path / "mine.py", tmp_path / "run"
+    file.write_text(TASK_FILE)
+    words = ["train", str(file), f"data={scenes}", f"log={tmp_path / 'log'}", *PLAIN, "--run", str(run)]
+    assert main(words) == 0 and main(words) == 0
+    assert json.loads((run / "recipe.json").read_text())["resolved"]["tasks"]["named"]["size"] == 32
+    capsys.readouterr()
+    evaluated = ["evaluate", str(run), "loaders=0", "--json"]
+    assert main([*evaluated, f"plugin={file}"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 20
+    done = subprocess.run([sys.executable, "-m", "trunkline", *evaluated], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "tasks.named: there is no such task; of a recipe file's own task, give plugin=FILE" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("TASKS = {'a': int}", "a: expected each task in both tables, TASKS and OPTIONS"),
+        ("TASKS = OPTIONS = {'classification': int}", "TASKS: classification: there is such a task already"),
+        ("TASKS = ['a']", "TASKS and OPTIONS: expected a dict each"),
+        ("import nothing_like_it", r"mine.py:1: ModuleNotFoundError: .*this recipe's own code fails"),
+    ],
+)
+def test_mistakes_in_ones_own_file(tmp_path, text, says):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(RecipeError, match=says):
+        resolve(str(tmp_path / "mine.py"), {})
 
 
 def test_show_says_where_every_value_came_from():

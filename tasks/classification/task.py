@@ -1,7 +1,6 @@
 """Image classification on class folders."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from ...backbones.contract import Backbone, Preprocessing
 from ...backbones.weights import Weights, load
 from ...heads.classification import ClassificationHead, ClassPrediction
 from ...heads.contract import Batch, Prediction
+from .. import storage
 from ..contract import DataError, Sample, Samples
 from ..folders import ONE_CLASS, FolderSamples, read_splits
 from ..scan import scan
@@ -53,7 +53,7 @@ class Classification:
             raise DataError(f"{o.data}: has no {split}/, only {', '.join(f'{name}/' for name in self._splits)}")
         found = self._splits[split]
         if not known and len(found.classes) == 1:
-            raise DataError(f"{o.data}: {ONE_CLASS.format(found.classes[0], Path(o.data) / found.classes[0])}")
+            raise DataError(f"{o.data}: {ONE_CLASS.format(found.classes[0], storage.join(o.data, found.classes[0]))}")
         if not known:
             self.facts["classes"] = list(found.classes)
         return found
