@@ -127,11 +127,11 @@ def _log() -> str:
         return ""
 
 
-def run_on_ray(job: Job, launch: Launch, storage: Path, show: Callable[[Event], None]) -> Any:
+def run_on_ray(job: Job, launch: Launch, storage: str, show: Callable[[Event], None]) -> Any:
     """Run the job on the launch's workers; what the leading one gives back. `show` is told what people are to see.
 
-    `storage` is a folder that all nodes see. Raises EngineError for what a worker calls the user's mistake, WorkerFailed
-    where the budget of failures is spent, with the first cause.
+    `storage` is a folder that all nodes see, or an address. Raises EngineError for what a worker calls the user's mistake,
+    WorkerFailed where the budget of failures is spent, with the first cause.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -188,7 +188,7 @@ def _fit(trainer: Any, failure: list[BaseException]) -> None:
         failure.append(error)
 
 
-def _trainer(job: Job, launch: Launch, storage: Path, mailbox: Any) -> Any:
+def _trainer(job: Job, launch: Launch, storage: str, mailbox: Any) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -202,7 +202,7 @@ def _trainer(job: Job, launch: Launch, storage: Path, mailbox: Any) -> Any:
             elastic_resize_monitor_interval_s=launch.grow,
         ),
         run_config=RunConfig(
-            name="ray", storage_path=str(storage),
+            name="ray", storage_path=storage,
             failure_config=FailureConfig(max_failures=launch.failures, max_preemption_failures=launch.preemptions),
         ),
         torch_config=TorchConfig(backend=backend, timeout_s=int(max(1, job.timeout))),

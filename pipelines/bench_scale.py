@@ -68,7 +68,7 @@ def bench_scale(*, rounds: int = 11, steps: int = 2, ray: bool = True, size: int
 def _under_ray(job: Job, scratch: Path) -> Any:
     from ..cluster.on_ray import run_on_ray
 
-    return run_on_ray(job, Launch("ray", WORKERS), scratch / "ray", lambda event: None)
+    return run_on_ray(job, Launch("ray", WORKERS), str(scratch / "ray"), lambda event: None)
 
 
 def _all(groups: list[Callable[[], Any]], folder: Path, count: int) -> list[float]:

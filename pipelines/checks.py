@@ -5,7 +5,6 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ..backbones.contract import Preprocessing, WeightsError
@@ -18,6 +17,7 @@ from .build import make_task
 from .feed import Plan
 from .machine import check_device
 from .recipe import Recipe, RecipeError
+from .run import Run
 from .session import Session
 
 
@@ -91,8 +91,18 @@ def divide(session: Session, micro_batches: int) -> None:
         )
 
 
-def shared(folder: Path, workers: Workers, patience: float = 5.0) -> None:
-    """Raise EngineError where a worker does not see what the leading one writes into the folder."""
+def publish(run: Run, workers: Workers) -> None:
+    """What the leading worker wrote into the run's folder is there for the others, where it is at an address."""
+    workers.from_lead(run.push, "sending the run")
+    if not workers.leads:
+        run.pull()
+
+
+def shared(run: Run, workers: Workers, patience: float = 5.0) -> None:
+    """Raise EngineError where a worker does not see what the leading one writes into the run's folder."""
+    folder = run.path
+    if run.mirror:  # each has a folder of its own
+        return None if workers.leads else run.pull()
     if workers.size == 1:
         return
 

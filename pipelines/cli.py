@@ -133,7 +133,7 @@ def _train(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     (recipe,) = _take(plain, 1, "the recipe's name (`trunkline list`)")
     path = settings.pop("run", None)
     run = api.train(recipe, path or _next_run(recipe), **settings)
-    _result(run.scores, as_json, ("details",), f"{run.path}")
+    _result(run.scores, as_json, ("details",), run.shown)
     return 0
 
 
@@ -265,7 +265,7 @@ def _demo(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
     (folder,) = _take(plain or ["demo"], 1, "")
     run = demo(folder, **typed(demo, settings))
-    _result(run.scores, as_json, ("details",), f"{run.path}")
+    _result(run.scores, as_json, ("details",), run.shown)
     return 0
 
 

@@ -17,7 +17,7 @@ from .recipe import RecipeError
 from .run import Run
 from .scoring import inference, score
 from .show import bar, note, samples_left_out
-from .sources import Ready, ready
+from .sources import Ready, fetched, ready
 from .worker import mistakes_as_engine_errors
 
 
@@ -104,6 +104,7 @@ def prepare(
     given = {"data": data, "val": val, "size": size, "on_bad_sample": on_bad_sample}
     if data:  # the run's own split is of the run's own data
         given |= {"group": "", "val": 0.0 if val is None else val}
+    source = str(fetched(source))
     found = ready(
         source, checkpoint_name=checkpoint, averaged=ema, device=device, backbone=backbone, stride_in=stride_in,
         options={k: v for k, v in given.items() if v is not None},

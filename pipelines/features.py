@@ -13,6 +13,7 @@ from torch import Tensor
 from ..heads.contract import Batch
 from ..heads.model import Model
 from ..tasks.contract import DataError, Samples
+from .checks import publish
 from .feed import Cache, Draws, in_order
 from .scoring import in_turn, inference
 from .session import Session
@@ -30,6 +31,7 @@ def cache(session: Session, model: Model, split: str, samples: Samples, precisio
     if not workers.from_lead(lambda: _read(file, digest) is not None, "reading features"):
         computed = compute_maps(session, model, samples, precision)
         workers.from_lead(lambda: _write(file, computed, digest), "writing features")
+        publish(session.run, workers)
     tensors = _read(file, digest)
     if tensors is None:
         raise DataError(

@@ -53,7 +53,7 @@ def finish(session: Session) -> None:
     write_records(run.path / "predictions" / "val.jsonl", records)
     write_report(run.path)
     note(f"done: {scores_line(scores.metrics, scores.intervals)}")
-    note(f"  weights  {run.weights}\n  report   {run.report}")
+    note(f"  weights  {run.shown}/{run.weights.name}\n  report   {run.shown}/{run.report.name}")
 
 
 def write_records(path: Any, records: list[dict[str, Any]]) -> None:

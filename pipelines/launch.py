@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ..cluster.config import Launch
+from ..tasks.storage import absolute
 from . import plugin
 from .knobs import Resolved, convert, to_plain
 from .recipe import Recipe, RecipeError
@@ -64,9 +65,9 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
     from .machine import cores
     from .session import Stopped
 
-    run = Run(Path(path).absolute())
+    run = Run(absolute(path))
     args = {"name": resolved.name, "given": _plain(resolved.given), "resolved": to_plain(resolved.recipe),
-            "plugins": plugin.texts(plugin.file_of(resolved.name)), "run": str(run.path),
+            "plugins": plugin.texts(plugin.file_of(resolved.name)), "run": run.shown,
             "launch": dataclasses.asdict(launch)}  # fmt: skip
     job = Job("trunkline.pipelines.worker:train", args, launch.timeout)
     if launch.launch == "ray":
@@ -76,7 +77,7 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
 
         assert isinstance(launch.workers, int)
         try:
-            result = run_local(job, launch.workers, run.path / "logs", cores())
+            result = run_local(job, launch.workers, run.logs, cores())
         except WorkersStopped as stopped:
             raise Stopped(stopped.signum, run, run.saved) from None
     if result["stopped"]:
@@ -88,8 +89,9 @@ def _on_ray(job: Any, launch: Launch, run: Run) -> Any:
     from ..cluster.on_ray import run_on_ray
     from ..tasks.progress import Retold
 
+    storage = f"{run.shown}/logs"  # all nodes see it, as they see the run
     with Retold() as show:
-        return run_on_ray(job, launch, run.path / "logs", lambda event: show(_in_words(event)))
+        return run_on_ray(job, launch, storage, lambda event: show(_in_words(event)))
 
 
 def _in_words(event: dict[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..backbones.cache import cache_folder
+from ..tasks.storage import is_remote
+from .mirror import Mirror
 from .recipe import CHANGEABLE, RecipeError
 
 STATE = ("update", "engine", "facts", "phase", "over", "scores", "best", "stale", "total")
@@ -18,7 +22,30 @@ class Run:
     """A run's folder and what stands in it."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.mirror = Mirror(str(path)) if is_remote(path) else None
+        self.path = self.mirror.folder if self.mirror else Path(path)
+
+    @property
+    def shown(self) -> str:
+        """The folder as its user knows it: its path, or its address."""
+        return self.mirror.address if self.mirror else str(self.path)
+
+    @property
+    def logs(self) -> Path:
+        """The folder of what workers say that do not lead."""
+        if self.mirror is None:
+            return self.path / "logs"
+        return cache_folder() / "logs" / re.sub(r"\W+", "-", self.mirror.address)
+
+    def pull(self) -> None:
+        """Where the run is at an address: fetch what is there."""
+        if self.mirror:
+            self.mirror.pull()
+
+    def push(self) -> None:
+        """Where the run is at an address: send what changed."""
+        if self.mirror:
+            self.mirror.push()
 
     @property
     def checkpoints(self) -> Path:
@@ -142,7 +169,7 @@ class Run:
         )
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+        return f"Run({self.shown!r})"
 
 
 _OURS = ("metrics.jsonl", "tensorboard", "logs", "features", "checkpoints")
@@ -165,7 +192,7 @@ def claim(run: Run, resolved: dict[str, Any]) -> dict[str, Any]:
         )
         if run.path.exists() and (strangers or not run.path.is_dir()):
             raise RecipeError(
-                f"{run.path}: is there and holds no run ({', '.join(strangers[:4])}); choose another --run"
+                f"{run.shown}: is there and holds no run ({', '.join(strangers[:4])}); choose another --run"
             )
         run.write("recipe.json", resolved)
         return resolved
@@ -183,7 +210,7 @@ def claim(run: Run, resolved: dict[str, Any]) -> dict[str, Any]:
         wrong.insert(0, f"  recipe: {before['recipe']} there, {resolved['recipe']} now")
     if wrong:
         raise RecipeError(
-            f"{run.path}: holds a run of another recipe; choose another --run, or give the same settings again:\n"
+            f"{run.shown}: holds a run of another recipe; choose another --run, or give the same settings again:\n"
             + "\n".join(wrong)
         )
     if run.trained and (began := was.get("network.weights")) != now.get("network.weights"):
@@ -237,7 +264,7 @@ def locked(run: Run, patience: float = 0.0) -> Iterator[None]:
                     time.sleep(0.25)
                     continue
                 raise RecipeError(
-                    f"{run.path}: another process is writing this run; wait for it or choose another --run"
+                    f"{run.shown}: another process is writing this run; wait for it or choose another --run"
                 ) from None
         yield
 

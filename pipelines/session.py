@@ -31,7 +31,7 @@ class Stopped(Exception):
     def __init__(self, signum: int, run: Run, update: int):
         self.signum, self.update = signum, update
         where = f"at update {update} and saved" if update else "before there was anything to save"
-        super().__init__(f"stopped {where}; the same command goes on with {run.path}")
+        super().__init__(f"stopped {where}; the same command goes on with {run.shown}")
 
 
 @dataclass
@@ -187,6 +187,7 @@ class Session:
         if best:
             checkpoint.write_text(root / checkpoint.BEST, path.name)
         checkpoint.prune(root, self.recipe.checkpoints.keep)
+        self.run.push()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 from ..cluster import checkpoint
 from ..heads.model import Model
 from ..tasks.contract import Task
+from ..tasks.storage import is_remote
 from ..tasks.table import OPTIONS
 from .build import Facts, build, from_weights
 from .knobs import from_plain, load_named
@@ -42,7 +43,7 @@ def ready(
     `options` replace fields of the task's options. Raises RecipeError where the source is neither, WeightsError where
     the file cannot be used.
     """
-    path = Path(source)
+    path = fetched(source)
     machine, _ = resolve_machine(Machine(device=device))
     check_device(machine.device)
     if path.is_dir():
@@ -64,6 +65,17 @@ def ready(
     place(found.model, machine.device, machine.channels_last is True).eval()
     found.recipe = replace(found.recipe, machine=machine)
     return found
+
+
+def fetched(source: str | Path) -> Path:
+    """A run's folder or a file here; of a run at an address, what this process fetched of it."""
+    if not is_remote(source):
+        return Path(source)
+    run = Run(source)
+    run.pull()
+    if not run.exists():
+        raise RecipeError(f"{source}: there is no run")
+    return run.path
 
 
 def _from_run(run: Run, name: str, averaged: bool | None, options: dict[str, Any]) -> Ready:

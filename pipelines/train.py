@@ -49,7 +49,7 @@ def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, 
         _train(resolved, run, workers or Workers(), launch or Launch())
     except (OSError, SafetensorError) as error:
         raise EngineError(
-            f"{getattr(error, 'filename', None) or run.path}: {error}. What was saved stays: make room, or mend the rights "
+            f"{getattr(error, 'filename', None) or run.shown}: {error}. What was saved stays: make room, or mend the rights "
             "or the path, and run the same command again"
         ) from error
     finally:
@@ -61,11 +61,12 @@ def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, 
 def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> None:
     with contextlib.ExitStack() as held:
         document = workers.from_lead(lambda: _begin(resolved, run, held, launch), "reading the recipe")
-        shared(run.path, workers)
+        shared(run, workers)
         recipe = from_plain(document["resolved"])
         session, state = prepare(recipe, run, workers, launch)
         check_lengths(session, state)
         workers.from_lead(lambda: run.write("recipe.json", document), "writing the recipe")
+        workers.from_lead(run.push, "sending the run")
         with listening(session), decoding(int(recipe.machine.workers)):
             recipe = session.recipe = settle_micro_batch(session)
             for number, phase in enumerate(recipe.phases):
@@ -75,12 +76,14 @@ def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> No
                 session.metrics.close()
                 torch.set_num_threads(int(recipe.machine.threads))
                 finish(session)
+                run.push()
 
 
 def _begin(resolved: Resolved, run: Run, held: contextlib.ExitStack, launch: Launch) -> dict[str, Any]:
     patience = 60.0 if launch.launch == "ray" else 0.0  # a worker outlives a command that was killed by some seconds
     there = run.path.exists()
     held.enter_context(locked(run, patience))
+    run.pull()
     if not there:  # while it is held: a mistake leaves no folder behind
         held.push(lambda kind, *_: run.vanish() if kind and issubclass(kind, MISTAKES) else None)
     return settle(resolved, run)
@@ -192,7 +195,7 @@ def _compare_data(run: Run, found: dict[str, Samples]) -> None:
             run.keep_manifest(split, lines)
         elif before != lines:
             raise DataError(
-                f"the {split} data changed since {run.path} began: {compare(before, lines)}. Put it back, or start a "
+                f"the {split} data changed since {run.shown} began: {compare(before, lines)}. Put it back, or start a "
                 "new run with another --run (weights=OLD_RUN keeps what was learnt)"
             )
 

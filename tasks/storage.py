@@ -102,6 +102,23 @@ def files_below(folder: str) -> list[Entry]:
     return sorted(e for e in found if e.name and not any(part.startswith(".") for part in e.name.split("/")))
 
 
+def send(file: Path, address: str) -> None:
+    """Put a file's bytes at a remote address, in place of what is there. Raises OSError where that fails."""
+    with _errors(address):
+        fs, path = _filesystem(address)
+        if hasattr(fs, "auto_mkdir"):  # one that has folders
+            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        fs.pipe_file(path, file.read_bytes()) if file.stat().st_size < 2**23 else fs.put_file(str(file), path)
+
+
+def remove(address: str) -> None:
+    """Remove a file at a remote address, if it is there."""
+    with _errors(address):
+        fs, path = _filesystem(address)
+        if fs.exists(path):
+            fs.rm_file(path)
+
+
 def _stat(entry: os.DirEntry[str]) -> tuple[int, str]:
     try:
         found = entry.stat()

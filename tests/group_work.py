@@ -194,9 +194,10 @@ def differing_storage(args, workers):
     own = Path(args["folder"]) / str(workers.rank)
     (own / "run").mkdir(parents=True, exist_ok=True)
     os.chdir(own)
+    from trunkline.pipelines.run import Run
     from trunkline.pipelines.train import shared
 
-    shared(Path("run"), workers, patience=0.5)
+    shared(Run("run"), workers, patience=0.5)
 
 
 def phases(args, workers):
