@@ -124,10 +124,13 @@ def _loader(draws: Draws, lists: list[list[At]] | Any, decoders: int, pin: bool)
         prefetch_factor=4 if decoders else None, multiprocessing_context="fork" if decoders and _can_fork() else None,
         worker_init_fn=_leave_signals,
     )  # fmt: skip
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    try:
+        for batch in loader:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+    except (ConnectionError, EOFError) as error:  # the main process was fetching a batch from it
+        raise _killed(error, decoders) from None
 
 
 @contextlib.contextmanager
@@ -141,10 +144,14 @@ def decoding(decoders: int) -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker (pid"):
             raise
-        first = str(error).splitlines()[0]
-        raise EngineError(
-            f"a process that decodes was killed ({first}); mostly memory ran out: set machine.workers={max(0, decoders // 2)}"
-        ) from None
+        raise _killed(error, decoders) from None
+
+
+def _killed(error: Exception, decoders: int) -> EngineError:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return EngineError(
+        f"a process that decodes was killed ({first}); mostly memory ran out: set machine.workers={max(0, decoders // 2)}"
+    )
 
 
 def _leave_signals(_: int) -> None:
