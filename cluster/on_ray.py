@@ -133,10 +133,10 @@ def run_on_ray(job: Job, launch: Launch, storage: str, show: Callable[[Event], N
     `storage` is a folder that all nodes see, or an address. Raises EngineError for what a worker calls the user's mistake,
     WorkerFailed where the budget of failures is spent, with the first cause.
     """
+    prepare()
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
     with tempfile.TemporaryDirectory() as scratch:
         code = stage(Path(scratch))
         with connected(launch, code):
@@ -209,6 +209,17 @@ def _trainer(job: Job, launch: Launch, storage: str, mailbox: Any) -> Any:
     )  # fmt: skip
 
 
+def prepare() -> None:
+    """Set what Ray reads from the environment, before it is imported.
+
+    A cluster that `ray start` made asks for the token that lies on its machines; who connects must be told to show it.
+    """
+    os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    if "RAY_AUTH_TOKEN" in os.environ or token.is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 @contextmanager
 def connected(launch: Launch, code: Path) -> Iterator[None]:
     """In a Ray cluster: one that is there, or one of this machine alone."""
@@ -232,7 +243,8 @@ def connected(launch: Launch, code: Path) -> Iterator[None]:
     except ConnectionError as error:
         raise EngineError(
             f"address={launch.address}: no Ray cluster answers there ({error}); give host:port of its head "
-            "(ray start --head prints it), auto on one of its nodes, or leave it out to start one on this machine"
+            "(ray start --head prints it), auto on one of its nodes, or leave it out to start one on this machine. A cluster "
+            "with token authentication wants its token here too: ~/.ray/auth_token, the same file as on its nodes"
         ) from None
     try:
         yield

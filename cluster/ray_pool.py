@@ -12,7 +12,7 @@ from typing import Any
 
 from .code import stage
 from .config import EngineError, Launch
-from .on_ray import ENVIRONMENT, connected
+from .on_ray import connected, prepare
 
 BLOCK = 4  # items that one of the pool's tasks takes: what is done again where an actor dies
 
@@ -49,9 +49,9 @@ def pool(call: str, args: dict[str, Any], launch: Launch) -> Iterator[Any]:
     The results of a dead worker's items are computed again by another one. Raises EngineError, at its place in the
     order, for what a worker calls the user's mistake.
     """
+    prepare()
     import ray
 
-    os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
     with tempfile.TemporaryDirectory() as scratch, connected(launch, stage(Path(scratch))):
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True

@@ -82,6 +82,7 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
             raise Stopped(stopped.signum, run, run.saved) from None
     if result["stopped"]:
         raise Stopped(result["stopped"], run, result["update"])
+    run.pull(result=True)
     return run
 
 

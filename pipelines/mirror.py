@@ -24,7 +24,7 @@ class Mirror:
         self._sent: dict[str, tuple[int, int]] = {}  # size and time of what is there as it is here
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
 
-    def pull(self) -> None:
+    def pull(self, leave: tuple[str, ...] = LEAVE) -> None:
         """Fetch what is there: recipe, data's manifest, features, and the checkpoints that are whole."""
         try:
             there = [e.name for e in storage.files_below(self.address)]
@@ -34,7 +34,7 @@ class Mirror:
         for name in there:
             folder = name.rpartition("/")[0]
             half = folder.startswith("checkpoints/") and folder not in whole
-            if half or name.startswith(LEAVE):
+            if half or name.startswith(leave):
                 continue
             file = self.folder / name
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -37,10 +37,10 @@ class Run:
             return self.path / "logs"
         return cache_folder() / "logs" / re.sub(r"\W+", "-", self.mirror.address)
 
-    def pull(self) -> None:
-        """Where the run is at an address: fetch what is there."""
+    def pull(self, result: bool = False) -> None:
+        """Where the run is at an address: fetch what going on needs; with `result` what people look at instead."""
         if self.mirror:
-            self.mirror.pull()
+            self.mirror.pull(*([("checkpoints/", "features/")] if result else []))
 
     def push(self) -> None:
         """Where the run is at an address: send what changed."""
