@@ -210,14 +210,8 @@ def _trainer(job: Job, launch: Launch, storage: str, mailbox: Any) -> Any:
 
 
 def prepare() -> None:
-    """Set what Ray reads from the environment, before it is imported.
-
-    A cluster that `ray start` made asks for the token that lies on its machines; who connects must be told to show it.
-    """
+    """Set what Ray reads from the environment, before it is imported."""
     os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    if "RAY_AUTH_TOKEN" in os.environ or token.is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextmanager
@@ -243,8 +237,8 @@ def connected(launch: Launch, code: Path) -> Iterator[None]:
     except ConnectionError as error:
         raise EngineError(
             f"address={launch.address}: no Ray cluster answers there ({error}); give host:port of its head "
-            "(ray start --head prints it), auto on one of its nodes, or leave it out to start one on this machine. A cluster "
-            "with token authentication wants its token here too: ~/.ray/auth_token, the same file as on its nodes"
+            "(ray start --head prints it), auto on one of its nodes, or leave it out to start one on this machine. Of a cluster "
+            "with token authentication: set RAY_AUTH_MODE=token here too, with its nodes' ~/.ray/auth_token"
         ) from None
     try:
         yield

@@ -4,7 +4,10 @@ import importlib
 import json
 import logging
 import os
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,9 +53,10 @@ def pool(call: str, args: dict[str, Any], launch: Launch) -> Iterator[Any]:
     order, for what a worker calls the user's mistake.
     """
     prepare()
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of dead actors is told here
     import ray
 
-    with tempfile.TemporaryDirectory() as scratch, connected(launch, stage(Path(scratch))):
+    with tempfile.TemporaryDirectory() as scratch, connected(launch, stage(Path(scratch))), _ending_at_once():
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
@@ -62,6 +66,19 @@ def pool(call: str, args: dict[str, Any], launch: Launch) -> Iterator[Any]:
             yield lambda items: _results(call, args, launch, items)
         finally:
             logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """While it lasts, SIGTERM ends the command as it ends others: Ray's own handler prints its stack."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _results(call: str, args: dict[str, Any], launch: Launch, items: list[Any]) -> Iterator[Any]:

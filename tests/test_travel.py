@@ -26,7 +26,10 @@ def bare(folder: Path) -> Path:
 
 
 def clean() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"RAY_USAGE_STATS_ENABLED": "0"}
+    return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+    }
 
 
 @pytest.mark.parametrize("way", ["checkout", "wheel"])
