@@ -195,7 +195,11 @@ class TorchEngine:
         return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
 
     def update(self, losses: Losses, micro_batches: Sequence[Any]) -> Report:
-        """One optimizer step over the micro-batches: the mean of the gradients of each one's own summed losses."""
+        """One optimizer step over the micro-batches: the mean of the gradients of each one's own summed losses.
+
+        A micro-batch of `weight` 0 stands in for a worker that has none, and counts nothing.
+        """
+        micro_batches = [b for b in micro_batches if getattr(b, "weight", 1.0) != 0]
         if not self._call.training:  # walking all modules costs milliseconds
             self._call.train()
         parts: list[dict[str, Tensor]] = []

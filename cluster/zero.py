@@ -176,10 +176,7 @@ class DeepSpeedEngine(TorchEngine):
             self.average = MovingAverage(shards.live(live_tensors(self.model)), self._average)
 
     def update(self, losses: Losses, micro_batches: Sequence[Any]) -> Report:
-        """As in TorchEngine. In stages 2 and 3 all workers run equally often, at weight zero where one has no more to do.
-
-        A micro-batch of `weight` 0 stands in for a worker that has none.
-        """
+        """As in TorchEngine. In stages 2 and 3 all workers run equally often, at weight zero where one has no more to do."""
         self._start()
         own = [b for b in micro_batches if getattr(b, "weight", 1.0) != 0]
         if self.zero >= 2:

@@ -6,10 +6,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from ..tasks.contract import DataError, Sample, Samples, Task
 from .recipe import RecipeError
 
 WINDOW = 16  # shards, or row groups of them, that are read at a time
+T = TypeVar("T")
 At = tuple[int, int, int]  # (epoch, index, repeat): all that a sample's augmentation depends on, besides the seed
 
 
@@ -183,6 +184,11 @@ def _can_fork() -> bool:
     )
 
 
+def _share(items: Sequence[T], workers: Workers) -> Sequence[T]:
+    """This worker's part of an update; where that is nothing, the first one, which counts nothing then."""
+    return workers.mine(items) or items[:1]
+
+
 class _Lists:
     """This worker's micro-batches from one update to another, as the loader wants them."""
 
@@ -190,11 +196,11 @@ class _Lists:
         self.plan, self.first, self.last, self.workers = plan, first, last, workers
 
     def __len__(self) -> int:
-        return (self.last - self.first) * len(self.workers.mine(range(self.plan.batch // self.plan.micro)))
+        return (self.last - self.first) * len(_share(range(self.plan.batch // self.plan.micro), self.workers))
 
     def __iter__(self) -> Iterator[list[At]]:
         for update in range(self.first, self.last):
-            yield from self.workers.mine(self.plan.micro_batches(update))
+            yield from _share(self.plan.micro_batches(update), self.workers)
 
 
 @dataclass
@@ -223,8 +229,8 @@ def _turns(fetch: Callable[[list[At]], Batch], plan: Plan, first: int, last: int
     for update in range(first, last):
         start = time.perf_counter()
         micro = [
-            replace(fetch(at), key=key(plan.seed, "model", update, m))
-            for m, at in workers.mine(list(enumerate(plan.micro_batches(update))))
+            replace(fetch(at), key=key(plan.seed, "model", update, m), weight=float(m % workers.size == workers.rank))
+            for m, at in _share(list(enumerate(plan.micro_batches(update))), workers)
         ]
         yield Turn(update, micro, time.perf_counter() - start)
 

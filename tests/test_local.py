@@ -38,6 +38,19 @@ def test_a_run_of_three_workers_is_the_run_of_one(scenes, tmp_path):
             assert (one / file).read_text() == (three / file).read_text(), file
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", ["none", "0", "2", "3"])
+def test_a_worker_without_a_micro_batch_changes_nothing(scenes, tmp_path, zero):
+    pytest.importorskip("deepspeed")
+    given = {"updates": 4, "batch": 12, "micro_batch": 6, "optimizer.clip": 0, "ema": 0}
+    for run, workers in (("one", "1"), ("three", "3")):
+        more = [] if workers == "1" else ["--workers", workers, "--zero", zero]
+        assert main(words(scenes, tmp_path / run, *more, **given)) == 0
+    one, three = (load_file(tmp_path / run / "weights.safetensors") for run in ("one", "three"))
+    far = max(float((one[n].double() - three[n].double()).abs().max()) for n in one)
+    assert far == 0 if zero in ("none", "0") else far < 1e-4
+
+
 @pytest.mark.parametrize(
     ("what", "kind", "says"),
     [
