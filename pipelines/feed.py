@@ -125,13 +125,17 @@ def _loader(draws: Draws, lists: list[list[At]] | Any, decoders: int, pin: bool)
         prefetch_factor=4 if decoders else None, multiprocessing_context="fork" if decoders and _can_fork() else None,
         worker_init_fn=_leave_signals,
     )  # fmt: skip
+    batches: Any = iter(loader)
     try:
-        for batch in loader:
+        for batch in batches:
             if isinstance(batch, DataError):
                 raise batch
             yield batch
     except (ConnectionError, EOFError) as error:  # the main process was fetching a batch from it
         raise _killed(error, decoders) from None
+    finally:  # now: while torch knows of a killed process, every signal of any child raises wherever this one stands
+        if decoders:
+            batches._shutdown_workers()
 
 
 @contextlib.contextmanager
