@@ -20,7 +20,16 @@ def placed(recipe: Recipe) -> Recipe:
             folder = cache_folder() / "scenes" / options.data.replace(":", "-")
             write_scenes(folder, **SIZES[options.data])
             options = replace(options, data=str(folder))
-        tasks[name] = replace(options, data=absolute(options.data))
+        tasks[name] = options
+    return whole_paths(replace(recipe, tasks=tasks))
+
+
+def whole_paths(recipe: Recipe) -> Recipe:
+    """The recipe with paths that mean the same in another folder; what is no path (`demo`, a published name) stays."""
+    tasks = {
+        name: options if options.data in SIZES else replace(options, data=absolute(options.data))
+        for name, options in recipe.tasks.items()
+    }
     weights = Path(recipe.network.weights).expanduser()
     network = replace(recipe.network, weights=str(weights.absolute())) if weights.exists() else recipe.network
     return replace(recipe, tasks=tasks, network=network)

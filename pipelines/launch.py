@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from ..cluster.config import Launch
 from ..tasks.storage import absolute
 from . import plugin
+from .demo_data import whole_paths
 from .knobs import Resolved, convert, to_plain
 from .recipe import Recipe, RecipeError
 from .run import Run
@@ -66,7 +67,7 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
     from .session import Stopped
 
     run = Run(absolute(path))
-    args = {"name": resolved.name, "given": _plain(resolved.given), "resolved": to_plain(resolved.recipe),
+    args = {"name": resolved.name, "given": _plain(resolved.given), "resolved": to_plain(whole_paths(resolved.recipe)),
             "plugins": plugin.texts(plugin.file_of(resolved.name)), "run": run.shown,
             "launch": dataclasses.asdict(launch)}  # fmt: skip
     job = Job("trunkline.pipelines.worker:train", args, launch.timeout)

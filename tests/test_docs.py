@@ -27,6 +27,7 @@ QUICKER = {  # the beginning of a command: settings in place of its own, or adde
     "trunkline bench train": "rounds=1 steps=1 batch=2 size=32 backbone=resnet18",
     "trunkline bench loader": "rounds=1 batch=2 size=32 images=4 workers=0",
     "trunkline bench scale": "rounds=1 steps=1 size=32 wide=32 ray=false",
+    "trunkline train transfer data=photos val=0.2 batch=16": "weights=none backbone=resnet18",  # workers have their own cache
     "trunkline profile": "profile_updates=1",
     "trunkline train finetune.py": "epochs=1 size=32",
     "trunkline train rate.py": "epochs=1 size=32",
@@ -144,6 +145,10 @@ def test_every_block_runs(document, place, monkeypatch, capfd):
             install(block, place, monkeypatch)
         elif block.language == "python":
             exec(compile(block.text, where, "exec"), names)
+        elif block.language == "yaml":
+            assert pytest.importorskip("yaml").safe_load(block.text)["kind"]
+        elif block.language == "dockerfile":
+            assert block.text.startswith("FROM ")  # marked in the document as not run
         else:
             assert block.language == "text", f"{where}: language {block.language!r} is none that is run (bash, python)"
 
