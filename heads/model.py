@@ -23,6 +23,10 @@ class Model(nn.Module):
             numbers = torch.tensor(getattr(preprocessing, name)).view(1, -1, 1, 1)
             self.register_buffer(name, numbers, persistent=False)
 
+    def freeze(self, stages: int) -> None:
+        """Freeze the trunk's first `stages` parts (0 to 5, the stem is the first) and thaw the rest."""
+        self.backbone.freeze(stages)  # type: ignore[operator]
+
     def normalise(self, batch: Batch) -> Tensor:
         """Images `(N, C, H, W)` uint8 to normalised floats; padding (by `sizes`) is zero after it."""
         images = batch.images

@@ -113,7 +113,9 @@ def plan(resolved: Resolved, launch: Launch) -> MemoryPlan:
     recipe = placed(resolved.recipe)
     recipe = replace(recipe, machine=resolve_machine(recipe.machine)[0])
     check_device(recipe.machine.device)
-    device = torch.device(recipe.machine.device).type
+    device = (
+        "cuda" if torch.device(recipe.machine.device).type == "cuda" else "cpu"
+    )  # whose memory it is: Apple's GPU shares it
     workers = launch.workers if isinstance(launch.workers, int) else launch.workers[1]
     facts = _facts(recipe, device)
     size = recipe.batch.size
@@ -145,7 +147,7 @@ def _facts(recipe: Recipe, device: str) -> _Facts:
     draws = Draws(task, task.samples("train"), recipe.seed, training=True)
     sample = task.collate([draws.draw((0, 0, 0))])
     phase = min(recipe.phases, key=lambda p: p.frozen)
-    model.backbone.freeze(phase.frozen)  # type: ignore[operator]
+    model.freeze(phase.frozen)
     kept, each = (0, 0) if phase.cached else kept_for_backward(model, sample, recipe.machine)
     learns = [p.numel() for p in model.parameters() if p.requires_grad]
     weights = sum(t.numel() for t in (*model.parameters(), *model.buffers()))

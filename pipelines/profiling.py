@@ -85,7 +85,7 @@ def profile(resolved: Resolved, updates: int = 6, out: str | Path | None = None)
 
 def _ready(session: Any, recipe: Any, count: int) -> tuple[TorchEngine, Plan, Iterator[Turn]]:
     phase = recipe.phases[0]
-    session.model.backbone.freeze(phase.frozen)
+    session.model.freeze(phase.frozen)
     micro = recipe.batch.size if not isinstance(recipe.batch.micro, int) else recipe.batch.micro
     plan = Plan(len(session.training), recipe.batch.size, micro, key(recipe.seed, "phase", 0), session.training.units())
     engine = TorchEngine(

@@ -119,7 +119,7 @@ def _fitting_micro_batch(session: Session) -> int:
     else:
         draws = Draws(session.task, session.training, recipe.seed, training=True)
         sample = session.task.collate([draws.draw((0, 0, 0))])
-        session.model.backbone.freeze(min(p.frozen for p in recipe.phases))  # type: ignore[operator]
+        session.model.freeze(min(p.frozen for p in recipe.phases))
         micro, why = fitting_micro_batch(apart(session.model), sample, recipe.batch.size, recipe.machine)
     document = run.recipe
     document["resolved"]["batch"]["micro"] = micro
@@ -205,7 +205,7 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
     recipe, over = session.recipe, session.state["over"]
     if number < len(over):
         return
-    session.model.backbone.freeze(phase.frozen)  # type: ignore[operator]
+    session.model.freeze(phase.frozen)
     micro = recipe.batch.size if recipe.batch.micro == "all" else recipe.batch.micro
     assert isinstance(micro, int)
     plan = Plan(
