@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-
 STAMP := $(INSTALLED)$(EXTRAS)
-TESTED := $(INSTALLED)dev,cluster
+TESTED := $(INSTALLED)dev,cluster,coco
 
 .PHONY: help install demo test verify lint types bench clean
 

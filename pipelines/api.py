@@ -37,6 +37,14 @@ def evaluate(source: str | Path, **settings: Any) -> Any:
     return run_it(_path_of(source), launch=launch, **typed(run_it, own))
 
 
+def score(protocol: Literal["coco", "voc"], truth: str | Path, results: str | Path, **settings: Any) -> Any:
+    """Score the result files of any detector; see `trunkline.pipelines.score` for the settings of each protocol."""
+    from .score import protocol as function_of
+
+    function = function_of(protocol)
+    return function(truth, results, **typed(function, settings))
+
+
 def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **settings: Any) -> Any:
     """Name the classes of pictures; see `trunkline.pipelines.predict.stream` for the settings.
 

@@ -18,12 +18,14 @@ from .recipe import RecipeError
 _HERE = "trunkline.pipelines"
 _OUTSIDE = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR",
             "EEXIST", "ENAMETOOLONG", "ELOOP") if hasattr(errno, name)}  # fmt: skip
-_FLAGS = ("--memory",)  # that stand without a value
+_KINDS = {"bench": "train", "score": "coco"}  # verbs whose first word chooses the settings, and whose are shown
+_FLAGS = ("--memory", "--masks", "--area")  # that stand without a value
 _MOST_ROWS = 1000  # of a table on the terminal
 # verb: (positional arguments, what it does, where the settings are declared; None: they are a recipe's)
 VERBS: dict[str, tuple[str, str, str | None]] = {
     "train": ("RECIPE", "train by a recipe, or go on with the run in --run", None),
     "evaluate": ("SOURCE", "score a run's folder or a weights file", f"{_HERE}.evaluate:evaluate"),
+    "score": ("coco|voc TRUTH RESULTS", "score the result files of any detector", f"{_HERE}.score:protocol"),
     "predict": ("SOURCE INPUT…", "name the classes of files, folders and globs", f"{_HERE}.predict:stream"),
     "list": ("", "the recipes and architectures", None),
     "show": ("RECIPE", "every field of a recipe, its value and where it came from", None),
@@ -156,6 +158,25 @@ def _evaluate(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     return 0
 
 
+def _score(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
+    kind, truth, results = _take(plain, 3, "coco or voc, then what is true (a file, a folder) and the results")
+    from .score import protocol
+
+    function = protocol(kind)
+    scored = function(truth, results, **typed(function, settings))
+    if as_json:
+        print(json.dumps(scored.to_json(), ensure_ascii=False))
+        return 0
+    from .show import table
+
+    table("", ["class", "AP"], [[n, "no objects" if v is None else f"{v:.4f}"] for n, v in scored.classes.items()])
+    counts = ", ".join(f"{n:,} {what}" for what, n in scored.counts.items())
+    rows = [[n, "no objects" if v < 0 else f"{v:.4f}"] for n, v in scored.metrics.items()]
+    print(f"\n{results}: {counts}")
+    table("", ["metric", "value"], rows)
+    return 0
+
+
 def _predict(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     if len(plain) < 2:
         raise RecipeError("give the run's folder or weights file, then files, folders or globs")
@@ -285,7 +306,7 @@ def _result(scores: dict[str, Any], as_json: bool, leave: tuple[str, ...], where
 
 
 _COMMANDS: dict[str, Callable[[list[str], dict[str, str], bool], int]] = {
-    "train": _train, "evaluate": _evaluate, "predict": _predict, "list": _list, "show": _show, "check": _check,
+    "train": _train, "evaluate": _evaluate, "score": _score, "predict": _predict, "list": _list, "show": _show, "check": _check,
     "profile": _profile, "bench": _bench, "doctor": _doctor, "demo": _demo,
 }  # fmt: skip
 
@@ -319,7 +340,9 @@ def _verb_help(verb: str, words: list[str]) -> str:
         function = recipe_function(named[0])
     else:
         function = load_named(declared)
-        function = function("train") if verb == "bench" else function
+        if verb in _KINDS:
+            named = [w for w in words if not w.startswith("-") and "=" not in w]
+            function = function(named[0] if named else _KINDS[verb])
     return f"{head}{more}\n\n{inspect.cleandoc(function.__doc__ or '')}\n\n{_settings(function, declared is None)}"
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the same names, for editors; in a checkout the floors lie b
         predict,
         profile,
         recipes,
+        score,
         show,
         train,
     )
@@ -32,6 +33,7 @@ _PUBLIC = {
     "model": "pipelines.api:model",
     "train": "pipelines.api:train",
     "evaluate": "pipelines.api:evaluate",
+    "score": "pipelines.api:score",
     "predict": "pipelines.api:predict",
     "check": "pipelines.api:check",
     "profile": "pipelines.api:profile",
@@ -58,6 +60,7 @@ __all__ = [
     "predict",
     "profile",
     "recipes",
+    "score",
     "show",
     "train",
 ]

@@ -1,0 +1,90 @@
+"""Masks as COCO writes them: polygons and run-length codes, checked, and changed into one another."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from .coco_file import Images, Objects, Problems
+
+
+class _Rle(msgspec.Struct):
+    size: tuple[int, int]
+    counts: list[int] | str
+
+
+_Given = list[list[float]] | _Rle
+
+
+def checked(objects: Objects, images: Images, problems: Problems, names: list[str]) -> list[Any]:
+    """Each object's segmentation as pycocotools takes it; what is wrong with one is added under its name.
+
+    Polygons are lists of x, y, x, y, … of three points or more (of four numbers they would be taken for a box); a
+    run-length code is of its image's height and width, and fills it.
+    """
+    assert objects.segmentation is not None
+    rows = np.searchsorted(images.ids, objects.image_ids, sorter=(order := np.argsort(images.ids, kind="stable")))
+    sizes = np.stack([images.heights, images.widths], 1)[order[rows]].tolist()
+    found, wrong = [], []
+    for name, raw, size in zip(names, objects.segmentation, sizes, strict=True):
+        try:
+            given = msgspec.json.decode(raw, type=_Given)
+            said = _wrong_polygons(given) if isinstance(given, list) else _wrong_rle(given, size)
+        except msgspec.DecodeError as error:
+            given, said = [], f"expected polygons or a run-length code ({error})"
+        if said:
+            wrong.append(f"{name}: segmentation: {said}")
+        elif isinstance(given, list):
+            found.append(given)
+        else:
+            found.append({"size": list(given.size), "counts": given.counts})
+    problems.some(range(len(wrong)), lambda i: wrong[i])
+    return found
+
+
+def _wrong_polygons(polygons: list[list[float]]) -> str:
+    if not polygons:
+        return "has no polygon"
+    for polygon in polygons:
+        if len(polygon) % 2 or len(polygon) < 6:
+            return f"a polygon of {len(polygon)} numbers; expected x, y of three points or more"
+    return ""
+
+
+def _wrong_rle(rle: _Rle, size: list[int]) -> str:
+    if list(rle.size) != size:
+        return (
+            f"a run-length code of {rle.size[0]} x {rle.size[1]} (height x width); the image has {size[0]} x {size[1]}"
+        )
+    try:
+        counts = rle.counts if isinstance(rle.counts, list) else counts_of(rle.counts)
+    except ValueError as error:
+        return f"a damaged run-length code ({error})"
+    if any(count < 0 for count in counts) or sum(counts) != size[0] * size[1]:
+        return f"a run-length code of {sum(counts)} pixels; the image has {size[0] * size[1]}"
+    return ""
+
+
+def counts_of(text: str) -> list[int]:
+    """The run lengths that a compressed code stands for (pycocotools' `rleFrString`). Raises ValueError where it is cut off.
+
+    Numbers of five bits a character, from 48 on, the lowest first; the sixth says that more follow, the highest of the
+    last one is the sign; from the third on they are differences to the one before the last.
+    """
+    counts: list[int] = []
+    value, shift = 0, 0
+    for code in text.encode("latin-1", "replace"):
+        digit = code - 48
+        if not 0 <= digit < 64:
+            raise ValueError(f"the character {chr(code)!r}")
+        value |= (digit & 31) << shift
+        shift += 5
+        if digit & 32:
+            continue
+        if digit & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value, shift = 0, 0
+    if shift:
+        raise ValueError("it ends within a number")
+    return counts

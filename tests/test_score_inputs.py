@@ -1,0 +1,149 @@
+"""Result and annotation files that are wrong: every problem with the file's and the object's name, and never a traceback."""
+
+import copy
+import itertools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from score_work import random_coco, write
+from trunkline.pipelines.cli import main
+from trunkline.tasks.contract import DataError
+from trunkline.tasks.detection.coco_file import read_results, read_truth
+from trunkline.tasks.detection.segmentation import counts_of
+
+pytest.importorskip("msgspec")
+BOX = random_coco(1)
+MASK = random_coco(1, masks=True)
+
+
+def change(document, path, value):
+    """A copy with one value changed (or, for `...`, taken away)."""
+    document = copy.deepcopy(document)
+    at = document
+    for key in path[:-1]:
+        at = at[key]
+    if value is ...:
+        del at[path[-1]]
+    else:
+        at[path[-1]] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (["annotations"], ..., "has no 'annotations'"),
+        (["annotations"], {}, "annotations: expected a list"),
+        (["annotations", 2, "area"], ..., "annotations[2] (id 3): object missing required field `area`"),
+        (["annotations", 2, "bbox"], [1, 2, 3], "annotations[2] (id 3): bbox=[1, 2, 3]"),
+        (["annotations", 2, "bbox", 2], float("nan"), "annotations[2] (id 3): bbox=[", ),
+        (["annotations", 2, "bbox", 2], -4, "annotation 3: bbox=["),
+        (["annotations", 2, "id"], 1, "the id 1 occurs more than once"),
+        (["annotations", 2, "id"], "3", "annotations[2] (id 3): id='3': expected `int`, got `str`"),
+        (["annotations", 2, "id"], 10**30, "annotations[2]"),
+        (["annotations", 2, "image_id"], 901, "annotation 3: image_id=901 is not among the file's images"),
+        (["annotations", 2, "category_id"], 901, "annotation 3: category_id=901 is not among the file's categories"),
+        (["annotations", 2, "iscrowd"], 2, "annotation 3: iscrowd=2, expected 0 or 1"),
+        (["annotations", 2, "area"], -1, "annotation 3: area=-1.0"),
+        (["images", 1, "width"], 0, "is 0 x 400 pixels"),
+        (["categories", 1, "name"], None, "categories[1]"),
+    ],
+)  # fmt: skip
+def test_an_annotation_file(tmp_path, path, value, said):
+    file, _ = write(tmp_path, change(BOX[0], path, value), [])
+    with pytest.raises(DataError) as error:
+        read_truth(file)
+    assert str(error.value).startswith(str(file)) and said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("masks", "path", "value", "said"),
+    [
+        (False, [3, "score"], float("nan"), "[3]: score=None: expected `float`, got `null` (null or not a number)"),
+        (False, [3, "score"], "high", "[3]: score='high': expected `float`, got `str`"),
+        (False, [3, "image_id"], 901, "[3]: image_id=901 is not among the images of"),
+        (False, [3, "category_id"], 901, "[3]: category_id=901 is not among the categories of"),
+        (False, [3, "bbox"], ..., "[3]: has no 'bbox'"),
+        (False, [3, "bbox", 3], -1, "[3]: bbox=["),
+        (True, [3, "segmentation"], ..., "[3]: has no 'segmentation'"),
+        (True, [3, "segmentation", "size"], [400, 300], "[3]: segmentation: a run-length code of 400 x 300"),
+        (True, [3, "segmentation", "counts"], "0", "[3]: segmentation: a run-length code of 0 pixels"),
+        (True, [3, "segmentation", "counts"], "~~", "[3]: segmentation: a damaged run-length code"),
+        (True, [3, "segmentation", "counts"], [5, -5, 160000], "[3]: segmentation: a run-length code of"),
+        (True, [3, "segmentation"], [[1, 2, 3, 4]], "[3]: segmentation: a polygon of 4 numbers"),
+        (True, [3, "segmentation"], [], "[3]: segmentation: has no polygon"),
+        (True, [3, "segmentation"], 7, "[3]: segmentation: expected polygons or a run-length code"),
+    ],
+)
+def test_a_result_file(tmp_path, capsys, masks, path, value, said):
+    truth, results = MASK if masks else BOX
+    there, file = write(tmp_path, truth, change(results, path, value))
+    assert main(["score", "coco", str(there), str(file), *(["--masks"] if masks else [])]) == 2
+    heard = capsys.readouterr().err
+    assert said in heard and "Traceback" not in heard
+
+
+def test_every_problem_at_once_and_not_more_than_one_reads(tmp_path):
+    results = [r | {"image_id": 901} for r in BOX[1]] * 3
+    there, file = write(tmp_path, BOX[0], results)
+    with pytest.raises(DataError) as error:
+        read_results(file, read_truth(there))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 21 and f"and {len(results) - 20} more" in lines[-1]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 40, -1])
+def test_a_file_that_was_cut_off(tmp_path, capsys, keep):
+    there, file = write(tmp_path, *BOX)
+    file.write_bytes(file.read_bytes()[:keep])
+    assert main(["score", "coco", str(there), str(file)]) == 2
+    assert ("is empty" if not keep else "is cut off after") in capsys.readouterr().err
+
+
+def test_what_is_no_such_file(tmp_path, capsys):
+    there, file = write(tmp_path, *BOX)
+    for given_, said in (
+        ((there, there), "expected a list, as COCO's results are"),
+        ((file, file), "is no JSON as COCO has it"),
+        ((tmp_path / "none.json", file), "cannot be read"),
+        ((tmp_path, file), "cannot be read"),
+    ):
+        assert main(["score", "coco", *map(str, given_)]) == 2
+        assert said in capsys.readouterr().err
+    file.write_bytes(b"\xff\xfe\x00")
+    assert main(["score", "coco", str(there), str(file)]) == 2
+    assert "is no JSON" in capsys.readouterr().err
+    (tmp_path / "ids.txt").write_text("901\n")
+    there, file = write(tmp_path, *BOX)
+    assert main(["score", "coco", str(there), str(file), "--images", str(tmp_path / "ids.txt")]) == 2
+    assert "'901' is no image of" in capsys.readouterr().err
+
+
+KEYS = st.sampled_from(["images", "annotations", "categories", "id"])
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+ANY = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner), max_leaves=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.binary(max_size=60) | ANY.map(lambda value: json.dumps(value).encode()))
+def test_anything_is_read_or_refused_by_name(tmp_path_factory, data):
+    file = tmp_path_factory.mktemp("any") / "any.json"
+    file.write_bytes(data)
+    there, _ = write(file.parent / "truth", *BOX)
+    for read in (lambda: read_truth(file), lambda: read_results(file, read_truth(there))):
+        try:
+            read()
+        except DataError as error:
+            assert str(error).startswith(str(file))
+
+
+def test_run_lengths_are_those_of_pycocotools():
+    from pycocotools import mask
+
+    for row in MASK[1]:
+        decoded = mask.decode(row["segmentation"]).reshape(-1, order="F")
+        changes = [0, *(decoded[1:] != decoded[:-1]).nonzero()[0] + 1, len(decoded)]
+        runs = [b - a for a, b in itertools.pairwise(changes)]
+        assert counts_of(row["segmentation"]["counts"]) == ([0, *runs] if decoded[0] else runs)
