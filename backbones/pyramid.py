@@ -41,6 +41,21 @@ class Pyramid(nn.Module):
         self.channels: dict[str, int] = {**body.channels, **dict.fromkeys(own, channels)}
         self.strides: dict[str, int] = {**body.strides, **own}
 
+    @property
+    def arch(self) -> str | None:
+        """The trunk's name."""
+        return self.body.arch
+
+    @property
+    def stride_in(self) -> str:
+        """Where the trunk's bottlenecks stride."""
+        return self.body.stride_in
+
+    @property
+    def report(self) -> Any:
+        """What was loaded into the trunk, and into the pyramid."""
+        return self.body.report
+
     def forward(self, images: Tensor) -> Features:
         """All maps, the trunk's first."""
         features: Mapping[str, Tensor] = self.body(images)

@@ -18,6 +18,8 @@ from .residual import ResNet
 from .table import ARCHITECTURES, STRIDE_IN
 
 CLASSIFIER = ("fc.weight", "fc.bias")
+BODY = "backbone.body."  # of a trunk within a detector
+_PREDICTOR = "roi_heads.box_predictor.cls_score.weight"
 _EPS = 1e-5
 
 
@@ -27,7 +29,8 @@ class Weights:
 
     `stride_in` is "3x3" or "1x1"; `classes` the classifier's names in order, or None where nobody knows them; `source`
     the file or name as given, `sha256` of the file. `info` holds whatever else the header says; `info["assumed"]` says,
-    by field, what no header stated.
+    by field, what no header stated. `rest` are the tensors of what stands on a trunk (a pyramid, a detector's heads),
+    under their own names.
     """
 
     tensors: dict[str, Tensor]
@@ -38,6 +41,7 @@ class Weights:
     source: str = "memory"
     sha256: str = ""
     info: dict[str, Any] = field(default_factory=dict)
+    rest: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -86,6 +90,7 @@ def read_weights(source: "str | Path", *, arch: str | None = None, stride_in: st
         found = sources.find(str(source))
         path, stated = download.fetch(found), found.stated()
     tensors, metadata, aside = read_file(path)
+    tensors, rest = _trunk_of(tensors)
     label = str(source)
     header = from_metadata(metadata, label)
     info = {**stated.pop("info", {}), **header.pop("info")}
@@ -102,11 +107,19 @@ def read_weights(source: "str | Path", *, arch: str | None = None, stride_in: st
     if stated.get("arch") is None:
         stated["arch"] = infer_arch(tensors, label)
     _check_stated(stated, label)
-    stated, assumed = _assume(stated, tensors)
+    stated, assumed = _assume(stated, {**tensors, **rest})
     if assumed:
         info["assumed"] = assumed
     _check_classes(stated.get("classes"), tensors, label)
-    return Weights(tensors=tensors, source=label, sha256=sha256(path), info=info, **stated)
+    return Weights(tensors=tensors, source=label, sha256=sha256(path), info=info, rest=rest, **stated)
+
+
+def _trunk_of(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A detector's tensors (torchvision's `backbone.body.…`) as its trunk's and the rest."""
+    if not any(name.startswith(BODY) for name in tensors):
+        return tensors, {}
+    trunk = {name.removeprefix(BODY): t for name, t in tensors.items() if name.startswith(BODY)}
+    return trunk, {name: t for name, t in tensors.items() if not name.startswith(BODY)}
 
 
 def load(
@@ -255,6 +268,11 @@ def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict
 
         stated = {**stated, "classes": imagenet_classes()}
         assumed["classes"] = "ImageNet's, from torchvision's metadata, as the classifier has 1000 and no names"
+    if "classes" not in stated and _PREDICTOR in tensors and len(tensors[_PREDICTOR]) == 91:
+        from .sources import coco_classes
+
+        stated = {**stated, "classes": coco_classes()}
+        assumed["classes"] = "COCO's, from torchvision's metadata, as the predictor has 91 and no names"
     return stated, assumed
 
 

@@ -17,13 +17,15 @@ class BoxPrediction(Prediction):
     """Objects of one image, best score first.
 
     `boxes` are `(n, 4)` fp32 x1, y1, x2, y2 in pixels of the image that the model saw, `labels` `(n,)` int64 from 0,
-    `scores` `(n,)` fp32; `masks` `(n, 28, 28)` fp32, each the probability within its box, or None.
+    `scores` `(n,)` fp32; `masks` `(n, 28, 28)` fp32, each the probability within its box, or None. What a task gives out is
+    in pixels of the picture's own size, with the masks as run-length `codes`.
     """
 
     boxes: "np.ndarray"
     labels: "np.ndarray"
     scores: "np.ndarray"
     masks: "np.ndarray | None" = None
+    codes: list[dict[str, Any]] | None = None
 
 
 def sizes_of(batch: Batch) -> list[tuple[int, int]]:

@@ -90,7 +90,8 @@ class RCNNHead(nn.Module):
         """
         given = batch.targets
         targets = [
-            {"boxes": boxes, "labels": labels + 1} for boxes, labels in zip(given["boxes"], given["labels"], strict=True)
+            {"boxes": boxes, "labels": labels + 1}
+            for boxes, labels in zip(given["boxes"], given["labels"], strict=True)
         ]
         for target, masks in zip(targets, given["masks"] if self.masks else (), strict=False):
             target["masks"] = masks

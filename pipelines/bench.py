@@ -215,7 +215,7 @@ def _our_loader(root: Path, size: int, batch: int, workers: int, images: int) ->
     task = Classification(Options(data=str(root), val=val, size=size, on_bad_sample="skip"), Preprocessing())
     samples = task.samples("train")
     samples = samples.without(dict(samples.excluded))
-    plan = Plan(len(samples), batch, batch, 0)
+    plan = Plan.over(samples, batch, batch, 0)
     draws = Draws(task, samples, 0, training=True)
     return lambda: sum(len(t.micro_batches[0]) for t in turns(draws, plan, 0, -(-images // batch), workers))
 

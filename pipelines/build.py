@@ -8,6 +8,7 @@ import torch
 
 from ..backbones import backbone, read_weights
 from ..backbones.contract import Preprocessing
+from ..backbones.pyramid import Pyramid
 from ..backbones.weights import Weights
 from ..heads.keys import key, seed_model
 from ..heads.model import Model
@@ -93,7 +94,7 @@ def make_trunk(network: Network, weights: Weights | None, facts: Facts | None) -
     """The trunk as the recipe wants it; its architecture and stride come from the weights where it leaves them open."""
     name = facts.arch if facts else network.backbone or (weights.arch if weights else None)
     stride_in = facts.stride_in if facts else network.stride_in
-    return backbone(
+    trunk = backbone(
         name,
         weights=weights,
         output_stride=network.output_stride,
@@ -102,6 +103,7 @@ def make_trunk(network: Network, weights: Weights | None, facts: Facts | None) -
         zero_init=network.zero_init,
         stride_in=stride_in,
     )
+    return trunk if network.pyramid == "none" else Pyramid(trunk, network.pyramid)
 
 
 def from_weights(source: str | Path, recipe: Recipe) -> tuple[dict[str, Task], Model, Facts]:
@@ -127,11 +129,13 @@ def from_weights(source: str | Path, recipe: Recipe) -> tuple[dict[str, Task], M
 
 
 def published(model: Model, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors under the names that others read: torchvision's for a trunk with one classifier."""
-    result = {}
-    for name, tensor in tensors.items():
-        if name.startswith("backbone."):
-            result[name.removeprefix("backbone.")] = tensor
+    """The tensors under the names that others read: torchvision's for a trunk with one head, also on a pyramid."""
+    pyramid = isinstance(model.backbone, Pyramid)
+    result = {
+        name if pyramid else name.removeprefix("backbone."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("backbone.")
+    }
     for task, head in model.heads.items():
         prefix = f"heads.{task}."
         own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -60,7 +60,8 @@ def check_metric(recipe: Recipe, task: Task, validation: Samples) -> None:
 def check_lengths(session: Session, state: dict[str, Any] | None) -> None:
     """Raise RecipeError where a phase is to be of another length than it had, or shorter than it is already."""
     recipe, over = session.recipe, session.state["over"]
-    plan = Plan(len(session.training), recipe.batch.size, recipe.batch.size, 0)
+    micro = recipe.batch.micro if isinstance(recipe.batch.micro, int) else recipe.batch.size
+    plan = Plan.over(session.training, recipe.batch.size, micro, 0)
     for number, phase in enumerate(recipe.phases):
         length = plan.length(phase.epochs, phase.updates)
         if number < len(over) and over[number][0] != length:

@@ -1,4 +1,4 @@
-"""Where generated data lies: `data=demo` and `data=demo:smoke` mean scenes that are written when they are first needed."""
+"""Where generated data lies: `data=demo` and the like mean scenes that are written when they are first needed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,9 @@ from ..backbones.cache import cache_folder
 from ..tasks.storage import absolute
 from .recipe import Recipe
 
-SIZES = {"demo": {"train": 2000, "val": 500, "size": 64}, "demo:smoke": {"train": 40, "val": 20, "size": 32}}
+SIZES = {"demo": {"train": 2000, "val": 500, "size": 64}, "demo:smoke": {"train": 40, "val": 20, "size": 32},
+         "demo:boxes": {"train": 400, "val": 100, "size": 128}, "demo:boxes:smoke": {"train": 16, "val": 8, "size": 64},
+         }  # fmt: skip
 
 
 def placed(recipe: Recipe) -> Recipe:
@@ -15,13 +17,22 @@ def placed(recipe: Recipe) -> Recipe:
     tasks = {}
     for name, options in recipe.tasks.items():
         if options.data in SIZES:
-            from ..tasks.scenes import write_scenes
-
             folder = cache_folder() / "scenes" / options.data.replace(":", "-")
-            write_scenes(folder, **SIZES[options.data])
+            _write(options.data, folder)
             options = replace(options, data=str(folder))
         tasks[name] = options
     return whole_paths(replace(recipe, tasks=tasks))
+
+
+def _write(name: str, folder: Path) -> None:
+    if name.startswith("demo:boxes"):
+        from ..tasks.detection.scenes import write_box_scenes
+
+        write_box_scenes(folder, **SIZES[name])
+    else:
+        from ..tasks.scenes import write_scenes
+
+        write_scenes(folder, **SIZES[name])
 
 
 def whole_paths(recipe: Recipe) -> Recipe:

@@ -33,7 +33,8 @@ class Plan:
     """Which samples the micro-batches of every update take: a pure function of these numbers.
 
     `units`, a number for each sample, says which samples are read together (shards): an epoch goes through them unit by
-    unit, WINDOW at a time, in an order of its own, and mixes the samples of a window.
+    unit, WINDOW at a time, in an order of its own, and mixes the samples of a window. `groups`, a number for each, says
+    which may stand in one micro-batch.
     """
 
     samples: int
@@ -41,6 +42,7 @@ class Plan:
     micro: int
     seed: int
     units: np.ndarray | None = field(default=None, compare=False)
+    groups: np.ndarray | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.samples < self.batch:
@@ -48,11 +50,24 @@ class Plan:
                 f"batch.size={self.batch} is larger than the {self.samples} training samples: "
                 f"set batch={max(min(2, self.samples), self.samples // 2)}"
             )
+        if not self.per_epoch:
+            raise RecipeError(
+                f"batch.micro={self.micro}: the {self.samples} training samples do not fill {self.batch // self.micro} "
+                "micro-batches of pictures that can stand together; choose a smaller batch= or micro_batch="
+            )
+
+    @classmethod
+    def over(cls, samples: Samples, batch: int, micro: int, seed: int) -> "Plan":
+        """The plan over a training split."""
+        return cls(len(samples), batch, micro, seed, samples.units(), samples.groups(True))
 
     @property
     def per_epoch(self) -> int:
         """Updates an epoch; what is left over (`dropped` samples, others in each epoch) waits for another one."""
-        return self.samples // self.batch
+        if self.groups is None:
+            return self.samples // self.batch
+        counts = np.unique(self.groups, return_counts=True)[1]
+        return int((counts // self.micro).sum()) // (self.batch // self.micro)
 
     @property
     def dropped(self) -> int:
@@ -66,32 +81,40 @@ class Plan:
     def micro_batches(self, update: int) -> list[list[At]]:
         """The samples of each micro-batch of an update."""
         epoch, number = divmod(update, self.per_epoch)
-        mine = _order(_Units(self.units), self.seed, epoch, self.samples)[
-            number * self.batch : (number + 1) * self.batch
-        ]
+        order = _order(_Numbers(self.units), _Numbers(self.groups), self.micro, self.seed, epoch, self.samples)
+        mine = order[number * self.batch : (number + 1) * self.batch]
         return [[(epoch, int(i), 0) for i in mine[m : m + self.micro]] for m in range(0, self.batch, self.micro)]
 
 
-class _Units:
+class _Numbers:
     """An array that a cache can look up: by which one it is."""
 
-    def __init__(self, numbers: np.ndarray | None):
-        self.numbers = numbers
+    def __init__(self, array: np.ndarray | None):
+        self.array = array
 
     def __hash__(self) -> int:
-        return id(self.numbers)
+        return id(self.array)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Units) and self.numbers is other.numbers
+        return isinstance(other, _Numbers) and self.array is other.array
 
 
 @lru_cache(maxsize=2)
-def _order(units: _Units, seed: int, epoch: int, samples: int) -> np.ndarray:
+def _order(units: _Numbers, groups: _Numbers, micro: int, seed: int, epoch: int, samples: int) -> np.ndarray:
     draw = np.random.Generator(np.random.PCG64(key(seed, "order", epoch)))
-    if units.numbers is None:
-        return draw.permutation(samples)
-    turn = draw.permutation(int(units.numbers.max(initial=0)) + 1)  # of each unit
-    return np.lexsort((draw.random(samples), turn[units.numbers] // WINDOW))
+    if units.array is None:
+        order = draw.permutation(samples)
+    else:
+        turn = draw.permutation(int(units.array.max(initial=0)) + 1)  # of each unit
+        order = np.lexsort((draw.random(samples), turn[units.array] // WINDOW))
+    if groups.array is None:
+        return order
+    kinds = groups.array[order]
+    parts = [order[kinds == kind] for kind in np.unique(kinds)]
+    batches = np.concatenate([part[: len(part) // micro * micro].reshape(-1, micro) for part in parts])
+    place = np.empty(samples, np.int64)
+    place[order] = np.arange(samples)
+    return batches[np.argsort(place[batches[:, -1]])].ravel()  # in the order in which they were filled
 
 
 class Draws(Dataset):
@@ -257,9 +280,10 @@ def in_order(draws: Draws, batch: int, decoders: int = 0, pin: bool = False, wor
 def ordered_lists(samples: Samples, batch: int) -> list[list[At]]:
     """Which samples those batches take: a pure function of the data set."""
     lists: list[list[At]] = []
+    groups = samples.groups(False)
     for index in range(len(samples)):
         full = not lists or len(lists[-1]) == batch
-        if full or samples.group(lists[-1][0][1]) != samples.group(index):
+        if full or (groups is not None and groups[index - 1] != groups[index]):
             lists.append([])
         lists[-1].append((0, index, 0))
     return lists

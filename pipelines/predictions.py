@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..tasks.classification.draw import contact_sheet
+from ..tasks.drawing import contact_sheet
 from ..tasks.images import read_image
 from .recipe import RecipeError
 

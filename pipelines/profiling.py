@@ -87,7 +87,7 @@ def _ready(session: Any, recipe: Any, count: int) -> tuple[TorchEngine, Plan, It
     phase = recipe.phases[0]
     session.model.freeze(phase.frozen)
     micro = recipe.batch.size if not isinstance(recipe.batch.micro, int) else recipe.batch.micro
-    plan = Plan(len(session.training), recipe.batch.size, micro, key(recipe.seed, "phase", 0), session.training.units())
+    plan = Plan.over(session.training, recipe.batch.size, micro, key(recipe.seed, "phase", 0))
     engine = TorchEngine(
         session.model, recipe.optimizer, recipe.schedule, recipe.average, recipe.machine,
         total=count, per_epoch=plan.per_epoch,

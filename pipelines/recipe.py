@@ -25,6 +25,9 @@ class Network:
     stride_in: Literal["3x3", "1x1"] | None = None  # where a bottleneck strides; None takes it from the weights
     checkpointing: bool = False  # compute the maps again in the backward pass: less memory, more time
     zero_init: bool = True  # the last norm of each block begins at 0
+    pyramid: Literal["none", "pool", "conv"] = (
+        "none"  # around the trunk: pool for two-stage heads, conv for one-stage ones
+    )
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def voc(
 
     file = new_file(plot) if plot else None
     names = voc_file.read_list(list)
-    found = _annotations(Path(annotations), names)
+    found = voc_file.read_annotations(Path(annotations), names)
     truth = voc_scores.truth_by_class(found)
     files = _files(Path(results))
     wanted = [*classes] or [*truth]
@@ -160,23 +160,6 @@ def voc(
     if file:
         draw(scored, file, "precision at IoU 0.5")
     return scored
-
-
-def _annotations(folder: Path, names: Sequence[str]) -> list[Any]:
-    from ..tasks.detection.voc_file import read_annotation
-
-    found, wrong = [], []
-    with bar("read annotations", len(names), "files") as advance:
-        for name in names:
-            try:
-                found.append(read_annotation(folder / f"{name}.xml"))
-            except DataError as error:
-                wrong.append(str(error))
-            advance()
-    if wrong:
-        more = [f"… and {len(wrong) - 20} files more"] if len(wrong) > 20 else []
-        raise DataError("\n".join(wrong[:20] + more))
-    return found
 
 
 def _files(folder: Path) -> dict[str, Path]:

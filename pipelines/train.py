@@ -208,9 +208,7 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
     session.model.freeze(phase.frozen)
     micro = recipe.batch.size if recipe.batch.micro == "all" else recipe.batch.micro
     assert isinstance(micro, int)
-    plan = Plan(
-        len(session.training), recipe.batch.size, micro, key(recipe.seed, "phase", number), session.training.units()
-    )
+    plan = Plan.over(session.training, recipe.batch.size, micro, key(recipe.seed, "phase", number))
     divide(session, recipe.batch.size // micro)
     length = plan.length(phase.epochs, phase.updates)
     before = sum(done for _, done in over[:number])

@@ -57,8 +57,8 @@ class Samples(Protocol):
         """The address of the sample's file (`tasks/storage.py`), without decoding it."""
         ...
 
-    def group(self, index: int) -> int:
-        """Samples of one group can stand in one batch (same shape); 0 where all are alike."""
+    def groups(self, training: bool) -> "ndarray | None":
+        """A number for each sample: those with the same one can stand in one batch. None: all can."""
         ...
 
     def units(self) -> "ndarray | None":

@@ -60,9 +60,8 @@ class FolderSamples:
         """The class of every sample as a position in `classes`, int64 `(N,)`."""
         return self.numbers[self.index.labels[self.rows]]
 
-    def group(self, index: int) -> int:
-        """Always 0: every sample becomes the same shape."""
-        return 0
+    def groups(self, training: bool) -> None:
+        """None: every sample becomes the same shape."""
 
     def fingerprint(self) -> dict[str, Any]:
         """`{"digest", "samples", "classes"}`; equal digests: the same ids, classes, sizes and edges of files."""

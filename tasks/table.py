@@ -3,8 +3,14 @@
 from importlib.metadata import entry_points
 from typing import Any
 
-TASKS = {"classification": "trunkline.tasks.classification.task:Classification"}
-OPTIONS = {"classification": "trunkline.tasks.classification.options:Options"}
+TASKS = {
+    "classification": "trunkline.tasks.classification.task:Classification",
+    "detection": "trunkline.tasks.detection.task:Detection",
+}
+OPTIONS = {
+    "classification": "trunkline.tasks.classification.options:Options",
+    "detection": "trunkline.tasks.detection.options:Options",
+}
 
 
 _ADDED: tuple[dict[str, Any], dict[str, Any]] = ({}, {})

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from trunkline.backbones.contract import Preprocessing
@@ -179,8 +180,8 @@ def test_in_order_sees_every_sample_once(task, batch, workers):
 
 def test_in_order_does_not_mix_groups(task):
     class Grouped(First):
-        def group(self, index: int) -> int:
-            return index // 3
+        def groups(self, training: bool):
+            return np.array([index // 3 for index in range(len(self))])
 
     batches = list(in_order(Draws(task, Grouped(task.samples("val"), 8), SEED, training=False), 2).mine)
     assert [len(b) for b in batches] == [2, 1, 2, 1, 2]

@@ -55,7 +55,7 @@ def test_train_and_val_folders(tmp_path):
     assert ids(train) == [f"train/{c}/{i}.jpg" for c in ("ants", "bees") for i in range(3)]
     sample = train[4]
     assert sample.id == "train/bees/1.jpg" and sample.source == str(tmp_path / "train/bees/1.jpg")
-    assert sample.targets == {"label": 1} and sample.image.shape[0] == 3 and train.group(4) == 0
+    assert sample.targets == {"label": 1} and sample.image.shape[0] == 3 and train.groups(True) is None
     val = read_folders(tmp_path, "val")
     assert ids(val)[0] == "val/ants/0.jpg" and val.excluded == {}
 

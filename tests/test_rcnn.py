@@ -40,8 +40,8 @@ def pair(masks: bool, classes: int, arch: str = "resnet50", weights=None, **sett
 
 def real(shared_data, ids: int = 3, side: int = 256) -> Batch:
     """Images of COCO with their boxes and masks, one of them without objects, padded to whole strides of the last level."""
-    from pycocotools import mask as codes
     from PIL import Image
+    from pycocotools import mask as codes
 
     folder = shared_data / "coco-tiny"
     file = next(p for p in sorted(folder.rglob("*.json")) if "val" in p.name)
@@ -80,7 +80,9 @@ def theirs_on(model, pixels, batch: Batch, training: bool):
     sizes = [tuple(s) for s in batch.sizes.tolist()]
     images = ImageList(pixels, sizes)
     keys = ("boxes", "masks") if "masks" in batch.targets else ("boxes",)
-    targets = [{k: batch.targets[k][i] for k in keys} | {"labels": batch.targets["labels"][i] + 1} for i in range(len(batch))]
+    targets = [
+        {k: batch.targets[k][i] for k in keys} | {"labels": batch.targets["labels"][i] + 1} for i in range(len(batch))
+    ]
     features = model.backbone(pixels)
     proposals, first = model.rpn(images, features, targets if training else None)
     found, second = model.roi_heads(features, proposals, sizes, targets if training else None)
@@ -90,7 +92,9 @@ def theirs_on(model, pixels, batch: Batch, training: bool):
 @pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize("as_torchvision", [False, True])
 def test_losses_and_predictions_are_torchvisions(shared_data, masks, as_torchvision):
-    ours, theirs = pair(masks, 7, weights=shared_data / "weights/resnet50_v1.safetensors", as_torchvision=as_torchvision)
+    ours, theirs = pair(
+        masks, 7, weights=shared_data / "weights/resnet50_v1.safetensors", as_torchvision=as_torchvision
+    )
     batch = real(shared_data)
     pixels = ours.normalise(batch)
     ours.train(), theirs.rpn.train(), theirs.roi_heads.train()
@@ -154,7 +158,9 @@ def test_boxes_are_decoded_in_fp32_under_autocast():
     ours.eval().heads["boxes"].roi_heads.score_thresh = 0.0
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         found = ours.predict(batch)[0]
-    assert len(found.boxes) and not np.array_equal(found.boxes, torch.from_numpy(found.boxes).bfloat16().float().numpy())
+    assert len(found.boxes) and not np.array_equal(
+        found.boxes, torch.from_numpy(found.boxes).bfloat16().float().numpy()
+    )
 
 
 @pytest.mark.parametrize("kind", ["pool", "conv"])

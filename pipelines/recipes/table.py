@@ -2,5 +2,6 @@
 
 RECIPES = {
     "transfer": "trunkline.pipelines.recipes.transfer:transfer",
+    "detect": "trunkline.pipelines.recipes.detect:detect",
     "demo": "trunkline.pipelines.recipes.demo:demo",
 }

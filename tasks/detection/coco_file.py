@@ -5,7 +5,7 @@ Format: cocodataset.org, "Data format" and "Results format".
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import msgspec
@@ -60,7 +60,8 @@ class Images:
     names: list[str]
 
 
-_NONE = np.zeros(0, np.int64)
+def _none() -> np.ndarray:
+    return np.zeros(0, np.int64)
 
 
 @dataclass
@@ -75,10 +76,10 @@ class Objects:
     category_ids: np.ndarray
     boxes: np.ndarray
     segmentation: list[msgspec.Raw] | None = None
-    ids: np.ndarray = _NONE
-    area: np.ndarray = _NONE
-    crowd: np.ndarray = _NONE
-    scores: np.ndarray = _NONE
+    ids: np.ndarray = field(default_factory=_none)
+    area: np.ndarray = field(default_factory=_none)
+    crowd: np.ndarray = field(default_factory=_none)
+    scores: np.ndarray = field(default_factory=_none)
     file: str = ""
 
     def __len__(self) -> int:

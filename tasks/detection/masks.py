@@ -19,7 +19,9 @@ def to_rle(probabilities: np.ndarray, boxes: np.ndarray, height: int, width: int
     side = probabilities.shape[-1]
     padded = F.pad(torch.from_numpy(np.ascontiguousarray(probabilities, np.float32)), (1, 1, 1, 1))
     grown = _grown(torch.from_numpy(np.ascontiguousarray(boxes, np.float32)), (side + 2) / side).to(torch.int64)
-    return [_code(_runs(mask, box, height, width), height, width) for mask, box in zip(padded, grown.tolist(), strict=True)]
+    return [
+        _code(_runs(mask, box, height, width), height, width) for mask, box in zip(padded, grown.tolist(), strict=True)
+    ]
 
 
 def _grown(boxes: Tensor, scale: float) -> Tensor:
@@ -53,7 +55,7 @@ def _code(runs: np.ndarray, height: int, width: int) -> dict[str, Any]:
     counts = np.diff(np.concatenate([[0], runs, [height * width]])).tolist()
     if len(counts) > 1 and counts[-1] == 0:
         counts.pop()
-    found = mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    found: Any = mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": found["counts"].decode()}
 
 

@@ -1,5 +1,6 @@
 """Masks as COCO writes them: polygons and run-length codes, checked, and changed into one another."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,22 +17,14 @@ class _Rle(msgspec.Struct):
 _Given = list[list[float]] | _Rle
 
 
-def checked(objects: Objects, images: Images, problems: Problems, names: list[str]) -> list[Any]:
+def checked(objects: Objects, images: Images, problems: Problems, names: Sequence[str]) -> list[Any]:
     """Each object's segmentation as pycocotools takes it; what is wrong with one is added under its name.
 
     Polygons are lists of x, y, x, y, … of three points or more (of four numbers they would be taken for a box); a
     run-length code is of its image's height and width, and fills it.
     """
-    assert objects.segmentation is not None
-    rows = np.searchsorted(images.ids, objects.image_ids, sorter=(order := np.argsort(images.ids, kind="stable")))
-    sizes = np.stack([images.heights, images.widths], 1)[order[rows]].tolist()
     found, wrong = [], []
-    for name, raw, size in zip(names, objects.segmentation, sizes, strict=True):
-        try:
-            given = msgspec.json.decode(raw, type=_Given)
-            said = _wrong_polygons(given) if isinstance(given, list) else _wrong_rle(given, size)
-        except msgspec.DecodeError as error:
-            given, said = [], f"expected polygons or a run-length code ({error})"
+    for name, (given, said) in zip(names, _each(objects, images), strict=True):
         if said:
             wrong.append(f"{name}: segmentation: {said}")
         elif isinstance(given, list):
@@ -40,6 +33,28 @@ def checked(objects: Objects, images: Images, problems: Problems, names: list[st
             found.append({"size": list(given.size), "counts": given.counts})
     problems.some(range(len(wrong)), lambda i: wrong[i])
     return found
+
+
+def check(objects: Objects, images: Images, problems: Problems) -> None:
+    """The same of annotations, keeping nothing."""
+    wrong = [f"annotation {i}: segmentation: {said}"
+             for i, (_, said) in zip(objects.ids, _each(objects, images), strict=True) if said]  # fmt: skip
+    problems.some(range(len(wrong)), lambda i: wrong[i])
+
+
+def _each(objects: Objects, images: Images) -> Iterator[tuple[Any, str]]:
+    assert objects.segmentation is not None
+    order = np.argsort(images.ids, kind="stable")
+    rows = order[np.searchsorted(images.ids, objects.image_ids, sorter=order)]
+    sizes = np.stack([images.heights, images.widths], 1)
+    decode = msgspec.json.Decoder(_Given).decode
+    for raw, row in zip(objects.segmentation, rows, strict=True):
+        try:
+            given = decode(raw)
+        except msgspec.DecodeError as error:
+            yield None, f"expected polygons or a run-length code ({error})"
+            continue
+        yield given, _wrong_polygons(given) if isinstance(given, list) else _wrong_rle(given, sizes[row].tolist())
 
 
 def _wrong_polygons(polygons: list[list[float]]) -> str:
@@ -88,3 +103,8 @@ def counts_of(text: str) -> list[int]:
     if shift:
         raise ValueError("it ends within a number")
     return counts
+
+
+def as_raw(segmentation: Any) -> msgspec.Raw:
+    """Polygons or a code as JSON."""
+    return msgspec.Raw(msgspec.json.encode(segmentation))

@@ -14,6 +14,7 @@ from xml.parsers import expat
 import numpy as np
 
 from ..contract import DataError
+from ..progress import progress
 
 _NAME = re.compile(r"[^/\\\0]+")
 _BOX = ("xmin", "ymin", "xmax", "ymax")
@@ -53,6 +54,24 @@ def read_annotation(file: str | os.PathLike[str]) -> VocAnnotation:
         return parse_annotation(data)
     except DataError as error:
         raise DataError(f"{os.fspath(file)}: {error}") from None
+
+
+def read_annotations(folder: Path, names: Sequence[str]) -> list[VocAnnotation]:
+    """The annotation files of a list's images. Raises DataError with every file that is wrong, up to 20."""
+    found: list[VocAnnotation] = []
+    wrong: list[str] = []
+    with progress() as shown:
+        bar = shown.add_task("read annotations", total=len(names), unit="files", say="")
+        for name in names:
+            try:
+                found.append(read_annotation(folder / f"{name}.xml"))
+            except DataError as error:
+                wrong.append(str(error))
+            shown.advance(bar)
+    if wrong:
+        more = [f"… and {len(wrong) - 20} files more"] if len(wrong) > 20 else []
+        raise DataError("\n".join(wrong[:20] + more))
+    return found
 
 
 def parse_annotation(data: bytes) -> VocAnnotation:

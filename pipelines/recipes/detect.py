@@ -1,0 +1,81 @@
+"""Detection on one's own pictures."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from ...cluster.config import Average, Optimizer, Schedule
+from ...tasks.detection.options import Options
+from ..recipe import Batches, Evaluation, Network, Phase, Recipe, RecipeError
+
+
+def detect(
+    data: str = "",
+    format: Literal["coco", "voc"] = "coco",
+    weights: str = "resnet50",
+    backbone: str | None = None,
+    head: Literal["faster_rcnn", "mask_rcnn", "one_stage"] = "faster_rcnn",
+    train: Sequence[str] = (),
+    val: Sequence[str] = (),
+    size: int = 640,
+    epochs: float | None = None,
+    updates: int | None = None,
+    batch: int = 4,
+    micro_batch: int | Literal["auto", "all"] = "all",
+    lr: float | None = None,
+    limit: int = 0,
+    seed: int = 0,
+    on_bad_sample: Literal["stop", "skip"] = "stop",
+    on_bad_box: Literal["stop", "skip"] = "stop",
+    ema: float = 0.0,
+    smoke: bool = False,
+) -> Recipe:
+    """Fine-tune a detector on a few hundred pictures with boxes, or with masks.
+
+    data           a folder: COCO's (annotations/instances_train*.json, …val*.json, folders of images beside) or VOC's
+                   (Annotations, ImageSets/Main/train.txt and val.txt, JPEGImages)
+    head           faster_rcnn: boxes; mask_rcnn: boxes and masks (COCO's format); one_stage: boxes, without anchors
+    weights        of a classifier (a file, a published name) or of a detector (a run, torchvision's own), or none
+    train, val     other annotation files or lists, below data
+    size           the shorter side in pixels; the longer one is at most twice as long
+    limit          only the first so many pictures with objects of each split
+    on_bad_sample  stop at pictures that cannot be read, or skip them
+    on_bad_box     stop at objects without area or outside their picture, or skip these objects
+    smoke          a tiny run of seconds on generated pictures, to see that everything works
+
+    The trunk's stem and first stage and all its norms stay as they are; SGD, a linear warm-up, drops at two thirds and at
+    eleven twelfths.
+    """
+    if epochs is not None and updates is not None:
+        raise RecipeError(f"epochs={epochs:g} and updates={updates} both say how long: give one of them")
+    if smoke:
+        data, size, batch = data or "demo:boxes:smoke", min(size, 64), min(batch, 2)
+        if weights == "resnet50":
+            weights, backbone = "none", backbone or "resnet18"
+        if epochs is None and updates is None:
+            updates = 2
+    if not data:
+        raise RecipeError("data= is missing: give a folder in COCO's format, or in VOC's together with format=voc")
+    one_stage = head == "one_stage"
+    epochs = 12.0 if epochs is None and updates is None else epochs
+    whole = epochs or 12.0
+    return Recipe(
+        tasks={
+            "detection": Options(
+                data=data, format=format, head=head, train=train, val=val, on_bad_sample=on_bad_sample,
+                on_bad_box=on_bad_box, size=size, longest=2 * size, limit=limit,
+            )
+        },
+        network=Network(
+            backbone=backbone or ("resnet50" if weights == "none" else None), weights=weights,
+            norm="batch" if weights == "none" else "frozen", pyramid="conv" if one_stage else "pool",
+        ),
+        batch=Batches(batch, micro_batch),
+        phases=(Phase(head, epochs=epochs, updates=updates, frozen=0 if weights == "none" else 2),),
+        optimizer=Optimizer("momentum", lr=(0.01 if lr is None else lr), weight_decay=1e-4, clip=10.0),
+        schedule=Schedule(
+            "multistep", milestones=(whole * 2 / 3, whole * 11 / 12), warmup=min(1.0, whole / 12), warmup_from=0.01
+        ),
+        average=Average(ema),
+        evaluation=Evaluation(every=max(1.0, whole / 6), metric="AP50", batch=4),
+        seed=seed,
+    )  # fmt: skip

@@ -1,0 +1,150 @@
+"""Scores of boxes and masks by COCO's protocol, and VOC's where the data is VOC's; small records, in the data's order."""
+
+from typing import Any
+
+import numpy as np
+
+from ...heads.boxes import BoxPrediction
+from ...heads.contract import Batch, Prediction
+from ..contract import Record, Scores
+from .coco_file import Images, Objects, Truth
+from .coco_scores import AREAS, MAX_DETECTIONS, CocoScores, score
+from .samples import BoxSamples
+from .segmentation import as_raw
+from .voc_file import Detections
+from .voc_scores import VocTruth, mean, score_class
+
+COCO = ("AP", "AP50", "AP75", *(f"AP{a}" for a in AREAS if a), *(f"AR{n}" for n in MAX_DETECTIONS),
+        *(f"AR{a}" for a in AREAS if a))  # fmt: skip
+VOC = ("mAP", "mAP07")
+
+
+class BoxEvaluator:
+    """COCO's twelve numbers for boxes; with masks the same for them as `mask_AP`, …; of VOC's data `mAP` and `mAP07` too.
+
+    A record is one picture's objects, best first: `boxes` x, y, width, height in its own pixels, `labels` by name, `scores`.
+    """
+
+    lower_is_better: frozenset[str] = frozenset()
+
+    def __init__(self, samples: BoxSamples) -> None:
+        self.samples = samples
+        self.metrics = COCO + tuple(f"mask_{name}" for name in COCO if samples.masks)
+        self.metrics += VOC if samples.options.format == "voc" else ()
+        self._rows: list[int] = []
+        self._boxes: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+        self._scores: list[np.ndarray] = []
+        self._codes: list[Any] = []
+        self._number = {name: i for i, name in enumerate(samples.classes)}
+
+    def measure(self, batch: Batch, predictions: list[Prediction]) -> list[Record]:
+        """One record a sample."""
+        return [record(p, self.samples.classes) for p in predictions]  # type: ignore[arg-type]
+
+    def add(self, records: list[Record]) -> None:
+        """The next samples' records, in the data's order."""
+        for one in records:
+            self._rows.append(len(one["scores"]))
+            self._boxes.append(np.array(one["boxes"], np.float64).reshape(-1, 4))
+            self._labels.append(np.array([self._number[name] for name in one["labels"]], np.int64))
+            self._scores.append(np.array(one["scores"], np.float64))
+            self._codes += one.get("masks", ())
+
+    def result(self) -> Scores:
+        """The metrics, and `details`: AP of each class, the precision at IoU 0.5 over recall, and what was counted."""
+        truth, found = self._truth(), self._found()
+        boxes = score(truth, found)
+        metrics = dict(boxes.metrics)
+        details: dict[str, Any] = {"classes": self._classes(boxes)}
+        details["precision"] = _curves(boxes)
+        if self.samples.masks:
+            masks = score(truth, found, masks=True)
+            metrics |= {f"mask_{name}": value for name, value in masks.metrics.items()}
+            details["mask_classes"] = self._classes(masks)
+        if self.samples.options.format == "voc":
+            metrics |= self._voc()
+        details["counts"] = {
+            "objects": len(truth.objects),
+            "detections": len(found),
+            "left out boxes": int(self.samples.bad.sum()),
+        }
+        return Scores(metrics, details=details, samples=len(self._rows))
+
+    def _classes(self, scores: CocoScores) -> dict[str, float | None]:
+        return {name: None if value < 0 else value for name, value in scores.categories.items()}
+
+    def _kept(self) -> tuple[np.ndarray, np.ndarray]:
+        """The objects that are scored, and the position of each one's picture in the split."""
+        s = self.samples
+        spans = [np.arange(own.start, own.stop) for own in map(s.index.objects, s.rows[: len(self._rows)])]
+        at = np.concatenate([*spans, np.zeros(0, np.int64)]).astype(np.int64)
+        of = np.repeat(np.arange(len(spans)), [len(span) for span in spans])
+        crowd = s.index.flags[at].astype(bool) & (s.options.format == "coco")
+        kept = crowd | ~s.bad[at]
+        return at[kept], of[kept]
+
+    def _truth(self) -> Truth:
+        s, index = self.samples, self.samples.index
+        at, of = self._kept()
+        rows = s.rows[: len(self._rows)]
+        sizes = index.sizes[rows].astype(np.int64)
+        images = Images(index.image_ids[rows], sizes[:, 1], sizes[:, 0], [index.name(row) for row in rows])
+        crowd = index.flags[at].astype(np.int64) if s.options.format == "coco" else np.zeros(len(at), np.int64)
+        objects = Objects(
+            images.ids[of], index.category_ids[index.labels[at].astype(np.int64)], index.boxes[at],
+            [as_raw(index.segmentation(int(i))) for i in at] if s.masks else None,
+            np.arange(1, len(at) + 1), np.asarray(index.area[at], np.float64), crowd,
+        )  # fmt: skip
+        categories = dict(zip(index.category_ids.tolist(), index.classes, strict=True))
+        return Truth(s.options.data, images, categories, objects, [])
+
+    def _found(self) -> Objects:
+        index = self.samples.index
+        ids = np.repeat(index.image_ids[self.samples.rows[: len(self._rows)]], self._rows)
+        labels = np.concatenate([*self._labels, np.zeros(0, np.int64)])
+        return Objects(
+            ids, index.category_ids[labels], np.concatenate([*self._boxes, np.zeros((0, 4))]),
+            [as_raw(code) for code in self._codes] if self.samples.masks else None,
+            scores=np.concatenate([*self._scores, np.zeros(0)]), file="predictions",
+        )  # fmt: skip
+
+    def _voc(self) -> dict[str, float]:
+        """VOC's boxes are counted from 1 and hold their last pixel; difficult objects do not count."""
+        index = self.samples.index
+        at, of = self._kept()
+        inclusive = np.concatenate([index.boxes[at, :2] + 1, index.boxes[at, :2] + index.boxes[at, 2:]], 1)
+        image = np.repeat(np.arange(len(self._rows)), self._rows)
+        boxes = np.concatenate([*self._boxes, np.zeros((0, 4))])
+        boxes = np.concatenate([boxes[:, :2] + 1, boxes[:, :2] + boxes[:, 2:]], 1)
+        labels, scores = (np.concatenate([*column, np.zeros(0)]) for column in (self._labels, self._scores))
+        result = {}
+        for name, area in (("mAP", True), ("mAP07", False)):
+            classes = {}
+            for n, label in enumerate(self.samples.classes):
+                own, mine = index.labels[at] == n, labels == n
+                truth = VocTruth(of[own], inclusive[own], index.flags[at][own].astype(bool))
+                classes[label] = score_class(truth, Detections(image[mine], scores[mine], boxes[mine]), area=area)
+            result[name] = mean(classes)
+        return result
+
+
+def record(prediction: BoxPrediction, classes: tuple[str, ...]) -> Record:
+    """A prediction as plain data: scores and boxes unrounded."""
+    corners = prediction.boxes.astype(np.float64)
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+    found: Record = {
+        "id": prediction.id,
+        "boxes": boxes.tolist(),
+        "labels": [classes[n] for n in prediction.labels],
+        "scores": prediction.scores.astype(np.float64).tolist(),
+    }
+    return found if prediction.codes is None else found | {"masks": prediction.codes}
+
+
+def _curves(scores: CocoScores) -> dict[str, list[float]]:
+    """Precision at IoU 0.5 at every tenth of recall, by class."""
+    precision = scores.curves.precision[0, ::5, :, 0, -1]
+    names = [name for name, value in scores.categories.items() if value >= 0]
+    place = {name: k for k, name in enumerate(scores.categories)}
+    return {name: precision[:, place[name]].tolist() for name in names}

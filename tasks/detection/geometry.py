@@ -1,0 +1,18 @@
+"""Sizes and boxes when pictures are resized. Imports no torch."""
+
+import numpy as np
+
+
+def resized(height: int, width: int, size: int, longest: int) -> tuple[int, int]:
+    """Height and width with the shorter side at `size`, or less where the longer one would be above `longest`.
+
+    Both are rounded down, as torchvision's `GeneralizedRCNNTransform` does, and at least 1.
+    """
+    scale = min(size / min(height, width), longest / max(height, width))
+    return max(1, int(height * scale + 1e-6)), max(1, int(width * scale + 1e-6))
+
+
+def back(boxes: np.ndarray, seen: tuple[int, int], original: tuple[int, int]) -> np.ndarray:
+    """Boxes `(n, 4)` x1, y1, x2, y2 of an image of (height, width) `seen`, in pixels of the original one, fp32."""
+    ratio = np.array([original[1] / seen[1], original[0] / seen[0]] * 2, np.float32)
+    return boxes.astype(np.float32) * ratio

@@ -1,0 +1,255 @@
+"""A split of pictures with boxes (and masks): which files it is made of, and one sample after the other."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+
+from .. import storage
+from ..contract import DataError, Sample
+from ..fingerprint import digest, manifest_lines
+from ..images import HOW_TO_GO_ON, read_image
+from .geometry import resized
+from .index import ObjectIndex, coco_index, root_of, voc_index
+from .masks import to_bitmap
+from .options import Options
+from .transforms import box_tensor
+
+SPLITS = ("train", "val")
+MOST = 20
+
+
+@dataclass(frozen=True, eq=False)
+class BoxSamples:
+    """One split; a `Samples`. Sample i is row `rows[i]` of the index.
+
+    Targets: `boxes` (BoundingBoxes, x1 y1 x2 y2), `labels` int64 from 0, `original` (height, width), and with masks
+    `masks` (Mask, `(n, H, W)` uint8). Crowds are left out, and so are the objects of `bad`.
+    """
+
+    images: str
+    index: ObjectIndex
+    rows: np.ndarray
+    options: Options
+    masks: bool
+    bad: np.ndarray  # of the index's objects, whether it is left out
+    excluded: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names."""
+        return self.index.classes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read and decode a sample. Raises DataError with the file's name, also where it is of another size than annotated."""
+        row, source = self.rows[index], self.source(index)
+        image = read_image(source)
+        height, width = image.shape[-2:]
+        said = tuple(self.index.sizes[row].tolist())
+        if (height, width) != said:
+            raise DataError(
+                f"{source}: is {width} x {height} pixels; its annotation says {said[1]} x {said[0]}"
+                f"{' (turned by its EXIF orientation)' if (width, height) == said else ''}; {HOW_TO_GO_ON}"
+            )
+        own = self.index.objects(row)
+        at = np.arange(own.start, own.stop)[~self.bad[own]]
+        boxes = self.index.boxes[at]
+        corners = torch.from_numpy(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1).astype(np.float32))
+        targets: dict[str, Any] = {
+            "boxes": box_tensor(corners, (height, width)),
+            "labels": torch.from_numpy(self.index.labels[at].astype(np.int64)),
+            "original": (height, width),
+        }
+        if self.masks:
+            planes = [to_bitmap(self.index.segmentation(int(i)), height, width) for i in at]
+            stacked = np.stack(planes) if planes else np.zeros((0, height, width), np.uint8)
+            targets["masks"] = tv_tensors.Mask(torch.from_numpy(stacked))
+        return Sample(self.id(index), source, image, targets)
+
+    def id(self, index: int) -> str:
+        """The picture's path below the folder of images."""
+        return self.index.name(self.rows[index])
+
+    def source(self, index: int) -> str:
+        """The picture's address."""
+        return storage.join(self.images, self.id(index))
+
+    def groups(self, training: bool) -> np.ndarray | None:
+        """In training, whether a picture is wider than high (None where a crop makes all alike); else its size when resized."""
+        sizes = self.index.sizes[self.rows]
+        if training:
+            return None if self.options.jitter else (sizes[:, 1] >= sizes[:, 0]).astype(np.int64)
+        seen = [resized(h, w, self.options.size, self.options.longest) for h, w in sizes.tolist()]
+        return np.array([h << 32 | w for h, w in seen], np.int64)
+
+    def units(self) -> None:
+        """Each picture is a file of its own."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """`{"digest", "samples", "classes"}`; equal digests: the same files, sizes, edges of files, and objects."""
+        return {"digest": digest(self.manifest()), "samples": len(self), "classes": list(self.classes)}
+
+    def manifest(self) -> list[str]:
+        """A line a sample: its objects' mark, its size, its checksum."""
+        return list(manifest_lines(self._files(), len(self)))
+
+    def _files(self) -> Iterator[tuple[str, str, str, str | None]]:
+        for i, row in enumerate(self.rows):
+            yield self.id(i), self.source(i), f"objects {self.index.mark(row)}", None
+
+    def without(self, reasons: Mapping[str, str]) -> "BoxSamples":
+        """The same without some ids, which join `excluded`. Raises DataError where none is left."""
+        if not reasons:
+            return self
+        kept = np.fromiter((self.id(i) not in reasons for i in range(len(self))), bool, len(self))
+        if not kept.any():
+            raise DataError(f"{self.images}: no picture can be used: {next(iter(reasons.values()))}")
+        return replace(self, rows=self.rows[kept], excluded={**self.excluded, **reasons})
+
+
+def read_split(options: Options, split: str, classes: Sequence[str] | None = None) -> BoxSamples:
+    """The split "train" or "val". `classes` are a checkpoint's, in its order. Raises DataError with every problem."""
+    if split not in SPLITS:
+        raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    masks = options.head == "mask_rcnn"
+    if options.format == "voc":
+        if masks:
+            raise DataError("head=mask_rcnn needs masks of objects, which VOC's boxes do not have: use format=coco")
+        lists = _voc_lists(options, split)
+        index, images = voc_index(lists, classes), str(root_of(lists[0]).parent)
+    else:
+        file = _coco_file(options, split)
+        index, images = _in_order(coco_index(file, masks), classes, file), _coco_images(options, split, file)
+    bad = _bad(index, options)
+    rows = np.arange(len(index))
+    if options.limit or (split == "train" and not options.empty):
+        before = np.concatenate([[0], np.cumsum(~bad)])
+        rows = np.flatnonzero(before[index.starts[1:]] > before[index.starts[:-1]])
+    if options.limit:
+        rows = rows[: options.limit]
+    if not len(rows):
+        raise DataError(f"{options.data}: the {split} split has no picture{' with objects' if len(index) else ''}")
+    return BoxSamples(images, index, rows, options, masks, bad)
+
+
+def _bad(index: ObjectIndex, options: Options) -> np.ndarray:
+    """Objects that cannot be trained on: crowds; and with `on_bad_box=skip` those without area or outside the picture."""
+    crowds = index.flags.astype(bool) if options.format == "coco" else np.zeros(len(index.flags), bool)
+    wrong = bad_boxes(index, options.format) & ~crowds
+    if wrong.any() and options.on_bad_box == "stop":
+        rows = np.flatnonzero(wrong)
+        lines = [describe(index, int(i)) for i in rows[:MOST]]
+        lines += [f"and {len(rows) - MOST} more"] if len(rows) > MOST else []
+        raise DataError(
+            f"{options.data}: {len(rows)} box{'es' if len(rows) > 1 else ''} without area, or outside the picture:\n  "
+            + "\n  ".join(lines)
+            + "\nmend them, or leave them out with on_bad_box=skip"
+        )
+    return crowds | wrong
+
+
+def bad_boxes(index: ObjectIndex, form: str) -> np.ndarray:
+    """Whether an object has no area within its picture, `(M,)`; in VOC's format, whether its corners are the same pixels."""
+    least = 1 if form == "voc" else 0
+    sizes = np.repeat(index.sizes, np.diff(index.starts), 0)
+    low = np.maximum(index.boxes[:, :2], 0)
+    high = np.minimum(index.boxes[:, :2] + index.boxes[:, 2:], sizes[:, ::-1])
+    inside, large = (high > low).all(1), (index.boxes[:, 2:] > least).all(1)
+    return np.logical_not(np.logical_and(inside, large), dtype=bool)
+
+
+def describe(index: ObjectIndex, at: int) -> str:
+    """An object by its picture, number, class and box."""
+    row = int(np.searchsorted(index.starts, at, "right")) - 1
+    box = ", ".join(f"{v:g}" for v in index.boxes[at])
+    name = index.classes[index.labels[at]]
+    return f"{index.name(row)}: {name}, id {index.object_ids[at]}, x, y, width, height {box}"
+
+
+def _in_order(index: ObjectIndex, classes: Sequence[str] | None, file: str) -> ObjectIndex:
+    """The labels as positions in the checkpoint's classes: names connect, not numbers."""
+    repeated = sorted({name for name in index.classes if index.classes.count(name) > 1})
+    if repeated:
+        raise DataError(f"{file}: two categories are called {', '.join(repeated)}")
+    if classes is None or tuple(classes) == index.classes:
+        return index
+    number = {name: i for i, name in enumerate(classes)}
+    used = {index.classes[n] for n in np.unique(index.labels)}
+    if unknown := sorted(used - number.keys()):
+        raise DataError(
+            f"{file}: objects of {', '.join(unknown)}, which the model does not know; it knows {', '.join(classes)}"
+        )
+    place = np.array([number.get(name, 0) for name in index.classes], np.int64)
+    ids = dict(zip(index.classes, index.category_ids.tolist(), strict=True))
+    free = iter(range(int(index.category_ids.max(initial=0)) + 1, 2**31))
+    return replace(
+        index, classes=tuple(classes), labels=place[index.labels].astype(np.min_scalar_type(len(classes))),
+        category_ids=np.array([ids.get(name) or next(free) for name in classes], np.int64), folder="",
+    )  # fmt: skip
+
+
+def _voc_lists(options: Options, split: str) -> list[Path]:
+    root = Path(options.data)
+    given = options.train if split == "train" else options.val
+    lists = [root / name for name in given]
+    if not given:
+        found = [root / f"ImageSets/Main/{split}.txt", *sorted(root.glob(f"VOC*/ImageSets/Main/{split}.txt"))]
+        lists = [path for path in found if path.is_file()]
+    lacking = [path for path in lists if not path.is_file()]
+    if lacking or not lists:
+        raise DataError(
+            f"{options.data}: there is no {', '.join(map(str, lacking)) or f'ImageSets/Main/{split}.txt'}; expected VOC's "
+            f"folders (Annotations, ImageSets/Main, JPEGImages), or {split}=LIST below it"
+        )
+    if len({root_of(path).parent for path in lists}) > 1:
+        raise DataError(f"{options.data}: the lists {', '.join(map(str, lists))} must be of roots beside each other")
+    return lists
+
+
+def _coco_file(options: Options, split: str) -> str:
+    given = options.train if split == "train" else options.val
+    if len(given) > 1:
+        raise DataError(f"{split}={','.join(given)}: one annotation file is read")
+    if given:
+        return storage.join(options.data, given[0])
+    words = {"train": ("train",), "val": ("val", "valid")}[split]
+    try:
+        there = [e.name for e in storage.entries(storage.join(options.data, "annotations")) if not e.folder]
+    except OSError:
+        there = []
+    found = [f"annotations/{name}" for name in there if name.endswith(".json")
+             and name.removeprefix("instances_").startswith(words)]  # fmt: skip
+    if not found:
+        found = [f"{word}/_annotations.coco.json" for word in words
+                 if Path(options.data, word, "_annotations.coco.json").is_file()]  # fmt: skip
+    if len(found) == 1:
+        return storage.join(options.data, found[0])
+    raise DataError(
+        f"{options.data}: {'several annotation files' if found else 'no annotation file'} for {split} "
+        f"({', '.join(found) or f'annotations/instances_{split}*.json'}); give {split}=FILE below it"
+    )
+
+
+def _coco_images(options: Options, split: str, file: str) -> str:
+    given = options.train_images if split == "train" else options.val_images
+    if given:
+        return storage.join(options.data, given)
+    name = os.path.basename(file)  # noqa: PTH119 - an address, perhaps
+    if name == "_annotations.coco.json":
+        return file.removesuffix(f"/{name}")
+    stem = name.removesuffix(".json").removeprefix("instances_")
+    for folder in (stem, f"images/{stem}", split, f"images/{split}", "images", "JPEGImages"):
+        try:
+            storage.entries(storage.join(options.data, folder))
+        except OSError:
+            continue
+        return storage.join(options.data, folder)
+    raise DataError(f"{options.data}: no folder {stem}/ with the images of {name}; give {split}_images=FOLDER below it")

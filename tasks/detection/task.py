@@ -1,0 +1,115 @@
+"""Detection of boxes, and of masks: COCO or VOC in; Faster or Mask R-CNN, or a one-stage head, on a pyramid."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from ...backbones.contract import Backbone, Preprocessing
+from ...backbones.weights import Weights
+from ...heads.boxes import BoxPrediction, sizes_of
+from ...heads.contract import Batch, Prediction
+from ...heads.rcnn import RCNNHead, Thresholds
+from ..contract import DataError, Sample, Samples
+from ..scan import scan
+from .draw import draw
+from .evaluator import BoxEvaluator
+from .geometry import back
+from .masks import to_rle
+from .options import Options
+from .samples import BoxSamples, read_split
+from .transforms import eval_transform, train_transform
+
+
+class Detection:
+    """COCO or VOC in; `facts` are the class names."""
+
+    name = "detection"
+
+    def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
+        self.options, self.preprocessing = options, preprocessing
+        self.facts: dict[str, Any] = dict(facts or {})
+        self._splits: dict[str, BoxSamples] = {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the head's order; those of the training split where nothing else says them."""
+        if "classes" not in self.facts:
+            self.samples("train")
+        return tuple(self.facts["classes"])
+
+    def samples(self, split: str) -> Samples:
+        """The split `train` or `val`. Raises DataError with every problem of its files."""
+        if split not in self._splits:
+            known = self.facts.get("classes")
+            if known is None and split != "train":
+                known = self.classes
+            found = self._splits[split] = read_split(self.options, split, known)
+            self.facts.setdefault("classes", list(found.classes))
+        return self._splits[split]
+
+    def scan(self, samples: Samples, workers: int) -> dict[str, str]:
+        """Decode every picture; the ids of those that fail, and why."""
+        return scan(samples, workers)
+
+    def transform(self, training: bool) -> Callable[[Sample], Sample]:
+        """Sizes, flips and what the options add; or the exact resizing of evaluation."""
+        return train_transform(self.options) if training else eval_transform(self.options)
+
+    def collate(self, samples: list[Sample]) -> Batch:
+        """Images `(N, 3, H, W)` uint8, padded to the largest and to the coarsest stride, with each one's own size."""
+        sizes = torch.tensor([s.image.shape[-2:] for s in samples])
+        height, width = (-(-int(side) // PADDED) * PADDED for side in sizes.max(0).values)
+        images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        for row, sample in zip(images, samples, strict=True):
+            row[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
+        targets: dict[str, Any] = {"original": torch.tensor([s.targets["original"] for s in samples])}
+        for name in ("boxes", "labels", "masks"):
+            if name in samples[0].targets:
+                targets[name] = [s.targets[name] for s in samples]
+        if "masks" in targets:
+            targets["masks"] = [_padded(masks, height, width) for masks in targets["masks"]]
+        return Batch(self.name, [s.id for s in samples], images, sizes, targets)
+
+    def head(self, backbone: Backbone, weights: Weights | None = None) -> RCNNHead:
+        """The head that the options name, for these classes. Raises DataError where the trunk has no pyramid for it."""
+        o = self.options
+        if "p2" not in backbone.strides:
+            raise DataError(f"head={o.head} needs a pyramid: set network.pyramid=pool")
+        return RCNNHead(
+            backbone.channels["p2"], backbone.strides, len(self.classes), masks=o.head == "mask_rcnn",
+            numbers=Thresholds(box_score=o.score, box_nms=o.nms, detections=o.detections), as_torchvision=o.as_torchvision,
+        )  # fmt: skip
+
+    def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        """One prediction a sample, in pixels of the picture's own size, masks as run-length codes."""
+        found: list[Prediction] = model.predict(batch)  # type: ignore[operator]
+        originals = [(int(h), int(w)) for h, w in batch.targets["original"].tolist()]
+        return [_at(p, seen, original) for p, seen, original in zip(found, sizes_of(batch), originals, strict=True)]
+
+    def evaluator(self, samples: Samples) -> BoxEvaluator:
+        """COCO's numbers, and VOC's for VOC's data."""
+        assert isinstance(samples, BoxSamples)
+        return BoxEvaluator(samples)
+
+    def draw(self, sample: Sample, prediction: Prediction) -> Image:
+        """The picture with its objects."""
+        assert isinstance(prediction, BoxPrediction)
+        return draw(sample, prediction, self.classes)
+
+
+PADDED = 64  # the stride of p6: a grid of whole cells at every level
+
+
+def _padded(masks: Tensor, height: int, width: int) -> Tensor:
+    return nn.functional.pad(masks, (0, width - masks.shape[-1], 0, height - masks.shape[-2]))
+
+
+def _at(prediction: Prediction, seen: tuple[int, int], original: tuple[int, int]) -> BoxPrediction:
+    assert isinstance(prediction, BoxPrediction)
+    boxes = back(prediction.boxes, seen, original)
+    codes = None if prediction.masks is None else to_rle(prediction.masks, boxes, *original)
+    return replace(prediction, boxes=boxes, masks=None, codes=codes)
