@@ -21,7 +21,7 @@ Event = dict[str, Any]
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a dead worker is noticed within it
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",  # how long the resources of a dead node are believed in
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "6",  # then Ray looks again which resources there are: a dead node's are none
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .knobs import Resolved, recipe_function, recipe_names, resolve, typed
+from .knobs import Resolved, recipe_function, recipe_names, resolve, typed, with_options
 from .machine import resolve_machine
 from .recipe import RecipeError
 from .run import Run
@@ -34,7 +34,7 @@ def evaluate(source: str | Path, **settings: Any) -> Any:
     from .launch import pool_of
 
     launch, own = pool_of(settings)
-    return run_it(_path_of(source), launch=launch, **typed(run_it, own))
+    return run_it(_path_of(source), launch=launch, **with_options(run_it, own))
 
 
 def score(protocol: Literal["coco", "voc"], truth: str | Path, results: str | Path, **settings: Any) -> Any:
@@ -46,7 +46,7 @@ def score(protocol: Literal["coco", "voc"], truth: str | Path, results: str | Pa
 
 
 def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **settings: Any) -> Any:
-    """Name the classes of pictures; see `trunkline.pipelines.predict.stream` for the settings.
+    """What a model says of pictures; see `trunkline.pipelines.predict.stream` for the settings.
 
     With `launch="ray"` and `workers=4`, on a pool of workers.
     """
@@ -55,11 +55,11 @@ def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **set
     from .predict import stream
 
     launch, own = pool_of(settings)
-    return run_it(_path_of(source), inputs, launch=launch, **typed(stream, own))
+    return run_it(_path_of(source), inputs, launch=launch, **with_options(stream, own))
 
 
 def model(weights: str | Path, **settings: Any) -> Any:
-    """A ready classifier from a run's folder or a weights file: a `Model` in evaluation mode with `.preprocessing`."""
+    """A ready model from a run's folder or a weights file: a `Model` in evaluation mode with `.preprocessing`."""
     from .sources import ready
 
     return ready(_path_of(weights), **settings).model

@@ -1,5 +1,6 @@
 """From a recipe, or from what a checkpoint says, to a task and a model."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,26 +107,36 @@ def make_trunk(network: Network, weights: Weights | None, facts: Facts | None) -
     return trunk if network.pyramid == "none" else Pyramid(trunk, network.pyramid)
 
 
-def from_weights(source: str | Path, recipe: Recipe) -> tuple[dict[str, Task], Model, Facts]:
-    """A classifier exactly as a weights file holds it. Raises RecipeError where the file names no classes."""
-    weights = weights_of(source, recipe.network.backbone, recipe.network.stride_in)
-    if weights is None or not weights.classes:
+def from_weights(
+    source: str | Path, network: Network, choose: Callable[[str, dict[str, Any]], Any]
+) -> tuple[Recipe, Task, Model, Facts]:
+    """A model exactly as a weights file holds it. `choose` makes a task's options from what the file says of them.
+
+    Raises RecipeError where no task finds its head and its class names in the file.
+    """
+    weights = weights_of(source, network.backbone, network.stride_in)
+    kinds = {name: load_named(target) for name, target in known_tasks().items()}
+    said = {name: kind.reads(weights) for name, kind in kinds.items() if weights is not None}
+    name = next((name for name, options in said.items() if options is not None), None)
+    if weights is None or not weights.classes or name is None:
         raise RecipeError(
-            f"{source}: holds no classifier with class names; give a run's folder, or a file with a classifier"
+            f"{source}: holds no head with class names; give a run's folder, or a file with a classifier or a detector"
         )
-    facts_of_task = {"classes": list(weights.classes)}
-    (name, options), *_ = recipe.tasks.items()
-    task = make_task(name, replace(options, append=False), weights.preprocessing, facts_of_task)
-    said = weights.info
+    options, info = choose(name, said[name]), weights.info
+    task = make_task(name, options, weights.preprocessing, {"classes": list(weights.classes)})
+    pyramid = (
+        "none" if not weights.rest else "conv" if "backbone.fpn.extra_blocks.p6.weight" in weights.rest else "pool"
+    )
     network = replace(
-        recipe.network,
-        output_stride=int(said.get("trunkline_output_stride", 32)),  # pyright: ignore[reportArgumentType]
-        norm=said.get("trunkline_norm", "batch"),
+        network,
+        output_stride=int(info.get("trunkline_output_stride", 32)),  # pyright: ignore[reportArgumentType]
+        norm=info.get("trunkline_norm", "frozen" if weights.rest else "batch"),
+        pyramid=info.get("trunkline_pyramid", pyramid),
     )
     trunk = make_trunk(network, weights, None)
     model = Model(trunk, {name: task.head(trunk, weights)}, task.preprocessing)  # type: ignore[arg-type]
     facts = Facts(trunk.arch, trunk.stride_in, asdict(weights.preprocessing), {name: task.facts}, str(trunk.report))
-    return {name: task}, model, facts
+    return Recipe({name: options}, network), task, model, facts
 
 
 def published(model: Model, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

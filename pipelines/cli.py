@@ -12,21 +12,21 @@ from typing import Any, get_type_hints
 from trunkline._version import __version__
 
 from . import api
-from .knobs import convert, load_named, recipe_function, typed
+from .knobs import convert, load_named, recipe_function, typed, with_options
 from .recipe import RecipeError
 
 _HERE = "trunkline.pipelines"
 _OUTSIDE = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR",
             "EEXIST", "ENAMETOOLONG", "ELOOP") if hasattr(errno, name)}  # fmt: skip
 _KINDS = {"bench": "train", "score": "coco"}  # verbs whose first word chooses the settings, and whose are shown
-_FLAGS = ("--memory", "--masks", "--area")  # that stand without a value
+_FLAGS = ("--memory", "--masks", "--area", "--pictures")  # that stand without a value
 _MOST_ROWS = 1000  # of a table on the terminal
 # verb: (positional arguments, what it does, where the settings are declared; None: they are a recipe's)
 VERBS: dict[str, tuple[str, str, str | None]] = {
     "train": ("RECIPE", "train by a recipe, or go on with the run in --run", None),
     "evaluate": ("SOURCE", "score a run's folder or a weights file", f"{_HERE}.evaluate:evaluate"),
     "score": ("coco|voc TRUTH RESULTS", "score the result files of any detector", f"{_HERE}.score:protocol"),
-    "predict": ("SOURCE INPUT…", "name the classes of files, folders and globs", f"{_HERE}.predict:stream"),
+    "predict": ("SOURCE INPUT…", "what a model says of files, folders and globs", f"{_HERE}.predict:stream"),
     "list": ("", "the recipes and architectures", None),
     "show": ("RECIPE", "every field of a recipe, its value and where it came from", None),
     "check": ("FOLDER", "decode and validate a whole data set", "trunkline.tasks.check:check"),
@@ -153,7 +153,7 @@ def _evaluate(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     from .launch import pool_of
 
     launch, own = pool_of(settings)
-    scores = evaluate(source, launch=launch, **typed(evaluate, own))
+    scores = evaluate(source, launch=launch, **with_options(evaluate, own))
     _result(result_of(scores), as_json, (), source)
     return 0
 
@@ -186,16 +186,18 @@ def _predict(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
     launch, own = pool_of(settings)
     shown, count, failed = [], 0, 0
-    for p in stream(plain[0], plain[1:], launch=launch, **typed(stream, own)):
+    headings: tuple[str, ...] = ()
+    for p in stream(plain[0], plain[1:], launch=launch, **with_options(stream, own)):
         if as_json:
             print(json.dumps(p.line(), ensure_ascii=False))
         if p.error:
             note(p.error)
         elif not as_json and len(shown) < _MOST_ROWS:
-            shown.append([p.file, p.label, f"{p.confidence:.1%}", ", ".join(f"{n} {c:.1%}" for n, c in p.top[1:3])])
+            headings = p.headings
+            shown.append([p.file, *p.cells()])
         count, failed = count + 1, failed + bool(p.error)
     if not as_json:
-        table("", ["file", "class", "", "next"], shown)
+        table("", ["file", *headings], shown)
         if (more := count - failed - len(shown)) > 0:
             note(f"and {more} more: out=FOLDER writes them all, --json prints them")
     return 2 if failed else 0
@@ -353,7 +355,7 @@ def _settings(function: Callable[..., Any], recipe: bool) -> str:
     shown = [
         (name, describe(hints[name]), "needed" if p.default is p.empty else f"default: {p.default}")
         for name, p in inspect.signature(function).parameters.items()
-        if recipe or (p.kind is p.KEYWORD_ONLY and name != "launch")
+        if recipe or (p.kind is p.KEYWORD_ONLY and name not in ("launch", "options"))
     ]
     width = max((len(n) for n, _, _ in shown), default=0)
     return "\n".join(f"  {n:{width}}  {kind} ({default})" for n, kind, default in shown)

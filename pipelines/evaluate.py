@@ -9,9 +9,10 @@ from ..cluster.config import Launch
 from ..tasks import storage
 from ..tasks.contract import DataError, Samples, Scores
 from ..tasks.fingerprint import compare
+from ..tasks.layout import reset
 from . import plugin as plugins
 from .feed import Draws, decoding, in_order, ordered_lists
-from .files import new_file
+from .files import new_file, new_folder
 from .finish import write_records
 from .recipe import RecipeError
 from .run import Run
@@ -40,20 +41,22 @@ def evaluate(
     split: Literal["train", "val"] = "val",
     checkpoint: str = "last",
     ema: bool | None = None,
-    val: float | None = None,
-    size: int | None = None,
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32",
     batch: int = 32,
     loaders: int | None = None,
     device: str = "auto",
-    on_bad_sample: Literal["stop", "skip"] | None = None,
     backbone: str | None = None,
     stride_in: Literal["3x3", "1x1"] | None = None,
     out: str | Path | None = None,
+    results: str | Path | None = None,
     plugin: str | Path | None = None,
     launch: Launch | None = None,
+    options: dict[str, Any] | None = None,
 ) -> Scores:
-    """Score a run's folder or a weights file on a split of class folders.
+    """Score a run's folder or a weights file on a split of its data, or of other data.
+
+    Any option of the task can be given too (size=, on_bad_sample=, val=, a detector's score=): what there is, an unknown
+    one's message lists.
 
     data           another folder than the run's own; a weights file needs one
     split          val or train, under the evaluation transform
@@ -62,15 +65,16 @@ def evaluate(
     precision      what is computed in; fp32 unless asked otherwise
     loaders        processes that decode
     out            a JSON lines file for one record a sample
+    results        a folder for what the official tools read (of detectors: COCO's JSON, or VOC's comp4 files)
     plugin         the recipe file that holds the run's task, where that is one of your own
     """
     settings: dict[str, Any] = {
         "source": absolute(source), "data": storage.absolute(data) if data else None, "split": split,
-        "checkpoint": checkpoint, "ema": ema, "val": val, "size": size, "precision": precision, "batch": batch,
-        "loaders": loaders, "device": device, "on_bad_sample": on_bad_sample, "backbone": backbone,
-        "stride_in": stride_in,
+        "checkpoint": checkpoint, "ema": ema, "precision": precision, "batch": batch, "loaders": loaders,
+        "device": device, "backbone": backbone, "stride_in": stride_in, "options": options or {},
     }  # fmt: skip
     file = new_file(out) if out else None
+    folder = new_folder(results, "results") if results else None
     if plugin:
         plugins.load(plugin)
     p = prepare(**settings)
@@ -84,6 +88,11 @@ def evaluate(
     scores.details |= {"origin": p.found.origin | {"source": str(source)} | where}
     if file:
         write_records(file, records)
+    if folder:
+        written = p.found.task.evaluator(p.samples).results(records)
+        folder.mkdir(parents=True)
+        for name, text in written.items():
+            (folder / name).write_text(text, encoding="utf-8")
     return scores
 
 
@@ -93,39 +102,38 @@ def absolute(source: str | Path) -> str:
 
 
 def prepare(
-    *, source: str, data: str | None, split: str, checkpoint: str, ema: bool | None, val: float | None, size: int | None,
-    precision: str, batch: int, loaders: int | None, device: str, on_bad_sample: Any, backbone: str | None, stride_in: Any,
+    *, source: str, data: str | None, split: str, checkpoint: str, ema: bool | None, precision: str, batch: int,
+    loaders: int | None, device: str, backbone: str | None, stride_in: Any, options: dict[str, Any],
 ) -> Prepared:  # fmt: skip
     """What `evaluate` starts from, on any worker: the settings are its own."""
     problems = [f"batch={batch}: expected a number above 0"] if batch < 1 else []
     problems += [f"loaders={loaders}: expected 0 or more"] if loaders is not None and loaders < 0 else []
     if problems:
         raise RecipeError(problems)
-    given = {"data": data, "val": val, "size": size, "on_bad_sample": on_bad_sample}
-    if data:  # the run's own split is of the run's own data
-        given |= {"group": "", "val": 0.0 if val is None else val}
+    given = {"data": data, **options}
     source = str(fetched(source))
     found = ready(
         source, checkpoint_name=checkpoint, averaged=ema, device=device, backbone=backbone, stride_in=stride_in,
         options={k: v for k, v in given.items() if v is not None},
     )  # fmt: skip
-    options = next(iter(found.recipe.tasks.values()))
-    if not options.data:
+    own = next(iter(found.recipe.tasks.values()))
+    if not own.data:
         raise RecipeError(f"{source}: a weights file does not say which data: give data=FOLDER")
     samples = found.task.samples(split)
     processes = int(found.recipe.machine.workers) if loaders is None else loaders
-    if options.on_bad_sample == "skip":
-        own = Run(source)
-        stored = own.read("excluded.json") if not data and (own.path / "excluded.json").is_file() else None
+    if own.on_bad_sample == "skip":
+        run = Run(source)
+        stored = run.read("excluded.json") if not data and (run.path / "excluded.json").is_file() else None
         reasons = dict(samples.excluded) | found.task.scan(samples, max(1, processes)) if stored is None else stored
         samples = samples.without(reasons)
         if samples.excluded:
             note(f"{samples_left_out(len(samples.excluded))} that cannot be decoded")
-    stored = Run(source).manifest(split) if not data and val is None and Path(source).is_dir() else None
+    as_it_was = not data and not reset(own).keys() & options.keys() and Path(source).is_dir()
+    stored = Run(source).manifest(split) if as_it_was else None
     if stored is not None and stored != (lines := samples.manifest()):
         raise DataError(
             f"the {split} data of {source} changed since it began: {compare(stored, lines)}. Put it back, or score what "
-            f"is there now with data={options.data}"
+            f"is there now with data={own.data}"
         )
     if precision == "fp64":
         found.model.double()

@@ -19,3 +19,18 @@ def new_file(out: str | Path) -> Path:
     except OSError as error:
         raise RecipeError(f"out={out}: cannot be written ({error.strerror}); choose another place") from None
     return path
+
+
+def new_folder(path: str | Path, key: str) -> Path:
+    """The path of a folder to be made. Raises RecipeError where something stands there already, or none can be made."""
+    folder = Path(path)
+    if folder.exists() or folder.is_symlink():
+        raise RecipeError(
+            f"{key}={path}: is there already; nothing is written over: choose another name, or remove it first"
+        )
+    try:
+        folder.mkdir(parents=True)  # what cannot be written is told before the work
+        folder.rmdir()
+    except OSError as error:
+        raise RecipeError(f"{key}={path}: cannot be written ({error.strerror}); choose another place") from None
+    return folder

@@ -28,7 +28,8 @@ def finish(session: Session) -> None:
         run.weights, published(session.model, tensors), arch=session.facts.arch,
         stride_in=session.facts.stride_in, classes=classes, preprocessing=session.task.preprocessing,
         info={"trunkline_recipe": run.recipe["recipe"], "trunkline_update": str(int(name)),
-              "trunkline_output_stride": str(recipe.network.output_stride), "trunkline_norm": recipe.network.norm},
+              "trunkline_output_stride": str(recipe.network.output_stride), "trunkline_norm": recipe.network.norm,
+              "trunkline_pyramid": recipe.network.pyramid, **session.task.stated()},
     )  # fmt: skip
     if session.last_scores and session.last_scores[0] == int(name):
         _, scores, records = session.last_scores

@@ -10,13 +10,14 @@ from typing import Any, Literal
 from ..cluster.config import Launch
 from ..tasks.contract import DataError, Sample
 from ..tasks.images import HOW_TO_GO_ON, SUFFIXES, read_image
+from ..tasks.predicted import Predicted
 from . import plugin as plugins
 from .evaluate import absolute
-from .predictions import Output, Predicted, Predictions
+from .predictions import Output, Predictions
 from .recipe import RecipeError
 from .scoring import inference
 from .show import bar, note
-from .sources import Ready, ready
+from .sources import Ready, ready, task_kind
 from .worker import mistakes_as_engine_errors
 
 CHUNK = 65_536  # files whose names are in memory at once
@@ -31,11 +32,10 @@ def stream(
     source: str | Path,
     inputs: str | Path | Iterable[str | Path],
     *,
-    top: int = 5,
     out: str | Path | None = None,
+    pictures: bool = False,
     checkpoint: str = "last",
     ema: bool | None = None,
-    size: int | None = None,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     batch: int = 32,
     device: str = "auto",
@@ -44,25 +44,34 @@ def stream(
     stride_in: Literal["3x3", "1x1"] | None = None,
     plugin: str | Path | None = None,
     launch: Launch | None = None,
+    options: dict[str, Any] | None = None,
 ) -> Iterator[Predicted]:
-    """Name the classes of pictures with a run's folder or a weights file, one after the other, in constant memory.
+    """What a run's folder or a weights file says of pictures, one after the other, in constant memory.
+
+    Any option of the task can be given too (size=; a classifier's top=, how many classes it names; a detector's score=,
+    the lowest that it gives out): what there is, an unknown one's message lists.
 
     inputs         files, folders (searched for photos) and globs
-    top            how many classes a picture
     out            a folder for predictions.jsonl, predictions.csv and sheet.png; a prediction that was stopped goes on
+    pictures       draw each picture too, into out/pictures
     on_bad_sample  skip: a file that cannot be read becomes a line with its error; stop: it ends the work
     plugin         the recipe file that holds the run's task, where that is one of your own
     """
-    if top < 1 or batch < 1:
-        raise RecipeError(f"top={top}, batch={batch}: expected numbers above 0")
+    problems = [f"batch={batch}: expected a number above 0"] if batch < 1 else []
+    problems += ["pictures=true needs out=FOLDER"] if pictures and not out else []
+    if problems:
+        raise RecipeError(problems)
     given = [str(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     find_nothing(given)
     if plugin:
         plugins.load(plugin)
-    model: dict[str, Any] = {"source": absolute(source), "checkpoint": checkpoint, "ema": ema, "size": size,
-             "precision": precision, "device": device, "backbone": backbone, "stride_in": stride_in}  # fmt: skip
-    settings = {**model, "top": top, "batch": batch, "on_bad_sample": on_bad_sample, "plugins": plugins.texts(plugin)}
-    output = Output(Path(out), {**settings, "inputs": given}) if out else None
+    settings: dict[str, Any] = {
+        "source": absolute(source), "checkpoint": checkpoint, "ema": ema, "precision": precision, "device": device,
+        "backbone": backbone, "stride_in": stride_in, "options": options or {}, "batch": batch,
+        "on_bad_sample": on_bad_sample, "plugins": plugins.texts(plugin),
+    }  # fmt: skip
+    kind = task_kind(source).predicted
+    output = Output(Path(out), {**settings, "inputs": given}, kind, pictures) if out else None
     whole = False
     try:
         total = sum(1 for _ in expand(given))
@@ -73,7 +82,7 @@ def stream(
         files = itertools.islice(expand(given), done - done % batch, None)
         with bar("predict", total) as advance:
             advance(done)
-            for skipped, predicted in enumerate(_compute(files, settings, launch), start=-(done % batch)):
+            for skipped, predicted in enumerate(_compute(files, settings, kind, launch), start=-(done % batch)):
                 if skipped < 0:
                     continue
                 if output:
@@ -136,7 +145,9 @@ def _photos(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _compute(files: Iterator[Path], settings: dict[str, Any], launch: Launch | None) -> Iterator[Predicted]:
+def _compute(
+    files: Iterator[Path], settings: dict[str, Any], kind: type[Predicted], launch: Launch | None
+) -> Iterator[Predicted]:
     batches = iter(lambda: list(itertools.islice(files, settings["batch"])), [])
     if launch is None:
         compute = computer(settings, found=_ready(settings))
@@ -149,14 +160,13 @@ def _compute(files: Iterator[Path], settings: dict[str, Any], launch: Launch | N
         while chunk := list(itertools.islice(batches, max(1, CHUNK // settings["batch"]))):
             computed = results([[str(f.absolute()) for f in batch] for batch in chunk])
             for batch, lines in zip(chunk, computed, strict=True):
-                yield from (Predicted.from_line({**line, "file": str(f)}) for f, line in zip(batch, lines, strict=True))
+                yield from (kind.from_line({**line, "file": str(f)}) for f, line in zip(batch, lines, strict=True))
 
 
 def _ready(settings: dict[str, Any]) -> Ready:
     return ready(
         settings["source"], checkpoint_name=settings["checkpoint"], averaged=settings["ema"], device=settings["device"],
-        backbone=settings["backbone"], stride_in=settings["stride_in"],
-        options={} if settings["size"] is None else {"size": settings["size"]},
+        backbone=settings["backbone"], stride_in=settings["stride_in"], options=settings["options"],
     )  # fmt: skip
 
 
@@ -175,7 +185,7 @@ def remote(settings: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any
 
 def computer(settings: dict[str, Any], found: Ready) -> Callable[[list[str]], list[Predicted]]:
     """From the names of a batch to what the model says of each."""
-    transform, classes = found.task.transform(False), found.task.facts["classes"]
+    transform, kind = found.task.transform(False), found.task.predicted
     device = next(found.model.parameters()).device
 
     def compute(files: list[str]) -> list[Predicted]:
@@ -186,18 +196,19 @@ def computer(settings: dict[str, Any], found: Ready) -> Callable[[list[str]], li
             except DataError as error:
                 if settings["on_bad_sample"] == "stop":
                     raise
-                group.append(Predicted(file, error=str(error).partition(f"; {HOW_TO_GO_ON}")[0]))
+                group.append(kind(file, error=str(error).partition(f"; {HOW_TO_GO_ON}")[0]))
         samples = [g for g in group if isinstance(g, Sample)]
         named: dict[str, Any] = {}
-        if samples:
-            with inference(found.model, settings["precision"], device):
-                named = {p.id: p for p in found.task.infer(found.model, found.task.collate(samples).to(device))}
-        return [_named(named[g.id], classes, settings["top"]) if isinstance(g, Sample) else g for g in group]
+        with inference(found.model, settings["precision"], device):
+            for alike in _of_one_shape(samples):  # what a picture is batched with decides nothing
+                named |= {p.id: p for p in found.task.infer(found.model, found.task.collate(alike).to(device))}
+        return [kind.of(g.id, named[g.id], found.task) if isinstance(g, Sample) else g for g in group]
 
     return compute
 
 
-def _named(prediction: Any, classes: list[str], top: int) -> Predicted:
-    order = (-prediction.probabilities).argsort(kind="stable")[:top]
-    best = [(classes[i], float(prediction.probabilities[i])) for i in order]
-    return Predicted(prediction.id, best[0][0], best[0][1], best)
+def _of_one_shape(samples: list[Sample]) -> list[list[Sample]]:
+    found: dict[Any, list[Sample]] = {}
+    for sample in samples:
+        found.setdefault(tuple(sample.image.shape), []).append(sample)
+    return list(found.values())

@@ -1,56 +1,18 @@
-"""What `predict` gives: plain objects that show themselves, and files that a stopped prediction goes on with."""
+"""What `predict` gives: objects that show themselves, and files that a stopped prediction goes on with."""
 
 import csv
 import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..tasks.drawing import contact_sheet
-from ..tasks.images import read_image
+from ..tasks.predicted import Predicted
 from .recipe import RecipeError
 
 SHEET = 48  # pictures on a contact sheet
-_HEADER = ["file", "label", "confidence", "error"]
-
-
-@dataclass
-class Predicted:
-    """What a model says of one file: its likeliest classes, best first, or why the file could not be read."""
-
-    file: str
-    label: str | None = None
-    confidence: float = 0.0
-    top: list[tuple[str, float]] = field(default_factory=list)
-    error: str | None = None
-
-    def line(self) -> dict[str, Any]:
-        """As JSON."""
-        if self.error:
-            return {"file": self.file, "error": self.error}
-        return {
-            "file": self.file,
-            "label": self.label,
-            "confidence": self.confidence,
-            "top": [list(t) for t in self.top],
-        }
-
-    @classmethod
-    def from_line(cls, line: dict[str, Any]) -> "Predicted":
-        """Back from JSON."""
-        return cls(**{**line, "top": [(name, share) for name, share in line.get("top", ())]})
-
-    def image(self) -> Any:
-        """The picture with its likeliest classes below it."""
-        return contact_sheet([_cell(self)], columns=1)
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.image().save(buffer, "PNG")
-        return buffer.getvalue()
 
 
 class Predictions(list[Predicted]):
@@ -58,16 +20,12 @@ class Predictions(list[Predicted]):
 
     def sheet(self, most: int = SHEET) -> Any:
         """A contact sheet of the first `most` pictures."""
-        return contact_sheet([_cell(p) for p in self if not p.error][:most], columns=6)
+        return contact_sheet([(p.small(), p.caption()) for p in self if not p.error][:most], columns=6)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.sheet().save(buffer, "PNG")
         return buffer.getvalue()
-
-
-def _cell(p: Predicted) -> tuple[Any, str]:
-    return read_image(p.file), f"{p.label} {p.confidence:.0%}"
 
 
 class Output:
@@ -77,8 +35,8 @@ class Output:
     Raises RecipeError where the folder holds something else, or what other settings began.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]):
-        self.folder, self.done = folder, 0
+    def __init__(self, folder: Path, settings: dict[str, Any], kind: type[Predicted], pictures: bool = False):
+        self.folder, self.kind, self.pictures, self.done = folder, kind, pictures, 0
         self._note = folder / "settings.json"
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             if not self._note.is_file():
@@ -104,7 +62,7 @@ class Output:
         self._keep_whole_lines()
         self._table = (folder / "predictions.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="")
         self._csv = csv.writer(self._table)
-        self._csv.writerow(_HEADER)
+        self._csv.writerow(["file", *kind.columns, "error"])
         self._first = Predictions()
         for p in self.lines():
             self._row(p)
@@ -124,17 +82,21 @@ class Output:
         self._lines.flush()
         with (self.folder / "predictions.jsonl").open(encoding="utf-8") as file:
             for line in file:
-                yield Predicted.from_line(json.loads(line))
+                yield self.kind.from_line(json.loads(line))
 
     def add(self, p: Predicted) -> None:
-        """One prediction more, on disk when it is added."""
+        """One prediction more, on disk when it is added; with `pictures`, drawn too."""
+        if self.pictures and not p.error:
+            folder = self.folder / "pictures"
+            folder.mkdir(exist_ok=True)
+            p.image().save(folder / f"{self.done:06d}-{Path(p.file).stem}.png")
         self._lines.write((json.dumps(p.line(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
         self._lines.flush()
         self.done += 1
         self._row(p)
 
     def _row(self, p: Predicted) -> None:
-        self._csv.writerow([p.file, p.label or "", f"{p.confidence:.6f}" if p.label else "", p.error or ""])
+        self._csv.writerow([p.file, *([""] * len(p.columns) if p.error else p.row()), p.error or ""])
         if len(self._first) < SHEET and not p.error:
             self._first.append(p)
 

@@ -2,19 +2,22 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from ..cluster import checkpoint
 from ..heads.model import Model
 from ..tasks.contract import Task
+from ..tasks.layout import reset
 from ..tasks.storage import is_remote
-from ..tasks.table import OPTIONS
-from .build import Facts, build, from_weights
-from .knobs import from_plain, load_named
+from ..tasks.table import options as known_options
+from ..tasks.table import tasks as known_tasks
+from .build import Facts, build, from_weights, weights_of
+from .knobs import convert, from_plain, load_named
 from .limits import check_options
 from .machine import check_device, resolve_machine
 from .recipe import Machine, Network, Recipe, RecipeError
 from .run import STATE, Run
+from .tree import nearest
 
 
 @dataclass
@@ -40,7 +43,8 @@ def ready(
 ) -> Ready:
     """A run's checkpoint (`last`, `best` or a number; averaged weights where there are any), or a weights file.
 
-    `options` replace fields of the task's options. Raises RecipeError where the source is neither, WeightsError where
+    `options` replace fields of the task's options, as text or as values; of other `data`, what says how the run's own data
+    is laid out does not hold. Raises RecipeError where the source is neither, WeightsError where
     the file cannot be used.
     """
     path = fetched(source)
@@ -51,11 +55,13 @@ def ready(
     else:
         if checkpoint_name != "last" or averaged is not None:
             raise RecipeError(f"{source}: is a file; checkpoint= and ema= are for runs")
-        blank = load_named(OPTIONS["classification"])()
-        recipe = Recipe({"classification": replace(blank, **(options or {}))}, Network(backbone, stride_in=stride_in))
-        check_options(recipe.tasks)
-        tasks, model, facts = from_weights(source, recipe)
-        found = Ready(model, next(iter(tasks.values())), recipe, facts, {"source": str(source)})
+
+        def choose(name: str, said: dict[str, Any]) -> Any:
+            own = load_named(known_options()[name])()
+            return with_options(replace(own, **said), options or {})
+
+        recipe, task, model, facts = from_weights(source, Network(backbone, stride_in=stride_in), choose)
+        found = Ready(model, task, recipe, facts, {"source": str(source)})
     import torch
 
     from ..cluster.engine import place
@@ -65,6 +71,42 @@ def ready(
     place(found.model, machine.device, machine.channels_last is True).eval()
     found.recipe = replace(found.recipe, machine=machine)
     return found
+
+
+def with_options(own: Any, given: dict[str, Any]) -> Any:
+    """The task's options with those that were given. Raises RecipeError for each that there is not, or out of its range."""
+    hints = get_type_hints(type(own))
+    problems = [
+        f"{key}={value}: there is no such setting{nearest(key, hints)}; this task has {', '.join(hints)}"
+        for key, value in given.items()
+        if key not in hints
+    ]
+    values = reset(own) if given.get("data") else {}
+    for key, value in given.items():
+        if key in hints:
+            try:
+                values[key] = convert(hints[key], value, key)
+            except RecipeError as error:
+                problems += error.problems
+    if problems:
+        raise RecipeError(problems)
+    changed = replace(own, **values)
+    check_options({"options": changed})
+    return changed
+
+
+def task_kind(source: str | Path) -> Any:
+    """The class of the task that a source holds, before anything of it is built: the task that a run's recipe names first."""
+    path = fetched(source)
+    if path.is_dir():
+        return load_named(known_tasks()[next(iter(from_plain(Run(path).recipe["resolved"]).tasks))])
+    weights = weights_of(source)
+    found = [kind for kind in map(load_named, known_tasks().values()) if weights and kind.reads(weights) is not None]
+    if not found:
+        raise RecipeError(
+            f"{source}: holds no head with class names; give a run's folder, or a file with a classifier or a detector"
+        )
+    return found[0]
 
 
 def fetched(source: str | Path) -> Path:
@@ -90,8 +132,7 @@ def _from_run(run: Run, name: str, averaged: bool | None, options: dict[str, Any
     folder = root / known
     state = checkpoint.read_state(folder, *STATE)
     (task_name, kind), *_ = recipe.tasks.items()
-    recipe = replace(recipe, tasks={task_name: replace(kind, **options)})
-    check_options(recipe.tasks)
+    recipe = replace(recipe, tasks={task_name: with_options(kind, options)})
     tasks, model, facts = build(recipe, Facts(**state["facts"]))
     has = (folder / "ema.safetensors").is_file()
     if averaged and not has:

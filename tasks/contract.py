@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..backbones.contract import Backbone, Preprocessing
     from ..backbones.weights import Weights
     from ..heads.contract import Batch, Head, Prediction
+    from .predicted import Predicted
 
 
 class DataError(ValueError):
@@ -119,6 +120,9 @@ class Evaluator(Protocol):
     def measure(self, batch: "Batch", predictions: "list[Prediction]") -> list[Record]: ...
     def add(self, records: list[Record]) -> None: ...
     def result(self) -> Scores: ...
+    def results(self, records: list[Record]) -> dict[str, str]:
+        """Files, by name, that the official tools of this task read."""
+        ...
 
 
 class Task(Protocol):
@@ -132,6 +136,20 @@ class Task(Protocol):
     options: Any
     preprocessing: "Preprocessing"
     facts: dict[str, Any]
+
+    @property
+    def predicted(self) -> "type[Predicted]":
+        """What a prediction of one file becomes."""
+        ...
+
+    def stated(self) -> dict[str, str]:
+        """What the header of its published weights says besides, so that `reads` finds the options again."""
+        ...
+
+    @staticmethod
+    def reads(weights: "Weights") -> dict[str, Any] | None:
+        """The options that these weights were made with; None where they hold no head of this task."""
+        ...
 
     def samples(self, split: str) -> Samples: ...
     def scan(self, samples: Samples, workers: int) -> dict[str, str]:

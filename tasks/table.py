@@ -23,8 +23,8 @@ def add(tasks: dict[str, Any], options: dict[str, Any]) -> None:
 
 
 def tasks() -> dict[str, Any]:
-    """The classes by name, with those of other packages (entry points `trunkline.tasks`) and those that were added."""
-    return {e.name: e.value for e in entry_points(group="trunkline.tasks")} | _ADDED[0] | TASKS
+    """The classes by name, ours first; those of other packages (entry points `trunkline.tasks`), and those that were added."""
+    return {**TASKS, **{e.name: e.value for e in entry_points(group="trunkline.tasks")}, **_ADDED[0], **TASKS}
 
 
 def options() -> dict[str, Any]:

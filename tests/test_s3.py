@@ -32,8 +32,9 @@ def bucket(monkeypatch, tmp_path):
 
     s3fs.S3FileSystem.clear_instance_cache()
     storage._split.cache_clear()
-    s3fs.S3FileSystem().mkdir("bucket")
-    yield "s3://bucket"
+    name = f"bucket{port}"
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}"
     served.stop()
     s3fs.S3FileSystem.clear_instance_cache()
     storage._split.cache_clear()

@@ -1,5 +1,7 @@
 """How good a classifier is: accuracies, the confusion matrix and calibration, each with an interval."""
 
+import csv
+import io
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -94,6 +96,14 @@ class ClassificationEvaluator:
             column.extend(record[name] for record in records)
         wrong = [record for record in records if record["predicted"] != record["label"]]
         self._mistakes = sorted(self._mistakes + wrong, key=lambda r: (-r["confidence"], r["id"]))[:MISTAKES]
+
+    def results(self, records: list[Record]) -> dict[str, str]:
+        """`results.csv`: the id and the likeliest class of each sample, as competitions want it."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["id", "label"])
+        rows.writerows([record["id"], record["predicted_name"]] for record in records)
+        return {"results.csv": text.getvalue()}
 
     def result(self) -> Scores:
         """The scores of what was added. Raises DataError where that is nothing."""

@@ -19,6 +19,7 @@ from ..transforms import eval_transform, train_transform
 from .draw import draw
 from .evaluator import ClassificationEvaluator
 from .options import Options
+from .predicted import PredictedClass
 
 
 def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
@@ -30,6 +31,12 @@ class Classification:
     """Class folders in; `facts` are the class names, and for `append` the size of the classifier that is kept."""
 
     name = "classification"
+    predicted = PredictedClass
+
+    @staticmethod
+    def reads(weights: Weights) -> dict[str, Any] | None:
+        """A classifier with class names needs no options."""
+        return {} if weights.classes and "fc.weight" in weights.tensors else None
 
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
         self.options = options
@@ -43,6 +50,10 @@ class Classification:
         if "classes" not in self.facts:
             self.samples("train")
         return tuple(self.facts["classes"])
+
+    def stated(self) -> dict[str, str]:
+        """Nothing more than what every header says."""
+        return {}
 
     def samples(self, split: str) -> Samples:
         """The split `train` or `val` of the folder. Raises DataError with every problem of its layout."""

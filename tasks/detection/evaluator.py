@@ -1,5 +1,7 @@
 """Scores of boxes and masks by COCO's protocol, and VOC's where the data is VOC's; small records, in the data's order."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,28 @@ class BoxEvaluator:
             "left out boxes": int(self.samples.bad.sum()),
         }
         return Scores(metrics, details=details, samples=len(self._rows))
+
+    def results(self, records: list[Record]) -> dict[str, str]:
+        """COCO's result files `boxes.json` and `masks.json`, or VOC's `comp4_det_val_CLASS.txt`; scores and boxes unrounded."""
+        s = self.samples
+        if s.options.format == "voc":
+            return self._comp4(records)
+        number = dict(zip(s.classes, s.index.category_ids.tolist(), strict=True))
+        files: dict[str, list[dict[str, Any]]] = {"boxes.json": [], **({"masks.json": []} if s.masks else {})}
+        for row, one in zip(s.rows, records, strict=True):
+            for i, label in enumerate(one["labels"]):
+                head = {"image_id": int(s.index.image_ids[row]), "category_id": number[label]}
+                files["boxes.json"].append({**head, "bbox": one["boxes"][i], "score": one["scores"][i]})
+                if s.masks:  # without its box, whose area would be taken for the mask's
+                    files["masks.json"].append({**head, "segmentation": one["masks"][i], "score": one["scores"][i]})
+        return {name: json.dumps(rows) for name, rows in files.items()}
+
+    def _comp4(self, records: list[Record]) -> dict[str, str]:
+        lines: dict[str, list[str]] = {name: [] for name in self.samples.classes}
+        for one in records:
+            for label, score_, (x, y, w, h) in zip(one["labels"], one["scores"], one["boxes"], strict=True):
+                lines[label].append(f"{Path(one['id']).stem} {score_!r} {x + 1!r} {y + 1!r} {x + w!r} {y + h!r}\n")
+        return {f"comp4_det_val_{name}.txt": "".join(found) for name, found in lines.items()}
 
     def _classes(self, scores: CocoScores) -> dict[str, float | None]:
         return {name: None if value < 0 else value for name, value in scores.categories.items()}

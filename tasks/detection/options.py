@@ -4,23 +4,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..layout import of_data
+
 
 @dataclass(frozen=True)
 class Options:
-    """Every choice of a detection task; a recipe writes them, `tasks.detection.KEY=` changes one."""
+    """Every choice of a detection task; a recipe writes them, `tasks.detection.KEY=` changes one.
 
-    data: str = ""  # the folder that the files below are in
-    format: Literal["coco", "voc"] = "coco"
+    `train` and `val` are annotation files (COCO) or image lists (VOC) below `data`, `train_images` and `val_images` the
+    folders of the pictures (COCO); by default all of them are found by their names.
+    """
+
+    data: str = ""  # the folder that the files are in
+    format: Literal["coco", "voc"] = of_data("coco")
+    train: Sequence[str] = of_data(())
+    val: Sequence[str] = of_data(())
+    train_images: str = of_data("")
+    val_images: str = of_data("")
+    limit: int = of_data(0)  # only the first so many pictures with objects of a split; 0 takes all
     head: Literal["faster_rcnn", "mask_rcnn", "one_stage"] = "faster_rcnn"
-    train: Sequence[
-        str
-    ] = ()  # annotation files (COCO) or image lists (VOC), below data; by default found by their names
-    val: Sequence[str] = ()
-    train_images: str = ""  # the folder of a split's images, below data (COCO); by default found by its name
-    val_images: str = ""
     on_bad_sample: Literal["stop", "skip"] = "stop"  # a picture that cannot be read
     on_bad_box: Literal["stop", "skip"] = "stop"  # an object without area, or outside its picture
-    limit: int = 0  # only the first so many pictures with objects of a split; 0 takes all
     empty: bool = False  # train on pictures without objects too
     size: int = 800  # of the shorter side, in pixels
     longest: int = 1333  # at most, of the longer side
@@ -31,4 +35,4 @@ class Options:
     score: float = 0.05  # the lowest that is given out
     nms: float = 0.5  # overlap above which the lower of two boxes of a class is dropped
     detections: int = 100  # of a picture, at most
-    as_torchvision: bool = False  # strides and scales as torchvision infers them: for its own checkpoints
+    as_torchvision: bool = False  # strides, scales and norms as torchvision's own checkpoints have them

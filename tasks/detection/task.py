@@ -1,5 +1,6 @@
 """Detection of boxes, and of masks: COCO or VOC in; Faster or Mask R-CNN, or a one-stage head, on a pyramid."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from ...backbones.contract import Backbone, Preprocessing
+from ...backbones.pyramid import Pyramid
 from ...backbones.weights import Weights
 from ...heads.boxes import BoxPrediction, sizes_of
 from ...heads.contract import Batch, Prediction
@@ -20,7 +22,9 @@ from .evaluator import BoxEvaluator
 from .geometry import back
 from .masks import to_rle
 from .options import Options
+from .predicted import PredictedObjects
 from .samples import BoxSamples, read_split
+from .stored import KEPT, load_detector, stated_options, without_epsilon
 from .transforms import eval_transform, train_transform
 
 
@@ -28,6 +32,12 @@ class Detection:
     """COCO or VOC in; `facts` are the class names."""
 
     name = "detection"
+    predicted = PredictedObjects
+
+    @staticmethod
+    def reads(weights: Weights) -> dict[str, Any] | None:
+        """What a detector's file says of itself; torchvision's says nothing, and is known by its names."""
+        return stated_options(weights)
 
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
         self.options, self.preprocessing = options, preprocessing
@@ -40,6 +50,10 @@ class Detection:
         if "classes" not in self.facts:
             self.samples("train")
         return tuple(self.facts["classes"])
+
+    def stated(self) -> dict[str, str]:
+        """What the weights' header says of the detector."""
+        return {"trunkline_detection": json.dumps({name: getattr(self.options, name) for name in KEPT})}
 
     def samples(self, split: str) -> Samples:
         """The split `train` or `val`. Raises DataError with every problem of its files."""
@@ -77,12 +91,17 @@ class Detection:
     def head(self, backbone: Backbone, weights: Weights | None = None) -> RCNNHead:
         """The head that the options name, for these classes. Raises DataError where the trunk has no pyramid for it."""
         o = self.options
-        if "p2" not in backbone.strides:
-            raise DataError(f"head={o.head} needs a pyramid: set network.pyramid=pool")
-        return RCNNHead(
+        if not isinstance(backbone, Pyramid) or backbone.kind != "pool":
+            raise DataError(f"head={o.head} needs a pyramid around the trunk: set network.pyramid=pool")
+        head = RCNNHead(
             backbone.channels["p2"], backbone.strides, len(self.classes), masks=o.head == "mask_rcnn",
             numbers=Thresholds(box_score=o.score, box_nms=o.nms, detections=o.detections), as_torchvision=o.as_torchvision,
         )  # fmt: skip
+        if o.as_torchvision:
+            without_epsilon(backbone.body)
+        if weights is not None and weights.rest:
+            load_detector(weights, backbone, head, self.classes)
+        return head
 
     def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         """One prediction a sample, in pixels of the picture's own size, masks as run-length codes."""

@@ -1,0 +1,72 @@
+"""What a detector says of one file."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from ..predicted import Predicted
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ...heads.contract import Prediction
+
+
+@dataclass
+class PredictedObjects(Predicted):
+    """Objects, best score first: `boxes` x, y, width, height in the picture's pixels, `labels`, `scores`; with masks their
+    run-length codes (COCO's compressed form)."""
+
+    columns: ClassVar[tuple[str, ...]] = ("objects", "best")
+    headings: ClassVar[tuple[str, ...]] = ("objects", "best")
+
+    boxes: list[list[float]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    masks: list[dict[str, Any]] | None = None
+
+    @classmethod
+    def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
+        """From what the task's `infer` gave."""
+        from .evaluator import record
+
+        said = record(prediction, task.classes)  # type: ignore[arg-type]
+        said.pop("id")
+        return cls(file, **said)
+
+    def found(self) -> dict[str, Any]:
+        """As JSON."""
+        masks = {} if self.masks is None else {"masks": self.masks}
+        return {"boxes": self.boxes, "labels": self.labels, "scores": self.scores, **masks}
+
+    def row(self) -> list[str]:
+        """How many of each class, and the best three."""
+        counts = ", ".join(f"{n} {name}" for name, n in Counter(self.labels).most_common())
+        return [counts or "none", ", ".join(f"{n} {s:.2f}" for n, s in zip(self.labels[:3], self.scores, strict=False))]
+
+    def caption(self) -> str:
+        """How many objects."""
+        from .draw import LEAST
+
+        shown = Counter(n for n, s in zip(self.labels, self.scores, strict=True) if s >= LEAST)
+        return ", ".join(f"{n} {name}" for name, n in shown.most_common()) or "nothing found"
+
+    def small(self) -> Any:
+        """The picture with its objects."""
+        return self.image()
+
+    def image(self) -> "Image":
+        """The picture with its objects: masks, boxes, names, scores."""
+        import numpy as np
+
+        from ...heads.boxes import BoxPrediction
+        from ..contract import Sample
+        from ..images import read_image
+        from .draw import draw
+
+        names = sorted(set(self.labels))
+        corners = np.array(self.boxes, np.float64).reshape(-1, 4)
+        corners[:, 2:] += corners[:, :2]
+        labels = np.array([names.index(name) for name in self.labels], np.int64)
+        prediction = BoxPrediction(self.file, corners, labels, np.array(self.scores), codes=self.masks)
+        return draw(Sample(self.file, self.file, read_image(self.file)), prediction, names)
