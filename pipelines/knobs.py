@@ -16,10 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..tasks.table import options as task_options
 from . import plugin
-from .limits import check
+from .limits import check, check_options
 from .recipe import Recipe, RecipeError
 from .recipes.table import RECIPES
 from .tree import nearest, walk
+
+_NAMES = {str(tuple[str, ...]), "collections.abc.Sequence[str] | None"}  # kinds that text with commas is split for
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def convert(kind: Any, value: Any, key: str) -> Any:
     if isinstance(value, str):
         if value.lower() in ("none", "null") and type(None) in get_args(kind):
             return None
-        names = [tuple(value.split(","))] if "Sequence[str]" in str(kind) else []
+        names = [tuple(value.split(","))] if _NAMES & {str(kind)} else []
         candidates = [value, *_parsed(value), *names]
     for candidate in candidates:
         try:
@@ -151,8 +153,35 @@ def typed(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, A
 def with_options(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
     """`typed` for a function that takes the options of a task too: what is none of its own settings is one of these."""
     known = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    own = typed(function, {k: v for k, v in settings.items() if k in known and k not in ("options", "launch")})
-    return {**own, "options": {k: v for k, v in settings.items() if k not in own}}
+    given = {k: v for k, v in settings.items() if k in known and k not in ("options", "launch")}
+    rest = {k: v for k, v in settings.items() if k not in given}
+    problems: list[str] = []
+    own: dict[str, Any] = {}
+    _try(problems, own, "own", lambda: typed(function, given))
+    problems += [problem for key, value in rest.items() for problem in _no_option(key, value, known)]
+    if problems:
+        raise RecipeError(problems)
+    return {**own["own"], "options": rest}
+
+
+def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
+    """What is wrong with a setting that should be an option of a task, whichever the task will be."""
+    kinds = {name: load_named(target) for name, target in task_options().items()}
+    having = {name: kind for name, kind in kinds.items() if key in get_type_hints(kind)}
+    if not having:
+        names = dict.fromkeys([*known, *(k for kind in kinds.values() for k in get_type_hints(kind))])
+        own = ", ".join(k for k in known if k not in ("options", "launch"))
+        return [
+            f"{key}={value}: there is no such setting{nearest(key, names)}; there are {own}, and the task's options"
+        ]
+    found: list[str] = []
+    for name, kind in having.items():
+        try:
+            check_options({name: dataclasses.replace(kind(), **{key: convert(get_type_hints(kind)[key], value, key)})})
+            return []
+        except RecipeError as error:
+            found = found or error.problems
+    return found
 
 
 def describe(kind: Any) -> str:
@@ -161,10 +190,10 @@ def describe(kind: Any) -> str:
         return "one of " + ", ".join(str(a) for a in get_args(kind))
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(describe(a) for a in get_args(kind)))
+    if str(kind) in _NAMES:
+        return "names separated by commas"
     if get_origin(kind) is tuple:
         return "numbers separated by commas"
-    if "Sequence[str]" in str(kind):
-        return "names separated by commas"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
     return words.get(kind, str(getattr(kind, "__name__", kind)))
 

@@ -53,11 +53,13 @@ def _phases(recipe: Recipe) -> list[str]:
 def _tasks(recipe: Recipe) -> list[str]:
     problems = [] if recipe.tasks else ["tasks: expected at least one"]
     for name, options in recipe.tasks.items():
-        if any(p.cached for p in recipe.phases) and getattr(options, "augment", False):
+        if any(p.cached for p in recipe.phases) and not hasattr(options, "augment"):
+            problems.append(f"phases.*.cached=true: the task {name} cannot be trained on cached maps")
+        elif any(p.cached for p in recipe.phases) and getattr(options, "augment", False):
             problems.append(f"tasks.{name}.augment=true cannot go with cached maps: set it to false")
-        for key, low, high in (("scale", 0.0, 1.0), ("ratio", 0.0, math.inf)):
+        for key, low, high in (("scale", 0.0, 1.0), ("ratio", 0.0, math.inf), ("jitter", 0.0, math.inf)):
             pair = getattr(options, key, None)
-            if pair is not None and not low < pair[0] <= pair[1] <= high:
+            if pair and (len(pair) != 2 or not low < pair[0] <= pair[1] <= high):
                 said = ",".join(f"{v:g}" for v in pair)
                 problems.append(f"tasks.{name}.{key}={said}: expected two numbers above 0, the smaller one first"
                                 + (" and none above 1" if high == 1 else ""))  # fmt: skip
@@ -89,6 +91,13 @@ _RANGES = [  # key, lowest, highest; with words for it the lowest itself is out
     ("log.every", 0, 1e9, _ABOVE),
     ("checkpoints.keep", 0, 1e9, _ABOVE),
     ("tasks.*.size", 0, 16384, "a number of pixels from 1 to 16384"),
+    ("tasks.*.longest", 0, 65536, "a number of pixels from 1 to 65536"),
+    ("tasks.*.sizes", 0, 16384, "numbers of pixels from 1 to 16384"),
+    ("tasks.*.limit", 0, 1e9, ""),
+    ("tasks.*.score", 0, 1, ""),
+    ("tasks.*.nms", 0, 1, ""),
+    ("tasks.*.detections", 0, 1e6, _ABOVE),
+    ("tasks.*.top", 0, 1e6, _ABOVE),
     ("schedule.step", 0, 1e9, "a number of epochs above 0"),
     ("phases.*.epochs", -1e9, 1e9, ""),
     ("phases.*.updates", -1e12, 1e12, ""),

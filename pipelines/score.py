@@ -1,7 +1,7 @@
 """Scoring the result files of any detector: COCO's numbers and VOC's, as the official tools give them. No model is needed."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,7 +121,7 @@ def voc(
     area: bool = False,
     threshold: Literal["port", "devkit"] = "port",
     grid: Literal["port", "exact"] = "port",
-    classes: Sequence[str] = (),
+    classes: tuple[str, ...] = (),
     plot: str | Path | None = None,
 ) -> Scored:
     """VOC's AP of each class, and their mean, of a folder of `comp4` files for a folder of XML annotations.

@@ -58,7 +58,7 @@ def ready(
 
         def choose(name: str, said: dict[str, Any]) -> Any:
             own = load_named(known_options()[name])()
-            return with_options(replace(own, **said), options or {})
+            return with_options(name, replace(own, **said), options or {})
 
         recipe, task, model, facts = from_weights(source, Network(backbone, stride_in=stride_in), choose)
         found = Ready(model, task, recipe, facts, {"source": str(source)})
@@ -73,7 +73,7 @@ def ready(
     return found
 
 
-def with_options(own: Any, given: dict[str, Any]) -> Any:
+def with_options(name: str, own: Any, given: dict[str, Any]) -> Any:
     """The task's options with those that were given. Raises RecipeError for each that there is not, or out of its range."""
     hints = get_type_hints(type(own))
     problems = [
@@ -91,7 +91,7 @@ def with_options(own: Any, given: dict[str, Any]) -> Any:
     if problems:
         raise RecipeError(problems)
     changed = replace(own, **values)
-    check_options({"options": changed})
+    check_options({name: changed})
     return changed
 
 
@@ -132,7 +132,7 @@ def _from_run(run: Run, name: str, averaged: bool | None, options: dict[str, Any
     folder = root / known
     state = checkpoint.read_state(folder, *STATE)
     (task_name, kind), *_ = recipe.tasks.items()
-    recipe = replace(recipe, tasks={task_name: with_options(kind, options)})
+    recipe = replace(recipe, tasks={task_name: with_options(task_name, kind, options)})
     tasks, model, facts = build(recipe, Facts(**state["facts"]))
     has = (folder / "ema.safetensors").is_file()
     if averaged and not has:

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -69,17 +69,24 @@ def check(
     root: str | os.PathLike[str],
     *,
     classes: Sequence[str] | None = None,
+    format: Literal["auto", "folders", "coco", "voc"] = "auto",
     workers: int | None = None,
     progress: bool = True,
 ) -> Check:
     """Walk the class folders of `root`, decode every photo, compare all files by their bytes.
 
-    `classes` are those to expect (a checkpoint's). `workers` processes (None: one a core; 0: this one, which a
-    crashing decoder ends). Raises DataError where `root` is missing or its layout is unknown; everything else is in
-    the result.
+    A folder in COCO's or VOC's format is known by its folders' names, or by `format`, and its objects are looked at
+    (`tasks/detection/check.py`). `classes` are those to expect (a checkpoint's). `workers` processes (None: one a core;
+    0: this one, which a crashing decoder ends). Raises DataError where `root` is missing or its layout is unknown;
+    everything else is in the result.
     """
     if workers is not None and workers < 0:
         raise DataError(f"workers={workers}: expected 0 or more")
+    from .detection.check import check_boxes, format_of
+
+    form = format_of(root) if format == "auto" else format
+    if form != "folders":
+        return check_boxes(root, form, workers=workers, progress=progress)
     started = time.perf_counter()
     folders = scan(root)
     result = Check(os.fspath(root))

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from .predicted import Predicted, PredictedFields
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from ..backbones.contract import Backbone, Preprocessing
     from ..backbones.weights import Weights
     from ..heads.contract import Batch, Head, Prediction
-    from .predicted import Predicted
 
 
 class DataError(ValueError):
@@ -122,43 +123,46 @@ class Evaluator(Protocol):
     def result(self) -> Scores: ...
     def results(self, records: list[Record]) -> dict[str, str]:
         """Files, by name, that the official tools of this task read."""
-        ...
+        return {}
 
 
 class Task(Protocol):
     """Reader + transforms + head + evaluator + drawing. Built as `Task(options, preprocessing, facts)`.
 
     `facts` is what a checkpoint must say, besides tensors, for the task to be built again: class names above all. It
-    is None for a new run, and then filled from the training split and the weights.
+    is None for a new run, and then filled from the training split and the weights. A class that inherits from this one
+    has the parts that have a body here.
     """
 
     name: str
     options: Any
     preprocessing: "Preprocessing"
     facts: dict[str, Any]
-
-    @property
-    def predicted(self) -> "type[Predicted]":
-        """What a prediction of one file becomes."""
-        ...
+    predicted: ClassVar[type[Predicted]] = PredictedFields
+    """What a prediction of one file becomes."""
 
     def stated(self) -> dict[str, str]:
         """What the header of its published weights says besides, so that `reads` finds the options again."""
-        ...
+        return {}
 
     @staticmethod
     def reads(weights: "Weights") -> dict[str, Any] | None:
         """The options that these weights were made with; None where they hold no head of this task."""
-        ...
+        return None
 
     def samples(self, split: str) -> Samples: ...
     def scan(self, samples: Samples, workers: int) -> dict[str, str]:
         """Decode everything; the ids that cannot be used, and why."""
-        ...
+        from .scan import scan
+
+        return scan(samples, workers)
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]: ...
     def collate(self, samples: list[Sample]) -> "Batch": ...
     def head(self, backbone: "Backbone", weights: "Weights | None" = None) -> "Head": ...
-    def infer(self, model: "nn.Module", batch: "Batch") -> "list[Prediction]": ...
+    def infer(self, model: "nn.Module", batch: "Batch") -> "list[Prediction]":
+        """One prediction a sample."""
+        return model.predict(batch)  # type: ignore[operator]
+
     def evaluator(self, samples: Samples) -> Evaluator: ...
     def draw(self, sample: Sample, prediction: "Prediction") -> "Image": ...

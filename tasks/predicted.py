@@ -1,7 +1,7 @@
 """What a prediction of one file is to people and machines: a line of JSON, a row of a table, a picture."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
@@ -64,3 +64,45 @@ class Predicted:
         from .images import read_image
 
         return read_image(self.file)
+
+
+@dataclass
+class PredictedFields(Predicted):
+    """Whatever the fields of a task's prediction are: what a task has that does not say better."""
+
+    columns: ClassVar[tuple[str, ...]] = ("said",)
+    headings: ClassVar[tuple[str, ...]] = ("said",)
+
+    said: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
+        """Numbers, text, and arrays as lists."""
+        own = {f.name: getattr(prediction, f.name) for f in fields(prediction) if f.name != "id"}
+        return cls(
+            file, None, {name: value.tolist() if hasattr(value, "tolist") else value for name, value in own.items()}
+        )
+
+    @classmethod
+    def from_line(cls, line: dict[str, Any]) -> Self:
+        """Back from JSON."""
+        rest = {name: value for name, value in line.items() if name not in ("file", "error")}
+        return cls(line["file"], line.get("error"), rest)
+
+    def found(self) -> dict[str, Any]:
+        """The fields."""
+        return self.said
+
+    def row(self) -> list[str]:
+        """All in one cell."""
+        return [self.caption()]
+
+    def caption(self) -> str:
+        """`value 3.5`, shortened."""
+        return ", ".join(f"{name} {value!s:.40}" for name, value in self.said.items())
+
+    def image(self) -> "Image":
+        """The picture with what is said of it below."""
+        from .drawing import contact_sheet
+
+        return contact_sheet([(self.small(), self.caption())], columns=1)

@@ -14,6 +14,18 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+CLUSTERS = ("test_ray", "test_pool", "test_local", "test_group", "test_mirror", "test_shards", "test_travel", "test_s3")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of two testing processes one takes, first, the files whose tests start many processes: together they would wait for
+    each other; the other takes the rest, file by file."""
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("clusters" if name in CLUSTERS else name))
+    items.sort(key=lambda item: item.path.stem not in CLUSTERS)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real pictures and weights; tests that need it skip, by name, where it is absent."""

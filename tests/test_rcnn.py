@@ -38,7 +38,7 @@ def pair(masks: bool, classes: int, arch: str = "resnet50", weights=None, **sett
     return ours, theirs
 
 
-def real(shared_data, ids: int = 3, side: int = 256) -> Batch:
+def real(shared_data, ids: int = 3, side: int = 224) -> Batch:
     """Images of COCO with their boxes and masks, one of them without objects, padded to whole strides of the last level."""
     from PIL import Image
     from pycocotools import mask as codes
@@ -89,8 +89,7 @@ def theirs_on(model, pixels, batch: Batch, training: bool):
     return {**first, **second} if training else found
 
 
-@pytest.mark.parametrize("masks", [False, True])
-@pytest.mark.parametrize("as_torchvision", [False, True])
+@pytest.mark.parametrize(("masks", "as_torchvision"), [(True, False), (False, True)])
 def test_losses_and_predictions_are_torchvisions(shared_data, masks, as_torchvision):
     ours, theirs = pair(
         masks, 7, weights=shared_data / "weights/resnet50_v1.safetensors", as_torchvision=as_torchvision

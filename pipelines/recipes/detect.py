@@ -1,6 +1,5 @@
 """Detection on one's own pictures."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from ...cluster.config import Average, Optimizer, Schedule
@@ -14,8 +13,8 @@ def detect(
     weights: str = "resnet50",
     backbone: str | None = None,
     head: Literal["faster_rcnn", "mask_rcnn", "one_stage"] = "faster_rcnn",
-    train: Sequence[str] = (),
-    val: Sequence[str] = (),
+    train: tuple[str, ...] = (),
+    val: tuple[str, ...] = (),
     size: int = 640,
     epochs: float | None = None,
     updates: int | None = None,

@@ -3,5 +3,7 @@
 RECIPES = {
     "transfer": "trunkline.pipelines.recipes.transfer:transfer",
     "detect": "trunkline.pipelines.recipes.detect:detect",
+    "coco-rcnn": "trunkline.pipelines.recipes.published:coco_rcnn",
+    "voc-rcnn": "trunkline.pipelines.recipes.published:voc_rcnn",
     "demo": "trunkline.pipelines.recipes.demo:demo",
 }

@@ -12,9 +12,8 @@ from ...backbones.weights import Weights, load
 from ...heads.classification import ClassificationHead, ClassPrediction
 from ...heads.contract import Batch, Prediction
 from .. import storage
-from ..contract import DataError, Sample, Samples
+from ..contract import DataError, Sample, Samples, Task
 from ..folders import ONE_CLASS, FolderSamples, read_splits
-from ..scan import scan
 from ..transforms import eval_transform, train_transform
 from .draw import draw
 from .evaluator import ClassificationEvaluator
@@ -27,7 +26,7 @@ def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
-class Classification:
+class Classification(Task):
     """Class folders in; `facts` are the class names, and for `append` the size of the classifier that is kept."""
 
     name = "classification"
@@ -51,10 +50,6 @@ class Classification:
             self.samples("train")
         return tuple(self.facts["classes"])
 
-    def stated(self) -> dict[str, str]:
-        """Nothing more than what every header says."""
-        return {}
-
     def samples(self, split: str) -> Samples:
         """The split `train` or `val` of the folder. Raises DataError with every problem of its layout."""
         o, known = self.options, self.facts.get("classes")
@@ -68,10 +63,6 @@ class Classification:
         if not known:
             self.facts["classes"] = list(found.classes)
         return found
-
-    def scan(self, samples: Samples, workers: int) -> dict[str, str]:
-        """Decode every picture; the ids of those that fail, and why."""
-        return scan(samples, workers)
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
         """Random resized crop and flip, or the exact evaluation transform of the weights."""
@@ -105,10 +96,6 @@ class Classification:
         if weights is not None and (o.append or same):
             backbone.report = load(weights, backbone, head.fc)  # type: ignore[attr-defined, arg-type]
         return head
-
-    def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        """One prediction a sample."""
-        return model.predict(batch)  # type: ignore[operator]
 
     def evaluator(self, samples: Samples) -> ClassificationEvaluator:
         """Top-1, top-5, per class, confusion matrix, calibration."""

@@ -1,6 +1,5 @@
 """What decides a detection task, as data. Imports no torch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +16,8 @@ class Options:
 
     data: str = ""  # the folder that the files are in
     format: Literal["coco", "voc"] = of_data("coco")
-    train: Sequence[str] = of_data(())
-    val: Sequence[str] = of_data(())
+    train: tuple[str, ...] = of_data(())
+    val: tuple[str, ...] = of_data(())
     train_images: str = of_data("")
     val_images: str = of_data("")
     limit: int = of_data(0)  # only the first so many pictures with objects of a split; 0 takes all
@@ -28,9 +27,9 @@ class Options:
     empty: bool = False  # train on pictures without objects too
     size: int = 800  # of the shorter side, in pixels
     longest: int = 1333  # at most, of the longer side
-    sizes: Sequence[int] = ()  # train at one of these shorter sides each time
+    sizes: tuple[int, ...] = ()  # train at one of these shorter sides each time
     flip: float = 0.5  # chance of a horizontal flip
-    jitter: Sequence[float] = ()  # two scales between which a picture is resized to a square of `size`, and cropped
+    jitter: tuple[float, ...] = ()  # two scales between which a picture is resized to a square of `size`, and cropped
     photometric: bool = False  # random brightness, contrast, saturation, hue
     score: float = 0.05  # the lowest that is given out
     nms: float = 0.5  # overlap above which the lower of two boxes of a class is dropped

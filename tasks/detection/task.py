@@ -14,9 +14,9 @@ from ...backbones.pyramid import Pyramid
 from ...backbones.weights import Weights
 from ...heads.boxes import BoxPrediction, sizes_of
 from ...heads.contract import Batch, Prediction
+from ...heads.one_stage import OneStageHead
 from ...heads.rcnn import RCNNHead, Thresholds
-from ..contract import DataError, Sample, Samples
-from ..scan import scan
+from ..contract import DataError, Sample, Samples, Task
 from .draw import draw
 from .evaluator import BoxEvaluator
 from .geometry import back
@@ -28,7 +28,7 @@ from .stored import KEPT, load_detector, stated_options, without_epsilon
 from .transforms import eval_transform, train_transform
 
 
-class Detection:
+class Detection(Task):
     """COCO or VOC in; `facts` are the class names."""
 
     name = "detection"
@@ -65,10 +65,6 @@ class Detection:
             self.facts.setdefault("classes", list(found.classes))
         return self._splits[split]
 
-    def scan(self, samples: Samples, workers: int) -> dict[str, str]:
-        """Decode every picture; the ids of those that fail, and why."""
-        return scan(samples, workers)
-
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
         """Sizes, flips and what the options add; or the exact resizing of evaluation."""
         return train_transform(self.options) if training else eval_transform(self.options)
@@ -76,7 +72,8 @@ class Detection:
     def collate(self, samples: list[Sample]) -> Batch:
         """Images `(N, 3, H, W)` uint8, padded to the largest and to the coarsest stride, with each one's own size."""
         sizes = torch.tensor([s.image.shape[-2:] for s in samples])
-        height, width = (-(-int(side) // PADDED) * PADDED for side in sizes.max(0).values)
+        whole = PADDED.get(self.options.head, 64)
+        height, width = (-(-int(side) // whole) * whole for side in sizes.max(0).values)
         images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
         for row, sample in zip(images, samples, strict=True):
             row[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
@@ -88,15 +85,20 @@ class Detection:
             targets["masks"] = [_padded(masks, height, width) for masks in targets["masks"]]
         return Batch(self.name, [s.id for s in samples], images, sizes, targets)
 
-    def head(self, backbone: Backbone, weights: Weights | None = None) -> RCNNHead:
+    def head(self, backbone: Backbone, weights: Weights | None = None) -> RCNNHead | OneStageHead:
         """The head that the options name, for these classes. Raises DataError where the trunk has no pyramid for it."""
         o = self.options
-        if not isinstance(backbone, Pyramid) or backbone.kind != "pool":
-            raise DataError(f"head={o.head} needs a pyramid around the trunk: set network.pyramid=pool")
-        head = RCNNHead(
-            backbone.channels["p2"], backbone.strides, len(self.classes), masks=o.head == "mask_rcnn",
-            numbers=Thresholds(box_score=o.score, box_nms=o.nms, detections=o.detections), as_torchvision=o.as_torchvision,
-        )  # fmt: skip
+        kind = "conv" if o.head == "one_stage" else "pool"
+        if not isinstance(backbone, Pyramid) or backbone.kind != kind:
+            raise DataError(f"head={o.head} needs a pyramid around the trunk: set network.pyramid={kind}")
+        channels, count = backbone.channels["p3"], len(self.classes)
+        if o.head == "one_stage":
+            head = OneStageHead(channels, backbone.strides, count, score=o.score, nms=o.nms, detections=o.detections)
+        else:
+            head = RCNNHead(
+                channels, backbone.strides, count, masks=o.head == "mask_rcnn", as_torchvision=o.as_torchvision,
+                numbers=Thresholds(box_score=o.score, box_nms=o.nms, detections=o.detections),
+            )  # fmt: skip
         if o.as_torchvision:
             without_epsilon(backbone.body)
         if weights is not None and weights.rest:
@@ -120,7 +122,7 @@ class Detection:
         return draw(sample, prediction, self.classes)
 
 
-PADDED = 64  # the stride of p6: a grid of whole cells at every level
+PADDED = {"one_stage": 128}  # else 64: the coarsest level's stride, so that every grid is of whole cells
 
 
 def _padded(masks: Tensor, height: int, width: int) -> Tensor:

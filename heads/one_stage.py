@@ -1,0 +1,184 @@
+"""A one-stage detector without anchors on a pyramid: classes and boxes from separate towers, labels assigned as it learns.
+
+The decoupled towers of Ge et al. 2021, "YOLOX", section 2.1; distances to the four sides from each place of each level as
+in Tian et al. 2019, "FCOS", section 3.1; assignment and targets of Feng et al. 2021, "TOOD", section 3.2; the loss of
+classes of Li et al. 2020, "Generalized Focal Loss", equation 2.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generalized_box_iou_loss
+
+from ..backbones.contract import Features
+from .boxes import at_least_fp32, predictions, sizes_of
+from .contract import Batch, Prediction
+
+ALPHA, BETA = 0.5, 6.0  # of score and overlap in the measure by which places are chosen
+TOP = 10  # places that an object may have
+GAMMA = 2.0  # how much less is counted of what is nearly right
+BOXES = 2.0  # weight of the boxes' loss
+START = 4.0  # strides from a place to each side before anything is learnt
+PRIOR = 0.01  # score of every class before anything is learnt
+BEFORE = 1000  # candidates of a level that suppression looks at
+
+
+class OneStageHead(nn.Module):
+    """Every place of every level says K scores, and how far the four sides are.
+
+    channels, strides  of the pyramid's maps by name, `p3` … `p7`
+    classes            how many there are, K
+    depth              3x3 convolutions of each tower, shared by all levels
+    score, nms, detections  the lowest score that is given out, the overlap that suppresses, how many of an image at most
+    """
+
+    def __init__(
+        self, channels: int, strides: Mapping[str, int], classes: int, *, depth: int = 2, score: float = 0.05,
+        nms: float = 0.6, detections: int = 100,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.needs = tuple(name for name in strides if name.startswith("p"))
+        self.strides = tuple(strides[name] for name in self.needs)
+        self.score, self.nms, self.detections = score, nms, detections
+        parts: dict[str, nn.Module] = {
+            "class_tower": _tower(channels, depth),
+            "box_tower": _tower(channels, depth),
+            "classes": nn.Conv2d(channels, classes, 3, padding=1),
+            "boxes": nn.Conv2d(channels, 4, 3, padding=1),
+        }
+        self.one_stage = nn.ModuleDict(parts)
+        self.one_stage.register_parameter("scales", nn.Parameter(torch.ones(len(self.needs))))
+        for module in self.one_stage.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.constant_(parts["classes"].bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+        nn.init.constant_(parts["boxes"].bias, math.log(START))  # type: ignore[arg-type]
+
+    def forward(self, features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits `(N, A, K)`, boxes `(N, A, 4)` x1, y1, x2, y2 in pixels, places `(A, 2)` x, y, and strides `(A,)`; all fp32."""
+        logits, boxes, places, strides = [], [], [], []
+        for level, (name, stride) in enumerate(zip(self.needs, self.strides, strict=True)):
+            x = features[name]
+            said = at_least_fp32(self.one_stage["classes"](self.one_stage["class_tower"](x)))
+            far = at_least_fp32(self.one_stage["boxes"](self.one_stage["box_tower"](x)))
+            scale = self.one_stage.get_parameter("scales")[level]
+            sides = (far * scale).clamp(max=math.log(1e4)).exp().flatten(2).transpose(1, 2) * stride
+            at = _places(x.shape[-2:], stride, sides)
+            boxes.append(torch.cat([at - sides[..., :2], at + sides[..., 2:]], -1))
+            logits.append(said.flatten(2).transpose(1, 2))
+            places.append(at)
+            strides.append(torch.full((len(at),), float(stride), device=x.device))
+        return torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(places), torch.cat(strides)
+
+    def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
+        """`classes` and `boxes`, summed over the micro-batch and divided by the sum of its targets (at least 1).
+
+        Targets: `boxes`, a list of `(n, 4)` fp32 x1, y1, x2, y2 in pixels; `labels`, of `(n,)` int64 from 0.
+        """
+        logits, boxes, places, strides = self(features)
+        wanted = torch.zeros_like(logits)
+        kept, truth, weights = [], [], []
+        for i, (own, labels) in enumerate(zip(batch.targets["boxes"], batch.targets["labels"], strict=True)):
+            if not len(own):
+                continue
+            at, of, quality = assign(logits[i].detach().sigmoid(), boxes[i].detach(), places, strides, own, labels)
+            wanted[i, at, labels[of]] = quality
+            kept.append(boxes[i, at])
+            truth.append(own[of])
+            weights.append(quality)
+        total = wanted.sum().clamp(min=1.0)
+        scores = logits.sigmoid()
+        each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        classes = (each * (scores - wanted).abs().pow(GAMMA)).sum() / total
+        if not kept:
+            return {"classes": classes, "boxes": boxes.sum() * 0.0}
+        apart = generalized_box_iou_loss(torch.cat(kept), torch.cat(truth))
+        return {"classes": classes, "boxes": BOXES * (apart * torch.cat(weights)).sum() / total}
+
+    def predict(self, features: Features, batch: Batch) -> list[Prediction]:
+        """A BoxPrediction a sample, best score first."""
+        logits, boxes, _, strides = self(features)
+        found = []
+        for scores, corners, size in zip(logits.sigmoid(), boxes, sizes_of(batch), strict=True):
+            found.append(self._of_one(scores, clip_boxes_to_image(corners, size), strides))
+        return predictions(batch, found)
+
+    def _of_one(self, scores: Tensor, boxes: Tensor, strides: Tensor) -> dict[str, Any]:
+        rows, labels, values = [], [], []
+        for stride in self.strides:
+            own = torch.nonzero(strides == stride)[:, 0]
+            level = scores[own].flatten()
+            above = torch.nonzero(level > self.score)[:, 0]
+            best = above[level[above].argsort(descending=True, stable=True)[:BEFORE]]
+            rows.append(own[best // scores.shape[1]])
+            labels.append(best % scores.shape[1])
+            values.append(level[best])
+        row, label, value = torch.cat(rows), torch.cat(labels), torch.cat(values)
+        corners = boxes[row]
+        large = ((corners[:, 2:] - corners[:, :2]) >= 1e-2).all(1)
+        corners, label, value = corners[large], label[large], value[large]
+        kept = batched_nms(corners, value, label, self.nms)[: self.detections]
+        return {"boxes": corners[kept], "labels": label[kept], "scores": value[kept]}
+
+    def condense(self, features: Features) -> Features:
+        """The pyramid's maps: nothing smaller would do."""
+        return {name: features[name] for name in self.needs}
+
+    def published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Our own names: nobody else's head is like it."""
+        return tensors
+
+
+def assign(
+    scores: Tensor, boxes: Tensor, places: Tensor, strides: Tensor, truth: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which places learn which objects of one image, and how well: places `(P,)`, objects `(P,)`, targets `(P,)` of 0..1.
+
+    A place is measured by score**ALPHA times overlap**BETA of what it says now; the TOP best within an object's box get
+    it (of a box without any place: the nearest one), of several objects the one that it overlaps most. The targets are the
+    measures, scaled so that an object's best has its best overlap.
+    """
+    overlap = box_iou(truth, boxes)
+    inside = ((places[None] > truth[:, None, :2]) & (places[None] < truth[:, None, 2:])).all(2)
+    empty = ~inside.any(1)
+    if empty.any():
+        centres = (truth[empty, :2] + truth[empty, 2:]) / 2
+        near = torch.cdist(centres, places) + strides[None]  # of equals the finer level
+        inside[torch.nonzero(empty)[:, 0], near.argmin(1)] = True
+    measure = scores[:, labels].T.pow(ALPHA) * overlap.pow(BETA) * inside
+    best, at = measure.topk(min(TOP, measure.shape[1]), dim=1)
+    chosen = torch.zeros_like(inside)
+    chosen.scatter_(1, at, best > 0)
+    lacking = torch.nonzero(~chosen.any(1))[:, 0]  # nothing said overlaps it yet: its places near the centre
+    if len(lacking):
+        centres = (truth[lacking, :2] + truth[lacking, 2:]) / 2
+        far = torch.cdist(centres, places).masked_fill(~inside[lacking], math.inf)
+        chosen[lacking, far.argmin(1)] = True
+    owner = torch.where(chosen, overlap, -1.0).argmax(0)
+    place = torch.nonzero(chosen.any(0))[:, 0]
+    of = owner[place]
+    own = torch.zeros_like(measure)
+    own[of, place] = measure[of, place]
+    reached = torch.zeros_like(overlap)
+    reached[of, place] = overlap[of, place]
+    share = own[of, place] / own.max(1).values.clamp(min=torch.finfo(own.dtype).tiny)[of]
+    return place, of, (share * reached.max(1).values[of]).clamp(0.0, 1.0)
+
+
+def _tower(channels: int, depth: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(32, channels), nn.ReLU(True)]
+    return nn.Sequential(*layers)
+
+
+def _places(size: torch.Size, stride: int, like: Tensor) -> Tensor:
+    """The centres of a grid's cells in pixels, `(H*W, 2)` x, y."""
+    y, x = (torch.arange(n, device=like.device, dtype=like.dtype).add_(0.5).mul_(stride) for n in size)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)

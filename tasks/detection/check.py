@@ -1,0 +1,173 @@
+"""Look at a whole data set of COCO's or VOC's format: every picture decoded, every object measured."""
+
+import hashlib
+import os
+import time
+from collections import defaultdict
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import storage
+from ..check import Check
+from ..contract import DataError
+from ..file_workers import Crash, run_all
+from ..images import decode
+from .index import ObjectIndex
+from .masks import to_bitmap
+from .options import Options
+from .samples import BoxSamples, bad_boxes, describe, read_split
+
+_BEYOND = 1.0  # pixels that a box may be outside its picture
+_APART = 3.0  # pixels that a box may differ from that of its mask
+
+
+class _Facts(NamedTuple):
+    problem: str = ""
+    width: int = 0
+    height: int = 0
+    size: int = 0
+    digest: bytes = b""
+    odd: tuple[str, ...] = ()
+
+
+def check_boxes(root: str | os.PathLike[str], form: str, *, workers: int | None = None, progress: bool = True) -> Check:
+    """What `trunkline check` says of a folder in COCO's or VOC's format.
+
+    `counts` are objects by class. Problems: files that cannot be read, pictures that are missing, damaged or of another
+    size, boxes without area or outside. Oddities: boxes that reach beyond their picture, objects that are there twice,
+    masks that do not fit their boxes or are empty, pictures without objects.
+    """
+    started = time.perf_counter()
+    result = Check(os.fspath(root))
+    digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+    sizes: list[_Facts] = []
+    classes: tuple[str, ...] | None = None
+    for split in ("train", "val"):
+        try:
+            samples = _read(os.fspath(root), form, split, classes)
+        except DataError as error:
+            result.problems += [{"file": split, "what": line} for line in str(error).splitlines()]
+            continue
+        classes = samples.classes
+        _objects(result, split, samples)
+        for i, facts in run_all(partial(_examine, samples), len(samples), workers, f"checking {split}", progress):
+            facts = _Facts(problem=facts.what) if isinstance(facts, Crash) else facts
+            name = f"{split}/{samples.id(i)}"
+            if facts.problem:
+                result.problems.append({"file": name, "what": facts.problem})
+            else:
+                sizes.append(facts)
+                digests[facts.digest].append((split, name))
+            result.oddities += [{"file": name, "what": what} for what in facts.odd]
+        result.files += len(samples)
+    for name in ("width", "height", "size"):
+        if values := [getattr(facts, name) for facts in sizes]:
+            low, high = min(values), max(values)
+            result.sizes["bytes" if name == "size" else name] = (low, float(np.median(values)), high)
+    for same in digests.values():
+        names = [name for _, name in same]
+        if len({split for split, _ in same}) > 1:
+            result.leaks.append(names)
+        elif len(names) > 1:
+            result.repeats.append(names)
+    result.seconds = round(time.perf_counter() - started, 3)
+    return result
+
+
+def _read(root: str, form: Any, split: str, classes: tuple[str, ...] | None) -> BoxSamples:
+    """All pictures of a split, with masks where every object has one."""
+    plain = Options(data=root, format=form, on_bad_box="skip", empty=True)
+    if form == "coco":
+        try:
+            return read_split(Options(data=root, head="mask_rcnn", on_bad_box="skip", empty=True), split, classes)
+        except DataError as error:
+            if "segmentation" not in str(error):
+                raise
+            boxes = read_split(plain, split, classes)
+            lacking = str(error).count("got `null`") == len(str(error).splitlines())
+            if not lacking:  # some masks are there, and wrong
+                raise
+            return boxes
+    return read_split(plain, split, classes)
+
+
+def _objects(result: Check, split: str, samples: BoxSamples) -> None:
+    index = samples.index
+    counts = np.bincount(index.labels.astype(np.int64), minlength=len(index.classes))
+    result.counts[split] = dict(zip(index.classes, counts.tolist(), strict=True))
+    for at in np.flatnonzero(bad_boxes(index, samples.options.format)):
+        result.problems.append({"file": split, "what": f"a box without area or outside: {describe(index, int(at))}"})
+    for at in np.flatnonzero(_beyond(index)):
+        result.oddities.append({"file": split, "what": f"a box reaches beyond its picture: {describe(index, int(at))}"})
+    row = np.repeat(np.arange(len(index)), np.diff(index.starts))
+    table = np.column_stack([row, index.labels, index.boxes])
+    _, first, times = np.unique(table, axis=0, return_index=True, return_counts=True)
+    for at in first[times > 1]:
+        result.oddities.append({"file": split, "what": f"the same object twice: {describe(index, int(at))}"})
+    empty = int((np.diff(index.starts) == 0).sum())
+    if empty:
+        result.oddities.append(
+            {"file": split, "what": f"{empty} pictures without objects (trained on with empty=true)"}
+        )
+
+
+def _beyond(index: ObjectIndex) -> np.ndarray:
+    sizes = np.repeat(index.sizes, np.diff(index.starts), 0)[:, ::-1]
+    low, high = index.boxes[:, :2], index.boxes[:, :2] + index.boxes[:, 2:]
+    beyond = np.maximum(-low, high - sizes).max(1, initial=0.0)
+    return (beyond > _BEYOND) & ~bad_boxes(index, "coco")
+
+
+def _examine(samples: BoxSamples, i: int) -> _Facts:
+    source, row = samples.source(i), samples.rows[i]
+    try:
+        data = storage.read(source)
+        image = decode(data)
+    except OSError as error:
+        return _Facts(problem=f"cannot be read ({error.strerror or error})")
+    except DataError as error:
+        return _Facts(problem=str(error))
+    height, width = image.shape[-2:]
+    said = tuple(samples.index.sizes[row].tolist())
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    if (height, width) != said:
+        return _Facts(f"is {width} x {height} pixels; its annotation says {said[1]} x {said[0]}")
+    return _Facts("", width, height, len(data), digest, tuple(_mask_oddities(samples, row)) if samples.masks else ())
+
+
+def _mask_oddities(samples: BoxSamples, row: int) -> list[str]:
+    index, found = samples.index, []
+    own = index.objects(row)
+    for at in range(own.start, own.stop):
+        if index.flags[at]:
+            continue
+        mask = to_bitmap(index.segmentation(at), *index.sizes[row].tolist())
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if not len(rows):
+            found.append(f"an empty mask: {describe(index, at)}")
+            continue
+        box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+        given = index.boxes[at]
+        apart = np.abs(box - np.concatenate([given[:2], given[:2] + given[2:]])).max()
+        if apart > _APART:
+            found.append(f"a mask and a box that differ by {apart:.0f} pixels: {describe(index, at)}")
+    return found
+
+
+def format_of(root: str | os.PathLike[str]) -> str:
+    """`coco`, `voc`, or `folders`, by what lies in a data folder."""
+    try:
+        names = {e.name for e in storage.entries(root) if e.folder}
+        inner = (
+            {e.name for e in storage.entries(storage.join(root, "annotations"))} if "annotations" in names else set()
+        )
+    except OSError:
+        return "folders"
+    if any(name.endswith(".json") for name in inner):
+        return "coco"
+    if {"Annotations", "ImageSets"} <= names:
+        return "voc"
+    roboflow = any(os.path.isfile(os.path.join(root, s, "_annotations.coco.json")) for s in ("train", "valid"))  # noqa: PTH113, PTH118
+    return "coco" if roboflow else "folders"
