@@ -98,7 +98,10 @@ def _strip(tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], l
             if all(name.startswith(prefix) for name in names.values()):
                 names = {old: name.removeprefix(prefix) for old, name in names.items()}
     dropped: list[str] = []
-    if any(name.startswith("backbone.") for name in names.values()):
+    detector = any(
+        name.startswith("backbone.body.") for name in names.values()
+    )  # torchvision's names, all of which count
+    if any(name.startswith("backbone.") for name in names.values()) and not detector:
         names = {old: _of_model(name) for old, name in names.items()}
         dropped = [old for old, name in names.items() if not name]
     stripped: dict[str, Tensor] = {}

@@ -174,7 +174,10 @@ def assign(
 def _tower(channels: int, depth: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(depth):
-        layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(32, channels), nn.ReLU(True)]
+        norm = nn.GroupNorm(
+            math.gcd(32, channels // 2), channels
+        )  # of more than one channel: a coarse map is one place
+        layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm, nn.ReLU(True)]
     return nn.Sequential(*layers)
 
 

@@ -154,7 +154,7 @@ def doctor() -> Any:
     return run_it()
 
 
-def bench(what: Literal["train", "loader", "scale"], **settings: Any) -> Any:
+def bench(what: str, **settings: Any) -> Any:
     """Measure Trunkline beside a plain torchvision loop, interleaved; see `trunkline.pipelines.bench`."""
     from .bench import bench as run_it
 

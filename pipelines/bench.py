@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..backbones.cache import cache_folder
 from .demo_data import SIZES
 from .environment import environment
+from .knobs import load_named
 from .recipe import RecipeError
 from .show import bar
 
@@ -40,20 +41,26 @@ class Bench:
         return "\n".join([*lines, f"{e['processor']}, {e['cores']} cores, torch {e['torch']}, {self.settings}"])
 
 
-def bench(what: Literal["train", "loader", "scale"], **settings: Any) -> Bench:
-    """Measure `train` (a whole update, images decoded before), `loader` (decoding and augmentation) or `scale` (workers)."""
+BENCHES = {
+    "train": "bench:bench_train",  # a whole update, images decoded before
+    "loader": "bench:bench_loader",  # decoding and augmentation
+    "scale": "bench_scale:bench_scale",  # workers
+    "score": "bench_detect:bench_score",  # COCO's numbers from files
+    "masks": "bench_detect:bench_masks",  # predicted masks to run-length codes
+    "detect": "bench_detect:bench_detect",  # Mask R-CNN
+}
+
+
+def bench(what: str, **settings: Any) -> Bench:
+    """Measure what BENCHES lists, beside plain loops of others."""
     return options(what)(**settings)
 
 
 def options(what: str) -> Callable[..., Bench]:
     """The function that measures `what`; its keyword arguments are the settings."""
-    if what == "scale":
-        from .bench_scale import bench_scale
-
-        return bench_scale
-    if what not in ("train", "loader"):
-        raise RecipeError(f"{what!r} cannot be measured; expected train, loader or scale")
-    return bench_train if what == "train" else bench_loader
+    if what not in BENCHES:
+        raise RecipeError(f"{what!r} cannot be measured; expected {', '.join(BENCHES)}")
+    return load_named(f"trunkline.pipelines.{BENCHES[what]}")
 
 
 def positive(**numbers: int) -> None:
@@ -102,9 +109,7 @@ def bench_train(
         for name, ours, theirs in dict.fromkeys(pairs):
             own = _our_update(backbone, images, labels, machine, *ours)
             loop = Loop(backbone, 100, 0.01, *theirs, machine.device)
-            rows.append(
-                _paired(name, own, lambda loop=loop: loop.update(floats, labels), batch, rounds, steps, advance)
-            )
+            rows.append(paired(name, own, lambda loop=loop: loop.update(floats, labels), batch, rounds, steps, advance))
             del own, loop
             gc.collect()
     settings = {"backbone": backbone, "size": size, "batch": batch, "rounds": rounds, "steps": steps}
@@ -132,8 +137,11 @@ def _our_update(backbone: str, images: Any, labels: Any, machine: Any, precision
     return lambda: float(engine.update(losses, [batch]).total)
 
 
-def _paired(name: str, ours: Callable, theirs: Callable, images: int, rounds: int, steps: int, advance: Any) -> dict:
-    for side in (ours, theirs):  # both warm
+def paired(
+    name: str, ours: Callable, theirs: Callable, units: int, rounds: int, steps: int, advance: Any, warm: bool = True
+) -> dict:
+    """A line of the result from interleaved rounds of both sides, which do `units` a step."""
+    for side in (ours, theirs) if warm else ():
         side()
     speeds = []
     for number in range(rounds):
@@ -142,7 +150,7 @@ def _paired(name: str, ours: Callable, theirs: Callable, images: int, rounds: in
             start = time.perf_counter()
             for _ in range(steps):
                 side()
-            pair[side] = images * steps / (time.perf_counter() - start)
+            pair[side] = units * steps / (time.perf_counter() - start)
         speeds.append((pair[ours], pair[theirs]))
         advance()
     return row(name, speeds)

@@ -31,7 +31,11 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
     "show": ("RECIPE", "every field of a recipe, its value and where it came from", None),
     "check": ("FOLDER", "decode and validate a whole data set", "trunkline.tasks.check:check"),
     "profile": ("RECIPE", "time a few updates by part; writes a trace", None),
-    "bench": ("train|loader|scale", "measure beside a plain torchvision loop", f"{_HERE}.bench:options"),
+    "bench": (
+        "train|loader|scale|score|masks|detect",
+        "measure beside a plain torchvision loop",
+        f"{_HERE}.bench:options",
+    ),
     "doctor": ("", "whether this installation and machine are fit", None),
     "demo": ("[FOLDER]", "generated scenes: train, evaluate, report, in three minutes", f"{_HERE}.demo:demo"),
 }
@@ -266,7 +270,7 @@ def _profile(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
 
 def _bench(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
-    (what,) = _take(plain, 1, "what to measure (train, loader or scale)")
+    (what,) = _take(plain, 1, "what to measure (train, loader, scale, score, masks, detect)")
     from .bench import options
 
     function = options(what)

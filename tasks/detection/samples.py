@@ -128,6 +128,7 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
     else:
         file = _coco_file(options, split)
         index, images = _in_order(coco_index(file, masks), classes, file), _coco_images(options, split, file)
+        _stay_inside(index, file)
     bad = _bad(index, options)
     rows = np.arange(len(index))
     if options.limit or (split == "train" and not options.empty):
@@ -138,6 +139,18 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
     if not len(rows):
         raise DataError(f"{options.data}: the {split} split has no picture{' with objects' if len(index) else ''}")
     return BoxSamples(images, index, rows, options, masks, bad)
+
+
+def _stay_inside(index: ObjectIndex, file: str) -> None:
+    names = (index.name(row) for row in range(len(index)))
+    wrong = [
+        name for name in names if not name or name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")
+    ]
+    if wrong:
+        more = f" and {len(wrong) - MOST} more" if len(wrong) > MOST else ""
+        raise DataError(
+            f"{file}: file_name leaves the folder of images, or is empty: {', '.join(map(repr, wrong[:MOST]))}{more}"
+        )
 
 
 def _bad(index: ObjectIndex, options: Options) -> np.ndarray:

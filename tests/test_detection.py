@@ -1,0 +1,317 @@
+"""The detection task on generated scenes: what is read, what is wrong, what training and prediction make of it."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from trunkline.backbones import backbone
+from trunkline.backbones.contract import Preprocessing
+from trunkline.backbones.pyramid import Pyramid
+from trunkline.heads.model import Model
+from trunkline.pipelines.cli import main
+from trunkline.pipelines.feed import Draws, Plan, ordered_lists
+from trunkline.tasks.contract import DataError
+from trunkline.tasks.detection.options import Options
+from trunkline.tasks.detection.samples import read_split
+from trunkline.tasks.detection.scenes import write_box_scenes
+from trunkline.tasks.detection.task import Detection
+
+pytest.importorskip("pycocotools")
+SHORT = ["weights=none", "backbone=resnet18", "size=64", "batch=2", "updates=2", "machine.threads=1", "machine.workers=0",
+         "machine.precision=fp32", "log.tensorboard=false"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    return write_box_scenes(tmp_path_factory.mktemp("boxes") / "data", train=12, val=6, size=64)
+
+
+@pytest.fixture
+def boxes(written, tmp_path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(written, tmp_path / "data"))
+
+
+def options(folder: Path, **changed) -> Options:
+    return Options(data=str(folder), size=64, longest=128, **changed)
+
+
+def change(folder: Path, edit, split: str = "train") -> None:
+    file = folder / f"annotations/instances_{split}.json"
+    document = json.loads(file.read_text())
+    edit(document)
+    file.write_text(json.dumps(document))
+
+
+def test_both_formats_hold_the_same_objects(written):
+    coco, voc = (read_split(options(written, format=form), "train") for form in ("coco", "voc"))
+    assert len(coco) == len(voc) > 0
+    for i in range(len(coco)):
+        one, other = coco[i], voc[i]
+        assert torch.equal(one.targets["boxes"], other.targets["boxes"])
+        assert [coco.classes[n] for n in one.targets["labels"]] == [voc.classes[n] for n in other.targets["labels"]]
+        assert Path(coco.source(i)).name == Path(voc.source(i)).name
+
+
+def test_masks_are_those_of_the_scenes_and_their_boxes(written):
+    samples = read_split(options(written, head="mask_rcnn"), "train")
+    for sample in (samples[i] for i in range(len(samples))):
+        for mask, box in zip(sample.targets["masks"], sample.targets["boxes"].tolist(), strict=True):
+            y, x = np.nonzero(mask.numpy())
+            assert [x.min(), y.min(), x.max() + 1, y.max() + 1] == box
+
+
+def test_the_index_is_read_from_its_cache_and_follows_the_file(boxes, monkeypatch):
+    first = read_split(options(boxes, head="mask_rcnn"), "train")
+    monkeypatch.setattr("trunkline.tasks.detection.index.read_truth", None)
+    again = read_split(options(boxes, head="mask_rcnn"), "train")
+    assert isinstance(again.index.boxes, np.memmap) and again.fingerprint() == first.fingerprint()
+    assert np.array_equal(again[0].targets["masks"], first[0].targets["masks"])
+    monkeypatch.undo()
+    monkeypatch.setenv("TRUNKLINE_CACHE", str(boxes / "cache"))
+    change(boxes, lambda d: d["annotations"][0].update(bbox=[1, 1, 9, 9]))
+    assert read_split(options(boxes), "train").fingerprint() != first.fingerprint()
+
+
+def test_crowds_are_not_trained_on_and_pictures_without_objects_only_if_asked(boxes):
+    def edit(document):
+        document["annotations"][0]["iscrowd"] = 1
+        document["images"].append({"id": 99, "file_name": "train_00000.jpg", "width": 64, "height": 64})
+
+    before = read_split(options(boxes), "train")
+    change(boxes, edit)
+    after = read_split(options(boxes), "train")
+    assert len(after[0].targets["labels"]) == len(before[0].targets["labels"]) - 1 or len(after) == len(before) - 1
+    assert len(read_split(options(boxes, empty=True), "train")) == 13
+    assert len(read_split(options(boxes, limit=3), "train")) == 3
+
+
+def test_micro_batches_hold_pictures_of_one_orientation(boxes):
+    for i, name in enumerate(sorted((boxes / "JPEGImages").glob("train_*"))):
+        if i % 3:
+            Image.open(name).resize((64, 40)).save(name)
+    change(boxes, lambda d: [
+        image.update(height=40) for i, image in enumerate(d["images"]) if i % 3
+    ] and d["annotations"].__setitem__(slice(None), [a | {"bbox": [2, 2, 20, 20]} for a in d["annotations"]]))  # fmt: skip
+    samples = read_split(options(boxes), "train")
+    wide = samples.groups(True)
+    assert set(wide.tolist()) == {1}  # a square is as wide as high
+    groups = np.array([0, 1, 1] * 4)[: len(samples)]
+    plan = Plan(len(samples), 4, 2, 0, None, groups)
+    seen = []
+    for update in range(plan.per_epoch):
+        for micro in plan.micro_batches(update):
+            assert len({groups[i] for _, i, _ in micro}) == 1
+            seen += [i for _, i, _ in micro]
+    assert len(seen) == len(set(seen)) == plan.per_epoch * 4
+    assert plan.micro_batches(0) != plan.micro_batches(plan.per_epoch)
+    for at in ordered_lists(read_split(options(boxes), "train"), 4):
+        assert len({samples.index.sizes[samples.rows[i]][0] for _, i, _ in at}) == 1
+
+
+def built(folder: Path, head: str = "mask_rcnn") -> tuple[Detection, Model]:
+    torch.manual_seed(0)
+    task = Detection(options(folder, head=head, score=0.0), Preprocessing())
+    trunk = backbone("resnet18")
+    pyramid = Pyramid(trunk, "conv" if head == "one_stage" else "pool", 32)
+    task.samples("train")
+    return task, Model(pyramid, {"detection": task.head(pyramid)}, trunk.preprocessing).eval()
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", "one_stage"])
+def test_what_a_picture_is_batched_with_decides_nothing(written, head):
+    task, model = built(written, head)
+    draws = Draws(task, task.samples("val"), 0, training=False)
+    with torch.inference_mode():
+        together = task.infer(model, draws.batch([(0, i, 0) for i in range(4)]))
+        alone = [task.infer(model, draws.batch([(0, i, 0)]))[0] for i in range(4)]
+    assert sum(len(p.scores) for p in alone) > 10
+    for one, other in zip(together, alone, strict=True):
+        assert np.allclose(one.scores, other.scores, atol=1e-5) and np.allclose(one.boxes, other.boxes, atol=1e-3)
+        assert np.array_equal(one.labels, other.labels) and one.codes == other.codes
+
+
+def test_predictions_are_in_the_pictures_own_pixels(boxes):
+    """A picture twice as large, seen at the same size: boxes twice as large, masks of its size."""
+    name = boxes / "JPEGImages/val_00000.jpg"
+    task, model = built(boxes)
+    draws = Draws(task, task.samples("val"), 0, training=False)
+    with torch.inference_mode():
+        batch = draws.batch([(0, 0, 0)])
+        (small,) = task.infer(model, batch)
+        (large,) = task.infer(model, replace(batch, targets={"original": batch.targets["original"] * 2}))
+    assert np.allclose(large.boxes, small.boxes * 2, atol=1e-3) and large.codes[0]["size"] == [128, 128]
+    assert task.draw(draws.draw((0, 0, 0)), small).size == Image.open(name).size
+
+
+RLE = "expected polygons or a run-length code"
+WRONG = [
+    (lambda d: d["annotations"][1].update(bbox=[3, 3, 0, 5]), "1 box without area, or outside the picture"),
+    (lambda d: d["annotations"][1].update(bbox=[70, 3, 5, 5]), "id 2, x, y, width, height 70, 3, 5, 5"),
+    (
+        lambda d: d["annotations"][1].update(segmentation=[[1, 2, 3, 4]]),
+        "annotation 2: segmentation: a polygon of 4 numbers",
+    ),
+    (
+        lambda d: d["annotations"][1]["segmentation"].update(size=[64, 32]),
+        "2: segmentation: a run-length code of 64 x 32",
+    ),
+    (lambda d: d["annotations"][1].pop("segmentation"), f"annotation 2: segmentation: {RLE}"),
+    (
+        lambda d: d["annotations"][1].update(category_id=44),
+        "annotation 2: category_id=44 is not among the file's categories",
+    ),
+    (lambda d: d["annotations"][1].update(id=1), "annotations: the id 1 occurs more than once"),
+    (lambda d: d["categories"][1].update(name="circle"), "two categories are called circle"),
+    (lambda d: d["images"][0].update(file_name="nothing.jpg"), "nothing.jpg: cannot be read"),
+    (lambda d: d["images"][0].update(file_name="../../etc/passwd"), "leaves the folder of images"),
+    (lambda d: d["images"][0].update(file_name="/etc/passwd"), "leaves the folder of images"),
+    (lambda d: d["annotations"].clear(), "the train split has no picture with objects"),
+]
+
+
+@pytest.mark.parametrize(("edit", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_wrong_coco_data_stops_the_run_by_name(boxes, tmp_path, capsys, edit, said):
+    change(boxes, edit)
+    words = ["train", "detect", f"data={boxes}", "head=mask_rcnn", "--run", str(tmp_path / "run"), *SHORT, "updates=6"]
+    assert main([w for w in words if w != "updates=2"]) == 2
+    heard = capsys.readouterr().err
+    assert said in heard and "Traceback" not in heard
+
+
+def test_a_picture_of_another_size_than_annotated(boxes, tmp_path, capsys):
+    change(boxes, lambda d: [image.update(width=32) for image in d["images"]])
+    words = ["train", "detect", f"data={boxes}", "on_bad_box=skip", "--run", str(tmp_path / "run"), *SHORT]
+    assert main(words) == 2
+    heard = capsys.readouterr().err
+    assert "is 64 x 64 pixels; its annotation says 32 x 64" in heard and "JPEGImages/train_" in heard
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "said"),
+    [
+        (
+            "Annotations/train_00000.xml",
+            lambda t: t.replace("<xmin>", "<xmin>9").replace("<xmax>", "<xmax>9"),
+            "outside the picture",
+        ),
+        ("Annotations/train_00000.xml", lambda t: t[:90], "train_00000.xml: is no XML"),
+        ("Annotations/train_00000.xml", lambda t: t.replace("train_00000.jpg", "../secret.jpg"), "is no plain name"),
+        ("Annotations/train_00000.xml", lambda t: '<!DOCTYPE x [<!ENTITY a "b">]>' + t, "which are not read"),
+        ("ImageSets/Main/train.txt", lambda t: t + "train_00000\n", "train_00000 for the second time"),
+        ("ImageSets/Main/train.txt", lambda t: t + "nothing\n", "nothing.xml: cannot be read"),
+        ("ImageSets/Main/val.txt", lambda t: "", "val.txt: names no image"),
+    ],
+)
+def test_wrong_voc_data_stops_the_run_by_name(boxes, tmp_path, capsys, file, edit, said):
+    (boxes / file).write_text(edit((boxes / file).read_text()))
+    assert main(["train", "detect", f"data={boxes}", "format=voc", "--run", str(tmp_path / "run"), *SHORT]) == 2
+    heard = capsys.readouterr().err
+    assert said in heard and "Traceback" not in heard
+
+
+def test_bad_boxes_are_left_out_where_asked(boxes, tmp_path, capsys):
+    change(boxes, lambda d: d["annotations"][1].update(bbox=[3, 3, 0, 5]))
+    words = ["train", "detect", f"data={boxes}", "--run", str(tmp_path / "run"), *SHORT]
+    assert main(words) == 2
+    assert "on_bad_box=skip" in capsys.readouterr().err
+    assert main([*words, "on_bad_box=skip"]) == 0
+    assert main(["check", str(boxes)]) == 2
+    assert "a box without area or outside" in capsys.readouterr().out
+
+
+def test_check_says_what_is_odd(boxes, capsys):
+    def edit(document):
+        rows = document["annotations"]
+        rows.append(rows[0] | {"id": 900})
+        rows[2]["bbox"] = [0, 0, 60, 60]
+
+    change(boxes, edit)
+    assert main(["check", str(boxes)]) == 0
+    said = capsys.readouterr().out
+    assert "the same object twice" in said and "a mask and a box that differ by" in said and "6 classes" in said
+    assert main(["check", str(boxes), "format=voc", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]
+
+
+@pytest.mark.parametrize("form", ["coco", "voc"])
+def test_a_run_is_trained_scored_and_predicts(boxes, tmp_path, capsys, form):
+    head = "mask_rcnn" if form == "coco" else "one_stage"
+    run = tmp_path / "run"
+    words = ["train", "detect", f"data={boxes}", f"format={form}", f"head={head}", "--run", str(run), *SHORT]
+    assert main(words) == 0
+    scores = json.loads((run / "scores.json").read_text())
+    assert {"AP", "AP50"} < scores.keys() and ("mask_AP" in scores) == (form == "coco")
+    assert ("mAP07" in scores) == (form == "voc")
+    capsys.readouterr()
+    out = tmp_path / "official"
+    assert main(["evaluate", str(run), f"results={out}", "score=0.0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    if form == "coco":
+        truth = str(boxes / "annotations/instances_val.json")
+        for file, more, prefix in (("boxes.json", [], ""), ("masks.json", ["--masks"], "mask_")):
+            assert main(["score", "coco", truth, str(out / file), "--json", *more]) == 0
+            said = json.loads(capsys.readouterr().out)
+            assert {n: said[n] for n in ("AP", "AP50", "AR100")} == {
+                n: found[prefix + n] for n in ("AP", "AP50", "AR100")
+            }
+    else:
+        lists = ["--list", str(boxes / "ImageSets/Main/val.txt"), "--json"]
+        for name, more in (("mAP", ["--area"]), ("mAP07", [])):
+            assert main(["score", "voc", str(boxes / "Annotations"), str(out), *lists, *more]) == 0
+            assert json.loads(capsys.readouterr().out)["mAP"] == pytest.approx(found[name], abs=1e-12)
+    pictures = [str(p) for p in sorted((boxes / "JPEGImages").glob("val*"))[:2]]
+    assert main(["predict", str(run), *pictures, f"out={tmp_path / 'found'}", "pictures=true", "score=0.0"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "found/predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == 2 and all(len(line["boxes"]) == len(line["scores"]) == len(line["labels"]) for line in lines)
+    assert len(list((tmp_path / "found/pictures").glob("*.png"))) == 2
+    # the published weights alone know what they are
+    capsys.readouterr()
+    assert main(["predict", str(run / "weights.safetensors"), *pictures, "score=0.0", "--json"]) == 0
+    alone = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for one, other in zip(alone, lines, strict=True):
+        assert np.allclose(one["scores"], other["scores"], atol=1e-6) and one["labels"] == other["labels"]
+
+
+def test_torchvisions_classes_read_what_is_written_and_the_other_way_round(boxes, tmp_path):
+    from safetensors.torch import load_file
+    from torchvision.models.detection import MaskRCNN
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+    from trunkline.pipelines.sources import ready
+
+    words = ["train", "detect", f"data={boxes}", "head=mask_rcnn", "--run", str(tmp_path / "run"), *SHORT]
+    assert main(words) == 0
+    theirs = MaskRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=torch.nn.BatchNorm2d), 7)
+    theirs.load_state_dict(load_file(tmp_path / "run/weights.safetensors"))
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    again = tmp_path / "again"
+    own = [w for w in SHORT if not w.startswith(("weights", "backbone"))]
+    more = [f"weights={tmp_path / 'theirs.pth'}", "backbone=resnet18", "--run", str(again)]
+    assert main(["train", "detect", f"data={boxes}", "head=mask_rcnn", *own, *more]) == 0
+    assert "of its detector" in json.loads((again / "load.json").read_text())["report"]
+    assert ready(tmp_path / "run/weights.safetensors").task.options.head == "mask_rcnn"
+
+
+def test_a_detector_that_does_not_fit_is_refused(boxes, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", "detect", f"data={boxes}", "--run", str(run), *SHORT]) == 0
+    own = [w for w in SHORT if not w.startswith(("weights", "backbone"))]
+    assert (
+        main(
+            ["train", "detect", f"data={boxes}", "head=one_stage", f"weights={run}", "--run", str(tmp_path / "b"), *own]
+        )
+        == 2
+    )
+    assert "its detector does not fit" in capsys.readouterr().err
+    with pytest.raises(DataError):
+        read_split(options(boxes, format="voc", head="mask_rcnn"), "train")
