@@ -34,4 +34,8 @@ class Options:
     score: float = 0.05  # the lowest that is given out
     nms: float = 0.5  # overlap above which the lower of two boxes of a class is dropped
     detections: int = 100  # of a picture, at most
+    tiles: int = 0  # see a larger picture in tiles of so many pixels a side, and whole; 0: whole only
+    overlap: float = 0.25  # of neighbouring tiles
+    flips: bool = False  # see every picture mirrored too
+    scales: tuple[float, ...] = ()  # see every picture at these multiples of `size`
     as_torchvision: bool = False  # strides, scales and norms as torchvision's own checkpoints have them

@@ -19,6 +19,7 @@ from .index import ObjectIndex, coco_index, root_of, voc_index
 from .masks import to_bitmap
 from .options import Options
 from .transforms import box_tensor
+from .views import wanted
 
 SPLITS = ("train", "val")
 MOST = 20
@@ -87,6 +88,8 @@ class BoxSamples:
         sizes = self.index.sizes[self.rows]
         if training:
             return None if self.options.jitter else (sizes[:, 1] >= sizes[:, 0]).astype(np.int64)
+        if wanted(self.options):
+            return sizes[:, 0].astype(np.int64) << 32 | sizes[:, 1]
         seen = [resized(h, w, self.options.size, self.options.longest) for h, w in sizes.tolist()]
         return np.array([h << 32 | w for h, w in seen], np.int64)
 

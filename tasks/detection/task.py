@@ -25,7 +25,8 @@ from .options import Options
 from .predicted import PredictedObjects
 from .samples import BoxSamples, read_split
 from .stored import KEPT, load_detector, stated_options, without_epsilon
-from .transforms import eval_transform, train_transform
+from .transforms import as_it_is, eval_transform, train_transform
+from .views import see, wanted
 
 
 class Detection(Task):
@@ -67,7 +68,9 @@ class Detection(Task):
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
         """Sizes, flips and what the options add; or the exact resizing of evaluation."""
-        return train_transform(self.options) if training else eval_transform(self.options)
+        if training:
+            return train_transform(self.options)
+        return as_it_is if wanted(self.options) else eval_transform(self.options)
 
     def collate(self, samples: list[Sample]) -> Batch:
         """Images `(N, 3, H, W)` uint8, padded to the largest and to the coarsest stride, with each one's own size."""
@@ -107,9 +110,25 @@ class Detection(Task):
 
     def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         """One prediction a sample, in pixels of the picture's own size, masks as run-length codes."""
+        if wanted(self.options):
+            return self._views(model, batch)
         found: list[Prediction] = model.predict(batch)  # type: ignore[operator]
         originals = [(int(h), int(w)) for h, w in batch.targets["original"].tolist()]
         return [_at(p, seen, original) for p, seen, original in zip(found, sizes_of(batch), originals, strict=True)]
+
+    def _views(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        """The same from several views of each picture, which the batch holds in its own size."""
+        assert batch.images is not None
+        device = batch.images.device
+
+        def predict(samples: list[Sample]) -> list[BoxPrediction]:
+            return model.predict(self.collate(samples).to(device))  # type: ignore[operator]
+
+        result: list[Prediction] = []
+        for name, image, (h, w) in zip(batch.ids, batch.images.cpu(), sizes_of(batch), strict=True):
+            found = see(Sample(name, name, image[:, :h, :w]), predict, self.options)
+            result.append(_at(found, (h, w), (h, w)))
+        return result
 
     def evaluator(self, samples: Samples) -> BoxEvaluator:
         """COCO's numbers, and VOC's for VOC's data."""

@@ -80,6 +80,12 @@ class EvalTransform:
         return replace(sample, image=image, targets={"original": (height, width)})
 
 
+def as_it_is(sample: Sample) -> Sample:
+    """The picture in its own size: its views are resized one by one."""
+    height, width = sample.image.shape[-2:]
+    return replace(sample, targets={"original": (height, width)})
+
+
 def _resized(image: Tensor, targets: dict[str, Any], size: tuple[int, int]) -> tuple[Tensor, dict[str, Any]]:
     # channels last and contiguous: torch's vectorised uint8 kernel takes nothing else
     pixels = tv_tensors.Image(image.permute(1, 2, 0).contiguous().permute(2, 0, 1))
