@@ -11,7 +11,8 @@ from torch import nn
 from .contract import Preprocessing, WeightsError
 from .norm import FrozenBatchNorm2d, norm_layer
 from .residual import BasicBlock, Bottleneck, Norm, ResNet, conv
-from .table import ARCHITECTURES, NORMS, OUTPUT_STRIDES, STRIDE_IN
+from .table import ARCHITECTURES, NORMS, OUTPUT_STRIDES, STRIDE_IN, TIMM
+from .timm_trunk import TimmTrunk
 from .weights import Weights, load, read_weights
 
 
@@ -27,12 +28,13 @@ def backbone(
     checkpointing: bool = False,
     zero_init: bool = True,
     adapt_input: bool = False,
-) -> ResNet:
+) -> ResNet | TimmTrunk:
     """A trunk by name, by its weights, or both.
 
     `weights` is a file, a name that `read_weights` knows, `Weights`, or None or "none" for random ones. Architecture
     and `stride_in` come from the weights unless given; what contradicts them is an error. The trunk then carries
     `preprocessing`, `classes` and `report` (what was loaded). The rest is as in `resnet`; `adapt_input` as in `load`.
+    `timm:NAME` is any network of timm that gives feature maps (of norms it takes batch and frozen).
 
     Raises WeightsError.
     """
@@ -46,8 +48,11 @@ def backbone(
         if name is not None:
             _row(name)  # a wrong name is told before anything is read or downloaded
         found = read_weights(weights, arch=name, stride_in=stride_in)
+    wanted = found.arch if found else name or ""
+    if wanted.startswith(TIMM):
+        return _of_timm(wanted, found, in_channels, output_stride, norm, frozen)
     trunk = resnet(
-        found.arch if found else name or "",
+        wanted,
         in_channels=in_channels,
         output_stride=output_stride,
         stride_in=(found.stride_in if found else stride_in) or "3x3",
@@ -62,6 +67,17 @@ def backbone(
     else:
         trunk.preprocessing = for_channels(Preprocessing(), in_channels)
     return trunk
+
+
+def _of_timm(
+    name: str, weights: Weights | None, in_channels: int, output_stride: int, norm: str, frozen: int
+) -> TimmTrunk:
+    trunk = TimmTrunk(name, in_channels, output_stride, norm)
+    if weights:
+        trunk.report = load(weights, trunk)
+        trunk.preprocessing, trunk.classes = weights.preprocessing, weights.classes
+    trunk.preprocessing = for_channels(trunk.preprocessing, in_channels)
+    return trunk.freeze(frozen)
 
 
 def resnet(
@@ -137,6 +153,8 @@ def _stages(row: dict, layer: Norm, output_stride: int, stride_in: str) -> list[
 
 
 def _row(name: str) -> dict:
+    if name.startswith(TIMM):
+        return {}
     if name not in ARCHITECTURES:
         near = get_close_matches(name, ARCHITECTURES, 1)
         hint = f"did you mean {near[0]}? " if near else ""

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from .contract import Preprocessing, WeightsError
-from .table import ARCHITECTURES, STRIDE_IN
+from .table import ARCHITECTURES, STRIDE_IN, TIMM
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")  # Pillow's
 KEYS = ("arch", "stride_in_1x1", "classes", "mean", "std", "size", "resize", "interpolation")
@@ -18,7 +18,7 @@ def to_metadata(
     info: dict[str, Any] | None,
 ) -> dict[str, str]:
     """The header of a file, strings only. Raises WeightsError for values that could not be read back."""
-    if arch not in ARCHITECTURES or stride_in not in STRIDE_IN:
+    if (arch not in ARCHITECTURES and not arch.startswith(TIMM)) or stride_in not in STRIDE_IN:
         raise WeightsError(f"arch={arch}, stride_in={stride_in}: expected a name of the table, and one of {STRIDE_IN}")
     taken = sorted(set(KEYS) & set(info or {}))
     if taken:

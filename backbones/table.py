@@ -28,4 +28,5 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 STRIDE_IN = ("3x3", "1x1")  # where a bottleneck strides: torchvision's place, and the original network's
 NORMS = ("batch", "frozen", "sync", "group")
 OUTPUT_STRIDES = (32, 16, 8)
+TIMM = "timm:"  # before the name of any network of timm that gives feature maps
 PYRAMIDS = ("pool", "conv")

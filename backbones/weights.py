@@ -15,7 +15,8 @@ from .contract import Preprocessing, WeightsError
 from .formats import SUFFIXES, read_file, sha256
 from .metadata import from_metadata, to_metadata
 from .residual import ResNet
-from .table import ARCHITECTURES, STRIDE_IN
+from .table import ARCHITECTURES, STRIDE_IN, TIMM
+from .timm_trunk import TimmTrunk, preprocessing_of
 
 CLASSIFIER = ("fc.weight", "fc.bias")
 BODY = "backbone.body."  # of a trunk within a detector
@@ -123,7 +124,7 @@ def _trunk_of(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def load(
-    weights: Weights, trunk: ResNet, classifier: nn.Linear | None = None, *, adapt_input: bool = False
+    weights: Weights, trunk: "ResNet | TimmTrunk", classifier: nn.Linear | None = None, *, adapt_input: bool = False
 ) -> LoadReport:
     """Copy the weights into the trunk, all or nothing, and into `classifier` where its shape agrees.
 
@@ -135,6 +136,8 @@ def load(
     Raises WeightsError with every tensor that is missing, unexpected or of another shape.
     """
     own, given = trunk.state_dict(), dict(weights.tensors)
+    if isinstance(trunk, TimmTrunk):
+        given = trunk.own_names(given)
     head = {name: given.pop(name) for name in CLASSIFIER if name in given}
     notes: list[str] = []
     if adapt_input and "conv1.weight" in given and given["conv1.weight"].shape != own["conv1.weight"].shape:
@@ -259,9 +262,12 @@ def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict
     assumed = {}
     if "stride_in" not in stated:
         stated = {**stated, "stride_in": "3x3"}
-        if ARCHITECTURES[stated["arch"]]["block"] == "bottleneck":
+        if ARCHITECTURES.get(stated["arch"], {}).get("block") == "bottleneck":
             assumed["stride_in"] = "3x3, torchvision's; the original network's weights need stride_in=1x1"
-    if "preprocessing" not in stated:
+    if "preprocessing" not in stated and stated["arch"].startswith(TIMM):
+        stated = {**stated, "preprocessing": preprocessing_of(stated["arch"].removeprefix(TIMM))}
+        assumed["preprocessing"] = "timm's for this network"
+    elif "preprocessing" not in stated:
         assumed["preprocessing"] = "torchvision's for ImageNet: resize 256, crop 224, bilinear"
     if "classes" not in stated and "fc.weight" in tensors and len(tensors["fc.weight"]) == 1000:
         from .sources import imagenet_classes
@@ -277,7 +283,7 @@ def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict
 
 
 def _check_stated(stated: dict[str, Any], label: str) -> None:
-    if stated["arch"] not in ARCHITECTURES:
+    if stated["arch"] not in ARCHITECTURES and not stated["arch"].startswith(TIMM):
         raise WeightsError(f"{label}: architecture {stated['arch']!r} is none of {', '.join(ARCHITECTURES)}")
     if stated.get("stride_in", "3x3") not in STRIDE_IN:
         raise WeightsError(f"stride_in={stated['stride_in']}: expected one of {', '.join(STRIDE_IN)}")
@@ -318,7 +324,7 @@ def _adapt(weight: Tensor, channels: int) -> Tensor:
     return weight[:, turns] * (weight.shape[1] / channels)
 
 
-def _refusal(report: LoadReport, weights: Weights, trunk: ResNet) -> str:
+def _refusal(report: LoadReport, weights: Weights, trunk: ResNet | TimmTrunk) -> str:
     hints = []
     looks = nearest_arch(weights.tensors)
     if looks is not None and looks != trunk.arch:

@@ -4,7 +4,7 @@ import fnmatch
 import math
 from typing import Any
 
-from ..backbones.table import ARCHITECTURES
+from ..backbones.table import ARCHITECTURES, TIMM
 from .recipe import Recipe, RecipeError
 from .tree import nearest, walk
 
@@ -13,7 +13,7 @@ def check(recipe: Recipe) -> None:
     """Raise RecipeError with every problem of a recipe that can be seen without the data and without torch."""
     problems = [*_batches(recipe), *_phases(recipe), *_tasks(recipe), *_ranges(dict(walk(recipe)))]
     arch = recipe.network.backbone
-    if arch is not None and arch not in ARCHITECTURES:
+    if arch is not None and arch not in ARCHITECTURES and not arch.startswith(TIMM):
         known = ", ".join(ARCHITECTURES)
         problems.append(
             f"network.backbone={arch}: there is no such architecture{nearest(arch, ARCHITECTURES)}; there are {known}"
