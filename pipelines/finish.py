@@ -1,6 +1,7 @@
 """The end of a run: the published weights, the scores, the predictions and the report."""
 
 import json
+import shutil
 from typing import Any
 
 from ..backbones.weights import save_weights
@@ -52,9 +53,23 @@ def finish(session: Session) -> None:
         mistake["source"] = str(session.validation.source(where[mistake["id"]]))
     run.write("scores.json", result)
     write_records(run.path / "predictions" / "val.jsonl", records)
+    _draw_examples(session, records, set(scores.details.get("examples", ())))
     write_report(run.path)
-    note(f"done: {scores_line(scores.metrics, scores.intervals)}")
+    note(f"done: {scores_line(scores)}")
     note(f"  weights  {run.shown}/{run.weights.name}\n  report   {run.shown}/{run.report.name}")
+
+
+def _draw_examples(session: Session, records: list[dict[str, Any]], wanted: set[str]) -> None:
+    """`predictions/examples/0.jpg` …: what the model says of some samples, drawn."""
+    folder = session.run.path / "predictions" / "examples"
+    shutil.rmtree(folder, ignore_errors=True)
+    for i, record in enumerate(records):
+        if record["id"] in wanted:
+            folder.mkdir(parents=True, exist_ok=True)
+            said = {name: value for name, value in record.items() if name != "id"}
+            picture = session.task.predicted.from_line({"file": str(session.validation.source(i)), **said}).image()
+            picture.thumbnail((640, 640))
+            picture.save(folder / f"{i}.jpg", quality=85)
 
 
 def write_records(path: Any, records: list[dict[str, Any]]) -> None:

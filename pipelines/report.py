@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import re
 import shlex
 import warnings
 from collections.abc import Iterator
@@ -27,8 +28,11 @@ _METRICS = {
     "ece": ("Calibration error", True),
     "nll": ("Negative log-likelihood", False),
     "auroc": ("AUROC", False),
+    "mAP": ("mAP (VOC, area)", True),
+    "mAP07": ("mAP (VOC 2007, 11 points)", True),
 }
 _MOST = dict.fromkeys(("top1", "top5", "mean_per_class", "ece", "auroc"), 1.0)  # what a metric can reach
+_SECOND = re.compile(r"(mask_)?(AR.*|AP[sml])")  # metrics that have no chart of their own
 _NO_METRIC = {"samples", "update", "intervals", "details"}
 _WEIGHTS = {"ema": "averaged", "raw": "raw"}
 _MATRIX = 30  # more classes than that show their most confused pairs instead of the whole matrix
@@ -65,6 +69,10 @@ def write_report(run: Path | str) -> Path:
         "pairs": _pairs(details),
         "calibration": _calibration(details.get("calibration")),
         "per_class": _per_class(details.get("per_class", [])),
+        "objects": _objects(details),
+        "examples": [
+            shown for file in sorted(run.glob("predictions/examples/*.jpg")) if (shown := _thumbnail(str(file), 480))
+        ],
         "mistakes": [_mistake(m) for m in details.get("mistakes", [])],
         "parts": _time(lines, recipe["resolved"]),
         "load": load.get("report"),
@@ -134,6 +142,8 @@ def _tile(metric: str, scores: dict[str, Any]) -> dict[str, str]:
             number(value, True) if _percent(metric) else f"{value:.3f}" if 1e-3 <= abs(value) < 1e3 else number(value)
         )
 
+    if scores[metric] == -1:  # COCO's mark
+        return {"title": _title(metric), "value": "no objects", "interval": ""}
     between = "" if ends is None else f"{shown(ends[0]).removesuffix(' %')} to {shown(ends[1])}"
     return {"title": _title(metric), "value": shown(scores[metric]), "interval": between}
 
@@ -197,6 +207,8 @@ def _curves(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             charts.append({"title": "Learning rate", "svg": chart, "legend": []})
     evals = [line for line in lines if line["kind"] == "eval"]
     for metric in dict.fromkeys(name for line in evals for name in line.get("metrics", {})):
+        if _SECOND.fullmatch(metric):
+            continue
         shown = [line for line in (_metric_line(evals, metric, weights) for weights in ("raw", "ema")) if line]
         if len({x for line in shown for x in line.xs}) > 1:
             chart = line_chart(shown, _title(metric), _percent(metric), starts, _MOST.get(metric, math.inf))
@@ -260,6 +272,25 @@ def _per_class(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     return {"all": rows, "worst": worst[:20] if len(rows) > _MATRIX else None, "classes": len(rows)}
 
 
+def _objects(details: dict[str, Any]) -> dict[str, Any] | None:
+    """A detector's AP by class, and its precision over recall: a faint line a class, and their mean."""
+    boxes, masks = details.get("class_ap"), details.get("mask_class_ap") or {}
+    if not boxes:
+        return None
+    rows = [{"name": n, "ap": _ap(v), "mask": _ap(masks.get(n))} for n, v in boxes.items() if v is not None]
+    curves = details.get("precision") or {}
+    recalls = [i / 20 for i in range(21)]
+    lines = [Line(name, recalls, values, "faint") for name, values in list(curves.items())[:100]]
+    if lines:
+        lines.append(Line("mean", recalls, [sum(c) / len(curves) for c in zip(*curves.values(), strict=True)], "s1"))
+    chart = line_chart(lines, "precision over recall", most=1.0) if lines else None
+    return {"rows": rows, "masks": bool(masks), "chart": chart}
+
+
+def _ap(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
 def _mistake(m: dict[str, Any]) -> dict[str, Any]:
     own = m.get("label_probability")
     return {
@@ -272,7 +303,7 @@ def _mistake(m: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _thumbnail(source: str | None) -> str | None:
+def _thumbnail(source: str | None, side: int = _THUMBNAIL) -> str | None:
     """The picture as a data URI, or None where its file is gone or no picture any more."""
     from PIL import Image, ImageOps
 
@@ -282,9 +313,9 @@ def _thumbnail(source: str | None) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a picture's metadata lacks is of no interest here
             with Image.open(io.BytesIO(storage.read(source))) as picture:
-                picture.draft("RGB", (_THUMBNAIL * 2, _THUMBNAIL * 2))
+                picture.draft("RGB", (side * 2, side * 2))
                 small = ImageOps.exif_transpose(picture).convert("RGB")
-        small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        small.thumbnail((side, side))
         buffer = io.BytesIO()
         small.save(buffer, "JPEG", quality=80, optimize=True)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

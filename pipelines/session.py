@@ -119,7 +119,7 @@ class Session:
         entry = {"metrics": scores.metrics, "intervals": scores.intervals, "weights": "ema" if averaged else "raw"}
         self.state["scores"].append({"update": done, "metrics": scores.metrics})
         self.say("eval", done, epoch=epoch, split="val", **entry)
-        note(f"update {done}, epoch {epoch:g}: {scores_line(scores.metrics, scores.intervals)}")
+        note(f"update {done}, epoch {epoch:g}: {scores_line(scores)}")
         return better
 
     def apart_from(self, engine: Engine | None = None, averaged: bool = False) -> Model:

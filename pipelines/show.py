@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..tasks.contract import Scores
 from ..tasks.progress import progress, say
 
 
@@ -39,10 +40,10 @@ def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     (out if out.is_terminal else Console(file=sys.stdout, width=160)).print(shown)
 
 
-def scores_line(metrics: dict[str, float], intervals: dict[str, Any]) -> str:
+def scores_line(scores: Scores) -> str:
     """`top1 0.9412 (0.90 to 0.97)   ece 0.03 …`."""
     words = []
-    for name, value in metrics.items():
-        low_high = intervals.get(name)
+    for name in scores.headline or scores.metrics:
+        value, low_high = scores.metrics[name], scores.intervals.get(name)
         words.append(f"{name} {value:.4f}" + (f" ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""))
     return "   ".join(words)

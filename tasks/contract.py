@@ -78,16 +78,22 @@ class Samples(Protocol):
 
 @dataclass
 class Scores:
-    """The result of an evaluation: `metrics` by name, `intervals` (95 %, low and high) and `details` for reports."""
+    """The result of an evaluation: `metrics` by name, `intervals` (95 %, low and high) and `details` for reports.
+
+    `headline` names the metrics that one line for people shows; where it is empty, all of them. Of `details` a report
+    shows `class_ap`, `mask_class_ap`, `precision`, and draws the samples of `examples`.
+    """
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     samples: int = 0
+    headline: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Metrics at the top level under their names; the rest under `intervals`, `details` and `samples`."""
         rest = asdict(self)
+        rest.pop("headline")
         return {**rest.pop("metrics"), **rest}
 
     def _repr_html_(self) -> str:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trunkline.pipelines.cli import main
 from trunkline.pipelines.score import voc
-from trunkline.tasks.detection.voc_file import Detections
+from trunkline.tasks.contract import DataError
+from trunkline.tasks.detection.voc_file import Detections, parse_annotation, read_detections, read_list
 from trunkline.tasks.detection.voc_scores import VocTruth, score_class
 
 
@@ -194,3 +195,36 @@ def test_what_is_wrong_is_named(small, capsys, file, text, said):
 def test_a_class_that_nobody_knows(small, capsys):
     assert main(words(small, "--classes", "cat,cot")) == 2
     assert "classes=cot: no object of the list has it; there are cat" in capsys.readouterr().err
+
+
+TAGS = st.sampled_from(["annotation", "object", "size", "bndbox", "name", "xmin", "width", "filename", "difficult"])
+TEXTS = st.sampled_from(["", "1", "-3", "nan", "1e400", "0x1", "cat", "../a", "&lt;", "&x;", "\x00", "é"])
+TREES = st.recursive(
+    st.tuples(TAGS, TEXTS).map(lambda pair: f"<{pair[0]}>{pair[1]}</{pair[0]}>"),
+    lambda inner: st.tuples(TAGS, st.lists(inner, max_size=5)).map(
+        lambda pair: f"<{pair[0]}>{''.join(pair[1])}</{pair[0]}>"
+    ),
+    max_leaves=15,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=80) | TREES.map(lambda text: f"<annotation>{text}</annotation>".encode()))
+def test_any_xml_is_read_or_refused(data):
+    try:
+        found = parse_annotation(data)
+    except DataError:
+        return
+    assert found.width > 0 and found.height > 0 and all(math.isfinite(v) for o in found.objects for v in o.box)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet="ab 0.1-\n\tne/\\", max_size=60))
+def test_any_list_and_result_file_is_read_or_refused_by_name(tmp_path_factory, text):
+    file = tmp_path_factory.mktemp("any") / "any.txt"
+    file.write_text(text)
+    for read in (lambda: read_list(file), lambda: read_detections(file, ["a", "b"])):
+        try:
+            read()
+        except DataError as error:
+            assert str(error).startswith(str(file))

@@ -19,6 +19,7 @@ from .voc_scores import VocTruth, mean, score_class
 COCO = ("AP", "AP50", "AP75", *(f"AP{a}" for a in AREAS if a), *(f"AR{n}" for n in MAX_DETECTIONS),
         *(f"AR{a}" for a in AREAS if a))  # fmt: skip
 VOC = ("mAP", "mAP07")
+EXAMPLES = 12  # pictures that a report shows
 
 
 class BoxEvaluator:
@@ -58,12 +59,12 @@ class BoxEvaluator:
         truth, found = self._truth(), self._found()
         boxes = score(truth, found)
         metrics = dict(boxes.metrics)
-        details: dict[str, Any] = {"classes": self._classes(boxes)}
+        details: dict[str, Any] = {"class_ap": self._classes(boxes)}
         details["precision"] = _curves(boxes)
         if self.samples.masks:
             masks = score(truth, found, masks=True)
             metrics |= {f"mask_{name}": value for name, value in masks.metrics.items()}
-            details["mask_classes"] = self._classes(masks)
+            details["mask_class_ap"] = self._classes(masks)
         if self.samples.options.format == "voc":
             metrics |= self._voc()
         details["counts"] = {
@@ -71,7 +72,10 @@ class BoxEvaluator:
             "detections": len(found),
             "left out boxes": int(self.samples.bad.sum()),
         }
-        return Scores(metrics, details=details, samples=len(self._rows))
+        shown = np.linspace(0, len(self._rows) - 1, min(EXAMPLES, len(self._rows))).round().astype(int).tolist()
+        details["examples"] = [self.samples.id(i) for i in dict.fromkeys(shown)]
+        headline = [n for n in ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "mAP", "mAP07") if n in metrics]
+        return Scores(metrics, details=details, samples=len(self._rows), headline=tuple(headline))
 
     def results(self, records: list[Record]) -> dict[str, str]:
         """COCO's result files `boxes.json` and `masks.json`, or VOC's `comp4_det_val_CLASS.txt`; scores and boxes unrounded."""
