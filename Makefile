@@ -30,7 +30,7 @@ demo: $(STAMP)  ## generated scenes: train, evaluate and report in three minutes
 test: $(TESTED)  ## everything that takes minutes: formatting, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 verify: $(TESTED)  ## the slow acceptance too, on real data (TRUNKLINE_TEST_DATA)
 	$(BIN)/python -m pytest -q -m slow --durations=0

@@ -18,12 +18,22 @@ CLUSTERS = ("test_ray", "test_pool", "test_local", "test_group", "test_mirror", 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two testing processes one takes, first, the files whose tests start many processes: together they would wait for
-    each other; the other takes the rest, file by file."""
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("clusters" if name in CLUSTERS else name))
+    """Clusters first: they are the longest."""
     items.sort(key=lambda item: item.path.stem not in CLUSTERS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Of two testing processes one takes all files whose tests start many processes: together they would wait for each
+    other; the other takes the rest, file by file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.partition("::")[0]).stem
+            return "clusters" if file in CLUSTERS else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
