@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-CLUSTERS = ("test_ray", "test_pool", "test_local", "test_group", "test_mirror", "test_shards", "test_travel", "test_s3")
+CLUSTERS = ("test_ray", "test_pool", "test_local", "test_group", "test_travel", "test_s3")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,7 +23,7 @@ from trunkline.tasks.detection.task import Detection
 
 pytest.importorskip("pycocotools")
 SHORT = ["weights=none", "backbone=resnet18", "size=64", "batch=2", "updates=2", "machine.threads=1", "machine.workers=0",
-         "machine.precision=fp32", "log.tensorboard=false"]  # fmt: skip
+         "machine.precision=fp32", "log.tensorboard=false", "tasks.detection.detections=10"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ def test_micro_batches_hold_pictures_of_one_orientation(boxes):
 
 def built(folder: Path, head: str = "mask_rcnn") -> tuple[Detection, Model]:
     torch.manual_seed(0)
-    task = Detection(options(folder, head=head, score=0.0), Preprocessing())
+    task = Detection(options(folder, head=head, score=0.0, detections=20), Preprocessing())
     trunk = backbone("resnet18")
     pyramid = Pyramid(trunk, "conv" if head == "one_stage" else "pool", 32)
     task.samples("train")
@@ -283,35 +283,35 @@ def test_a_run_is_trained_scored_and_predicts(boxes, tmp_path, capsys, form):
         assert np.allclose(one["scores"], other["scores"], atol=1e-6) and one["labels"] == other["labels"]
 
 
-def test_torchvisions_classes_read_what_is_written_and_the_other_way_round(boxes, tmp_path):
+@pytest.fixture(scope="module")
+def trained(written, tmp_path_factory) -> Path:
+    """A run with masks."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["train", "detect", f"data={written}", "head=mask_rcnn", "--run", str(run), *SHORT]) == 0
+    return run
+
+
+def test_torchvisions_classes_read_what_is_written_and_the_other_way_round(written, trained, tmp_path):
     from safetensors.torch import load_file
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
     from trunkline.pipelines.sources import ready
 
-    words = ["train", "detect", f"data={boxes}", "head=mask_rcnn", "--run", str(tmp_path / "run"), *SHORT]
-    assert main(words) == 0
     theirs = MaskRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=torch.nn.BatchNorm2d), 7)
-    theirs.load_state_dict(load_file(tmp_path / "run/weights.safetensors"))
+    theirs.load_state_dict(load_file(trained / "weights.safetensors"))
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
     again = tmp_path / "again"
     own = [w for w in SHORT if not w.startswith(("weights", "backbone"))]
-    more = [f"weights={tmp_path / 'theirs.pth'}", "backbone=resnet18", "--run", str(again)]
-    assert main(["train", "detect", f"data={boxes}", "head=mask_rcnn", *own, *more]) == 0
+    more = [f"weights={tmp_path / 'theirs.pth'}", "backbone=resnet18", "--run", str(again), "evaluation.every=0"]
+    assert main(["train", "detect", f"data={written}", "head=mask_rcnn", *own, *more]) == 0
     assert "of its detector" in json.loads((again / "load.json").read_text())["report"]
-    assert ready(tmp_path / "run/weights.safetensors").task.options.head == "mask_rcnn"
+    assert ready(trained / "weights.safetensors").task.options.head == "mask_rcnn"
 
 
-def test_a_detector_that_does_not_fit_is_refused(boxes, tmp_path, capsys):
-    run = tmp_path / "run"
-    assert main(["train", "detect", f"data={boxes}", "--run", str(run), *SHORT]) == 0
+def test_a_detector_that_does_not_fit_is_refused(written, trained, tmp_path, capsys):
     own = [w for w in SHORT if not w.startswith(("weights", "backbone"))]
-    assert (
-        main(
-            ["train", "detect", f"data={boxes}", "head=one_stage", f"weights={run}", "--run", str(tmp_path / "b"), *own]
-        )
-        == 2
-    )
+    words = ["train", "detect", f"data={written}", "head=one_stage", f"weights={trained}", "--run", str(tmp_path / "b")]
+    assert main([*words, *own]) == 2
     assert "its detector does not fit" in capsys.readouterr().err
     with pytest.raises(DataError):
-        read_split(options(boxes, format="voc", head="mask_rcnn"), "train")
+        read_split(options(written, format="voc", head="mask_rcnn"), "train")

@@ -25,6 +25,7 @@ def found_by_workers(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
 
 
+@pytest.mark.slow
 def test_a_run_of_three_workers_is_the_run_of_one(scenes, tmp_path):
     """The same weights, scores and files, from cached features and from pictures."""
     for mode in ("full", "probe"):
@@ -97,8 +98,8 @@ def test_a_run_that_is_ended_goes_on_alone(scenes, tmp_path, signum):
     ("signum", "there"),
     [
         (signal.SIGTERM, ".lock"),  # before anything listens
-        (signal.SIGINT, ".lock"),
-        (signal.SIGINT, "data/train.tsv"),  # about when features are computed
+        pytest.param(signal.SIGINT, ".lock", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "data/train.tsv", marks=pytest.mark.slow),  # about when features are computed
     ],
 )
 def test_workers_that_are_stopped_early_say_so_in_a_line(scenes, tmp_path, signum, there):
@@ -197,6 +198,7 @@ def test_a_model_goes_from_one_phases_engine_to_the_next(tmp_path):
         assert [n for n in wanted if not torch.equal(wanted[n], found[n])] == [], zero
 
 
+@pytest.mark.slow
 def test_workers_have_processes_that_decode(scenes, tmp_path):
     """A worker listens for its launcher in a thread, which must hold no lock that a forked process waits for."""
     started = Started(

@@ -96,6 +96,7 @@ def test_a_killed_worker_of_an_evaluation_changes_nothing(scenes, short_run, nod
     assert json.loads(started.said().splitlines()[-1]) == wanted[0]
 
 
+@pytest.mark.slow
 def test_a_prediction_that_is_killed_goes_on_and_names_each_picture_once(scenes, short_run, nodes, tmp_path):
     """First a worker is killed, then the command itself."""
     photos = many(scenes, tmp_path / "photos", 640)
