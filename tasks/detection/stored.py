@@ -12,7 +12,15 @@ from ...backbones.pyramid import Pyramid
 from ...backbones.weights import Weights
 
 PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.", "one_stage.classes.")
-KEPT = ("head", "size", "longest", "as_torchvision")  # options that a file states of its detector
+KEPT = (
+    "head",
+    "size",
+    "longest",
+    "score",
+    "nms",
+    "detections",
+    "as_torchvision",
+)  # options that a file states of its detector
 _PYRAMID = "backbone."
 _OLD = (  # names that torchvision had before 0.13, which its published files still have
     (re.compile(r"^rpn\.head\.conv\.(weight|bias)$"), r"rpn.head.conv.0.0.\1"),
