@@ -261,6 +261,7 @@ def test_an_error_of_ours_is_not_taken_for_a_users(draws, workers):
         list(turns(spoilt(draws, act, 3), Plan(40, 8, 8, SEED), 0, 5, workers))
 
 
+@pytest.mark.slow
 def test_a_program_that_an_error_ends_does_not_wait_for_those_who_decode(scenes):
     """They pass over SIGTERM, which Python sends at its exit to what still runs."""
     code = f"""

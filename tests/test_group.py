@@ -65,6 +65,7 @@ def test_two_workers_end_with_the_bits_of_one(tmp_path):
     assert compare(rows, 2, tmp_path) == {row.named(2): 0.0 for row in rows}
 
 
+@pytest.mark.slow
 def test_three_workers_end_with_the_bits_of_one_where_they_do_not_divide_the_micro_batches(tmp_path):
     rows = [Row(None, "sgd", "batch", 4, 0.5), Row(0, "adamw", "frozen", 2, 0.5)]
     assert compare(rows, 3, tmp_path) == {row.named(3): 0.0 for row in rows}

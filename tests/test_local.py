@@ -72,14 +72,14 @@ def test_the_error_of_the_worker_that_failed_first_is_told(tmp_path, what, kind,
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.slow
 def test_storage_that_one_worker_alone_sees_is_refused(tmp_path):
     with pytest.raises(EngineError, match=r"run: worker 1 on .* cannot see what worker 0 wrote there.*all nodes share"):
         run_local(Job("group_work:differing_storage", {"folder": str(tmp_path)}, 30.0), 2, tmp_path / "logs", 2)
 
 
-@pytest.mark.parametrize(
-    "signum", [signal.SIGKILL, *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGTERM, signal.SIGINT))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_ended_goes_on_alone(scenes, tmp_path, signum):
     run, alone = tmp_path / "run", tmp_path / "alone"
     started = Started(words(scenes, run, "--workers", "2", updates=8), run)
@@ -98,10 +98,11 @@ def test_a_run_that_is_ended_goes_on_alone(scenes, tmp_path, signum):
     ("signum", "there"),
     [
         (signal.SIGTERM, ".lock"),  # before anything listens
-        pytest.param(signal.SIGINT, ".lock", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, "data/train.tsv", marks=pytest.mark.slow),  # about when features are computed
+        (signal.SIGINT, ".lock"),
+        (signal.SIGINT, "data/train.tsv"),  # about when features are computed
     ],
 )
+@pytest.mark.slow
 def test_workers_that_are_stopped_early_say_so_in_a_line(scenes, tmp_path, signum, there):
     run = tmp_path / "run"
     started = Started(words(scenes, run, "--workers", "2", updates=10, mode="probe"), run)

@@ -222,6 +222,7 @@ def test_small_things(scenes, short_run, tmp_path, told, capsys, monkeypatch):
         "batch": np.int64(4)}).scores["samples"] == 20  # fmt: skip
 
 
+@pytest.mark.slow
 def test_who_stops_reading_does_not_stop_the_work(scenes, tmp_path):
     command = " ".join([sys.executable, "-m", "trunkline", *words(scenes, tmp_path / "run", updates=2)])
     subprocess.run(f"{command} 2>&1 | head -1", shell=True, check=True, capture_output=True)

@@ -119,7 +119,7 @@ QUICK = [
 ]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("moment", [pytest.param(k, marks=[] if k in QUICK else pytest.mark.slow) for k in KILLS])
 def test_a_killed_run_ends_as_one_that_was_not(moment, workers, scenes, undisturbed, tmp_path):
     run = tmp_path / "run"
@@ -281,6 +281,7 @@ def test_patience_ends_a_phase_and_not_the_run(scenes, tmp_path):
     assert sum(m["text"].startswith("stopped early") for m in run.metrics if m["kind"] == "note") == 2
 
 
+@pytest.mark.slow
 def test_a_run_of_two_phases_is_killed_between_them_and_in_the_second(scenes, tmp_path):
     lively = {"optimizer.lr": 0.01, "evaluation.patience": 0}
     assert in_child(two_phases(scenes, **lively), tmp_path / "whole") == 0

@@ -141,7 +141,8 @@ def test_an_epoch_takes_every_sample_once_shard_by_shard():
     assert fresh.micro_batches(17) == plan.micro_batches(17)
 
 
-@pytest.mark.parametrize("kind", ["webdataset", pytest.param("parquet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+@pytest.mark.slow
 def test_any_number_of_workers_and_decoders_trains_the_same(scenes, tmp_path, kind):
     root = KINDS[kind](scenes, tmp_path / "data")
     given = {"updates": 6, "evaluation.every": 0}
