@@ -9,7 +9,9 @@ stage 3   and the weights
 with two micro-batches an update and no clipping, and to rounding otherwise.
 """
 
+import logging
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -157,6 +159,7 @@ class DeepSpeedEngine(TorchEngine):
         import deepspeed
         import deepspeed.ops
 
+        _be_quiet()
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
         ops: Any = deepspeed.ops
@@ -287,3 +290,12 @@ def _split(optimizer: torch.optim.Optimizer, model: nn.Module, units: Sequence[s
 
 def _unit(name: str, units: Sequence[str]) -> str:
     return next((u for u in units if name.startswith(u)), "")
+
+
+def _be_quiet() -> None:
+    """DeepSpeed's remarks go to stderr, and only what it calls errors: stdout is for results that a machine may read."""
+    logger = logging.getLogger("DeepSpeed")
+    logger.setLevel(logging.ERROR)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)

@@ -189,7 +189,10 @@ def describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(str(a) for a in get_args(kind))
     if get_origin(kind) in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(describe(a) for a in get_args(kind)))
+        words = dict.fromkeys(describe(a) for a in get_args(kind))
+        if any(word.startswith("one of") and word.endswith(", none") for word in words):
+            words.pop("none", None)
+        return " or ".join(words)
     if str(kind) in _NAMES:
         return "names separated by commas"
     if get_origin(kind) is tuple:

@@ -1,5 +1,6 @@
 """Workers on this machine: what a run with several says and leaves behind, and what happens when one of them fails."""
 
+import json
 import os
 import re
 import signal
@@ -206,3 +207,19 @@ def test_workers_have_processes_that_decode(scenes, tmp_path):
         words(scenes, tmp_path / "run", "--workers", "2", machine__workers=1, updates=2), tmp_path / "run"
     )
     assert started.end(120) == 0, started.said()
+
+
+def test_stdout_is_for_results_under_deepspeed_too(scenes, tmp_path, capfd):
+    words = [
+        "train",
+        "transfer",
+        f"data={scenes}",
+        "weights=none",
+        "backbone=resnet18",
+        "size=32",
+        "batch=8",
+        "updates=1",
+    ]
+    words += ["machine.threads=1", "machine.workers=0", "log.tensorboard=false", "--zero", "1", "--json"]
+    assert main([*words, "--run", str(tmp_path / "run")]) == 0
+    assert "top1" in json.loads(capfd.readouterr().out)

@@ -11,6 +11,7 @@ from trunkline.pipelines.cli import main
 from trunkline.pipelines.score import coco
 from trunkline.tasks.detection.coco_file import read_results, read_truth
 from trunkline.tasks.detection.coco_scores import FAST, chosen, score
+from trunkline.tasks.detection.intervals import average_precision
 
 pytest.importorskip("pycocotools")
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -142,3 +143,34 @@ def test_the_command_prints_a_table_json_and_a_plot(tmp_path, capsys):
     assert {*NAMES} < found.keys() and found["settings"]["engine"] == chosen("auto")
     assert main(["score", "coco", str(there), str(file), "--engine", "fast"]) == 2
     assert "expected auto, hotcoco, pycocotools, faster-coco-eval" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("engine", ["pycocotools", *FAST])
+def test_intervals_resample_what_the_score_is_made_of(tmp_path, engine, masks):
+    """With every image once, the resampled AP is the AP itself; its interval holds it, and narrows with more images."""
+    truth, results = random_coco(21, images=9, masks=masks)
+    for n, row in enumerate(results):
+        row["score"] += n / 1e5  # no ties
+    there, file = write(tmp_path, truth, results)
+    read = read_truth(there, masks)
+    found = score(read, read_results(file, read, masks), masks, engine, resampled=True)
+    ones = np.ones((1, len(read.images.ids)))
+    each = np.array([average_precision(m, ones)[0] for m in found.curves.matches if m.objects.sum()])
+    assert each.mean() == pytest.approx(found.metrics["AP"], abs=1e-12)
+    assert each[:, 0].mean() == pytest.approx(found.metrics["AP50"], abs=1e-12)
+    for name in ("AP", "AP50"):
+        low, high = found.intervals[name]
+        assert 0 <= low <= found.metrics[name] + 0.1 and low < high <= 1
+    # an image twice is the same as another image with the same objects
+    twice = ones.copy()
+    twice[0, 2] = 2
+    chosen = int(read.images.ids[2])
+    copied = json.loads(json.dumps(truth))
+    copied["images"].append(next(i for i in copied["images"] if i["id"] == chosen) | {"id": 10_000})
+    rows = [a | {"image_id": 10_000, "id": 90_000 + a["id"]} for a in copied["annotations"] if a["image_id"] == chosen]
+    copied["annotations"] += rows
+    more = results + [r | {"image_id": 10_000} for r in results if r["image_id"] == chosen]
+    doubled = by_pycocotools(copied, more, KINDS[masks])
+    each = np.array([average_precision(m, twice)[0] for m in found.curves.matches if m.objects.sum()])
+    assert each.mean() == pytest.approx(doubled.stats[0], abs=0.02)  # a curve of whole steps of two

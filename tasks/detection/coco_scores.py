@@ -7,7 +7,7 @@ import contextlib
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from ..contract import DataError
 from ..progress import progress
 from .coco_file import Objects, Problems, Truth
+from .intervals import Matches, gathered, intervals
 from .segmentation import checked
 
 MAX_DETECTIONS = (1, 10, 100)
@@ -29,15 +30,18 @@ class Curves:
 
     precision: np.ndarray
     recall: np.ndarray
+    matches: list[Matches] = field(default_factory=list)
 
 
 @dataclass
 class CocoScores:
-    """`metrics` by COCO's names (-1 where there is no object of that size); `categories` is AP by name; `curves` for plots."""
+    """`metrics` by COCO's names (-1 where there is no object of that size); `categories` is AP by name; `curves` for plots;
+    95 % `intervals`."""
 
     metrics: dict[str, float]
     categories: dict[str, float]
     curves: Curves
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def score(
@@ -46,12 +50,13 @@ def score(
     masks: bool = False,
     engine: str = "auto",
     max_detections: Sequence[int] = MAX_DETECTIONS,
+    resampled: bool = False,
 ) -> CocoScores:
     """The twelve numbers of COCO, for boxes or masks, and AP by category.
 
     AP, AP50, AP75, APs, APm, APl are at the largest of `max_detections` (a category and image each), AR1, AR10, AR100 at
-    each of them, ARs, ARm, ARl at the largest. Raises DataError for an engine that is not installed and for masks that
-    cannot be used.
+    each of them, ARs, ARm, ARl at the largest. `resampled` gives `intervals` of AP and AP50 too. Raises DataError for an
+    engine that is not installed and for masks that cannot be used.
     """
     run = ENGINES[chosen(engine)][1]
     limits = sorted(set(max_detections))
@@ -65,7 +70,7 @@ def score(
         )
         problems.stop()
         theirs.stop()
-    curves = run(truth, results, segmentations, limits) if len(results) else _nothing(truth, limits)
+    curves = run(truth, results, segmentations, limits, resampled) if len(results) else _nothing(truth, limits)
     metrics = {
         "AP": _mean(curves.precision[:, :, :, 0, -1]),
         "AP50": _mean(curves.precision[0:1, :, :, 0, -1]),
@@ -76,7 +81,8 @@ def score(
     metrics |= {f"AR{area}": _mean(curves.recall[:, :, a, -1]) for a, area in enumerate(AREAS) if area}
     by_id = sorted(truth.categories)
     categories = {truth.categories[c]: _mean(curves.precision[:, :, k, 0, -1]) for k, c in enumerate(by_id)}
-    return CocoScores(metrics, categories, curves)
+    ends = intervals(curves.matches, len(truth.images.ids)) if resampled else {}
+    return CocoScores(metrics, categories, curves, ends)
 
 
 def chosen(engine: str) -> str:
@@ -112,10 +118,10 @@ def _nothing(truth: Truth, limits: list[int]) -> Curves:
 
 
 Segmentations = tuple[list[Any], list[Any]] | None
-Engine = Callable[[Truth, Objects, Segmentations, list[int]], Curves]
+Engine = Callable[[Truth, Objects, Segmentations, list[int], bool], Curves]
 
 
-def _by_hotcoco(truth: Truth, results: Objects, given: Segmentations, limits: list[int]) -> Curves:
+def _by_hotcoco(truth: Truth, results: Objects, given: Segmentations, limits: list[int], cells: bool) -> Curves:
     import hotcoco
 
     images, categories = _header(truth)
@@ -135,24 +141,31 @@ def _by_hotcoco(truth: Truth, results: Objects, given: Segmentations, limits: li
     ev.accumulate()
     found = ev.eval
     assert found is not None
-    return Curves(np.asarray(found["precision"]), np.asarray(found["recall"]))
+    curves = Curves(np.asarray(found["precision"]), np.asarray(found["recall"]))
+    if cells:  # of all areas alone: a quarter of what would have to be made into Python's objects
+        ev.params.area_rng, ev.params.area_rng_lbl = [[0.0, 1e10]], ["all"]
+        ev.evaluate()
+        curves.matches = gathered(ev.eval_imgs, truth.images.ids)
+    return curves
 
 
-def _by_pycocotools(truth: Truth, results: Objects, given: Segmentations, limits: list[int]) -> Curves:
+def _by_pycocotools(truth: Truth, results: Objects, given: Segmentations, limits: list[int], cells: bool) -> Curves:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    return _by_reference(COCO, COCOeval, truth, results, given, limits)
+    return _by_reference(COCO, COCOeval, truth, results, given, limits, cells)
 
 
-def _by_faster_coco_eval(truth: Truth, results: Objects, given: Segmentations, limits: list[int]) -> Curves:
+def _by_faster_coco_eval(
+    truth: Truth, results: Objects, given: Segmentations, limits: list[int], cells: bool
+) -> Curves:
     from faster_coco_eval import COCO, COCOeval_faster  # pyright: ignore[reportMissingImports]
 
-    return _by_reference(COCO, COCOeval_faster, truth, results, given, limits)
+    return _by_reference(COCO, COCOeval_faster, truth, results, given, limits, cells)
 
 
 def _by_reference(
-    coco: Any, evaluation: Any, truth: Truth, results: Objects, given: Segmentations, limits: list[int]
+    coco: Any, evaluation: Any, truth: Truth, results: Objects, given: Segmentations, limits: list[int], cells: bool
 ) -> Curves:  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = coco()
@@ -164,7 +177,13 @@ def _by_reference(
         with _watched(ev):
             ev.evaluate()
         ev.accumulate()
-    return Curves(ev.eval["precision"], ev.eval["recall"])
+    curves = Curves(ev.eval["precision"], ev.eval["recall"])
+    if cells:
+        every = len(ev.params.imgIds)
+        areas = len(ev.params.areaRng)
+        alike = [ev.evalImgs[k * areas * every : k * areas * every + every] for k in range(len(ev.params.catIds))]
+        curves.matches = gathered(itertools.chain.from_iterable(alike), truth.images.ids)
+    return curves
 
 
 @contextlib.contextmanager

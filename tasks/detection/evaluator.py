@@ -57,12 +57,13 @@ class BoxEvaluator:
     def result(self) -> Scores:
         """The metrics, and `details`: AP of each class, the precision at IoU 0.5 over recall, and what was counted."""
         truth, found = self._truth(), self._found()
-        boxes = score(truth, found)
-        metrics = dict(boxes.metrics)
+        boxes = score(truth, found, resampled=True)
+        metrics, ends = dict(boxes.metrics), dict(boxes.intervals)
         details: dict[str, Any] = {"class_ap": self._classes(boxes)}
         details["precision"] = _curves(boxes)
         if self.samples.masks:
-            masks = score(truth, found, masks=True)
+            masks = score(truth, found, masks=True, resampled=True)
+            ends |= {f"mask_{name}": pair for name, pair in masks.intervals.items()}
             metrics |= {f"mask_{name}": value for name, value in masks.metrics.items()}
             details["mask_class_ap"] = self._classes(masks)
         if self.samples.options.format == "voc":
@@ -75,7 +76,7 @@ class BoxEvaluator:
         shown = np.linspace(0, len(self._rows) - 1, min(EXAMPLES, len(self._rows))).round().astype(int).tolist()
         details["examples"] = [self.samples.id(i) for i in dict.fromkeys(shown)]
         headline = [n for n in ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "mAP", "mAP07") if n in metrics]
-        return Scores(metrics, details=details, samples=len(self._rows), headline=tuple(headline))
+        return Scores(metrics, ends, details, samples=len(self._rows), headline=tuple(headline))
 
     def results(self, records: list[Record]) -> dict[str, str]:
         """COCO's result files `boxes.json` and `masks.json`, or VOC's `comp4_det_val_CLASS.txt`; scores and boxes unrounded."""
