@@ -209,17 +209,8 @@ def test_workers_have_processes_that_decode(scenes, tmp_path):
     assert started.end(120) == 0, started.said()
 
 
-def test_stdout_is_for_results_under_deepspeed_too(scenes, tmp_path, capfd):
-    words = [
-        "train",
-        "transfer",
-        f"data={scenes}",
-        "weights=none",
-        "backbone=resnet18",
-        "size=32",
-        "batch=8",
-        "updates=1",
-    ]
-    words += ["machine.threads=1", "machine.workers=0", "log.tensorboard=false", "--zero", "1", "--json"]
-    assert main([*words, "--run", str(tmp_path / "run")]) == 0
-    assert "top1" in json.loads(capfd.readouterr().out)
+def test_stdout_is_for_results_under_deepspeed_too(scenes, tmp_path):
+    given = words(scenes, tmp_path / "run", "--zero", "1", "--json", updates=1)
+    ended = subprocess.run([sys.executable, "-m", "trunkline", *given], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "top1" in json.loads(ended.stdout)
