@@ -134,6 +134,8 @@ def prepare(
         samples = samples.without(reasons)
         if samples.excluded:
             note(f"{samples_left_out(len(samples.excluded))} that cannot be decoded")
+    for remark in samples.remarks():
+        note(remark)
     as_it_was = not data and not reset(own).keys() & options.keys() and Path(source).is_dir()
     stored = Run(source).manifest(split) if as_it_was else None
     if stored is not None and stored != (lines := samples.manifest()):

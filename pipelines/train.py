@@ -160,6 +160,10 @@ def prepare(recipe: Recipe, run: Run, workers: Workers, launch: Launch) -> tuple
     session.note(f"going on from update {state['update']}" if state else f"weights: {facts.loaded}")
     if not state and (left := list({**training.excluded, **validation.excluded})):
         session.note(f"{samples_left_out(len(left))}: {', '.join(left[:5])}{' …' if len(left) > 5 else ''}")
+    if not state:
+        for split, samples in (("train", training), ("val", validation)):
+            for remark in samples.remarks():
+                session.note(f"{split}: {remark}")
     return session, state
 
 

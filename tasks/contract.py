@@ -51,6 +51,10 @@ class Samples(Protocol):
         """The sample's id, without decoding it."""
         ...
 
+    def remarks(self) -> list[str]:
+        """What a person is to know of the split before it is used, a line each: objects that were left out, and the like."""
+        ...
+
     def without(self, reasons: dict[str, str]) -> "Samples":
         """The split without these ids, which stand in `excluded` then."""
         ...

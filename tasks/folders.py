@@ -51,6 +51,10 @@ class FolderSamples:
         """The file's address, without decoding it."""
         return storage.join(self.root, self.index.address(self.rows[index]))
 
+    def remarks(self) -> list[str]:
+        """Nothing: a sample is taken whole or left out whole."""
+        return []
+
     def units(self) -> np.ndarray | None:
         """Of shards a number for each sample: those with the same one are read together."""
         return None if self.index.parts is None else self.index.parts.units()[self.rows]

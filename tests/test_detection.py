@@ -226,6 +226,7 @@ def test_bad_boxes_are_left_out_where_asked(boxes, tmp_path, capsys):
     assert main(words) == 2
     assert "on_bad_box=skip" in capsys.readouterr().err
     assert main([*words, "on_bad_box=skip"]) == 0
+    assert "train: left out 1 box without area or outside the picture: train_00001.jpg" in capsys.readouterr().err
     assert main(["check", str(boxes)]) == 2
     assert "a box without area or outside" in capsys.readouterr().out
 

@@ -71,7 +71,7 @@ class BoxEvaluator:
         details["counts"] = {
             "objects": len(truth.objects),
             "detections": len(found),
-            "left out boxes": int(self.samples.bad.sum()),
+            "left out boxes": int(self.samples.left_out().sum()),
         }
         shown = np.linspace(0, len(self._rows) - 1, min(EXAMPLES, len(self._rows))).round().astype(int).tolist()
         details["examples"] = [self.samples.id(i) for i in dict.fromkeys(shown)]

@@ -96,6 +96,24 @@ class BoxSamples:
     def units(self) -> None:
         """Each picture is a file of its own."""
 
+    def remarks(self) -> list[str]:
+        """How many objects `on_bad_box=skip` left out of which pictures."""
+        counts = self.left_out()
+        rows = np.flatnonzero(counts)
+        if not len(rows):
+            return []
+        total, names = int(counts.sum()), ", ".join(self.id(i) for i in rows[:5])
+        return [
+            f"left out {total} box{'' if total == 1 else 'es'} without area or outside the picture: {names}"
+            + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+        ]
+
+    def left_out(self) -> np.ndarray:
+        """The number of objects of each sample that are neither trained on nor scored, `(N,)`; crowds are not among them."""
+        crowds = self.index.flags.astype(bool) if self.options.format == "coco" else np.zeros(len(self.bad), bool)
+        before = np.concatenate([[0], np.cumsum(self.bad & ~crowds)])
+        return (before[self.index.starts[1:]] - before[self.index.starts[:-1]])[self.rows]
+
     def fingerprint(self) -> dict[str, Any]:
         """`{"digest", "samples", "classes"}`; equal digests: the same files, sizes, edges of files, and objects."""
         return {"digest": digest(self.manifest()), "samples": len(self), "classes": list(self.classes)}
