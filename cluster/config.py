@@ -61,17 +61,30 @@ class Machine:
 
 @dataclass(frozen=True)
 class Launch:
-    """Where the workers of a run come from. None of it is part of the result, but for the rounding of `zero` 2 and 3."""
+    """Where the workers come from. None of it is part of the result, but for the rounding of `zero` 2 and 3.
 
-    launch: Literal["local", "ray"] = "local"  # processes on this machine, or on a Ray cluster
-    workers: int | tuple[int, int] = 1  # how many processes divide each update; a range (ray) is elastic
-    zero: Literal[0, 1, 2, 3, "none"] | None = None  # DeepSpeed's ZeRO stage; none: without DeepSpeed. Ray: 0
-    offload: bool = False  # ZeRO 1 to 3: the optimizer's state lives in the host's memory
-    timeout: float = 600.0  # seconds that an update waits for a silent worker
-    address: str = ""  # ray: host:port of a cluster, or auto; by default one is started on this machine
-    cpus: float = 1.0  # ray: cores of a worker
-    gpus: float = 0.0  # ray: GPUs of a worker
-    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"  # ray: how workers lie on nodes
-    failures: int = 3  # ray: how often workers that failed are started again; -1 without end
-    preemptions: int = -1  # ray: the same where a node was taken away with notice
-    grow: float = 60.0  # ray, elastic: seconds between looks for room for more workers
+    launch       local: processes on this machine; ray: on a Ray cluster
+    workers      how many processes divide the work; with ray also a range such as 2,4
+    zero         DeepSpeed's ZeRO stage; none: without DeepSpeed. By default none here, 0 on Ray
+    offload      ZeRO 1 to 3: the optimizer's state lives in the host's memory
+    timeout      seconds that an update waits for a silent worker
+    address      ray: host:port of a cluster, or auto; by default one is started on this machine
+    cpus, gpus   ray: what a worker reserves; cpus is also its number of threads
+    placement    ray: how workers lie on nodes
+    failures     ray: how often workers that failed are started again; -1 without end
+    preemptions  ray: the same where a node was taken away with notice
+    grow         ray, with a range of workers: seconds between looks for room for more
+    """
+
+    launch: Literal["local", "ray"] = "local"
+    workers: int | tuple[int, int] = 1
+    zero: Literal[0, 1, 2, 3, "none"] | None = None
+    offload: bool = False
+    timeout: float = 600.0
+    address: str = ""
+    cpus: float = 1.0
+    gpus: float = 0.0
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    failures: int = 3
+    preemptions: int = -1
+    grow: float = 60.0

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 from trunkline._version import __version__
 
+from ..cluster.config import Launch
 from . import api
 from .knobs import convert, load_named, recipe_function, typed, with_options
 from .recipe import RecipeError
@@ -19,6 +20,7 @@ _HERE = "trunkline.pipelines"
 _OUTSIDE = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR",
             "EEXIST", "ENAMETOOLONG", "ELOOP") if hasattr(errno, name)}  # fmt: skip
 _KINDS = {"bench": "train", "score": "coco"}  # verbs whose first word chooses the settings, and whose are shown
+_LAUNCHED = ("train", "evaluate", "predict")  # verbs that workers can do
 _FLAGS = ("--memory", "--masks", "--area", "--pictures")  # that stand without a value
 _MOST_ROWS = 1000  # of a table on the terminal
 # verb: (positional arguments, what it does, where the settings are declared; None: they are a recipe's)
@@ -338,18 +340,22 @@ _OWN = {  # settings that are no recipe's
 def _verb_help(verb: str, words: list[str]) -> str:
     args, about, declared = VERBS[verb]
     head, more = f"trunkline {verb} {args} key=value …\n{about}", ""
+    launch = f"\n\n{inspect.cleandoc(Launch.__doc__ or '')}\n\n{_settings(Launch, True)}" if verb in _LAUNCHED else ""
     if declared is None:
         more = _OWN.get(verb, "")
         named = [w for w in words if not w.startswith("-") and "=" not in w]
         if not named or verb not in ("train", "show", "profile"):
-            return head + more + ("\n\nA recipe's settings: trunkline train RECIPE --help" if "RECIPE" in args else "")
+            text = "\n\nA recipe's settings: trunkline train RECIPE --help" if "RECIPE" in args else ""
+            return head + more + launch + text
         function = recipe_function(named[0])
     else:
         function = load_named(declared)
         if verb in _KINDS:
             named = [w for w in words if not w.startswith("-") and "=" not in w]
             function = function(named[0] if named else _KINDS[verb])
-    return f"{head}{more}\n\n{inspect.cleandoc(function.__doc__ or '')}\n\n{_settings(function, declared is None)}"
+    return (
+        f"{head}{more}\n\n{inspect.cleandoc(function.__doc__ or '')}\n\n{_settings(function, declared is None)}{launch}"
+    )
 
 
 def _settings(function: Callable[..., Any], recipe: bool) -> str:
@@ -357,7 +363,11 @@ def _settings(function: Callable[..., Any], recipe: bool) -> str:
 
     hints = get_type_hints(function)
     shown = [
-        (name, describe(hints[name]), "needed" if p.default is p.empty else f"default: {p.default}")
+        (
+            name,
+            describe(hints[name]),
+            "needed" if p.default is p.empty else f"default: {p.default if p.default != '' else 'empty'}",
+        )
         for name, p in inspect.signature(function).parameters.items()
         if recipe or (p.kind is p.KEYWORD_ONLY and name not in ("launch", "options"))
     ]
