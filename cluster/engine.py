@@ -14,6 +14,7 @@ from torch.profiler import record_function
 from .average import MovingAverage, live_tensors
 from .checkpoint import check_tensors, read_tensors, write_tensors
 from .config import Average, EngineError, Machine, Optimizer, Schedule
+from .layout import place
 from .optimizer import build_optimizer, load_optimizer, optimizer_tensors
 from .schedule import factor
 from .sums import BufferMeans, GradientSums, wide
@@ -111,21 +112,6 @@ PARTS = ("trunkline::forward", "trunkline::backward", "trunkline::reduce", "trun
 """The names of an update's parts in a profiler's trace."""
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def place(model: nn.Module, device: torch.device | str, channels_last: bool) -> nn.Module:
-    """Move the model to a device, its convolutions in the given memory format; its attribute `channels_last` says so."""
-    lay_out(model, channels_last)
-    setattr(model, "channels_last", channels_last)  # noqa: B010
-    return model.to(device)
-
-
-def lay_out(model: nn.Module, channels_last: bool) -> None:
-    """Give the weights of convolutions this memory format."""
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            form = torch.channels_last if channels_last else torch.contiguous_format
-            parameter.data = parameter.data.contiguous(memory_format=form)
 
 
 @contextlib.contextmanager

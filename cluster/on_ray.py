@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -214,6 +215,25 @@ def prepare() -> None:
     os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
 
 
+_NOBODY = (
+    "address={}: no Ray cluster answers there; give host:port of its head (ray start --head prints it), auto on one of its "
+    "nodes, or leave it out to start one on this machine"
+)
+
+
+def _reach(address: str) -> None:
+    """Raise EngineError where nobody listens at host:port: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # auto, or a name that Ray knows
+    if not port.isdecimal():
+        raise EngineError(f"address={address}: expected host:port, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"{_NOBODY.format(address)} ({error})") from None
+
+
 @contextmanager
 def connected(launch: Launch, code: Path) -> Iterator[None]:
     """In a Ray cluster: one that is there, or one of this machine alone."""
@@ -228,17 +248,17 @@ def connected(launch: Launch, code: Path) -> Iterator[None]:
     }
     most = launch.workers if isinstance(launch.workers, int) else launch.workers[1]
     if launch.address:
+        _reach(launch.address)
         settings["address"] = launch.address
     else:
         settings |= {"address": "local", "num_cpus": max(os.cpu_count() or 1, int(most * launch.cpus + 0.999)),
                      "include_dashboard": False}  # fmt: skip
     try:
         ray.init(**settings)
-    except ConnectionError as error:
+    except ConnectionError:
         raise EngineError(
-            f"address={launch.address}: no Ray cluster answers there ({error}); give host:port of its head "
-            "(ray start --head prints it), auto on one of its nodes, or leave it out to start one on this machine. Of a cluster "
-            "with token authentication: set RAY_AUTH_MODE=token here too, with its nodes' ~/.ray/auth_token"
+            f"{_NOBODY.format(launch.address)}. Of a cluster with token authentication: set RAY_AUTH_MODE=token here too, "
+            "with its nodes' ~/.ray/auth_token"
         ) from None
     try:
         yield

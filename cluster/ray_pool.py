@@ -17,7 +17,7 @@ from .code import stage
 from .config import EngineError, Launch
 from .on_ray import connected, prepare
 
-BLOCK = 4  # items that one of the pool's tasks takes: what is done again where an actor dies
+BLOCK = 4  # items at most that one of the pool's tasks takes: what is done again where an actor dies
 
 
 class Actor:
@@ -86,7 +86,8 @@ def _results(call: str, args: dict[str, Any], launch: Launch, items: list[Any]) 
 
     least, most = launch.workers if isinstance(launch.workers, tuple) else (launch.workers, launch.workers)
     rows = [{"item": json.dumps(item)} for item in items]
-    blocks = max(1, -(-len(rows) // BLOCK))
+    each = min(BLOCK, max(1, len(rows) // most))
+    blocks = max(1, -(-len(rows) // each))
     cores = max(1, int(launch.cpus))
 
     class Bound(Actor):  # Ray warns of arguments that an actor could lose
@@ -96,7 +97,7 @@ def _results(call: str, args: dict[str, Any], launch: Launch, items: list[Any]) 
     computed = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
         Bound,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
+        compute=ray.data.ActorPoolStrategy(min_size=min(least, blocks), max_size=min(most, blocks)),
         num_cpus=launch.cpus,
         num_gpus=launch.gpus or None,
     )

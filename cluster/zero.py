@@ -24,7 +24,8 @@ from torch._C._distributed_c10d import HashStore
 from . import shards
 from .average import MovingAverage, live_tensors
 from .config import Average, EngineError, Machine, Optimizer, Schedule
-from .engine import Losses, Report, TorchEngine, lay_out, summed
+from .engine import Losses, Report, TorchEngine, summed
+from .layout import lay_out, lay_out_calls
 from .optimizer import names_of
 from .workers import Workers
 
@@ -171,9 +172,11 @@ class DeepSpeedEngine(TorchEngine):
         if self.zero == 0:
             self._deepspeed.enable_backward_allreduce = False  # the sums are made already
             lay_out(self.model, self.machine.channels_last is True)
-        elif self.zero == 1:
+        else:
+            lay_out_calls(self.model, self.machine.channels_last is True)
+        if self.zero == 1:
             self._inner.register_step_pre_hook(self._hold_unused)
-        elif self.config.l1:
+        elif self.zero and self.config.l1:
             self._inner.register_step_pre_hook(self._penalise)
         if self._average.decay > 0:
             self.average = MovingAverage(shards.live(live_tensors(self.model)), self._average)
@@ -273,6 +276,7 @@ class DeepSpeedEngine(TorchEngine):
         """Let go of the model, whole again: the next phase's engine takes it over."""
         super().close()
         if self._deepspeed is not None:
+            lay_out_calls(self.model, False)
             shards.release(self._deepspeed, self.weights(), self._named)
 
 

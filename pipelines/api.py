@@ -18,11 +18,11 @@ def train(recipe: str, run: str | Path, **settings: Any) -> Run:
     work among processes. Returns the run with its scores, weights and report. Raises RecipeError, WeightsError, DataError
     or EngineError (all ValueErrors) for a mistake in what was given.
     """
-    from .launch import launch_of
+    from .launch import launch_and_recipe
     from .launch import train as run_it
 
-    launch, own = launch_of(settings)
-    return run_it(resolve(recipe, own), run, launch)
+    launch, resolved = launch_and_recipe(recipe, settings)
+    return run_it(resolved, run, launch)
 
 
 def evaluate(source: str | Path, **settings: Any) -> Any:
@@ -125,11 +125,11 @@ def memory(recipe: str, **settings: Any) -> Any:
 
     `settings` as for `train`, with `workers=`, `zero=` and `launch=`; the data is read for one sample's shape.
     """
-    from .launch import launch_of
+    from .launch import launch_and_recipe
     from .memory_plan import plan
 
-    launch, own = launch_of(settings)
-    return plan(resolve(recipe, own), launch)
+    launch, resolved = launch_and_recipe(recipe, settings)
+    return plan(resolved, launch)
 
 
 def profile(recipe: str, *, profile_updates: int = 6, out: str | Path | None = None, **settings: Any) -> Any:

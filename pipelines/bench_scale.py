@@ -162,7 +162,7 @@ class _Losses(nn.Module):
 
 def _ddp(model: Model, batches: list[Batch]) -> Callable[[], None]:
     """torch's own: accumulation under `no_sync`, one reduction with the last micro-batch."""
-    from ..cluster.engine import place
+    from ..cluster.layout import place
 
     place(model, "cpu", True).train()
     wrapped = nn.parallel.DistributedDataParallel(_Losses(model), broadcast_buffers=False)

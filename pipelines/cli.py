@@ -1,46 +1,24 @@
 """The command line: `trunkline VERB … key=value`. Each verb is a function of `trunkline`; nothing here imports torch."""
 
 import errno
-import inspect
 import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from trunkline._version import __version__
 
-from ..cluster.config import Launch
 from . import api
-from .knobs import convert, load_named, recipe_function, typed, with_options
+from .knobs import convert, typed, with_options
 from .recipe import RecipeError
+from .usage import VERBS, usage, verb_usage
 
-_HERE = "trunkline.pipelines"
 _OUTSIDE = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR",
             "EEXIST", "ENAMETOOLONG", "ELOOP") if hasattr(errno, name)}  # fmt: skip
-_KINDS = {"bench": "train", "score": "coco"}  # verbs whose first word chooses the settings, and whose are shown
-_LAUNCHED = ("train", "evaluate", "predict")  # verbs that workers can do
 _FLAGS = ("--memory", "--masks", "--area", "--pictures")  # that stand without a value
 _MOST_ROWS = 1000  # of a table on the terminal
-# verb: (positional arguments, what it does, where the settings are declared; None: they are a recipe's)
-VERBS: dict[str, tuple[str, str, str | None]] = {
-    "train": ("RECIPE", "train by a recipe, or go on with the run in --run", None),
-    "evaluate": ("SOURCE", "score a run's folder or a weights file", f"{_HERE}.evaluate:evaluate"),
-    "score": ("coco|voc TRUTH RESULTS", "score the result files of any detector", f"{_HERE}.score:protocol"),
-    "predict": ("SOURCE INPUT…", "what a model says of files, folders and globs", f"{_HERE}.predict:stream"),
-    "list": ("", "the recipes and architectures", None),
-    "show": ("RECIPE", "every field of a recipe, its value and where it came from", None),
-    "check": ("FOLDER", "decode and validate a whole data set", "trunkline.tasks.check:check"),
-    "profile": ("RECIPE", "time a few updates by part; writes a trace", None),
-    "bench": (
-        "train|loader|scale|score|masks|detect",
-        "measure beside a plain torchvision loop",
-        f"{_HERE}.bench:options",
-    ),
-    "doctor": ("", "whether this installation and machine are fit", None),
-    "demo": ("[FOLDER]", "generated scenes: train, evaluate, report, in three minutes", f"{_HERE}.demo:demo"),
-}
 
 
 def main(argv: list[str]) -> int:
@@ -62,7 +40,7 @@ def main(argv: list[str]) -> int:
 
 def _begun(argv: list[str], as_json: bool) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_help())
+        print(usage())
         return 0
     if argv[0] in ("-V", "--version"):
         print(f"trunkline {__version__}")
@@ -76,7 +54,7 @@ def _run(verb: str, words: list[str], as_json: bool) -> int:
     if verb not in VERBS:
         raise RecipeError(f"{verb!r} is not a verb{nearest(verb, VERBS)}; `trunkline --help` shows them all")
     if any(w in ("-h", "--help") for w in words):
-        print(_verb_help(verb, words))
+        print(verb_usage(verb, words))
         return 0
     plain, settings, problems = _split(words)
     if problems:
@@ -317,62 +295,6 @@ _COMMANDS: dict[str, Callable[[list[str], dict[str, str], bool], int]] = {
     "train": _train, "evaluate": _evaluate, "score": _score, "predict": _predict, "list": _list, "show": _show, "check": _check,
     "profile": _profile, "bench": _bench, "doctor": _doctor, "demo": _demo,
 }  # fmt: skip
-
-
-def _help() -> str:
-    width = max(len(f"{verb} {args}") for verb, (args, _, _) in VERBS.items())
-    lines = [f"  {f'{verb} {args}':{width}}  {about}" for verb, (args, about, _) in VERBS.items()]
-    return (
-        "trunkline: one residual trunk, many heads, from a laptop to a cluster, to the same weights.\n\n"
-        "  trunkline VERB … key=value\n\n" + "\n".join(lines) + "\n\n"
-        "  --json prints what a machine reads; trunkline VERB --help shows a verb's settings, and\n"
-        "  trunkline train RECIPE --help a recipe's. Exit codes: 0 done, 2 your mistake, 1 ours."
-    )
-
-
-_OWN = {  # settings that are no recipe's
-    "train": "\n\n  --run DIR    the run's folder; a run that is there goes on (default: the next free runs/RECIPE-N)",
-    "show": "\n\n  --memory     what a worker needs of it by part and ZeRO stage; what would fit (--workers, --zero)",
-    "profile": "\n\n  profile_updates  how many updates are measured (default: 6)\n  out              a file for the trace",
-}
-
-
-def _verb_help(verb: str, words: list[str]) -> str:
-    args, about, declared = VERBS[verb]
-    head, more = f"trunkline {verb} {args} key=value …\n{about}", ""
-    launch = f"\n\n{inspect.cleandoc(Launch.__doc__ or '')}\n\n{_settings(Launch, True)}" if verb in _LAUNCHED else ""
-    if declared is None:
-        more = _OWN.get(verb, "")
-        named = [w for w in words if not w.startswith("-") and "=" not in w]
-        if not named or verb not in ("train", "show", "profile"):
-            text = "\n\nA recipe's settings: trunkline train RECIPE --help" if "RECIPE" in args else ""
-            return head + more + launch + text
-        function = recipe_function(named[0])
-    else:
-        function = load_named(declared)
-        if verb in _KINDS:
-            named = [w for w in words if not w.startswith("-") and "=" not in w]
-            function = function(named[0] if named else _KINDS[verb])
-    return (
-        f"{head}{more}\n\n{inspect.cleandoc(function.__doc__ or '')}\n\n{_settings(function, declared is None)}{launch}"
-    )
-
-
-def _settings(function: Callable[..., Any], recipe: bool) -> str:
-    from .knobs import describe
-
-    hints = get_type_hints(function)
-    shown = [
-        (
-            name,
-            describe(hints[name]),
-            "needed" if p.default is p.empty else f"default: {p.default if p.default != '' else 'empty'}",
-        )
-        for name, p in inspect.signature(function).parameters.items()
-        if recipe or (p.kind is p.KEYWORD_ONLY and name not in ("launch", "options"))
-    ]
-    width = max((len(n) for n, _, _ in shown), default=0)
-    return "\n".join(f"  {n:{width}}  {kind} ({default})" for n, kind, default in shown)
 
 
 def _failed(error: Exception, as_json: bool) -> int:

@@ -7,7 +7,7 @@ import importlib.metadata
 import inspect
 import json
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -63,8 +63,11 @@ def recipe_function(name: str) -> Callable[..., Recipe]:
     return load_named(names[name])
 
 
-def resolve(name: str, given: dict[str, Any]) -> Resolved:
-    """The recipe `name` with knobs and dotted keys applied. Raises RecipeError with every problem at once."""
+def resolve(name: str, given: dict[str, Any], also: Sequence[str] = ()) -> Resolved:
+    """The recipe `name` with knobs and dotted keys applied. Raises RecipeError with every problem at once.
+
+    `also` are names that are set elsewhere, which an unknown one may stand for.
+    """
     function = recipe_function(name)
     hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
     problems = [f"{name}: its knob {n} needs an annotation and a default" for n, p in
@@ -87,7 +90,7 @@ def resolve(name: str, given: dict[str, Any]) -> Resolved:
         if recipe is None:
             break
         if key not in fields and not _is_free(recipe, key):
-            problems.append(f"{key}={text}: there is no such setting{nearest(key, [*hints, *fields])}")
+            problems.append(f"{key}={text}: there is no such setting{nearest(key, [*hints, *fields, *also])}")
             continue
         clash = [k for k, paths in sets.items() if key in paths and fields[key] == knobs[k]]
         if clash:
@@ -196,7 +199,8 @@ def describe(kind: Any) -> str:
     if str(kind) in _NAMES:
         return "names separated by commas"
     if get_origin(kind) is tuple:
-        return "numbers separated by commas"
+        many = get_args(kind)[1:] in ((), (...,))
+        return "numbers separated by commas" if many else f"{len(get_args(kind))} numbers separated by commas"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
     return words.get(kind, str(getattr(kind, "__name__", kind)))
 

@@ -2,19 +2,25 @@
 
 import dataclasses
 import json
+import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from ..cluster.config import Launch
+from ..cluster.config import EngineError, Launch
 from ..tasks.storage import absolute
 from . import plugin
 from .demo_data import whole_paths
-from .knobs import Resolved, convert, to_plain
+from .knobs import Resolved, convert, resolve, to_plain
 from .recipe import Recipe, RecipeError
-from .run import Run
+from .run import Run, refuse_strangers
+
+if TYPE_CHECKING:
+    from ..cluster.worker import Job
 
 _NO_RAY = "launch=ray needs Ray: install it with pip install 'trunkline[cluster]'"
+_LEAST = {"timeout": (0, "seconds above 0"), "cpus": (0, "a number of cores above 0"), "grow": (0, "seconds above 0"),
+          "failures": (-1, "a number, or -1 for no end"), "preemptions": (-1, "a number, or -1 for no end")}  # fmt: skip
 FIELDS = tuple(f.name for f in dataclasses.fields(Launch))
 
 
@@ -35,16 +41,39 @@ def launch_of(settings: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
         problems.append(f"workers={settings['workers']}: expected a number above 0, or two with the smaller one first")
     if launch.launch == "local" and low != high:
         problems.append(f"workers={settings['workers']}: a range of workers needs launch=ray")
-    if not launch.timeout > 0:
-        problems.append(f"timeout={launch.timeout:g}: expected seconds above 0")
+    for key, (least, what) in _LEAST.items():
+        if not (math.isfinite(value := getattr(launch, key)) and (value >= least if least else value > 0)):
+            problems.append(f"{key}={value:g}: expected {what}")
+    if not 0 <= launch.gpus < math.inf:
+        problems.append(f"gpus={launch.gpus:g}: expected 0 or more")
     if problems:
         raise RecipeError(problems)
     return launch, {k: v for k, v in settings.items() if k not in FIELDS}
 
 
+def launch_and_recipe(recipe: str, settings: dict[str, Any]) -> tuple[Launch, Resolved]:
+    """Both halves of a training's settings. Raises RecipeError with the problems of both."""
+    problems, found = [], None
+    try:
+        found, settings = launch_of(settings)
+    except RecipeError as error:
+        problems, settings = error.problems, {k: v for k, v in settings.items() if k not in FIELDS}
+    try:
+        resolved = resolve(recipe, settings, also=FIELDS)
+    except RecipeError as error:
+        raise RecipeError(problems + error.problems) from None
+    if found is None:
+        raise RecipeError(problems)
+    return found, resolved
+
+
 def pool_of(settings: dict[str, Any]) -> tuple[Launch | None, dict[str, Any]]:
     """The same for verbs that a pool of workers can do; None: they are done here."""
     launch, own = launch_of(settings)
+    if idle := [
+        k for k in settings if k in ("zero", "offload", "timeout", "failures", "preemptions", "grow", "placement")
+    ]:
+        raise RecipeError([f"{k}={settings[k]}: is of training alone; leave it out here" for k in idle])
     if launch.launch == "ray":
         if find_spec("ray") is None:
             raise RecipeError(_NO_RAY)
@@ -63,31 +92,40 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
 
         return run_it(resolved, path, launch=launch)
     from ..cluster.worker import Job
-    from .machine import cores
     from .session import Stopped
 
     run = Run(absolute(path))
+    refuse_strangers(run)
+    there = run.path.exists()
     args = {"name": resolved.name, "given": _plain(resolved.given), "resolved": to_plain(whole_paths(resolved.recipe)),
             "plugins": plugin.texts(plugin.file_of(resolved.name)), "run": run.shown,
             "launch": dataclasses.asdict(launch)}  # fmt: skip
     job = Job("trunkline.pipelines.worker:train", args, launch.timeout)
-    if launch.launch == "ray":
-        result = _on_ray(job, launch, run)
-    else:
-        from ..cluster.local import WorkersStopped, run_local
-
-        assert isinstance(launch.workers, int)
-        try:
-            result = run_local(job, launch.workers, run.logs, cores())
-        except WorkersStopped as stopped:
-            raise Stopped(stopped.signum, run, run.saved) from None
+    try:
+        result = _on_ray(job, launch, run) if launch.launch == "ray" else _here(job, launch, run)
+    except EngineError:
+        if not there:  # a mistake leaves no folder behind
+            run.vanish()
+        raise
     if result["stopped"]:
         raise Stopped(result["stopped"], run, result["update"])
     run.pull(result=True)
     return run
 
 
-def _on_ray(job: Any, launch: Launch, run: Run) -> Any:
+def _here(job: "Job", launch: Launch, run: Run) -> Any:
+    from ..cluster.local import WorkersStopped, run_local
+    from .machine import cores
+    from .session import Stopped
+
+    assert isinstance(launch.workers, int)
+    try:
+        return run_local(job, launch.workers, run.logs, cores())
+    except WorkersStopped as stopped:
+        raise Stopped(stopped.signum, run, run.saved) from None
+
+
+def _on_ray(job: "Job", launch: Launch, run: Run) -> Any:
     from ..cluster.on_ray import run_on_ray
     from ..tasks.progress import Retold
 

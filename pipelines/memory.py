@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..cluster.config import EngineError
-from ..cluster.engine import place
+from ..cluster.layout import place
 from ..heads.contract import Batch
 from ..heads.model import Model
 from .recipe import Machine

@@ -122,7 +122,15 @@ class Run:
         """Take the folder away again after a first start that was a mistake, unless something was learnt."""
         if not self.trained:
             self.forget(features=True)
-            (self.path / ".lock").unlink(missing_ok=True)
+            for own in (
+                self.path / ".lock",
+                *self.path.glob("logs/worker-*.log"),
+                *self.path.glob("logs/ray/.validate*"),
+            ):
+                own.unlink(missing_ok=True)
+            for folder in ("logs/ray", "logs"):
+                with contextlib.suppress(OSError):  # not there, or holds what is not ours
+                    (self.path / folder).rmdir()
             with contextlib.suppress(OSError):  # holds what is not ours
                 self.path.rmdir()
 
@@ -175,6 +183,16 @@ class Run:
 _OURS = ("metrics.jsonl", "tensorboard", "logs", "features", "checkpoints")
 
 
+def refuse_strangers(run: Run) -> None:
+    """Raise RecipeError where the folder is a file, or holds files of somebody else and no run."""
+    if run.exists() or not run.path.exists():
+        return
+    found = sorted(run.path.iterdir()) if run.path.is_dir() else []
+    strangers = [p.name for p in found if p.name not in _OURS and not p.name.startswith(".")]
+    if strangers or not run.path.is_dir():
+        raise RecipeError(f"{run.shown}: is there and holds no run ({', '.join(strangers[:4])}); choose another --run")
+
+
 def claim(run: Run, resolved: dict[str, Any]) -> dict[str, Any]:
     """Begin a run in its folder, or go on with the one that is there; returns what `recipe.json` is to say.
 
@@ -185,15 +203,7 @@ def claim(run: Run, resolved: dict[str, Any]) -> dict[str, Any]:
     """
     run.forget()
     if not run.exists():
-        strangers = (
-            [p.name for p in run.path.iterdir() if p.name not in _OURS and not p.name.startswith(".")]
-            if run.path.is_dir()
-            else []
-        )
-        if run.path.exists() and (strangers or not run.path.is_dir()):
-            raise RecipeError(
-                f"{run.shown}: is there and holds no run ({', '.join(strangers[:4])}); choose another --run"
-            )
+        refuse_strangers(run)
         run.write("recipe.json", resolved)
         return resolved
     before = run.recipe

@@ -64,7 +64,7 @@ def ready(
         found = Ready(model, task, recipe, facts, {"source": str(source)})
     import torch
 
-    from ..cluster.engine import place
+    from ..cluster.layout import place
 
     if isinstance(machine.threads, int) and machine.device == "cpu":
         torch.set_num_threads(machine.threads)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from short_run import PLAIN
 from trunkline.backbones.table import ARCHITECTURES
-from trunkline.pipelines.cli import VERBS, main
+from trunkline.pipelines.cli import main
 from trunkline.pipelines.recipes.table import RECIPES
+from trunkline.pipelines.usage import VERBS
 
 pytestmark = pytest.mark.usefixtures("one_core")
 

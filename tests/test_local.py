@@ -117,10 +117,19 @@ def test_workers_that_are_stopped_early_say_so_in_a_line(scenes, tmp_path, signu
     assert "Traceback" not in started.said() and "error" not in started.said()
 
 
-def test_a_mistake_of_the_recipe_is_told_as_ever(scenes, tmp_path, capsys):
+def test_a_mistake_of_the_recipe_is_told_as_ever_and_leaves_nothing(scenes, tmp_path, capsys):
     assert main(words(scenes / "none", tmp_path / "run", "--workers", "2")) == 2
     told = capsys.readouterr().err
     assert "none" in told and "Traceback" not in told
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("more", [("--workers", "2"), ("--launch", "ray", "--workers", "2")])
+def test_nothing_is_written_into_a_folder_that_is_no_run(scenes, capsys, more):
+    there = sorted(scenes.rglob("*"))
+    assert main(words(scenes, scenes, *more)) == 2
+    assert "is there and holds no run" in capsys.readouterr().err
+    assert sorted(scenes.rglob("*")) == there
 
 
 @pytest.mark.parametrize(
@@ -128,9 +137,16 @@ def test_a_mistake_of_the_recipe_is_told_as_ever(scenes, tmp_path, capsys):
     [
         (["--workers", "0"], "workers=0: expected a number above 0"),
         (["--workers", "2,4"], "workers=2,4: a range of workers needs launch=ray"),
-        (["--workers", "x"], "workers=x: expected a whole number or numbers separated by commas"),
+        (["--workers", "x"], "workers=x: expected a whole number or 2 numbers separated by commas"),
         (["--launch", "rey"], "launch=rey: expected one of local, ray; nearest: ray"),
         (["--timeout", "0"], "timeout=0: expected seconds above 0"),
+        (["--timeout", "inf"], "timeout=inf: expected seconds above 0"),
+        (["--cpus", "0", "lr=much"], "cpus=0: expected a number of cores above 0\nlr=much: expected a number or none"),
+        (["--gpus=-1"], "gpus=-1: expected 0 or more"),
+        (["--failures=-2"], "failures=-2: expected a number, or -1 for no end"),
+        (["--adress", "auto"], "adress=auto: there is no such setting; nearest: address"),
+        (["--launch", "ray", "--address", "127.0.0.1:1"], "address=127.0.0.1:1: no Ray cluster answers there"),
+        (["--launch", "ray", "--address", "head:x"], "address=head:x: expected host:port, or auto"),
         (["--offload", "true"], "offload=true needs zero=1, 2 or 3"),
         (["--zero", "1", "--workers", "3"], "zero=1 with workers=3: its own reduction is exact for 2, 4, 8"),
         (["--zero", "2", "optimizer.name=lamb"], "zero=2 with optimizer.name=lamb: a stage that divides tensors suits"),
@@ -147,6 +163,13 @@ def test_what_a_launch_cannot_give_is_told_before_anything_starts(scenes, tmp_pa
     assert main(given) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", [["evaluate", "run"], ["predict", "run", "pictures"]])
+def test_what_is_of_training_alone_is_no_setting_of_other_verbs(capsys, verb):
+    assert main([*verb, "--launch", "ray", "--zero", "1", "--grow", "9"]) == 2
+    told = capsys.readouterr().err
+    assert "zero=1: is of training alone; leave it out here" in told and "grow=9: is of training alone" in told
 
 
 def test_without_ray_or_deepspeed_the_rest_works(scenes, tmp_path):

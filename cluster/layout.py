@@ -1,0 +1,50 @@
+"""The memory format of convolutions: the order in which weights and maps lie, which decides what kernel runs."""
+
+import functools
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+_CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d)
+
+
+def place(model: nn.Module, device: torch.device | str, channels_last: bool) -> nn.Module:
+    """Move the model to a device, its convolutions in the given memory format; its attribute `channels_last` says so."""
+    lay_out(model, channels_last)
+    setattr(model, "channels_last", channels_last)  # noqa: B010
+    return model.to(device)
+
+
+def lay_out(model: nn.Module, channels_last: bool) -> None:
+    """Give the weights of convolutions this memory format."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            form = torch.channels_last if channels_last else torch.contiguous_format
+            parameter.data = parameter.data.contiguous(memory_format=form)
+
+
+def lay_out_calls(model: nn.Module, channels_last: bool) -> None:
+    """Let convolutions see weights in channels_last, however these lie; with False, as they lie.
+
+    For who must hold weights in the order of their elements. A map of one pixel has no order that could be told from its
+    strides, so that the weights decide what kernel runs, and with it the last bits.
+    """
+    for module in model.modules():
+        if getattr(module.__dict__.get("forward"), "func", None) is _call:
+            del module.__dict__["forward"]
+        if channels_last and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.__dict__["forward"] = functools.partial(_call, module.forward)
+
+
+def _call(forward: Any, *args: Any, **kwargs: Any) -> Any:
+    with _ChannelsLast():
+        return forward(*args, **kwargs)
+
+
+class _ChannelsLast(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _CONVOLUTIONS:
+            args = (args[0], args[1].contiguous(memory_format=torch.channels_last), *args[2:])
+        return func(*args, **(kwargs or {}))
