@@ -59,6 +59,10 @@ class Machine:
     workers: int | Literal["auto"] = "auto"  # processes that decode; never part of the result
 
 
+OF_TRAINING = ("zero", "offload", "timeout", "placement", "failures", "preemptions", "grow")
+"""What of a launch means nothing to workers that only evaluate or predict."""
+
+
 @dataclass(frozen=True)
 class Launch:
     """Where the workers come from. None of it is part of the result, but for the rounding of `zero` 2 and 3.

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from ..cluster.config import EngineError, Launch
+from ..cluster.config import OF_TRAINING, EngineError, Launch
 from ..tasks.storage import absolute
 from . import plugin
 from .demo_data import whole_paths
@@ -70,9 +70,7 @@ def launch_and_recipe(recipe: str, settings: dict[str, Any]) -> tuple[Launch, Re
 def pool_of(settings: dict[str, Any]) -> tuple[Launch | None, dict[str, Any]]:
     """The same for verbs that a pool of workers can do; None: they are done here."""
     launch, own = launch_of(settings)
-    if idle := [
-        k for k in settings if k in ("zero", "offload", "timeout", "failures", "preemptions", "grow", "placement")
-    ]:
+    if idle := [k for k in settings if k in OF_TRAINING]:
         raise RecipeError([f"{k}={settings[k]}: is of training alone; leave it out here" for k in idle])
     if launch.launch == "ray":
         if find_spec("ray") is None:

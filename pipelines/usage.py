@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
-from ..cluster.config import Launch
+from ..cluster.config import OF_TRAINING, Launch
 from .knobs import describe, load_named, recipe_function
 
 _HERE = "trunkline.pipelines"
@@ -51,7 +51,7 @@ def verb_usage(verb: str, words: list[str]) -> str:
     """What `trunkline VERB … --help` shows: the settings of the verb, of its recipe and of its workers."""
     args, about, declared = VERBS[verb]
     head, more = f"trunkline {verb} {args} key=value …\n{about}", ""
-    launch = f"\n\n{inspect.cleandoc(Launch.__doc__ or '')}\n\n{_settings(Launch, True)}" if verb in _LAUNCHED else ""
+    launch = _launch(verb == "train") if verb in _LAUNCHED else ""
     if declared is None:
         more = _OWN.get(verb, "")
         named = [w for w in words if not w.startswith("-") and "=" not in w]
@@ -67,6 +67,12 @@ def verb_usage(verb: str, words: list[str]) -> str:
     return (
         f"{head}{more}\n\n{inspect.cleandoc(function.__doc__ or '')}\n\n{_settings(function, declared is None)}{launch}"
     )
+
+
+def _launch(training: bool) -> str:
+    text = f"{inspect.cleandoc(Launch.__doc__ or '')}\n\n{_settings(Launch, True)}"
+    idle = () if training else OF_TRAINING
+    return "\n\n" + "\n".join(line for line in text.split("\n") if not line.split() or line.split()[0] not in idle)
 
 
 def _settings(function: Callable[..., Any], recipe: bool) -> str:
