@@ -55,6 +55,7 @@ def perform(job: Job, attend: Callable[[Workers], Any] = bool) -> Ending:
         workers = join(job.timeout)
         attend(workers)
         result = call(job.args, workers)
+        workers.close()
     except Exception as failure:
         error = {"error": str(failure), "mistake": isinstance(failure, EngineError), "lost": isinstance(failure, LostWorker),
                  "traceback": "".join(traceback.format_exception(failure))}  # fmt: skip

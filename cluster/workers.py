@@ -6,6 +6,7 @@ One process is a group of one, for which everything here is free.
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -38,8 +39,15 @@ class Workers:
         self._asked: set[str] = set()
         self.tell: Callable[[dict[str, Any]], None] | None = None  # where what people are to see goes, if not here
         self._patient: Any = None
+        self._watch: Any = None
         if size > 1:
-            self._patient = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+            if {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+                from .watch import Watch
+
+                self._watch = Watch(rank, size, timeout)
+            self._patient = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)  # all are here after it
+            if self._watch:
+                self._watch.start()
 
     @property
     def leads(self) -> bool:
@@ -93,8 +101,7 @@ class Workers:
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
-        with self._waiting(what):
-            torch.distributed.all_gather_object(found, value, group=self._patient)
+        self._patiently(what, torch.distributed.all_gather_object, found, value)
         return found
 
     def to_lead(self, value: Any, what: str) -> list[Any]:
@@ -102,8 +109,7 @@ class Workers:
         if self.size == 1:
             return [value]
         found: list[Any] | None = [None] * self.size if self.leads else None
-        with self._waiting(what):
-            torch.distributed.gather_object(value, found, group=self._patient)
+        self._patiently(what, torch.distributed.gather_object, value, found)
         return found or []
 
     def from_lead(self, make: Callable[[], T], what: str) -> T:
@@ -117,8 +123,7 @@ class Workers:
                 told[0] = make()
             except BaseException as error:
                 failure, told[1] = error, f"{type(error).__name__}: {error}"
-        with self._waiting(what):
-            torch.distributed.broadcast_object_list(told, src=0, group=self._patient)
+        self._patiently(what, torch.distributed.broadcast_object_list, told, 0)
         if failure:
             raise failure
         if told[1]:
@@ -135,16 +140,49 @@ class Workers:
         if odd:
             raise LostWorker(f"{what} differ: {', '.join(odd)}")
 
+    def _patiently(self, what: str, collective: Callable[..., None], *args: Any) -> None:
+        """A collective that may take as long as another worker works; it ends where one is silent."""
+        if self._watch is None:
+            with self._waiting(what):
+                collective(*args, group=self._patient)
+            return
+        failure: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                collective(*args, group=self._patient)
+            except BaseException as error:
+                failure.append(error)
+
+        waiting = threading.Thread(target=run, daemon=True)  # the collective itself cannot be given up
+        waiting.start()
+        while waiting.is_alive():
+            waiting.join(0.5)
+            if waiting.is_alive() and (silent := self._watch.silent()):
+                raise LostWorker(
+                    f"worker {self.rank} on {where()} waited in {what} for {', '.join(silent)}, silent for "
+                    f"{self.timeout:g} s"
+                )
+        with self._waiting(what):
+            if failure:
+                raise failure[0]
+
     @contextlib.contextmanager
     def _waiting(self, what: str) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            gone = ", ".join(self._watch.gone()) if self._watch else ""
             raise LostWorker(
-                f"worker {self.rank} on {where()} waited in {what} for another worker, which hangs, failed or is gone "
-                f"(after at most {self.timeout:g} s): {first}"
+                f"worker {self.rank} on {where()} waited in {what} for {gone or 'another worker'}, which hangs, failed or "
+                f"is gone (after at most {self.timeout:g} s): {first}"
             ) from error
+
+    def close(self) -> None:
+        """The group's work is done."""
+        if self._watch:
+            self._watch.stop()
 
 
 ASKS = ("stop", "save")

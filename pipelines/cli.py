@@ -323,5 +323,6 @@ def _failed(error: Exception, as_json: bool) -> int:
     import traceback
 
     print(f"trunkline: an error of ours, please report it: {type(error).__name__}: {error}", file=sys.stderr)
-    traceback.print_exception(error, file=sys.stderr)
+    if type(error).__name__ != "WorkerFailed":  # whose message holds the worker's
+        traceback.print_exception(error, file=sys.stderr)
     return 1

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -214,3 +215,14 @@ def phases(args, workers):
             engine.close()
         if workers.leads:
             torch.save(model.state_dict(), Path(args["folder"]) / f"phases-{zero}-{workers.size}.pt")
+
+
+def silence(args, workers):
+    """Worker 1 computes longer than the group's patience, which is well, and then `how` it comes to nothing more."""
+    until = time.monotonic() + 2 * workers.timeout
+    while workers.rank == 1 and time.monotonic() < until:
+        sum(range(1000))
+    assert workers.gather(workers.rank, "a meeting") == [0, 1]
+    if workers.rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP) if args["how"] == "stopped" else threading.Event().wait()
+    workers.gather(workers.rank, "another meeting")

@@ -61,7 +61,7 @@ def test_a_worker_without_a_micro_batch_changes_nothing(scenes, tmp_path, zero):
         ("kill", WorkerDied, "worker 1 on .* was killed by signal 9 .SIGKILL.; mostly memory ran out"),
         (
             "hang",
-            WorkerFailed,
+            WorkerDied,
             "waited in an update for another worker, which hangs, failed or is gone .after at most 3 s",
         ),
     ],
@@ -230,6 +230,17 @@ def test_workers_have_processes_that_decode(scenes, tmp_path):
         words(scenes, tmp_path / "run", "--workers", "2", machine__workers=1, updates=2), tmp_path / "run"
     )
     assert started.end(120) == 0, started.said()
+
+
+@pytest.mark.parametrize("how", ["deadlocked", pytest.param("stopped", marks=pytest.mark.slow)])
+def test_a_worker_that_hangs_while_the_others_wait_without_end_is_named(tmp_path, how):
+    """Nobody may wait for a day where one worker will never come; one that works may take its time."""
+    start = time.monotonic()
+    with pytest.raises(
+        WorkerDied, match=r"worker 0 on .* waited in another meeting for worker 1 on .*, silent for 3 s"
+    ):
+        run_local(Job("group_work:silence", {"how": how}, 3.0), 2, tmp_path, 2)
+    assert time.monotonic() - start < 60
 
 
 def test_stdout_is_for_results_under_deepspeed_too(scenes, tmp_path):
