@@ -14,7 +14,7 @@ from typing import Any
 
 from .code import stage
 from .config import EngineError, Launch
-from .local import WorkerDied, WorkerFailed
+from .local import WorkerDied, WorkerFailed, WorkersStopped
 from .worker import Ending, Job, first_cause, perform
 from .workers import Workers, where
 
@@ -132,7 +132,8 @@ def run_on_ray(job: Job, launch: Launch, storage: str, show: Callable[[Event], N
     """Run the job on the launch's workers; what the leading one gives back. `show` is told what people are to see.
 
     `storage` is a folder that all nodes see, or an address. Raises EngineError for what a worker calls the user's mistake,
-    WorkerFailed where the budget of failures is spent, with the first cause.
+    WorkerFailed where the budget of failures is spent, with the first cause, and WorkersStopped where a signal comes before
+    there are workers.
     """
     prepare()
     import ray
@@ -146,16 +147,22 @@ def run_on_ray(job: Job, launch: Launch, storage: str, show: Callable[[Event], N
             trainer = _trainer(job, launch, storage, mailbox)
             failure: list[BaseException] = []
             fitting = threading.Thread(target=_fit, args=(trainer, failure), daemon=True)
-            with _forwarding(mailbox) as ended:
+            if lacking := _lacking(launch):
+                show({"kind": "note", "text": lacking})
+            begun = False
+            with _forwarding(mailbox) as passed:
                 fitting.start()
-                while fitting.is_alive() and not ended():
+                while fitting.is_alive() and passed.count(signal.SIGINT) < 2 and (begun or not passed):
                     for event in ray.get(mailbox.take.remote()):
+                        begun |= event["kind"] == "start"
                         show(event)
                     fitting.join(0.2)
                 for event in ray.get(mailbox.take.remote()):
                     show(event)
-                if ended():
+                if passed.count(signal.SIGINT) > 1:
                     raise KeyboardInterrupt
+                if passed and not begun:  # no worker is there that could hear of it
+                    raise WorkersStopped(passed[0])
             found = ray.get(mailbox.endings.remote())
     return outcome([Ending(**{k: v for k, v in e.items() if k != "kind"}) for e in found], failure)
 
@@ -267,21 +274,37 @@ def connected(launch: Launch, code: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _forwarding(mailbox: Any) -> Iterator[Callable[[], bool]]:
-    """SIGTERM and Ctrl-C ask the workers to save and end; whether a second Ctrl-C came."""
+def _forwarding(mailbox: Any) -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C ask the workers to save and end; gives the list of those that came."""
+    passed: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield passed
         return
-    interrupted = 0
 
     def ask(signum: int, frame: Any) -> None:
-        nonlocal interrupted
-        interrupted += signum == signal.SIGINT
+        passed.append(signum)
         mailbox.ask.remote(signum)
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: interrupted > 1
+        yield passed
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _lacking(launch: Launch) -> str:
+    """What the cluster would need to have more for the workers to start; empty where it has enough."""
+    import ray
+
+    least = launch.workers if isinstance(launch.workers, int) else launch.workers[0]
+    wanted = {"CPU": least * launch.cpus, "GPU": least * launch.gpus}
+    have = ray.cluster_resources()
+    if all(have.get(name, 0) >= number for name, number in wanted.items()):
+        return ""
+    needs, has = (", ".join(f"{of.get(n, 0):g} {n}" for n in wanted) for of in (wanted, have))
+    if not launch.address:
+        raise EngineError(
+            f"workers={least}, cpus={launch.cpus:g}, gpus={launch.gpus:g}: need {needs}; this machine has {has}"
+        )
+    return f"waiting for room: {least} workers need {needs}; the cluster has {has}"

@@ -89,6 +89,7 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
         from .train import train as run_it
 
         return run_it(resolved, path, launch=launch)
+    from ..cluster.local import WorkersStopped
     from ..cluster.worker import Job
     from .session import Stopped
 
@@ -100,7 +101,9 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
             "launch": dataclasses.asdict(launch)}  # fmt: skip
     job = Job("trunkline.pipelines.worker:train", args, launch.timeout)
     try:
-        result = _on_ray(job, launch, run) if launch.launch == "ray" else _here(job, launch, run)
+        result = (_on_ray if launch.launch == "ray" else _here)(job, launch, run)
+    except WorkersStopped as stopped:
+        raise Stopped(stopped.signum, run, run.saved) from None
     except EngineError:
         if not there:  # a mistake leaves no folder behind
             run.vanish()
@@ -112,15 +115,11 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
 
 
 def _here(job: "Job", launch: Launch, run: Run) -> Any:
-    from ..cluster.local import WorkersStopped, run_local
+    from ..cluster.local import run_local
     from .machine import cores
-    from .session import Stopped
 
     assert isinstance(launch.workers, int)
-    try:
-        return run_local(job, launch.workers, run.logs, cores())
-    except WorkersStopped as stopped:
-        raise Stopped(stopped.signum, run, run.saved) from None
+    return run_local(job, launch.workers, run.logs, cores())
 
 
 def _on_ray(job: "Job", launch: Launch, run: Run) -> Any:
