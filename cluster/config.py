@@ -61,6 +61,8 @@ class Machine:
 
 OF_TRAINING = ("zero", "offload", "timeout", "placement", "failures", "preemptions", "grow")
 """What of a launch means nothing to workers that only evaluate or predict."""
+OF_RAY = ("address", "cpus", "gpus", "placement", "failures", "preemptions", "grow")
+"""What of a launch means nothing without Ray."""
 
 
 @dataclass(frozen=True)

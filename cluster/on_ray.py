@@ -245,6 +245,7 @@ def _reach(address: str) -> None:
 def connected(launch: Launch, code: Path) -> Iterator[None]:
     """In a Ray cluster: one that is there, or one of this machine alone."""
     import ray
+    from ray.exceptions import AuthenticationError
 
     passed = {k: os.environ[k] for k in WORKER_ENVIRONMENT if k in os.environ}
     threads = {"OMP_NUM_THREADS": str(max(1, int(launch.cpus)))}
@@ -262,7 +263,7 @@ def connected(launch: Launch, code: Path) -> Iterator[None]:
                      "include_dashboard": False}  # fmt: skip
     try:
         ray.init(**settings)
-    except ConnectionError:
+    except (ConnectionError, AuthenticationError):
         raise EngineError(
             f"{_NOBODY.format(launch.address)}. Of a cluster with token authentication: set RAY_AUTH_MODE=token here too, "
             "with its nodes' ~/.ray/auth_token"

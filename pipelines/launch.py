@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from ..cluster.config import OF_TRAINING, EngineError, Launch
+from ..cluster.config import OF_RAY, OF_TRAINING, EngineError, Launch
 from ..tasks.storage import absolute
 from . import plugin
 from .demo_data import whole_paths
@@ -41,6 +41,10 @@ def launch_of(settings: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
         problems.append(f"workers={settings['workers']}: expected a number above 0, or two with the smaller one first")
     if launch.launch == "local" and low != high:
         problems.append(f"workers={settings['workers']}: a range of workers needs launch=ray")
+    if launch.launch == "local":
+        problems += [
+            f"{key}={settings[key]}: is of Ray alone; add launch=ray, or leave it out" for key in given if key in OF_RAY
+        ]
     for key, (least, what) in _LEAST.items():
         if not (math.isfinite(value := getattr(launch, key)) and (value >= least if least else value > 0)):
             problems.append(f"{key}={value:g}: expected {what}")

@@ -89,22 +89,23 @@ def downloaded(tmp_path_factory):
 def place(tmp_path, monkeypatch, downloaded):
     """A folder to work in, with photos; what the documents train there is small, and global settings are put back."""
     from trunkline.backbones import download
-    from trunkline.pipelines import api, machine
+    from trunkline.pipelines import api, knobs, launch, machine
 
     photos(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(download, "fetch", downloaded)
     monkeypatch.setattr(machine, "cores", lambda: 1)  # one thread, no processes that decode unless they are asked for
-    resolve = api.resolve
+    resolve = knobs.resolve
 
-    def small(name, given):
+    def small(name, given, **more):
         if name == "transfer" and not given.get("smoke"):
             given = {k: v for k, v in given.items() if k not in ("epochs", "updates")} | SMALL
             given |= {"micro_batch": "4"} if str(given.get("micro_batch", "")).isdigit() else {}
-        return resolve(name, {"log.tensorboard": "false", "machine.precision": "fp32", **given})
+        return resolve(name, {"log.tensorboard": "false", "machine.precision": "fp32", **given}, **more)
 
-    monkeypatch.setattr(api, "resolve", small)
+    for module in (api, launch):
+        monkeypatch.setattr(module, "resolve", small)
     threads, modules, path = torch.get_num_threads(), set(sys.modules), list(sys.path)
     yield tmp_path
     torch.set_num_threads(threads)

@@ -143,6 +143,7 @@ def test_nothing_is_written_into_a_folder_that_is_no_run(scenes, capsys, more):
         (["--timeout", "inf"], "timeout=inf: expected seconds above 0"),
         (["--cpus", "0", "lr=much"], "cpus=0: expected a number of cores above 0\nlr=much: expected a number or none"),
         (["--gpus=-1"], "gpus=-1: expected 0 or more"),
+        (["--address", "auto"], "address=auto: is of Ray alone; add launch=ray, or leave it out"),
         (["--failures=-2"], "failures=-2: expected a number, or -1 for no end"),
         (["--adress", "auto"], "adress=auto: there is no such setting; nearest: address"),
         (["--launch", "ray", "--address", "127.0.0.1:1"], "address=127.0.0.1:1: no Ray cluster answers there"),
