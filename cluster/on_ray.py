@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ ENVIRONMENT = {
 }
 WORKER_ENVIRONMENT = ("DS_ACCELERATOR", "CUBLAS_WORKSPACE_CONFIG", "TRUNKLINE_CACHE", "GLOO_SOCKET_IFNAME",
                       "NCCL_SOCKET_IFNAME")  # fmt: skip
+
+_COORDINATOR, _LOOK = "AutoscalingCoordinator", 2.0  # Ray's actor that tells a group how large it can be; seconds
 
 
 class Mailbox:
@@ -149,13 +151,17 @@ def run_on_ray(job: Job, launch: Launch, storage: str, show: Callable[[Event], N
             fitting = threading.Thread(target=_fit, args=(trainer, failure), daemon=True)
             if lacking := _lacking(launch):
                 show({"kind": "note", "text": lacking})
-            begun = False
+            begun, working, looked = False, False, time.monotonic()
             with _forwarding(mailbox) as passed:
                 fitting.start()
                 while fitting.is_alive() and passed.count(signal.SIGINT) < 2 and (begun or not passed):
                     for event in ray.get(mailbox.take.remote()):
-                        begun |= event["kind"] == "start"
+                        working = event["kind"] == "start" or (working and event["kind"] != "ending")
+                        begun |= working
                         show(event)
+                    if not working and time.monotonic() - looked > _LOOK:
+                        _look_again()
+                        looked = time.monotonic()
                     fitting.join(0.2)
                 for event in ray.get(mailbox.take.remote()):
                     show(event)
@@ -292,6 +298,15 @@ def _forwarding(mailbox: Any) -> Iterator[list[int]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _look_again() -> None:
+    """Let Ray's coordinator see now which nodes there are: left alone it looks every 20 s, and a smaller group waits for it."""
+    import ray
+
+    with suppress(Exception):  # it is Ray's own: where another version has none, the group waits
+        coordinator: Any = ray.get_actor(_COORDINATOR, namespace=_COORDINATOR)
+        coordinator.get_reserved_resources.remote("trunkline", recompute=True)
 
 
 def _lacking(launch: Launch) -> str:
