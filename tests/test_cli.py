@@ -73,7 +73,7 @@ def test_help_of_a_recipe_shows_its_knobs(capsys):
 
 @pytest.mark.parametrize("words", [("train",), ("train", "transfer"), ("evaluate",), ("predict",)])
 def test_help_shows_where_workers_come_from(words, capsys):
-    assert "workers      a whole number or numbers separated by commas" in printed(capsys, *words, "--help")
+    assert "workers      a whole number or 2 numbers separated by commas" in printed(capsys, *words, "--help")
 
 
 def test_version(capsys):

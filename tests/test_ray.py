@@ -32,11 +32,6 @@ def test_a_killed_worker_is_started_again_and_the_run_ends_as_if_nothing_had_hap
         workers_of(made.own[1])[0].kill()
         seconds = started.step_after(time.time())
         assert started.end() == 0, started.said()
-        waiting = Started(words(scenes, tmp_path / "more", *on(made, 3)), tmp_path / "more")
-        waiting.until(lambda: "waiting for room: 3 workers need 3 CPU, 0 GPU; the cluster has 2 CPU" in waiting.said())
-        waiting.process.terminate()
-        assert waiting.end(60) == 128 + signal.SIGTERM, waiting.said()
-        assert "stopped before there was anything to save" in waiting.said() and "Traceback" not in waiting.said()
     print(f"from kill to next step: {seconds:.1f} s")
     assert differ(undisturbed, tmp_path / "run") == []
     here, there = ({p.name for p in run.iterdir()} - {"logs"} for run in (tmp_path / "run", undisturbed))
@@ -60,6 +55,16 @@ def test_whatever_dies(scenes, undisturbed, tmp_path, workers, what):
         assert started.end() == 0, started.said()
     print(f"{what} of {workers}: from kill to next step {seconds:.1f} s")
     assert differ(undisturbed, tmp_path / "run") == []
+
+
+@pytest.mark.slow
+def test_a_run_without_room_says_so_and_hears_a_signal(scenes, tmp_path):
+    with cluster(2) as made:
+        waiting = Started(words(scenes, tmp_path / "more", *on(made, 3)), tmp_path / "more")
+        waiting.until(lambda: "waiting for room: 3 workers need 3 CPU, 0 GPU; the cluster has 2 CPU" in waiting.said())
+        waiting.process.terminate()
+        assert waiting.end(60) == 128 + signal.SIGTERM, waiting.said()
+        assert "stopped before there was anything to save" in waiting.said() and "Traceback" not in waiting.said()
 
 
 @pytest.mark.slow
