@@ -248,6 +248,6 @@ def _theirs(work: _Work) -> dict[str, Callable[[], Any]]:
         optimizer.zero_grad()
         loss.backward()  # type: ignore[union-attr]
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())  # type: ignore[union-attr]
 
     return {"predict": predict, "train": train}
