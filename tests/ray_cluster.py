@@ -27,7 +27,7 @@ def words(data: Path, run: Path, *more: str, **changed) -> list[str]:
 def cluster(workers: int):
     """A head without cores for workers, and nodes of one core each."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # Ray's 15 starves beside another testing process
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (so it is called; 15, its own, starves beside another test)
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
