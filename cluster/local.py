@@ -81,11 +81,12 @@ def outcome(endings: list[Ending], logs: Path) -> Any:
     if cause.mistake:
         raise EngineError(cause.error)
     log = f"; its log: {logs / f'worker-{cause.rank}.log'}" if cause.rank else ""
-    place = f"worker {cause.rank} on {cause.node} (process {cause.pid}): "
     if cause.lost:  # nobody failed: a worker hung, and the others said so
         raise WorkerDied(f"{cause.error}. What was saved stays; the same command goes on from there")
     kind = WorkerFailed if cause.traceback else WorkerDied
-    raise kind(f"{place}{cause.error}{log}\n{cause.traceback}".rstrip())
+    raise kind(
+        f"worker {cause.rank} on {cause.node} (process {cause.pid}): {cause.error}{log}\n{cause.traceback}".rstrip()
+    )
 
 
 def _environment(rank: int, workers: int, port: int, cores: int) -> dict[str, str]:

@@ -77,7 +77,7 @@ class Watch:
             try:
                 self._store.set(keys[self.rank], self._beat())
                 found = self._store.multi_get(keys)
-            except Exception:  # the store is gone, and with it the group
+            except RuntimeError:  # the store is gone, and with it the group
                 return
             self._round = now = time.monotonic()
             for rank, (before, beat) in enumerate(zip(self._beats, found, strict=True)):

@@ -244,10 +244,10 @@ def _theirs(work: _Work) -> dict[str, Callable[[], Any]]:
 
     def train() -> float:
         model.train()
-        loss = sum(model(images, targets).values())
+        loss = torch.stack([*model(images, targets).values()]).sum()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[union-attr]
+        loss.backward()
         optimizer.step()
-        return float(loss.detach())  # type: ignore[union-attr]
+        return float(loss.detach())
 
     return {"predict": predict, "train": train}

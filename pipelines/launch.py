@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from ..cluster.worker import Job
 
 _NO_RAY = "launch=ray needs Ray: install it with pip install 'trunkline[cluster]'"
-_LEAST = {"timeout": (0, "seconds above 0"), "cpus": (0, "a number of cores above 0"), "grow": (0, "seconds above 0"),
-          "failures": (-1, "a number, or -1 for no end"), "preemptions": (-1, "a number, or -1 for no end")}  # fmt: skip
+_LEAST = {  # of a number: the bound, whether it is allowed itself, and what is expected
+    "timeout": (0, False, "seconds above 0"),
+    "cpus": (0, False, "a number of cores above 0"),
+    "gpus": (0, True, "0 or more"),
+    "grow": (0, False, "seconds above 0"),
+    "failures": (-1, True, "a number, or -1 for no end"),
+    "preemptions": (-1, True, "a number, or -1 for no end"),
+}
 FIELDS = tuple(f.name for f in dataclasses.fields(Launch))
 
 
@@ -45,11 +51,10 @@ def launch_of(settings: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
         problems += [
             f"{key}={settings[key]}: is of Ray alone; add launch=ray, or leave it out" for key in given if key in OF_RAY
         ]
-    for key, (least, what) in _LEAST.items():
-        if not (math.isfinite(value := getattr(launch, key)) and (value >= least if least else value > 0)):
+    for key, (least, allowed, what) in _LEAST.items():
+        value = getattr(launch, key)
+        if not (least < value < math.inf or (allowed and value == least)):
             problems.append(f"{key}={value:g}: expected {what}")
-    if not 0 <= launch.gpus < math.inf:
-        problems.append(f"gpus={launch.gpus:g}: expected 0 or more")
     if problems:
         raise RecipeError(problems)
     return launch, {k: v for k, v in settings.items() if k not in FIELDS}
