@@ -20,6 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from ..backbones.contract import Features
 from .boxes import BoxPrediction, at_least_fp32, predictions, sizes_of
 from .contract import Batch, Prediction
+from .roi_align import SAMPLES, RoIAlign
 
 SIZES = (32, 64, 128, 256, 512)  # of anchors, in pixels, by level
 
@@ -71,12 +72,12 @@ class RCNNHead(nn.Module):
         mask_parts: dict[str, nn.Module] = {}
         if masks:
             mask_parts = {
-                "mask_roi_pool": roi_align(pooled, 14, as_torchvision),
+                "mask_roi_pool": _pool(pooled, 14, as_torchvision),
                 "mask_head": MaskRCNNHeads(channels, (256, 256, 256, 256), 1),
                 "mask_predictor": MaskRCNNPredictor(256, 256, classes + 1),
             }
         self.roi_heads = RoIHeads(
-            roi_align(pooled, 7, as_torchvision), TwoMLPHead(channels * 7**2, 1024), _FullPredictor(1024, classes + 1),
+            _pool(pooled, 7, as_torchvision), TwoMLPHead(channels * 7**2, 1024), _FullPredictor(1024, classes + 1),
             0.5, 0.5, numbers.box_sampled, 0.25, None, numbers.box_score, numbers.box_nms, numbers.detections,
             **mask_parts,
         )  # fmt: skip
@@ -145,18 +146,8 @@ class Anchors(AnchorGenerator):
         return [found] * len(image_list.image_sizes)
 
 
-def roi_align(strides: Mapping[str, int], size: int, as_torchvision: bool = False) -> MultiScaleRoIAlign:
-    """RoIAlign over levels, `size` x `size` places of 2 x 2 samples, each level's scale being 1 over its stride.
-
-    Left alone, torchvision's takes the scales from the first image that it sees, and keeps them: an image of 20 to 22
-    or 33 to 45 pixels makes all of them wrong.
-    """
-    pool = MultiScaleRoIAlign(list(strides), size, 2)
-    if not as_torchvision:  # a first call on an image that every stride divides
-        side = max(strides.values()) * 4
-        maps = {name: torch.zeros(1, 1, side // stride, side // stride) for name, stride in strides.items()}
-        pool(maps, [torch.tensor([[0.0, 0.0, 1.0, 1.0]])], [(side, side)])
-    return pool
+def _pool(strides: Mapping[str, int], size: int, as_torchvision: bool) -> MultiScaleRoIAlign:
+    return MultiScaleRoIAlign(list(strides), size, SAMPLES) if as_torchvision else RoIAlign(strides, size)
 
 
 class _FullRPNHead(RPNHead):
@@ -173,4 +164,4 @@ class _FullPredictor(FastRCNNPredictor):
         return at_least_fp32(logits), at_least_fp32(deltas)
 
 
-__all__ = ["Anchors", "BoxPrediction", "RCNNHead", "Thresholds", "roi_align"]
+__all__ = ["Anchors", "BoxPrediction", "RCNNHead", "Thresholds"]

@@ -109,7 +109,8 @@ def bench_train(
         for name, ours, theirs in dict.fromkeys(pairs):
             own = _our_update(backbone, images, labels, machine, *ours)
             loop = Loop(backbone, 100, 0.01, *theirs, machine.device)
-            rows.append(paired(name, own, lambda loop=loop: loop.update(floats, labels), batch, rounds, steps, advance))
+            plain = as_usual(lambda loop=loop: loop.update(floats, labels))
+            rows.append(paired(name, own, plain, batch, rounds, steps, advance))
             del own, loop
             gc.collect()
     settings = {"backbone": backbone, "size": size, "batch": batch, "rounds": rounds, "steps": steps}
@@ -154,6 +155,21 @@ def paired(
         speeds.append((pair[ours], pair[theirs]))
         advance()
     return row(name, speeds)
+
+
+def as_usual(step: Callable[[], Any]) -> Callable[[], Any]:
+    """A step of others as their users take it: without the deterministic kernels that our engine has asked for."""
+    import torch
+
+    def take() -> Any:
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(False)
+        try:
+            return step()
+        finally:
+            torch.use_deterministic_algorithms(before)
+
+    return take
 
 
 def row(name: str, speeds: list[tuple[float, float]]) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .bench import Bench, paired, positive
+from .bench import Bench, as_usual, paired, positive
 from .environment import environment
 from .show import bar
 
 CLASSES = 80
+KEYS = ("boxes", "scores")
 
 
 def bench_score(*, images: int = 2500, detections: int = 80, rounds: int = 3) -> Bench:
@@ -148,16 +149,19 @@ def bench_detect(
         ("fp32, NCHW, both", "fp32", False),
         (f"our defaults ({machine.precision}) against theirs (fp32)", machine.precision, machine.channels_last is True),
     ]
-    rows = []
+    rows, equal = [], []
     with bar("bench detect", 2 * len(pairs) * rounds, "rounds") as advance:
         for name, precision, channels_last in pairs:
-            own = _ours(work, replace(machine, precision=precision, channels_last=channels_last))
-            other = _theirs(work)
+            own, tensors = _ours(work, replace(machine, precision=precision, channels_last=channels_last))
+            other = _theirs(work, tensors)
+            if precision == "fp32" and not channels_last:
+                equal.append(_largest_difference(own["predict"](), other["predict"]()))
             for what in ("predict", "train"):
                 rows.append(paired(f"{what}: {name}", own[what], other[what], batch, rounds, 1, advance))
             del own, other
             gc.collect()
     settings = {"size": size, "batch": batch, "objects": objects, "rounds": rounds, "head": head}
+    settings["largest difference of boxes and scores at equal settings"] = equal[0]
     return Bench(
         "detect", rows, settings | {"threads": torch.get_num_threads(), "device": machine.device}, environment()
     )
@@ -181,7 +185,16 @@ class _Work:
                 plane[y0:y1, x0:x1] = 1
 
 
-def _ours(work: _Work, machine: Any) -> dict[str, Callable[[], Any]]:
+def _largest_difference(own: list[Any], other: list[Any]) -> float | None:
+    """Between the boxes (pixels) and scores of both sides; None where they have not found as many."""
+    if [len(a.scores) for a in own] != [len(b["scores"]) for b in other]:
+        return None
+    pairs = [(x, b[k].cpu().numpy()) for a, b in zip(own, other, strict=True) for k, x in vars(a).items() if k in KEYS]
+    return max(float(np.abs(x - y).max(initial=0)) for x, y in pairs)
+
+
+def _ours(work: _Work, machine: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
+    """What is measured, and the model's tensors under torchvision's names."""
     import torch
 
     from ..backbones import backbone
@@ -199,6 +212,7 @@ def _ours(work: _Work, machine: Any) -> dict[str, Callable[[], Any]]:
     head = RCNNHead(256, pyramid.strides, CLASSES, masks=work.with_masks)
     model = Model(pyramid, {"boxes": head}, Preprocessing())
     model.freeze(2)
+    tensors = {k.removeprefix("heads.boxes."): v.clone() for k, v in model.state_dict().items()}
     optimizer = Optimizer("momentum", lr=1e-4)
     engine = TorchEngine(model, optimizer, Schedule("constant"), Average(), machine, total=10**6, per_epoch=100)
     targets = {"boxes": work.boxes, "labels": work.labels} | ({"masks": work.masks} if work.with_masks else {})
@@ -209,10 +223,10 @@ def _ours(work: _Work, machine: Any) -> dict[str, Callable[[], Any]]:
         with inference(model, machine.precision, torch.device(work.device)):
             return model.predict(on_device)
 
-    return {"predict": predict, "train": lambda: float(engine.update(losses, [batch]).total)}
+    return {"predict": predict, "train": lambda: float(engine.update(losses, [batch]).total)}, tensors
 
 
-def _theirs(work: _Work) -> dict[str, Callable[[], Any]]:
+def _theirs(work: _Work, tensors: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     import torch
     from torchvision.models.detection import FasterRCNN, MaskRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -224,6 +238,7 @@ def _theirs(work: _Work) -> dict[str, Callable[[], Any]]:
     )
     kind = MaskRCNN if work.with_masks else FasterRCNN
     model = kind(trunk, CLASSES + 1, min_size=work.size, max_size=work.size).to(work.device)
+    model.load_state_dict(tensors)
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], 1e-4, momentum=0.9, weight_decay=1e-4
     )
@@ -250,4 +265,4 @@ def _theirs(work: _Work) -> dict[str, Callable[[], Any]]:
         optimizer.step()
         return float(loss.detach())
 
-    return {"predict": predict, "train": train}
+    return {"predict": as_usual(predict), "train": as_usual(train)}

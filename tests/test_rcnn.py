@@ -12,7 +12,8 @@ from trunkline.backbones import backbone
 from trunkline.backbones.pyramid import Pyramid
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
-from trunkline.heads.rcnn import Anchors, RCNNHead, roi_align
+from trunkline.heads.rcnn import Anchors, RCNNHead
+from trunkline.heads.roi_align import RoIAlign
 
 NAMES = {"objectness": "loss_objectness", "rpn_box": "loss_rpn_box_reg", "classifier": "loss_classifier",
          "box": "loss_box_reg", "mask": "loss_mask"}  # fmt: skip
@@ -144,7 +145,7 @@ def test_the_coarsest_level_has_its_own_stride():
 
 def test_a_tiny_first_image_does_not_decide_the_scales():
     strides = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
-    assert roi_align(strides, 7).scales == [1 / s for s in strides.values()]
+    assert RoIAlign(strides, 7).scales == [1 / s for s in strides.values()]
     maps = {n: torch.zeros(1, 1, -(-20 // s), -(-20 // s)) for n, s in {"p2": 4, "p3": 8, "p4": 16, "p5": 32}.items()}
     theirs = MultiScaleRoIAlign([*strides], 7, 2)
     theirs(maps, [torch.tensor([[0.0, 0, 8, 8]])], [(20, 20)])
