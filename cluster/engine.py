@@ -161,9 +161,7 @@ class TorchEngine:
         if isinstance(machine.threads, int):
             torch.set_num_threads(machine.threads)
         torch.use_deterministic_algorithms(machine.deterministic is True)
-        torch.utils.deterministic.fill_uninitialized_memory = (
-            False  # a tenth of the time; nothing here reads such memory
-        )
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (costs a tenth of the time)
         place(model, self.device, machine.channels_last is True)
         if machine.precision == "fp64":
             model.double()
