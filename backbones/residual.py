@@ -153,6 +153,9 @@ class ResNet(nn.Module):
             for block in getattr(self, name):
                 x = _recomputed(block, x) if recompute else block(x)
             features[f"c{number}"] = x
+            x = x.view_as(
+                x
+            )  # else three gradients may meet in a map, in an order that hooks such as DeepSpeed's change
         return features
 
     @property

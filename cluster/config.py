@@ -23,14 +23,15 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate's factor as a pure function of the update's number. Lengths are in epochs."""
+    """The learning rate's factor as a pure function of the update's number."""
 
     name: Literal["constant", "step", "multistep", "cosine", "polynomial", "one_cycle"] = "cosine"
-    warmup: float = 0.0  # epochs of linear warm-up
+    unit: Literal["epochs", "run"] = "epochs"  # of warmup, step and milestones: epochs, or shares of the whole run
+    warmup: float = 0.0  # how long it rises, linearly
     warmup_from: float = 0.01  # where it begins, as a share of the rate
     final: float = 0.0  # cosine, polynomial, one_cycle: the last factor
-    step: float = 30.0  # step: epochs between drops
-    milestones: tuple[float, ...] = ()  # multistep: the epochs of the drops
+    step: float = 30.0  # step: how far drops are apart
+    milestones: tuple[float, ...] = ()  # multistep: where the drops are
     gamma: float = 0.1  # step, multistep: the factor of a drop
     power: float = 0.9  # polynomial
     peak: float = 0.3  # one_cycle: the share of all updates at which the rate is highest

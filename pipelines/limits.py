@@ -80,6 +80,14 @@ def _ranges(leaves: dict[str, Any]) -> list[str]:
     milestones = leaves.get("schedule.milestones", ())
     if list(milestones) != sorted(milestones):
         problems.append(f"schedule.milestones={','.join(f'{m:g}' for m in milestones)}: expected them in their order")
+    if leaves.get("schedule.unit") == "run":
+        lengths = [("warmup", leaves["schedule.warmup"]), *(("milestones", m) for m in milestones)]
+        lengths += [("step", leaves["schedule.step"])] * (leaves["schedule.name"] == "step")
+        for key, length in lengths:
+            if length > 1:
+                problems.append(
+                    f"schedule.{key}={length:g}: expected 0 to 1, a share of the run, or schedule.unit=epochs"
+                )
     return problems
 
 
@@ -101,11 +109,12 @@ _RANGES = [  # key, lowest, highest; with words for it the lowest itself is out
     ("tasks.*.nms", 0, 1, ""),
     ("tasks.*.detections", 0, 1e6, _ABOVE),
     ("tasks.*.top", 0, 1e6, _ABOVE),
-    ("schedule.step", 0, 1e9, "a number of epochs above 0"),
+    ("schedule.step", 0, 1e9, "a length above 0"),
     ("phases.*.epochs", -1e9, 1e9, ""),
     ("phases.*.updates", -1e12, 1e12, ""),
     ("evaluation.every", 0, 1e9, ""),
     ("evaluation.patience", 0, 1e9, ""),
+    ("evaluation.times", 0, 1e9, ""),
     ("checkpoints.minutes", 0, 1e9, ""),
     ("checkpoints.updates", 0, 1e12, ""),
     ("machine.threads", 1, 4096, ""),

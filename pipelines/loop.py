@@ -6,8 +6,15 @@ from collections.abc import Iterator
 from ..cluster.engine import Engine
 from ..heads.model import losses
 from .feed import Plan, Turn
+from .recipe import Evaluation
 from .session import Session
 from .show import progress
+
+
+def between(evaluation: Evaluation, per_epoch: int, length: int) -> int:
+    """The updates from one evaluation to the next, in a phase of `length`."""
+    step = max(1, round(evaluation.every * per_epoch)) if evaluation.every else length
+    return max(step, -(-length // evaluation.times)) if evaluation.times else step
 
 
 def run_phase(session: Session, engine: Engine, feed: Iterator[Turn], plan: Plan, before: int, length: int) -> None:
@@ -15,8 +22,7 @@ def run_phase(session: Session, engine: Engine, feed: Iterator[Turn], plan: Plan
 
     Raises Stopped once the run was asked to end and is saved, EngineError at a loss that is not finite.
     """
-    every = session.recipe.evaluation.every
-    step = max(1, round(every * plan.per_epoch)) if every else length
+    step = between(session.recipe.evaluation, plan.per_epoch, length)
     with progress() as shown:
         title = session.recipe.phases[session.state["phase"]].name
         bar = shown.add_task(title, total=length, completed=engine.updates, unit="images", scale=plan.batch, say="")

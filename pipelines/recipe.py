@@ -54,6 +54,7 @@ class Evaluation:
     """When the validation split is scored, and what that decides."""
 
     every: float = 1.0  # epochs; 0 scores only at the end
+    times: int = 0  # at most so often in a phase, evenly spread; 0 sets no bound
     metric: str = "top1"  # names the best checkpoint
     patience: int = 0  # evaluations without a better metric after which the phase ends; 0 never ends it early
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"

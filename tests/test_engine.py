@@ -11,6 +11,8 @@ from trunkline.cluster.checkpoint import read_state, write_checkpoint
 from trunkline.cluster.config import Average, EngineError, Machine, Optimizer, Schedule
 from trunkline.cluster.engine import TorchEngine
 from trunkline.cluster.schedule import factor
+from trunkline.pipelines.loop import between
+from trunkline.pipelines.recipe import Evaluation
 
 PLAIN = {"device": "cpu", "channels_last": False, "deterministic": True, "threads": 1}
 
@@ -287,6 +289,28 @@ def test_warmup_rises_to_the_full_rate_and_one_cycle_peaks():
     assert warm[0] == pytest.approx(0.1) and warm[8:] == [1.0] * 4 and warm == sorted(warm)
     cycle = [factor(Schedule("one_cycle"), u, 100, 10) for u in range(100)]
     assert max(cycle) == pytest.approx(1.0) and cycle.index(max(cycle)) == 30 and cycle[-1] < 0.01 < cycle[0]
+
+
+def test_lengths_may_be_shares_of_the_run():
+    shares = Schedule("multistep", unit="run", warmup=0.1, milestones=(0.5, 0.75))
+    epochs = Schedule("multistep", warmup=0.5, milestones=(2.5, 3.75))
+    for per_epoch in (2, 8, 1000):  # of which a run of 40 updates may be a part only
+        assert [factor(shares, u, 40, per_epoch) for u in range(40)] == [factor(epochs, u, 40, 8) for u in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("every", "times", "per_epoch", "length", "step"),
+    [
+        (1, 0, 8, 96, 8),
+        (1, 6, 8, 96, 16),
+        (1, 6, 2, 160, 27),
+        (1, 6, 500, 160, 500),
+        (0, 6, 8, 96, 96),
+        (2, 20, 8, 96, 16),
+    ],
+)
+def test_evaluations_are_spread_over_a_phase(every, times, per_epoch, length, step):
+    assert between(Evaluation(every, times=times), per_epoch, length) == step
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):

@@ -106,10 +106,14 @@ def test_what_is_wrong_with_machine_data_and_optimizer_is_told_at_once(tmp_path,
     [
         ("tasks.classification.scale=2,1", "tasks.classification.scale=2,1: expected two numbers above 0"),
         ("tasks.classification.ratio=0,0", "tasks.classification.ratio=0,0: expected two numbers above 0"),
-        ("schedule.step=nan", "schedule.step=nan: expected a number of epochs above 0"),
+        ("schedule.step=nan", "schedule.step=nan: expected a length above 0"),
         ("schedule.final=-1", "schedule.final=-1.0: expected 0 to 1"),
         ("schedule.gamma=-1", "schedule.gamma=-1.0: expected 0 to 1000"),
         ("schedule.milestones=3,1", "schedule.milestones=3,1: expected them in their order"),
+        (
+            "schedule.unit=run schedule.warmup=3",
+            "schedule.warmup=3: expected 0 to 1, a share of the run, or schedule.unit=epochs",
+        ),
         ("schedule.warmup_from=-1", "schedule.warmup_from=-1.0: expected 0 to 1"),
         ("optimizer.momentum=nan", "optimizer.momentum=nan: expected 0 to below 1"),
         ("optimizer.name=adahessian", "optimizer.name=adahessian: cannot be used with these settings"),
@@ -122,7 +126,7 @@ def test_what_is_wrong_with_machine_data_and_optimizer_is_told_at_once(tmp_path,
 )
 def test_a_value_out_of_its_range(scenes, tmp_path, told, setting, says):
     given = [w for w in SHORT if w.split("=")[0] != setting.split("=")[0]]
-    said = told("train", "transfer", f"data={scenes}", "--run", tmp_path / "run", *given, setting)
+    said = told("train", "transfer", f"data={scenes}", "--run", tmp_path / "run", *given, *setting.split())
     assert says in said and said.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

@@ -174,13 +174,13 @@ def test_the_modes_freeze_what_they_say():
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_recipe_survives_json(name):
-    given = {"data": "photos", "seed": 7, "optimizer.options": {"nesterov": False}, "schedule.milestones": "3,5"}
+    given = {"data": "photos", "seed": 7, "optimizer.options": {"nesterov": False}, "schedule.milestones": "0.3,0.5"}
     (task,) = resolve(name, given).recipe.tasks
     key, text, value = {"classification": ("scale", "0.25,1", (0.25, 1.0)), "detection": ("sizes", "64,96", (64, 96))}[
         task
     ]
     recipe = resolve(name, {**given, f"tasks.{task}.{key}": text}).recipe
-    assert recipe.schedule.milestones == (3.0, 5.0)
+    assert recipe.schedule.milestones == (0.3, 0.5)
     assert getattr(recipe.tasks[task], key) == value
     again = from_plain(json.loads(json.dumps(to_plain(recipe))))
     assert again == recipe
