@@ -33,8 +33,8 @@ class Plan:
     """Which samples the micro-batches of every update take: a pure function of these numbers.
 
     `units`, a number for each sample, says which samples are read together (shards): an epoch goes through them unit by
-    unit, WINDOW at a time, in an order of its own, and mixes the samples of a window. `groups`, a number for each, says
-    which may stand in one micro-batch.
+    unit, WINDOW at a time, in an order of its own, and mixes the samples of a window. Those with the same
+    number in `groups` stand in one micro-batch; what is too little of each for another one stands together.
     """
 
     samples: int
@@ -50,11 +50,6 @@ class Plan:
                 f"batch.size={self.batch} is larger than the {self.samples} training samples: "
                 f"set batch={max(min(2, self.samples), self.samples // 2)}"
             )
-        if not self.per_epoch:
-            raise RecipeError(
-                f"batch.micro={self.micro}: the {self.samples} training samples do not fill {self.batch // self.micro} "
-                "micro-batches of pictures that can stand together; choose a smaller batch= or micro_batch="
-            )
 
     @classmethod
     def over(cls, samples: Samples, batch: int, micro: int, seed: int) -> "Plan":
@@ -64,10 +59,7 @@ class Plan:
     @property
     def per_epoch(self) -> int:
         """Updates an epoch; what is left over (`dropped` samples, others in each epoch) waits for another one."""
-        if self.groups is None:
-            return self.samples // self.batch
-        counts = np.unique(self.groups, return_counts=True)[1]
-        return int((counts // self.micro).sum()) // (self.batch // self.micro)
+        return self.samples // self.batch
 
     @property
     def dropped(self) -> int:
@@ -110,11 +102,10 @@ def _order(units: _Numbers, groups: _Numbers, micro: int, seed: int, epoch: int,
     if groups.array is None:
         return order
     kinds = groups.array[order]
-    parts = [order[kinds == kind] for kind in np.unique(kinds)]
-    batches = np.concatenate([part[: len(part) // micro * micro].reshape(-1, micro) for part in parts])
-    place = np.empty(samples, np.int64)
-    place[order] = np.arange(samples)
-    return batches[np.argsort(place[batches[:, -1]])].ravel()  # in the order in which they were filled
+    parts = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]  # places in the order
+    rest = np.sort(np.concatenate([part[len(part) // micro * micro :] for part in parts]))
+    batches = np.concatenate([part[: len(part) // micro * micro].reshape(-1, micro) for part in [*parts, rest]])
+    return order[batches[np.argsort(batches[:, -1])].ravel()]  # in the order in which they were filled
 
 
 class Draws(Dataset):

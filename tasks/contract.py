@@ -64,7 +64,10 @@ class Samples(Protocol):
         ...
 
     def groups(self, training: bool) -> "ndarray | None":
-        """A number for each sample: those with the same one can stand in one batch. None: all can."""
+        """A number for each sample: those with the same one stand in one batch; None: all can.
+
+        In training some that are left over of each stand together.
+        """
         ...
 
     def units(self) -> "ndarray | None":

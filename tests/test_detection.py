@@ -14,7 +14,7 @@ from trunkline.backbones.contract import Preprocessing
 from trunkline.backbones.pyramid import Pyramid
 from trunkline.heads.model import Model
 from trunkline.pipelines.cli import main
-from trunkline.pipelines.feed import Draws, Plan, ordered_lists
+from trunkline.pipelines.feed import Draws, ordered_lists
 from trunkline.tasks.contract import DataError
 from trunkline.tasks.detection.options import Options
 from trunkline.tasks.detection.samples import read_split
@@ -106,15 +106,6 @@ def test_micro_batches_hold_pictures_of_one_orientation(boxes):
     samples = read_split(options(boxes), "train")
     wide = samples.groups(True)
     assert set(wide.tolist()) == {1}  # a square is as wide as high
-    groups = np.array([0, 1, 1] * 4)[: len(samples)]
-    plan = Plan(len(samples), 4, 2, 0, None, groups)
-    seen = []
-    for update in range(plan.per_epoch):
-        for micro in plan.micro_batches(update):
-            assert len({groups[i] for _, i, _ in micro}) == 1
-            seen += [i for _, i, _ in micro]
-    assert len(seen) == len(set(seen)) == plan.per_epoch * 4
-    assert plan.micro_batches(0) != plan.micro_batches(plan.per_epoch)
     for at in ordered_lists(read_split(options(boxes), "train"), 4):
         assert len({samples.index.sizes[samples.rows[i]][0] for _, i, _ in at}) == 1
 

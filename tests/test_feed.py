@@ -178,6 +178,25 @@ def test_in_order_sees_every_sample_once(task, batch, workers):
     assert labels.tolist() == [samples[i].targets["label"] for i in range(17)]
 
 
+@pytest.mark.parametrize("counts", [(7, 6), (20, 1), (1, 1, 1, 1), (3, 3, 2), (40, 33, 2)])
+def test_micro_batches_hold_one_group_and_leave_none_out(counts):
+    groups = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    plan = Plan(len(groups), 4, 2, 0, None, groups)
+    assert plan.per_epoch == len(groups) // 4
+    epochs, trained = [], set()
+    for epoch in range(30):
+        updates = [plan.micro_batches(epoch * plan.per_epoch + n) for n in range(plan.per_epoch)]
+        micros = [[i for _, i, _ in micro] for update in updates for micro in update]
+        seen = [i for micro in micros for i in micro]
+        assert len(seen) == len(set(seen)) == plan.per_epoch * 4 and {len(m) for m in micros} == {2}
+        mixed = [m for m in micros if len({groups[i] for i in m}) > 1]
+        assert len(mixed) <= sum(c % 2 for c in counts) // 2
+        epochs.append(seen)
+        trained |= set(seen)
+    assert trained == set(range(len(groups)))
+    assert epochs[0] != epochs[1]
+
+
 def test_in_order_does_not_mix_groups(task):
     class Grouped(First):
         def groups(self, training: bool):
