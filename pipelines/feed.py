@@ -73,7 +73,8 @@ class Plan:
     def micro_batches(self, update: int) -> list[list[At]]:
         """The samples of each micro-batch of an update."""
         epoch, number = divmod(update, self.per_epoch)
-        order = _order(_Numbers(self.units), _Numbers(self.groups), self.micro, self.seed, epoch, self.samples)
+        units, groups = _Numbers(self.units), _Numbers(self.groups)
+        order = _order(units, groups, self.micro, self.seed, epoch, self.samples, self.per_epoch * self.batch)
         mine = order[number * self.batch : (number + 1) * self.batch]
         return [[(epoch, int(i), 0) for i in mine[m : m + self.micro]] for m in range(0, self.batch, self.micro)]
 
@@ -92,7 +93,9 @@ class _Numbers:
 
 
 @lru_cache(maxsize=2)
-def _order(units: _Numbers, groups: _Numbers, micro: int, seed: int, epoch: int, samples: int) -> np.ndarray:
+def _order(
+    units: _Numbers, groups: _Numbers, micro: int, seed: int, epoch: int, samples: int, taken: int
+) -> np.ndarray:
     draw = np.random.Generator(np.random.PCG64(key(seed, "order", epoch)))
     if units.array is None:
         order = draw.permutation(samples)
@@ -101,6 +104,7 @@ def _order(units: _Numbers, groups: _Numbers, micro: int, seed: int, epoch: int,
         order = np.lexsort((draw.random(samples), turn[units.array] // WINDOW))
     if groups.array is None:
         return order
+    order = order[:taken]  # which ones wait for another epoch is no question of their group
     kinds = groups.array[order]
     parts = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]  # places in the order
     rest = np.sort(np.concatenate([part[len(part) // micro * micro :] for part in parts]))
