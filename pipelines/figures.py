@@ -27,9 +27,13 @@ class Line:
 
 
 def line_chart(
-    lines: list[Line], label: str, percent: bool = False, marks: Sequence[float] = (), most: float = math.inf
-) -> Markup:
-    """Lines over updates with titles on hover; `marks` are vertical lines (where a phase begins), `most` ends the axis."""
+    lines: list[Line], label: str, percent: bool = False, marks: Sequence[float] = (), most: float = math.inf,
+    axis: str = "update",
+) -> Markup:  # fmt: skip
+    """Lines over updates, or another `axis`, with titles on hover.
+
+    `marks` are vertical lines (where a phase begins), `most` ends the other axis.
+    """
     xs = [x for line in lines for x in line.xs]
     values = [y for line in lines for y in line.ys]
     values += [y for line in lines for ends in line.band or () for y in ends]
@@ -48,7 +52,7 @@ def line_chart(
         share = (y - y_low) / (y_high - y_low) if y_high > y_low else 0.5
         return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
 
-    parts = [_frame(x_ticks, y_ticks, at_x, at_y, percent)]
+    parts = [_frame(x_ticks, y_ticks, at_x, at_y, percent, axis)]
     parts += [_tag("line", "mark", x1=at_x(x), x2=at_x(x), y1=_TOP, y2=_HEIGHT - _BOTTOM) for x in marks]
     for line in lines:
         if line.band:
@@ -62,7 +66,7 @@ def line_chart(
         if line.dots:
             around = zip(line.xs, line.ys, strict=True)
             parts += [_tag("circle", f"{line.kind} dot", cx=at_x(x), cy=at_y(y), r=2.2) for x, y in around]
-    parts += _strips(lines, at_x, percent)
+    parts += _strips(lines, at_x, percent, axis)
     return _svg(parts, label)
 
 
@@ -146,21 +150,25 @@ def thin(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
     return kept
 
 
-def _frame(x_ticks: list[float], y_ticks: list[float], at_x: Any, at_y: Any, percent: bool) -> Markup:
+def _frame(x_ticks: list[float], y_ticks: list[float], at_x: Any, at_y: Any, percent: bool, axis: str) -> Markup:
     parts = []
     decimals = 0 if y_ticks[1] - y_ticks[0] >= 0.01 - 1e-9 else 1
     for y in y_ticks:
         parts.append(_tag("line", "grid", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at_y(y), y2=at_y(y)))
         shown = f"{100 * y:.{decimals}f} %" if percent else f"{y:g}"
         parts.append(_text(_LEFT - 6, at_y(y) + 4, shown, "end"))
-    inside = [x for x in x_ticks if _LEFT - 1 <= at_x(x) <= _WIDTH - _RIGHT + 1 and x == int(x)]
+    inside = [x for x in x_ticks if _LEFT - 1 <= at_x(x) <= _WIDTH - _RIGHT + 1 and (x == int(x) or axis != "update")]
     for x in inside:
-        parts.append(_text(min(at_x(x), _WIDTH - 16), _HEIGHT - _BOTTOM + 15, f"{x:,.0f}"))
-    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 2, "update"))
+        parts.append(_text(min(at_x(x), _WIDTH - 16), _HEIGHT - _BOTTOM + 15, _at(x, axis)))
+    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 2, axis))
     return Markup("").join(parts)
 
 
-def _strips(lines: list[Line], at_x: Any, percent: bool) -> list[Markup]:
+def _at(x: float, axis: str) -> str:
+    return f"{x:,.0f}" if axis == "update" else f"{x:g}"
+
+
+def _strips(lines: list[Line], at_x: Any, percent: bool, axis: str) -> list[Markup]:
     """Invisible strips over the chart whose titles say the numbers there."""
     named = [line for line in lines if line.kind != "faint"]
     if not named:
@@ -176,7 +184,7 @@ def _strips(lines: list[Line], at_x: Any, percent: bool) -> list[Markup]:
         said = [f"{line.name} {number(table[x], percent)}" for line, table in tables if x in table]
         box = _tag("rect", "hover", x=round(edges[i], 1), y=_TOP, width=round(edges[i + 1] - edges[i], 1),
                    height=_HEIGHT - _TOP - _BOTTOM)  # fmt: skip
-        strips.append(Markup("<g><title>{}</title>{}</g>").format(f"update {x:,.0f}: {', '.join(said)}", box))
+        strips.append(Markup("<g><title>{}</title>{}</g>").format(f"{axis} {_at(x, axis)}: {', '.join(said)}", box))
     return strips
 
 

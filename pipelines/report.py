@@ -283,7 +283,7 @@ def _objects(details: dict[str, Any]) -> dict[str, Any] | None:
     lines = [Line(name, recalls, values, "faint") for name, values in list(curves.items())[:100]]
     if lines:
         lines.append(Line("mean", recalls, [sum(c) / len(curves) for c in zip(*curves.values(), strict=True)], "s1"))
-    chart = line_chart(lines, "precision over recall", most=1.0) if lines else None
+    chart = line_chart(lines, "precision over recall", most=1.0, axis="recall") if lines else None
     return {"rows": rows, "masks": bool(masks), "chart": chart}
 
 

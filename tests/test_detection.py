@@ -245,6 +245,7 @@ def test_a_run_is_trained_scored_and_predicts(boxes, tmp_path, capsys, form):
     scores = json.loads((run / "scores.json").read_text())
     assert {"AP", "AP50"} < scores.keys() and ("mask_AP" in scores) == (form == "coco")
     assert ("mAP07" in scores) == (form == "voc")
+    assert ">recall</text>" in (run / "report.html").read_text()
     capsys.readouterr()
     out = tmp_path / "official"
     assert main(["evaluate", str(run), f"results={out}", "score=0.0", "--json"]) == 0
