@@ -43,5 +43,6 @@ def test_blood_cells_are_found_by_both_heads(shared_data, tmp_path):
 def test_eight_pictures_are_learnt_by_heart_with_their_masks(shared_data, tmp_path):
     file = "annotations/instances_train2017.json"
     words = [f"data={shared_data / 'coco-tiny'}", f"train={file}", f"val={file}", "limit=8", "head=mask_rcnn"]
-    scores = trained(shared_data, tmp_path / "run", *words, "size=320", "batch=4", "updates=160", "lr=0.02")
+    words += ["size=320", "batch=4", "updates=120", "optimizer.name=adamw", "lr=0.0003", "optimizer.weight_decay=0.05"]
+    scores = trained(shared_data, tmp_path / "run", *words)
     assert scores["mask_AP50"] >= 0.5
