@@ -45,6 +45,7 @@ def evaluate(
     batch: int = 32,
     loaders: int | None = None,
     device: str = "auto",
+    threads: int | None = None,
     backbone: str | None = None,
     stride_in: Literal["3x3", "1x1"] | None = None,
     out: str | Path | None = None,
@@ -64,6 +65,7 @@ def evaluate(
     ema            true: averaged weights, false: raw ones; by default averaged where there are any
     precision      what is computed in; fp32 unless asked otherwise
     loaders        processes that decode
+    threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     out            a JSON lines file for one record a sample
     results        a folder for what the official tools read (of detectors: COCO's JSON, or VOC's comp4 files)
     plugin         the recipe file that holds the run's task, where that is one of your own
@@ -71,7 +73,7 @@ def evaluate(
     settings: dict[str, Any] = {
         "source": absolute(source), "data": storage.absolute(data) if data else None, "split": split,
         "checkpoint": checkpoint, "ema": ema, "precision": precision, "batch": batch, "loaders": loaders,
-        "device": device, "backbone": backbone, "stride_in": stride_in, "options": options or {},
+        "device": device, "threads": threads, "backbone": backbone, "stride_in": stride_in, "options": options or {},
     }  # fmt: skip
     file = new_file(out) if out else None
     folder = new_folder(results, "results") if results else None
@@ -109,17 +111,18 @@ def absolute(source: str | Path) -> str:
 
 def prepare(
     *, source: str, data: str | None, split: str, checkpoint: str, ema: bool | None, precision: str, batch: int,
-    loaders: int | None, device: str, backbone: str | None, stride_in: Any, options: dict[str, Any],
+    loaders: int | None, device: str, threads: int | None, backbone: str | None, stride_in: Any, options: dict[str, Any],
 ) -> Prepared:  # fmt: skip
     """What `evaluate` starts from, on any worker: the settings are its own."""
     problems = [f"batch={batch}: expected a number above 0"] if batch < 1 else []
     problems += [f"loaders={loaders}: expected 0 or more"] if loaders is not None and loaders < 0 else []
+    problems += [f"threads={threads}: expected a number above 0"] if threads is not None and threads < 1 else []
     if problems:
         raise RecipeError(problems)
     given = {"data": data, **options}
     source = str(fetched(source))
     found = ready(
-        source, checkpoint_name=checkpoint, averaged=ema, device=device, backbone=backbone, stride_in=stride_in,
+        source, checkpoint_name=checkpoint, averaged=ema, device=device, threads=threads, backbone=backbone, stride_in=stride_in,
         options={k: v for k, v in given.items() if v is not None},
     )  # fmt: skip
     own = next(iter(found.recipe.tasks.values()))

@@ -39,6 +39,7 @@ def stream(
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     batch: int = 32,
     device: str = "auto",
+    threads: int | None = None,
     on_bad_sample: Literal["stop", "skip"] = "skip",
     backbone: str | None = None,
     stride_in: Literal["3x3", "1x1"] | None = None,
@@ -53,11 +54,13 @@ def stream(
 
     inputs         files, folders (searched for photos) and globs
     out            a folder for predictions.jsonl, predictions.csv and sheet.png; a prediction that was stopped goes on
+    threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     pictures       draw each picture too, into out/pictures
     on_bad_sample  skip: a file that cannot be read becomes a line with its error; stop: it ends the work
     plugin         the recipe file that holds the run's task, where that is one of your own
     """
     problems = [f"batch={batch}: expected a number above 0"] if batch < 1 else []
+    problems += [f"threads={threads}: expected a number above 0"] if threads is not None and threads < 1 else []
     problems += ["pictures=true needs out=FOLDER"] if pictures and not out else []
     if problems:
         raise RecipeError(problems)
@@ -67,7 +70,7 @@ def stream(
         plugins.load(plugin)
     settings: dict[str, Any] = {
         "source": absolute(source), "checkpoint": checkpoint, "ema": ema, "precision": precision, "device": device,
-        "backbone": backbone, "stride_in": stride_in, "options": options or {}, "batch": batch,
+        "threads": threads, "backbone": backbone, "stride_in": stride_in, "options": options or {}, "batch": batch,
         "on_bad_sample": on_bad_sample, "plugins": plugins.texts(plugin),
     }  # fmt: skip
     kind = task_kind(source).predicted
@@ -166,7 +169,7 @@ def _compute(
 def _ready(settings: dict[str, Any]) -> Ready:
     return ready(
         settings["source"], checkpoint_name=settings["checkpoint"], averaged=settings["ema"], device=settings["device"],
-        backbone=settings["backbone"], stride_in=settings["stride_in"], options=settings["options"],
+        threads=settings["threads"], backbone=settings["backbone"], stride_in=settings["stride_in"], options=settings["options"],
     )  # fmt: skip
 
 

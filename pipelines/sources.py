@@ -37,6 +37,7 @@ def ready(
     checkpoint_name: str = "last",
     averaged: bool | None = None,
     device: str = "auto",
+    threads: int | None = None,
     options: dict[str, Any] | None = None,
     backbone: str | None = None,
     stride_in: Any = None,
@@ -48,7 +49,7 @@ def ready(
     the file cannot be used.
     """
     path = fetched(source)
-    machine, _ = resolve_machine(Machine(device=device))
+    machine, _ = resolve_machine(Machine(device=device, threads="auto" if threads is None else threads))
     check_device(machine.device)
     if path.is_dir():
         found = _from_run(Run(path), checkpoint_name, averaged, options or {})

@@ -68,7 +68,7 @@ def test_batch_evaluation_gives_the_same_files_on_any_number_of_workers(boxes, a
     for name, more in (("here", []), *((str(n), ["--launch", "ray", "--workers", str(n)]) for n in (1, 2, 3))):
         out, results = tmp_path / f"{name}.jsonl", tmp_path / f"results-{name}"
         capsys.readouterr()
-        own = ["score=0.0", "batch=4", "loaders=0", f"out={out}", f"results={results}", "--json"]
+        own = ["score=0.0", "batch=4", "loaders=0", "threads=1", f"out={out}", f"results={results}", "--json"]
         assert main(["evaluate", str(run), *own, *more]) == 0
         files = {file.name: file.read_bytes() for file in sorted(results.iterdir())}
         found[name] = (json.loads(capsys.readouterr().out), out.read_bytes(), files)

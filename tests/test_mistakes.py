@@ -148,6 +148,8 @@ def test_evaluate_and_predict_with_settings_that_cannot_be(short_run, data, tmp_
     assert "machine.device=foo: expected cpu, cuda" in told("evaluate", short_run, "device=foo")
     assert "size=0: expected a number of pixels" in told("evaluate", short_run, "size=0")
     assert "loaders=-1: expected 0 or more" in told("evaluate", short_run, "loaders=-1")
+    assert "threads=0: expected a number above 0" in told("evaluate", short_run, "threads=0")
+    assert "threads=0: expected a number above 0" in told("predict", short_run, data, "threads=0")
     assert "machine.device=cuda:77" in told("predict", short_run, data, "device=cuda:77", f"out={tmp_path}/out")
     assert not (tmp_path / "out").exists()
     for settings in ({"precision": "foo"}, {"on_bad_sample": "foo"}, {"top": "x"}):
