@@ -62,6 +62,7 @@ def coco(
 
     file, engine = new_file(plot) if plot else None, chosen(engine)
     theirs = read_truth(truth, masks)
+    _name_apart(theirs)
     found = read_results(results, theirs, masks)
     if images:
         theirs, found = _subset(theirs, found, images)
@@ -81,6 +82,17 @@ def coco(
     if file:
         draw(scored, file, "precision at IoU 0.5")
     return scored
+
+
+def _name_apart(truth: Any) -> None:
+    """Categories of one name get their ids into it: they are scored apart, and what is said of them goes by names."""
+    names = [*truth.categories.values()]
+    again = sorted({name for name in names if names.count(name) > 1})
+    if again:
+        truth.categories = {i: f"{n} (id {i})" if n in again else n for i, n in truth.categories.items()}
+        truth.warnings.append(
+            f"{truth.file}: several categories are called {', '.join(again)}: each is scored by its id"
+        )
 
 
 def _subset(truth: Any, found: Any, file: str | Path) -> tuple[Any, Any]:

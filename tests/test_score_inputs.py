@@ -48,6 +48,8 @@ def change(document, path, value):
         (["annotations", 2, "iscrowd"], 2, "annotation 3: iscrowd=2, expected 0 or 1"),
         (["annotations", 2, "area"], -1, "annotation 3: area=-1.0"),
         (["images", 1, "width"], 0, "is 0 x 400 pixels"),
+        (["images", 1, "width"], 2**32 + 5, "is 4294967301 x 400 pixels"),
+        (["annotations", 1, "id"], -5, "annotations[1] (id -5): id=-5: expected `int` >= 0"),
         (["categories", 1, "name"], None, "categories[1]"),
     ],
 )  # fmt: skip
@@ -71,7 +73,13 @@ def test_an_annotation_file(tmp_path, path, value, said):
         (True, [3, "segmentation", "size"], [400, 300], "[3]: segmentation: a run-length code of 400 x 300"),
         (True, [3, "segmentation", "counts"], "0", "[3]: segmentation: a run-length code of 0 pixels"),
         (True, [3, "segmentation", "counts"], "~~", "[3]: segmentation: a damaged run-length code"),
-        (True, [3, "segmentation", "counts"], [5, -5, 160000], "[3]: segmentation: a run-length code of"),
+        (
+            True,
+            [3, "segmentation", "counts"],
+            [5, -5, 160000],
+            "[3]: segmentation: a run-length code with a negative run",
+        ),
+        (True, [3, "segmentation", "counts"], "€€", "[3]: segmentation: a damaged run-length code (the character '€')"),
         (True, [3, "segmentation"], [[1, 2, 3, 4]], "[3]: segmentation: a polygon of 4 numbers"),
         (True, [3, "segmentation"], [], "[3]: segmentation: has no polygon"),
         (True, [3, "segmentation"], 7, "[3]: segmentation: expected polygons or a run-length code"),
@@ -83,6 +91,32 @@ def test_a_result_file(tmp_path, capsys, masks, path, value, said):
     assert main(["score", "coco", str(there), str(file), *(["--masks"] if masks else [])]) == 2
     heard = capsys.readouterr().err
     assert said in heard and "Traceback" not in heard
+
+
+def test_a_mark_of_utf_8_is_read_over(tmp_path, capsys):
+    there, file = write(tmp_path, *BOX)
+    assert main(["score", "coco", str(there), str(file), "--json"]) == 0
+    without = capsys.readouterr().out
+    for path in (there, file):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert main(["score", "coco", str(there), str(file), "--json"]) == 0
+    assert capsys.readouterr().out == without
+
+
+def test_two_categories_of_one_name_are_scored_apart(tmp_path, capsys):
+    there, file = write(tmp_path, *BOX)
+    assert main(["score", "coco", str(there), str(file), "--json"]) == 0
+    apart = json.loads(capsys.readouterr().out)
+    truth = json.loads(there.read_text())
+    for category in truth["categories"][:2]:
+        category["name"] = "twin"
+    there.write_text(json.dumps(truth))
+    assert main(["score", "coco", str(there), str(file), "--json"]) == 0
+    heard = capsys.readouterr()
+    found = json.loads(heard.out)
+    assert [*found["classes"].values()] == [*apart["classes"].values()] and found["AP"] == apart["AP"]
+    assert f"twin (id {truth['categories'][0]['id']})" in found["classes"]
+    assert "several categories are called twin" in heard.err
 
 
 def test_every_problem_at_once_and_not_more_than_one_reads(tmp_path):
@@ -112,9 +146,11 @@ def test_what_is_no_such_file(tmp_path, capsys):
     ):
         assert main(["score", "coco", *map(str, given_)]) == 2
         assert said in capsys.readouterr().err
-    file.write_bytes(b"\xff\xfe\x00")
-    assert main(["score", "coco", str(there), str(file)]) == 2
-    assert "is no JSON" in capsys.readouterr().err
+    for damaged in (b"\xff\xfe\x00", b'[{"image_id": "\xe4"}]', b"[" * 100_000):
+        file.write_bytes(damaged)
+        assert main(["score", "coco", str(there), str(file)]) == 2
+        said = capsys.readouterr().err
+        assert str(file) in said and "Traceback" not in said
     (tmp_path / "ids.txt").write_text("901\n")
     there, file = write(tmp_path, *BOX)
     assert main(["score", "coco", str(there), str(file), "--images", str(tmp_path / "ids.txt")]) == 2

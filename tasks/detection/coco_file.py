@@ -15,27 +15,30 @@ from .. import storage
 from ..contract import DataError
 
 Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]  # what JSON carries everywhere
+Id = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 NULL = msgspec.Raw(b"null")
 _NOT_JSON = (b"-Infinity", b"Infinity", b"NaN")
+LARGEST = 2**31 - 1  # pixels a side
 MOST = 20  # problems of one kind that are listed
 
 
 class _Image(msgspec.Struct, gc=False):
-    id: Whole
+    id: Id
     width: Whole
     height: Whole
     file_name: str = ""
 
 
 class _Category(msgspec.Struct):
-    id: Whole
+    id: Id
     name: str
 
 
 class _Annotation(msgspec.Struct, gc=False):
-    id: Whole
-    image_id: Whole
-    category_id: Whole
+    id: Id
+    image_id: Id
+    category_id: Id
     bbox: tuple[float, float, float, float]
     area: float
     iscrowd: Whole = 0
@@ -169,7 +172,9 @@ def _check_truth(truth: Truth, category_ids: list[int], problems: Problems) -> N
         lambda i: f"categories: the id {category_ids[i]} occurs more than once",
     )
     problems.some(
-        np.flatnonzero((images.widths < 1) | (images.heights < 1)),
+        np.flatnonzero(
+            (np.minimum(images.widths, images.heights) < 1) | (np.maximum(images.widths, images.heights) > LARGEST)
+        ),
         lambda i: f"image {images.ids[i]} ({images.names[i]}): is {images.widths[i]} x {images.heights[i]} pixels",
     )
     problems.some(_repeated(ids), lambda i: f"annotations: the id {ids[i]} occurs more than once")
@@ -239,6 +244,7 @@ def _bytes(file: str | os.PathLike[str]) -> bytearray:
         data = storage.read(file)
     except OSError as error:
         raise DataError(f"{os.fspath(file)}: cannot be read ({error.strerror or error})") from error
+    data = data.removeprefix(b"\xef\xbb\xbf")  # a mark of UTF-8 that some tools write
     if not data.strip():
         raise DataError(f"{os.fspath(file)}: is empty; expected COCO's JSON")
     return data
@@ -248,7 +254,7 @@ def _document(file: str | os.PathLike[str]) -> dict[str, msgspec.Raw]:
     data = _bytes(file)
     try:
         return _decoded(data, dict[str, msgspec.Raw])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise DataError(f"{os.fspath(file)}: {_malformed(data, error)}") from None
 
 
@@ -264,8 +270,8 @@ def _decoded(data: bytearray, kind: Any) -> Any:
     return msgspec.json.decode(data, type=kind)
 
 
-def _malformed(data: bytearray, error: msgspec.DecodeError) -> str:
-    said = str(error)
+def _malformed(data: bytearray, error: Exception) -> str:
+    said = "nested without end" if isinstance(error, RecursionError) else str(error)
     if "truncated" in said:
         return f"is cut off after {len(data):,} bytes"
     return f"is no JSON as COCO has it ({said.removeprefix('JSON is ')})"
@@ -275,7 +281,7 @@ def _rows(data: msgspec.Raw | bytearray, kind: Any, name: str, problems: Problem
     """A list of structs; where that fails, what is wrong with which element."""
     try:
         return msgspec.json.decode(data, type=list[kind])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         pass
     try:
         each = _decoded(raw := bytearray(data), list[msgspec.Raw])
@@ -284,14 +290,14 @@ def _rows(data: msgspec.Raw | bytearray, kind: Any, name: str, problems: Problem
             f"{name or 'the file'}: expected a list, as COCO's {'results' if not name else 'annotations'} are"
         )
         return []
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         problems.append(_malformed(raw, error))
         return []
     wrong: list[str] = []
     for at, one in enumerate(each):
         try:
             msgspec.json.decode(one, type=kind)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             wrong.append(_of_one(name, at, one, str(error)))
     problems.some(range(len(wrong)), lambda i: wrong[i])
     return []
@@ -301,7 +307,7 @@ def _of_one(name: str, at: int, one: msgspec.Raw, said: str) -> str:
     what, _, where = said.partition(" - at `$")
     try:
         fields = msgspec.json.decode(one)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         fields = None
     fields = fields if isinstance(fields, dict) else {}
     where = where.rstrip("`").lstrip(".")

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from .coco_file import Images, Objects, Problems
+from .coco_file import UNREADABLE, Images, Objects, Problems
 
 
 class _Rle(msgspec.Struct):
@@ -51,7 +51,7 @@ def _each(objects: Objects, images: Images) -> Iterator[tuple[Any, str]]:
     for raw, row in zip(objects.segmentation, rows, strict=True):
         try:
             given = decode(raw)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             yield None, f"expected polygons or a run-length code ({error})"
             continue
         yield given, _wrong_polygons(given) if isinstance(given, list) else _wrong_rle(given, sizes[row].tolist())
@@ -75,7 +75,9 @@ def _wrong_rle(rle: _Rle, size: list[int]) -> str:
         counts = rle.counts if isinstance(rle.counts, list) else counts_of(rle.counts)
     except ValueError as error:
         return f"a damaged run-length code ({error})"
-    if any(count < 0 for count in counts) or sum(counts) != size[0] * size[1]:
+    if any(count < 0 for count in counts):
+        return f"a run-length code with a negative run, {min(counts)}"
+    if sum(counts) != size[0] * size[1]:
         return f"a run-length code of {sum(counts)} pixels; the image has {size[0] * size[1]}"
     return ""
 
@@ -88,10 +90,10 @@ def counts_of(text: str) -> list[int]:
     """
     counts: list[int] = []
     value, shift = 0, 0
-    for code in text.encode("latin-1", "replace"):
-        digit = code - 48
+    for letter in text:
+        digit = ord(letter) - 48
         if not 0 <= digit < 64:
-            raise ValueError(f"the character {chr(code)!r}")
+            raise ValueError(f"the character {letter!r}")
         value |= (digit & 31) << shift
         shift += 5
         if digit & 32:
