@@ -150,6 +150,7 @@ def voc(
     file = new_file(plot) if plot else None
     names = voc_file.read_list(list)
     found = voc_file.read_annotations(Path(annotations), names)
+    _turned_round(Path(annotations), names, found)
     truth = voc_scores.truth_by_class(found)
     files = _files(Path(results))
     wanted = [*classes] or [*truth]
@@ -172,6 +173,18 @@ def voc(
     if file:
         draw(scored, file, "precision at IoU 0.5")
     return scored
+
+
+def _turned_round(folder: Path, names: Any, found: Any) -> None:
+    """Raise DataError naming every object whose box ends before it begins."""
+    wrong = [
+        f"{folder / name}.xml: object {n} ({o.name}): its box {', '.join(f'{v:g}' for v in o.box)} ends before it begins"
+        for name, annotation in zip(names, found, strict=True)
+        for n, o in enumerate(annotation.objects, 1)
+        if o.box[2] < o.box[0] - 1 or o.box[3] < o.box[1] - 1
+    ]
+    if wrong:
+        raise DataError("\n".join(wrong[:20] + ([f"… and {len(wrong) - 20} more"] if len(wrong) > 20 else [])))
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -86,7 +86,7 @@ def test_the_index_is_read_from_its_cache_and_follows_the_file(boxes, monkeypatc
 def test_crowds_are_not_trained_on_and_pictures_without_objects_only_if_asked(boxes):
     def edit(document):
         document["annotations"][0]["iscrowd"] = 1
-        document["images"].append({"id": 99, "file_name": "train_00000.jpg", "width": 64, "height": 64})
+        document["images"].append({"id": 99, "file_name": "more.jpg", "width": 64, "height": 64})
 
     before = read_split(options(boxes), "train")
     change(boxes, edit)
@@ -199,6 +199,17 @@ def test_a_picture_of_another_size_than_annotated(boxes, tmp_path, capsys):
         ("Annotations/train_00000.xml", lambda t: t[:90], "train_00000.xml: is no XML"),
         ("Annotations/train_00000.xml", lambda t: t.replace("train_00000.jpg", "../secret.jpg"), "is no plain name"),
         ("Annotations/train_00000.xml", lambda t: '<!DOCTYPE x [<!ENTITY a "b">]>' + t, "which are not read"),
+        (
+            "Annotations/train_00000.xml",
+            lambda t: t.replace("<width>64", "<width>1e300"),
+            "train_00000.xml: width='1e300'",
+        ),
+        (
+            "Annotations/train_00000.xml",
+            lambda t: t.replace("<width>64", "<width>64.5"),
+            "width=64.5 is no whole number",
+        ),
+        ("Annotations/train_00000.xml", lambda t: t.replace("<name>", "<name>a/"), "is no plain name of a class"),
         ("ImageSets/Main/train.txt", lambda t: t + "train_00000\n", "train_00000 for the second time"),
         ("ImageSets/Main/train.txt", lambda t: t + "nothing\n", "nothing.xml: cannot be read"),
         ("ImageSets/Main/val.txt", lambda t: "", "val.txt: names no image"),
@@ -308,3 +319,25 @@ def test_a_detector_that_does_not_fit_is_refused(written, trained, tmp_path, cap
     assert "its detector does not fit" in capsys.readouterr().err
     with pytest.raises(DataError):
         read_split(options(written, format="voc", head="mask_rcnn"), "train")
+
+
+def test_vocs_result_files_have_the_lists_names(boxes, tmp_path, capsys):
+    """Also where an annotation calls its picture otherwise; where there is one of the list's name, it is the one."""
+    (boxes / "JPEGImages/val_00000.jpg").rename(boxes / "JPEGImages/other.jpg")
+    for number, name in ((0, "other"), (1, "val_00002")):
+        file = boxes / f"Annotations/val_0000{number}.xml"
+        file.write_text(file.read_text().replace(f"val_0000{number}.jpg", f"{name}.jpg"))
+    found = read_split(options(boxes, format="voc"), "val")
+    assert [found.id(i).rpartition("/")[2] for i in range(2)] == ["other.jpg", "val_00001.jpg"]
+    run = tmp_path / "run"
+    assert main(["train", "detect", f"data={boxes}", "format=voc", "--run", str(run), *SHORT]) == 0
+    assert main(["evaluate", str(run), f"results={tmp_path / 'found'}", "score=0.0"]) == 0
+    capsys.readouterr()
+    lists = ["--list", str(boxes / "ImageSets/Main/val.txt"), "--json"]
+    assert main(["score", "voc", str(boxes / "Annotations"), str(tmp_path / "found"), *lists]) == 0
+
+
+def test_one_picture_for_two_images_is_refused(boxes):
+    change(boxes, lambda d: d["images"][1].update(file_name=d["images"][0]["file_name"]))
+    with pytest.raises(DataError, match=r"several images have the picture train_00000\.jpg"):
+        read_split(options(boxes), "train")

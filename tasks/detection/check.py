@@ -97,15 +97,19 @@ def _objects(result: Check, split: str, samples: BoxSamples) -> None:
     index = samples.index
     counts = np.bincount(index.labels.astype(np.int64), minlength=len(index.classes))
     result.counts[split] = dict(zip(index.classes, counts.tolist(), strict=True))
+
+    def named(at: np.integer) -> str:
+        return describe(index, int(at), samples.options.format)
+
     for at in np.flatnonzero(bad_boxes(index, samples.options.format)):
-        result.problems.append({"file": split, "what": f"a box without area or outside: {describe(index, int(at))}"})
+        result.problems.append({"file": split, "what": f"a box without area or outside: {named(at)}"})
     for at in np.flatnonzero(_beyond(index)):
-        result.oddities.append({"file": split, "what": f"a box reaches beyond its picture: {describe(index, int(at))}"})
+        result.oddities.append({"file": split, "what": f"a box reaches beyond its picture: {named(at)}"})
     row = np.repeat(np.arange(len(index)), np.diff(index.starts))
     table = np.column_stack([row, index.labels, index.boxes])
     _, first, times = np.unique(table, axis=0, return_index=True, return_counts=True)
     for at in first[times > 1]:
-        result.oddities.append({"file": split, "what": f"the same object twice: {describe(index, int(at))}"})
+        result.oddities.append({"file": split, "what": f"the same object twice: {named(at)}"})
     empty = int((np.diff(index.starts) == 0).sum())
     if empty:
         result.oddities.append(
@@ -146,13 +150,13 @@ def _mask_oddities(samples: BoxSamples, row: int) -> list[str]:
         mask = to_bitmap(index.segmentation(at), *index.sizes[row].tolist())
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
-            found.append(f"an empty mask: {describe(index, at)}")
+            found.append(f"an empty mask: {describe(index, at, 'coco')}")
             continue
         box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
         given = index.boxes[at]
         apart = np.abs(box - np.concatenate([given[:2], given[:2] + given[2:]])).max()
         if apart > _APART:
-            found.append(f"a mask and a box that differ by {apart:.0f} pixels: {describe(index, at)}")
+            found.append(f"a mask and a box that differ by {apart:.0f} pixels: {describe(index, at, 'coco')}")
     return found
 
 

@@ -1,7 +1,6 @@
 """Scores of boxes and masks by COCO's protocol, and VOC's where the data is VOC's; small records, in the data's order."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,9 +94,10 @@ class BoxEvaluator:
 
     def _comp4(self, records: list[Record]) -> dict[str, str]:
         lines: dict[str, list[str]] = {name: [] for name in self.samples.classes}
-        for one in records:
+        for row, one in zip(self.samples.rows, records, strict=True):
+            picture = self.samples.listed[row]
             for label, score_, (x, y, w, h) in zip(one["labels"], one["scores"], one["boxes"], strict=True):
-                lines[label].append(f"{Path(one['id']).stem} {score_!r} {x + 1!r} {y + 1!r} {x + w!r} {y + h!r}\n")
+                lines[label].append(f"{picture} {score_!r} {x + 1!r} {y + 1!r} {x + w!r} {y + h!r}\n")
         return {f"comp4_det_val_{name}.txt": "".join(found) for name, found in lines.items()}
 
     def _classes(self, scores: CocoScores) -> dict[str, float | None]:

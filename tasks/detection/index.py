@@ -158,7 +158,7 @@ def voc_index(lists: Sequence[Path], classes: Sequence[str] | None = None) -> Ob
     for file in lists:
         listed, root = read_list(file), root_of(file)
         found += read_annotations(root / "Annotations", listed)
-        own = [a.filename or f"{name}.jpg" for a, name in zip(found[-len(listed) :], listed, strict=True)]
+        own = [_picture(root, name, a.filename) for a, name in zip(found[-len(listed) :], listed, strict=True)]
         names += [os.fsencode(f"{root.name}/JPEGImages/{name}") for name in own]
     objects = [o for annotation in found for o in annotation.objects]
     known = tuple(classes) if classes is not None else tuple(sorted({o.name for o in objects}))
@@ -189,6 +189,12 @@ def voc_index(lists: Sequence[Path], classes: Sequence[str] | None = None) -> Ob
         masks=np.zeros(0, np.uint8),
         mask_ends=np.zeros(0, np.int64),
     )
+
+
+def _picture(root: Path, listed: str, filename: str) -> str:
+    """The picture of a listed name: the one of that name, else the one that the annotation names."""
+    own = f"{listed}{Path(filename).suffix or '.jpg'}"
+    return own if not filename or own == filename or (root / "JPEGImages" / own).is_file() else filename
 
 
 def root_of(file: Path) -> Path:

@@ -1,6 +1,7 @@
 """A split of pictures with boxes (and masks): which files it is made of, and one sample after the other."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from .masks import to_bitmap
 from .options import Options
 from .transforms import box_tensor
 from .views import wanted
+from .voc_file import read_list
 
 SPLITS = ("train", "val")
 MOST = 20
@@ -40,6 +42,7 @@ class BoxSamples:
     masks: bool
     bad: np.ndarray  # of the index's objects, whether it is left out
     excluded: dict[str, str] = field(default_factory=dict)
+    listed: tuple[str, ...] = ()  # VOC's names of the index's pictures, which its result files use
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -140,16 +143,17 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
     """The split "train" or "val". `classes` are a checkpoint's, in its order. Raises DataError with every problem."""
     if split not in SPLITS:
         raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
-    masks = options.head == "mask_rcnn"
+    masks, listed = options.head == "mask_rcnn", ()
     if options.format == "voc":
         if masks:
             raise DataError("head=mask_rcnn needs masks of objects, which VOC's boxes do not have: use format=coco")
         lists = _voc_lists(options, split)
         index, images = voc_index(lists, classes), str(root_of(lists[0]).parent)
+        listed = tuple(name for path in lists for name in read_list(path))
     else:
         file = _coco_file(options, split)
         index, images = _in_order(coco_index(file, masks), classes, file), _coco_images(options, split, file)
-        _stay_inside(index, file)
+    _check_names(index, options.data if options.format == "voc" else file)
     bad = _bad(index, options)
     rows = np.arange(len(index))
     if options.limit or (split == "train" and not options.empty):
@@ -159,11 +163,11 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
         rows = rows[: options.limit]
     if not len(rows):
         raise DataError(f"{options.data}: the {split} split has no picture{' with objects' if len(index) else ''}")
-    return BoxSamples(images, index, rows, options, masks, bad)
+    return BoxSamples(images, index, rows, options, masks, bad, listed=listed)
 
 
-def _stay_inside(index: ObjectIndex, file: str) -> None:
-    names = (index.name(row) for row in range(len(index)))
+def _check_names(index: ObjectIndex, file: str) -> None:
+    names = [index.name(row) for row in range(len(index))]
     wrong = [
         name for name in names if not name or name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")
     ]
@@ -172,6 +176,10 @@ def _stay_inside(index: ObjectIndex, file: str) -> None:
         raise DataError(
             f"{file}: file_name leaves the folder of images, or is empty: {', '.join(map(repr, wrong[:MOST]))}{more}"
         )
+    if len(set(names)) < len(names):
+        again = sorted(name for name, times in Counter(names).items() if times > 1)
+        more = f" and {len(again) - MOST} more" if len(again) > MOST else ""
+        raise DataError(f"{file}: several images have the picture {', '.join(again[:MOST])}{more}")
 
 
 def _bad(index: ObjectIndex, options: Options) -> np.ndarray:
@@ -180,7 +188,7 @@ def _bad(index: ObjectIndex, options: Options) -> np.ndarray:
     wrong = bad_boxes(index, options.format) & ~crowds
     if wrong.any() and options.on_bad_box == "stop":
         rows = np.flatnonzero(wrong)
-        lines = [describe(index, int(i)) for i in rows[:MOST]]
+        lines = [describe(index, int(i), options.format) for i in rows[:MOST]]
         lines += [f"and {len(rows) - MOST} more"] if len(rows) > MOST else []
         raise DataError(
             f"{options.data}: {len(rows)} box{'es' if len(rows) > 1 else ''} without area, or outside the picture:\n  "
@@ -200,12 +208,14 @@ def bad_boxes(index: ObjectIndex, form: str) -> np.ndarray:
     return np.logical_not(np.logical_and(inside, large), dtype=bool)
 
 
-def describe(index: ObjectIndex, at: int) -> str:
-    """An object by its picture, number, class and box."""
+def describe(index: ObjectIndex, at: int, form: str) -> str:
+    """An object by its picture, number, class and box, as its file has them."""
     row = int(np.searchsorted(index.starts, at, "right")) - 1
-    box = ", ".join(f"{v:g}" for v in index.boxes[at])
-    name = index.classes[index.labels[at]]
-    return f"{index.name(row)}: {name}, id {index.object_ids[at]}, x, y, width, height {box}"
+    x, y, width, height = index.boxes[at].tolist()
+    voc = form == "voc"
+    numbers = (x + 1, y + 1, x + width, y + height) if voc else (x, y, width, height)
+    said = f"{'xmin, ymin, xmax, ymax' if voc else 'x, y, width, height'} {', '.join(f'{v:g}' for v in numbers)}"
+    return f"{index.name(row)}: {index.classes[index.labels[at]]}, id {index.object_ids[at]}, {said}"
 
 
 def _in_order(index: ObjectIndex, classes: Sequence[str] | None, file: str) -> ObjectIndex:

@@ -18,6 +18,8 @@ from ..progress import progress
 
 _NAME = re.compile(r"[^/\\\0]+")
 _BOX = ("xmin", "ymin", "xmax", "ymax")
+_LONGEST = 200  # bytes of a class name
+_LARGEST = 2**31 - 1  # pixels
 
 
 @dataclass
@@ -100,11 +102,21 @@ def parse_annotation(data: bytes) -> VocAnnotation:
 
 def _object(element: "_Element") -> VocObject:
     name = element.text("name")
+    if not _NAME.fullmatch(name) or not name.isprintable() or len(name.encode()) > _LONGEST:
+        raise DataError(f"name={name!r} is no plain name of a class: VOC's result files are called after them")
     box = element.one("bndbox")
     if box is None:
         raise DataError("has no <bndbox>")
     sides = tuple(box.number(side) for side in _BOX)
     return VocObject(name, sides, element.flag("difficult"), element.flag("truncated"))  # type: ignore[arg-type]
+
+
+def _number(text: str) -> float:
+    """NaN where it is none; Python takes 1_0 for 10."""
+    try:
+        return math.nan if "_" in text else float(text)
+    except ValueError:
+        return math.nan
 
 
 @dataclass
@@ -114,7 +126,10 @@ class _Element:
     characters: str = ""
 
     def one(self, name: str) -> "_Element | None":
-        return next((c for c in self.children if c.name == name), None)
+        found = [c for c in self.children if c.name == name]
+        if len(found) > 1:
+            raise DataError(f"has <{name}> {len(found)} times")
+        return found[0] if found else None
 
     def text(self, name: str, default: str | None = None) -> str:
         found = self.one(name)
@@ -125,16 +140,16 @@ class _Element:
 
     def number(self, name: str) -> float:
         text = self.text(name)
-        try:
-            value = float(text)
-        except ValueError:
-            raise DataError(f"{name}={text!r} is no number") from None
-        if not math.isfinite(value):
-            raise DataError(f"{name}={text!r} is no number")
+        value = _number(text)
+        if not abs(value) <= _LARGEST:
+            raise DataError(f"{name}={text!r} is no number of pixels")
         return value
 
     def whole(self, name: str) -> int:
-        return int(self.number(name))
+        value = self.number(name)
+        if value != int(value):
+            raise DataError(f"{name}={value:g} is no whole number")
+        return int(value)
 
     def flag(self, name: str) -> bool:
         text = self.text(name, "0")
@@ -192,8 +207,13 @@ def read_list(file: str | os.PathLike[str]) -> list[str]:
         words = line.split()
         if not words:
             continue
-        if len(words) > 2 or not _NAME.fullmatch(words[0]) or words[0] in (".", ".."):
-            wrong.append(f"line {number}: {line.strip()!r}; expected the name of an image")
+        if (
+            len(words) > 2
+            or (len(words) == 2 and words[1] not in ("-1", "0", "1"))
+            or not _NAME.fullmatch(words[0])
+            or words[0] in (".", "..")
+        ):
+            wrong.append(f"line {number}: {line.strip()!r}; expected the name of an image, without spaces")
         elif words[0] in seen:
             wrong.append(f"line {number}: {words[0]} for the second time")
         else:
@@ -235,12 +255,11 @@ def read_detections(file: str | os.PathLike[str], names: Sequence[str]) -> Detec
         words = line.split()
         if not words:
             continue
-        try:
-            row = [float(word) for word in words[1:]]
-        except ValueError:
-            row = []
-        if len(row) != 5 or not all(map(math.isfinite, row)):
+        row = [_number(word) for word in words[1:]]
+        if len(row) != 5 or not all(map(math.isfinite, row)) or not all(abs(v) <= _LARGEST for v in row[1:]):
             wrong.append(f"line {number}: {line.strip()!r}; expected an image, a score, xmin, ymin, xmax, ymax")
+        elif row[3] < row[1] - 1 or row[4] < row[2] - 1:
+            wrong.append(f"line {number}: {line.strip()!r}; xmax is below xmin, or ymax below ymin")
         elif words[0] not in index:
             wrong.append(f"line {number}: the image {words[0]!r} is not on the list")
         else:

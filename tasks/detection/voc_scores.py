@@ -151,6 +151,6 @@ def _area(recall: np.ndarray, precision: np.ndarray) -> float:
 
 
 def mean(scores: Mapping[str, ClassScore]) -> float:
-    """The mean AP over the classes that have objects; NaN where none has."""
+    """The mean AP over the classes that have objects; -1, as COCO has it, where none has."""
     values = [s.ap for s in scores.values() if s.objects]
-    return float(np.mean(values)) if values else float("nan")
+    return float(np.mean(values)) if values else -1.0
