@@ -1,5 +1,6 @@
 """Weights: read, loaded strictly into a trunk with a count of what was loaded, and saved."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -201,6 +202,7 @@ def save_weights(
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         save_file(plain, beside, metadata=header)
+        _sort_header(beside)
         beside.chmod(0o644)  # safetensors makes files that only their owner can read
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
@@ -209,6 +211,18 @@ def save_weights(
         beside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _sort_header(path: Path) -> None:
+    """Put what the header says into alphabetical order, which safetensors leaves to chance: equal weights, equal files."""
+    with path.open("rb+") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        sorted_ = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(sorted_) <= length:
+            file.seek(8)
+            file.write(sorted_.ljust(length))
 
 
 def sync_folder(folder: Path) -> None:

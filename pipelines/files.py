@@ -5,19 +5,24 @@ from pathlib import Path
 from .recipe import RecipeError
 
 
-def new_file(out: str | Path) -> Path:
-    """The path of a file to be written, whose folder is there. Raises RecipeError where something stands there already."""
+def new_file(out: str | Path, suffix: str = "", key: str = "out") -> Path:
+    """The path of a file to be written, whose folder is there. Raises RecipeError where something stands there already.
+
+    With a `suffix`, for another one too.
+    """
     path = Path(out)
+    if suffix and path.suffix != suffix:
+        raise RecipeError(f"{key}={out}: expected a name that ends in {suffix}")
     if path.exists() or path.is_symlink():
         raise RecipeError(
-            f"out={out}: is there already; nothing is written over: choose another name, or remove it first"
+            f"{key}={out}: is there already; nothing is written over: choose another name, or remove it first"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()  # what cannot be written is told before the work
         path.unlink()
     except OSError as error:
-        raise RecipeError(f"out={out}: cannot be written ({error.strerror}); choose another place") from None
+        raise RecipeError(f"{key}={out}: cannot be written ({error.strerror}); choose another place") from None
     return path
 
 

@@ -13,6 +13,7 @@ from .recipe import RecipeError
 from .show import bar, note
 
 _COMP4 = "comp4_det_"
+_MOST = 1_000_000  # detections of an image and category
 
 
 @dataclass
@@ -54,13 +55,13 @@ def coco(
     plot            a PNG file for the precision/recall curves
     """
     _needs("pycocotools", "msgspec")
-    wrong = [f"max_detections={n}: expected numbers above 0" for n in max_detections if n < 1]
+    wrong = [f"max_detections={n}: expected 1 to {_MOST:,}" for n in max_detections if not 1 <= n <= _MOST]
     if wrong or not max_detections:
         raise RecipeError(wrong or "max_detections=: expected numbers above 0")
     from ..tasks.detection.coco_file import read_results, read_truth
     from ..tasks.detection.coco_scores import chosen, score
 
-    file, engine = new_file(plot) if plot else None, chosen(engine)
+    file, engine = new_file(plot, ".png", "plot") if plot else None, chosen(engine)
     theirs = read_truth(truth, masks)
     _name_apart(theirs)
     found = read_results(results, theirs, masks)
@@ -147,7 +148,7 @@ def voc(
     """
     from ..tasks.detection import voc_file, voc_scores
 
-    file = new_file(plot) if plot else None
+    file = new_file(plot, ".png", "plot") if plot else None
     names = voc_file.read_list(list)
     found = voc_file.read_annotations(Path(annotations), names)
     _turned_round(Path(annotations), names, found)
@@ -212,7 +213,7 @@ def _unexpected(truth: dict[str, Any], files: dict[str, Path], wanted: list[str]
     warnings = [
         f"{results}: no file for the class {name!r}, which has objects: its AP is 0"
         for name in wanted
-        if name not in files
+        if name not in files and not truth[name].difficult.all()
     ]
     return warnings + [
         f"{files[name]}: not scored, no object of the list is a {name!r}" for name in files if name not in truth

@@ -31,9 +31,9 @@ SHOWN = 20  # lines of a kind in the summary
 class Check:
     """What a data set holds. `problems` stop a training; `oddities` do not. Both are `{"file", "what"}`.
 
-    `counts` is split to class to files; `sizes` has minimum, median and maximum of width and height in pixels (upright)
-    and of bytes; `formats` and `modes` are Pillow's names. `leaks` are groups of files with the same bytes in train
-    and val, `conflicts` the same in two classes, `repeats` the same within one class of one split.
+    `counts` is split to class to `counted` (files, or objects); `sizes` has minimum, median and maximum of width and
+    height in pixels (upright) and of bytes; `formats` and `modes` are Pillow's names. `leaks` are groups of files with
+    the same bytes in train and val, `conflicts` the same in two classes, `repeats` the same within one class of one split.
     """
 
     root: str
@@ -48,6 +48,7 @@ class Check:
     repeats: list[list[str]] = field(default_factory=list)
     files: int = 0
     seconds: float = 0.0
+    counted: str = "files"  # what `counts` are
 
     @property
     def ok(self) -> bool:
@@ -233,11 +234,12 @@ def _summary(result: Check) -> list[str]:
         few = dict(list(counts.items())[:SHOWN])
         more = f", and {len(counts) - SHOWN} more classes" if len(counts) > SHOWN else ""
         each = ", ".join(f"{name} {n}" for name, n in few.items())
-        lines.append(f"  {split}: {sum(counts.values())} files in {len(counts)} classes ({each}{more})")
+        lines.append(f"  {split}: {sum(counts.values())} {result.counted} in {len(counts)} classes ({each}{more})")
     for name, (low, middle, high) in result.sizes.items():
         lines.append(f"  {name}: {low:,.0f} to {high:,.0f}, median {middle:,.0f}")
     for name, kinds in (("formats", result.formats), ("modes", result.modes)):
-        lines.append(f"  {name}: " + ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
+        if kinds:
+            lines.append(f"  {name}: " + ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
     for title, entries in (
         ("problems (training stops at them; on_bad_sample=skip leaves out single files)", result.problems),
         ("oddities", result.oddities),

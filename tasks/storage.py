@@ -86,7 +86,7 @@ def entries(folder: str | os.PathLike[str]) -> list[Entry]:
     address = os.fspath(folder)
     if not is_remote(address):
         with os.scandir(address) as found:
-            own = [Entry(e.name, e.is_dir(), *_stat(e)) for e in found]
+            own = [Entry(e.name, _is_folder(e), *_stat(e)) for e in found]
     else:
         with _errors(address):
             fs, path = _filesystem(address)
@@ -117,6 +117,13 @@ def remove(address: str) -> None:
         fs, path = _filesystem(address)
         if fs.exists(path):
             fs.rm_file(path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself
+        return False
 
 
 def _stat(entry: os.DirEntry[str]) -> tuple[int, str]:

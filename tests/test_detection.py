@@ -341,3 +341,15 @@ def test_one_picture_for_two_images_is_refused(boxes):
     change(boxes, lambda d: d["images"][1].update(file_name=d["images"][0]["file_name"]))
     with pytest.raises(DataError, match=r"several images have the picture train_00000\.jpg"):
         read_split(options(boxes), "train")
+
+
+def test_a_name_that_no_file_can_have_is_refused(boxes):
+    change(boxes, lambda d: d["images"][1].update(file_name="a\0.jpg"))
+    with pytest.raises(DataError, match="or is no name"):
+        read_split(options(boxes), "train")
+
+
+def test_check_says_when_nothing_can_be_trained_on(boxes, capsys):
+    change(boxes, lambda d: d["annotations"].clear())
+    assert main(["check", str(boxes)]) == 2
+    assert "no picture has an object that could be trained on" in capsys.readouterr().out

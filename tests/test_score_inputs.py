@@ -49,6 +49,8 @@ def change(document, path, value):
         (["annotations", 2, "area"], -1, "annotation 3: area=-1.0"),
         (["images", 1, "width"], 0, "is 0 x 400 pixels"),
         (["images", 1, "width"], 2**32 + 5, "is 4294967301 x 400 pixels"),
+        (["annotations", 1, "bbox", 0], 1e308, "annotation "),
+        (["categories", 1, "name"], "", "categories[1]"),
         (["annotations", 1, "id"], -5, "annotations[1] (id -5): id=-5: expected `int` >= 0"),
         (["categories", 1, "name"], None, "categories[1]"),
     ],
@@ -183,3 +185,18 @@ def test_run_lengths_are_those_of_pycocotools():
         changes = [0, *(decoded[1:] != decoded[:-1]).nonzero()[0] + 1, len(decoded)]
         runs = [b - a for a, b in itertools.pairwise(changes)]
         assert counts_of(row["segmentation"]["counts"]) == ([0, *runs] if decoded[0] else runs)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--plot", "curves.txt"), "plot=curves.txt: expected a name that ends in .png"),
+        (("--plot", "curves"), "plot=curves: expected a name that ends in .png"),
+        (("--max-detections", "0"), "max_detections=0: expected 1 to 1,000,000"),
+        (("--max-detections", "1000000000000000000000"), "expected 1 to 1,000,000"),
+    ],
+)
+def test_wrong_settings(tmp_path, capsys, more, said):
+    there, file = write(tmp_path, *BOX)
+    assert main(["score", "coco", str(there), str(file), *more]) == 2
+    assert said in capsys.readouterr().err

@@ -164,6 +164,15 @@ def test_saved_weights_need_no_help(tensors, tmp_path):
     assert [kept.name for kept in path.parent.iterdir()] == ["mine.safetensors"]
 
 
+def test_equal_weights_are_equal_files(tensors, tmp_path):
+    info = {f"key {i}": "näme\n\x01" * i for i in range(20)}
+    for name in "abcdef":
+        save_weights(tmp_path / f"{name}.safetensors", tensors, arch="resnet18", stride_in="3x3",
+                     classes=None, preprocessing=Preprocessing(), info=info)  # fmt: skip
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    assert read_weights(tmp_path / "a.safetensors").info["key 3"] == info["key 3"]
+
+
 def test_a_save_that_fails_leaves_the_old_file(tensors, tmp_path, monkeypatch):
     path, options = tmp_path / "w.safetensors", {"stride_in": "3x3", "preprocessing": Preprocessing()}
     save_weights(path, tensors, arch="resnet18", classes=None, **options)

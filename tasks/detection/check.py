@@ -40,7 +40,7 @@ def check_boxes(root: str | os.PathLike[str], form: str, *, workers: int | None 
     masks that do not fit their boxes or are empty, pictures without objects.
     """
     started = time.perf_counter()
-    result = Check(os.fspath(root))
+    result = Check(os.fspath(root), counted="objects")
     digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     sizes: list[_Facts] = []
     classes: tuple[str, ...] | None = None
@@ -52,6 +52,8 @@ def check_boxes(root: str | os.PathLike[str], form: str, *, workers: int | None 
             continue
         classes = samples.classes
         _objects(result, split, samples)
+        if split == "train" and not len(samples.index.labels[~samples.bad]):
+            result.problems.append({"file": split, "what": "no picture has an object that could be trained on"})
         for i, facts in run_all(partial(_examine, samples), len(samples), workers, f"checking {split}", progress):
             facts = _Facts(problem=facts.what) if isinstance(facts, Crash) else facts
             name = f"{split}/{samples.id(i)}"

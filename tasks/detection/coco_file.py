@@ -32,7 +32,7 @@ class _Image(msgspec.Struct, gc=False):
 
 class _Category(msgspec.Struct):
     id: Id
-    name: str
+    name: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _Annotation(msgspec.Struct, gc=False):
@@ -187,8 +187,8 @@ def _check_truth(truth: Truth, category_ids: list[int], problems: Problems) -> N
         lambda i: f"annotation {ids[i]}: category_id={objects.category_ids[i]} is not among the file's categories",
     )
     problems.some(
-        np.flatnonzero((objects.boxes[:, 2:] < 0).any(1)),
-        lambda i: f"annotation {ids[i]}: bbox={objects.boxes[i].tolist()} has a negative width or height",
+        np.flatnonzero((objects.boxes[:, 2:] < 0).any(1) | ~(np.abs(objects.boxes) <= LARGEST).all(1)),
+        lambda i: f"annotation {ids[i]}: bbox={objects.boxes[i].tolist()}, expected pixels without negative sizes",
     )
     problems.some(
         np.flatnonzero(objects.area < 0), lambda i: f"annotation {ids[i]}: area={objects.area[i]}, expected 0 or more"
@@ -234,7 +234,7 @@ def check_results(objects: Objects, truth: Truth, problems: Problems) -> None:
         np.flatnonzero(~np.isfinite(objects.scores)), lambda i: f"[{i}]: score={objects.scores[i]}, expected a number"
     )
     problems.some(
-        np.flatnonzero(~np.isfinite(objects.boxes).all(1) | (objects.boxes[:, 2:] < 0).any(1)),
+        np.flatnonzero(~(np.abs(objects.boxes) <= LARGEST).all(1) | (objects.boxes[:, 2:] < 0).any(1)),
         lambda i: f"[{i}]: bbox={objects.boxes[i].tolist()}, expected x, y, width, height without negative sizes",
     )
 

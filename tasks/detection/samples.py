@@ -169,12 +169,14 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
 def _check_names(index: ObjectIndex, file: str) -> None:
     names = [index.name(row) for row in range(len(index))]
     wrong = [
-        name for name in names if not name or name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")
+        name
+        for name in names
+        if not name or "\0" in name or name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")
     ]
     if wrong:
         more = f" and {len(wrong) - MOST} more" if len(wrong) > MOST else ""
         raise DataError(
-            f"{file}: file_name leaves the folder of images, or is empty: {', '.join(map(repr, wrong[:MOST]))}{more}"
+            f"{file}: file_name leaves the folder of images, or is no name: {', '.join(map(repr, wrong[:MOST]))}{more}"
         )
     if len(set(names)) < len(names):
         again = sorted(name for name, times in Counter(names).items() if times > 1)
