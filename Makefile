@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-
 STAMP := $(INSTALLED)$(EXTRAS)
-TESTED := $(INSTALLED)dev,cluster,coco
+TESTED := $(INSTALLED)dev,cluster,coco,segmentation
 
 .PHONY: help install demo test verify lint types bench clean
 

@@ -1,0 +1,167 @@
+"""A class for every pixel: DeepLabV3 and V3+, FCN, U-Net and a feature pyramid, put together from others' parts.
+
+Chen et al. 2017, "Rethinking Atrous Convolution"; Chen et al. 2018, "Encoder-Decoder with Atrous Separable Convolution";
+Long et al. 2015; Ronneberger et al. 2015; Kirillov et al. 2019, "Panoptic Feature Pyramid Networks", section 3.1.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..backbones.contract import Features, WeightsError
+from .boxes import at_least_fp32, sizes_of
+from .contract import Batch, Prediction
+from .pixel_losses import VOID, Weighted, pixel_losses
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
+"""The authors' atrous rates by output stride (Chen et al. 2017, section 4.1); twice the stride, twice the rate."""
+STRIDES = {"deeplabv3": (8, 16), "deeplabv3plus": (8, 16), "fcn": (8, 16, 32), "unet": (32,), "fpn": (32,)}
+"""The output strides of the trunk that a head is made for."""
+CROSS_ENTROPY = Weighted()
+PADDED = {"deeplabv3plus": 16, "unet": 32, "fpn": 32}
+"""What both sides of an image must be divisible by, where a head asks for that."""
+
+
+@dataclass
+class PixelPrediction(Prediction):
+    """`labels` is `(H, W)` uint8 (int32 from 256 classes on): the class of every pixel, from 0."""
+
+    labels: "np.ndarray"
+
+
+class SegmentationHead(nn.Module):
+    """Logits of every class for every pixel.
+
+    kind           deeplabv3, deeplabv3plus, fcn, unet, fpn
+    channels       of the trunk's maps by name
+    classes        how many there are, K, the background among them
+    output_stride  of the trunk; decides the atrous rates of the deeplabs
+    dropout        None leaves it as published (0.5 in an atrous pyramid, 0.1 in an FCN, 0.2 in fpn)
+    aux            weight of the cross-entropy of an FCN on `c4` that is trained beside; 0 has none
+    weighted       the losses and their weights
+
+    Parameter names are torchvision's for deeplabv3 and fcn (`classifier.…`, `aux_classifier.…`), and those of
+    segmentation-models-pytorch for the rest (`decoder.…`, `segmentation_head.…`). Raises WeightsError for another kind,
+    an output stride that it is not made for, or where that package is needed and not installed.
+    """
+
+    def __init__(
+        self, kind: str, channels: Mapping[str, int], classes: int, *, output_stride: int = 32,
+        dropout: float | None = None, aux: float = 0.0, weighted: Weighted = CROSS_ENTROPY,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        _check(kind, output_stride)
+        self.kind, self.classes, self.aux, self.weighted = kind, classes, aux, weighted
+        self.needs = {"deeplabv3": ("c5",), "fcn": ("c5",), "fpn": ("c2", "c3", "c4", "c5")}.get(
+            kind, ("c1", "c2", "c3", "c4", "c5")
+        )
+        for name, part in _parts(kind, channels, classes, output_stride).items():
+            self.add_module(name, part)
+        if aux:
+            from torchvision.models.segmentation.fcn import FCNHead
+
+            self.needs = tuple(sorted({*self.needs, "c4"}))
+            self.aux_classifier = FCNHead(channels["c4"], classes)
+        for module in self.modules():
+            if dropout is not None and isinstance(module, nn.Dropout | nn.Dropout2d):
+                module.p = dropout
+
+    def forward(self, features: Features, size: tuple[int, int]) -> Tensor:
+        """Logits `(N, K, H, W)` in fp32 at least for images of `size` H, W."""
+        if self.kind in ("deeplabv3", "fcn"):
+            return _resized(self.get_submodule("classifier")(features["c5"]), size)
+        first = next(iter(features.values()))
+        nothing = first.new_empty((len(first), 0, *size))  # of the images themselves the decoders read the size alone
+        maps = [nothing, *(features.get(f"c{n}", nothing) for n in range(1, 6))]
+        return at_least_fp32(self.get_submodule("segmentation_head")(self.get_submodule("decoder")(maps)))
+
+    def logits(self, features: Features, batch: Batch) -> list[Tensor]:
+        """`(K, h, w)` of each image without its padding."""
+        assert batch.images is not None
+        height, width = batch.images.shape[-2:]
+        found = self(features, (height, width))
+        return [one[:, :h, :w] for one, (h, w) in zip(found, sizes_of(batch), strict=True)]
+
+    def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
+        """Those of `weighted`, and `aux`, each times its weight; means over the micro-batch's pixels that are not void.
+
+        Target: `mask` `(N, H, W)` uint8 or int64, the class of every pixel from 0, 255 where there is none.
+        """
+        assert batch.images is not None
+        height, width = batch.images.shape[-2:]
+        size, truth = (height, width), batch.targets["mask"].long()
+        found = pixel_losses(self(features, size), truth, self.weighted)
+        if self.aux:
+            beside = _resized(self.aux_classifier(features["c4"]), size)
+            alone = Weighted(class_weights=self.weighted.class_weights)
+            found["aux"] = self.aux * pixel_losses(beside, truth, alone)["cross_entropy"]
+        return found
+
+    def predict(self, features: Features, batch: Batch) -> list[Prediction]:
+        """A PixelPrediction a sample, in the size that the model saw."""
+        found = self.logits(features, batch)
+        return [PixelPrediction(name, labels_of(one)) for name, one in zip(batch.ids, found, strict=True)]
+
+    def condense(self, features: Features) -> Features:
+        """The maps that are read: nothing smaller would do."""
+        return {name: features[name] for name in self.needs}
+
+    def published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The names are others' already."""
+        return tensors
+
+
+def labels_of(logits: Tensor) -> "np.ndarray":
+    """The best class `(H, W)` of logits or probabilities `(K, H, W)`: uint8, or int32 from 256 classes on."""
+    best = logits.argmax(0)
+    return best.to(torch.uint8 if len(logits) <= VOID else torch.int32).cpu().numpy()
+
+
+def _resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(at_least_fp32(logits), size=size, mode="bilinear", align_corners=False)
+
+
+def _check(kind: str, output_stride: int) -> None:
+    if kind not in STRIDES:
+        raise WeightsError(f"head={kind}: expected one of {', '.join(STRIDES)}")
+    if output_stride not in STRIDES[kind]:
+        allowed = " or ".join(map(str, STRIDES[kind]))
+        raise WeightsError(
+            f"head={kind} on a trunk of output stride {output_stride}: set network.output_stride={allowed}"
+        )
+    if kind in PADDED and find_spec("segmentation_models_pytorch") is None:
+        raise WeightsError(f"head={kind} needs segmentation-models-pytorch: pip install 'trunkline[segmentation]'")
+
+
+def _parts(kind: str, channels: Mapping[str, int], classes: int, output_stride: int) -> dict[str, Any]:
+    if kind == "deeplabv3":
+        from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+
+        return {"classifier": DeepLabHead(channels["c5"], classes, RATES[output_stride])}
+    if kind == "fcn":
+        from torchvision.models.segmentation.fcn import FCNHead
+
+        return {"classifier": FCNHead(channels["c5"], classes)}
+    from segmentation_models_pytorch.base import SegmentationHead as Last
+
+    maps = [0, *(channels[f"c{n}"] for n in range(1, 6))]
+    if kind == "unet":
+        from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+        return {"decoder": UnetDecoder(maps, (256, 128, 64, 32, 16)), "segmentation_head": Last(16, classes)}
+    if kind == "fpn":
+        from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
+
+        return {"decoder": FPNDecoder(maps), "segmentation_head": Last(128, classes, kernel_size=1, upsampling=4)}
+    from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
+
+    decoder = DeepLabV3PlusDecoder(maps, 5, 256, RATES[output_stride], output_stride, True, 0.5)  # type: ignore[arg-type]
+    return {"decoder": decoder, "segmentation_head": Last(256, classes, kernel_size=1, upsampling=4)}
