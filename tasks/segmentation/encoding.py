@@ -1,0 +1,135 @@
+"""How mask files say classes: by numbers, with a palette or without, or by colours; read strictly."""
+
+import io
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from .. import storage
+from ..contract import DataError
+from ..images import MAX_PIXELS, check_png
+from .confusion import VOID
+
+Colour = tuple[int, int, int]
+_NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")  # Pillow's modes of one number a pixel
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """`values` maps what a file stores to a class's number from 0, or 255 for void.
+
+    Stored are whole numbers (an index, with or without a palette) or, where `coloured`, red << 16 | green << 8 | blue.
+    `palette` has a colour for each class, for what is drawn and written.
+    """
+
+    classes: tuple[str, ...]
+    values: Mapping[int, int] = field(repr=False)
+    coloured: bool = False
+    palette: tuple[Colour, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.palette:
+            object.__setattr__(self, "palette", tuple(voc_colour(n) for n in range(len(self.classes))))
+
+
+def numbered(classes: tuple[str, ...], void: tuple[int, ...] = (VOID,), first: int = 0, **more: object) -> Encoding:
+    """Classes stored as `first`, `first + 1`, …; the numbers of `void` are of no class."""
+    values = {first + n: n for n in range(len(classes))} | dict.fromkeys(void, VOID)
+    return Encoding(classes, values, **more)  # type: ignore[arg-type]
+
+
+def voc_colour(number: int) -> Colour:
+    """The colour that VOC's development kit gives to a number from 0 to 255: its bits, spread over red, green and blue."""
+    channels = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            channels[channel] |= (number >> channel & 1) << (7 - bit)
+        number >>= 3
+    return channels[0], channels[1], channels[2]
+
+
+def read_mask(source: str | os.PathLike[str], encoding: Encoding) -> np.ndarray:
+    """The classes of a mask file's pixels, `(H, W)` uint8 from 0, 255 where there is none.
+
+    Raises DataError, with the file's name, for a file that is missing, damaged or no mask, and for values or colours that
+    the encoding lacks: which, and in how many pixels.
+    """
+    name = os.fspath(source)
+    try:
+        stored = _stored(bytes(storage.read(source)), encoding.coloured)
+    except FileNotFoundError:
+        raise DataError(f"{name}: there is no such mask") from None
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
+    known = np.array(sorted(encoding.values), np.int64)
+    numbers = np.array([encoding.values[k] for k in known.tolist()], np.uint8)
+    place = np.minimum(np.searchsorted(known, stored), len(known) - 1)
+    wrong = known[place] != stored
+    if wrong.any():
+        raise DataError(f"{name}: {_unknown(stored[wrong], encoding)}")
+    return numbers[place]
+
+
+def _stored(data: bytes, coloured: bool) -> np.ndarray:
+    """What a picture file stores, `(H, W)` int64."""
+    if not data:
+        raise DataError("the file is empty")
+    if data[:2] == b"\xff\xd8":
+        raise DataError("is a JPEG, which changes colours and numbers: masks are PNG files")
+    try:
+        if data[:4] == b"\x89PNG":
+            check_png(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=("PNG", "BMP", "TIFF", "GIF")) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(
+                        f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
+                    )
+                image.load()
+                if coloured:
+                    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.int64), 2, 0)
+                    return red << 16 | green << 8 | blue
+                if image.mode not in _NUMBERS:
+                    raise DataError(
+                        f"its pixels are colours ({image.mode}); expected the number of a class each, or colours that are "
+                        "named with the classes"
+                    )
+                return np.asarray(image).astype(np.int64)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's readers raise a dozen kinds
+        raise DataError(f"is no picture, or damaged ({str(error)[:120]})") from None
+
+
+def _unknown(values: np.ndarray, encoding: Encoding) -> str:
+    found, counts = np.unique(values, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    shown = [f"{_shown(int(found[i]), encoding.coloured)} in {int(counts[i]):,} pixels" for i in order[:_LISTED]]
+    more = f" and {len(order) - _LISTED} more" if len(order) > _LISTED else ""
+    what = "colours that are no class's" if encoding.coloured else "values that are no class's"
+    known = sorted(encoding.values)
+    allowed = "" if encoding.coloured else f"; expected {_ranges(known)}"
+    return f"{what}: {', '.join(shown)}{more}{allowed}"
+
+
+def _shown(value: int, coloured: bool) -> str:
+    return f"({value >> 16}, {value >> 8 & 255}, {value & 255})" if coloured else str(value)
+
+
+def _ranges(numbers: list[int]) -> str:
+    """`0 to 20, 255`."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
