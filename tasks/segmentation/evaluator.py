@@ -1,0 +1,104 @@
+"""Scores of a class for every pixel over a whole split; small records, in the data's order."""
+
+import base64
+from typing import Any
+
+import numpy as np
+
+from ...heads.contract import Batch, Prediction
+from ..contract import DataError, Record, Scores
+from ..intervals import bootstrap
+from .boundary import boundary_counts
+from .confusion import confusion, dense, scores, sparse
+from .palette_png import palette_png
+from .samples import PixelSamples
+
+EXAMPLES = 12  # pictures that a report shows
+
+
+class PixelEvaluator:
+    """`mIoU`, `pixel_accuracy`, `mean_accuracy` and `boundary_IoU`, each over the pixels of the whole split.
+
+    A record is one picture's confusion matrix and the counts of its boundaries, both without their zeros, and with
+    `written` the mask itself, a PNG in base64.
+    """
+
+    metrics = ("mIoU", "pixel_accuracy", "mean_accuracy", "boundary_IoU")
+    lower_is_better: frozenset[str] = frozenset()
+
+    def __init__(self, samples: PixelSamples) -> None:
+        self.samples = samples
+        self._cells: list[list[list[int]]] = []
+        self._boundaries = np.zeros((len(samples.classes), 2), np.int64)
+
+    def measure(self, batch: Batch, predictions: list[Prediction]) -> list[Record]:
+        """One record a sample."""
+        count, records = len(self.samples.classes), []
+        for prediction, mask in zip(predictions, batch.targets["mask"], strict=True):
+            labels: np.ndarray = prediction.labels  # type: ignore[attr-defined]
+            truth = mask.cpu().numpy()
+            try:
+                matrix = confusion(truth, labels, count)
+            except DataError as error:
+                raise DataError(f"{prediction.id}: {error}") from None
+            edges = boundary_counts(truth, labels, count)
+            record: Record = {"id": prediction.id, "cells": sparse(matrix), "boundary": sparse(edges)}
+            if self.samples.options.written:
+                png = palette_png(labels, self.samples.encoding.palette)
+                record["mask"] = base64.b64encode(png).decode()
+            records.append(record)
+        return records
+
+    def add(self, records: list[Record]) -> None:
+        """The next samples' records, in the data's order."""
+        for one in records:
+            self._cells.append(one["cells"])
+            places, counts = one["boundary"]
+            self._boundaries.ravel()[places] += np.asarray(counts, np.int64)
+
+    def result(self) -> Scores:
+        """The metrics, and `details`: IoU of each class."""
+        classes, absent = self.samples.classes, self.samples.options.absent
+        matrix = sum((dense(cells, len(classes)) for cells in self._cells), np.zeros((len(classes),) * 2, np.int64))
+        found = scores(matrix, absent)
+        metrics = {"mIoU": found.miou, "pixel_accuracy": found.pixel_accuracy, "mean_accuracy": found.mean_accuracy}
+        metrics["boundary_IoU"] = self._boundary(matrix.sum(1) > 0)
+        details: dict[str, Any] = {
+            "class_iou": {n: None if np.isnan(v) else float(v) for n, v in zip(classes, found.iou, strict=True)},
+            "class_accuracy": {
+                n: None if np.isnan(v) else float(v) for n, v in zip(classes, found.accuracy, strict=True)
+            },
+            "absent": absent,
+        }
+        shown = np.linspace(0, len(self._cells) - 1, min(EXAMPLES, len(self._cells))).round().astype(int).tolist()
+        details["examples"] = [self.samples.id(i) for i in dict.fromkeys(shown)]
+        return Scores(metrics, self._intervals(absent), details, len(self._cells), ("mIoU", "pixel_accuracy"))
+
+    def results(self, records: list[Record]) -> dict[str, bytes]:
+        """A palette PNG for each picture, `NAME.png`, as VOC's evaluation server takes it."""
+        return {f"{one['id']}.png": base64.b64decode(one["mask"]) for one in records if "mask" in one}
+
+    def _boundary(self, there: np.ndarray) -> float:
+        common, either = self._boundaries[there].T.astype(np.float64)
+        return float(np.mean(common / np.maximum(either, 1))) if there.any() else -1.0
+
+    def _intervals(self, absent: str) -> dict[str, tuple[float, float]]:
+        """By the bootstrap over pictures."""
+        count, samples = len(self.samples.classes), len(self._cells)
+        if samples < 2:
+            return {}
+        parts = np.zeros((samples, 3, count))  # hits, truth, predicted of each picture
+        for part, cells in zip(parts, self._cells, strict=True):
+            own = dense(cells, count)
+            part[:] = np.diag(own), own.sum(1), own.sum(0)
+
+        def statistics(weights: np.ndarray) -> np.ndarray:
+            hit, there, said = np.moveaxis((weights @ parts.reshape(samples, -1)).reshape(-1, 3, count), 1, 0)
+            counted = there > 0 if absent == "truth" else there + said > 0
+            with np.errstate(invalid="ignore", divide="ignore"):
+                iou = np.where(counted, hit / (there + said - hit), np.nan)
+                return np.stack([np.nanmean(iou, 1), hit.sum(1) / there.sum(1)], 1)
+
+        low, high = bootstrap(statistics, samples)
+        names = ("mIoU", "pixel_accuracy")
+        return {n: (float(a), float(b)) for n, a, b in zip(names, low, high, strict=True) if not np.isnan(a)}

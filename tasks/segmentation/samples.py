@@ -1,0 +1,150 @@
+"""A split of pictures with masks: which files it is made of, and one sample after the other."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .. import storage
+from ..contract import DataError, Sample
+from ..fingerprint import digest, manifest_lines
+from ..images import HOW_TO_GO_ON, read_image
+from ..index import FileIndex, IndexBuilder
+from .encoding import Encoding, read_mask
+from .layouts import read_pairs
+from .options import Options
+
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True, eq=False)
+class PixelSamples:
+    """One split; a `Samples`. Sample i is row `rows[i]` of the three lists. The target is `mask`, `(H, W)` uint8, 255: void."""
+
+    names: FileIndex
+    images: FileIndex
+    masks: FileIndex
+    encoding: Encoding
+    rows: np.ndarray
+    options: Options
+    excluded: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names."""
+        return self.encoding.classes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read and decode a sample. Raises DataError with the file's name, also where picture and mask differ in size."""
+        source, mask = self.source(index), self.mask_source(index)
+        image, labels = read_image(source), read_mask(mask, self.encoding)
+        if labels.shape != tuple(image.shape[-2:]):
+            height, width = image.shape[-2:]
+            turned = " (turned by its EXIF orientation)" if labels.shape == (width, height) else ""
+            raise DataError(
+                f"{mask}: is {labels.shape[1]} x {labels.shape[0]} pixels; its picture {source} is {width} x {height}{turned}; "
+                f"{HOW_TO_GO_ON}"
+            )
+        return Sample(self.id(index), source, image, {"mask": torch.from_numpy(labels)})
+
+    def id(self, index: int) -> str:
+        """The name that picture and mask have in common, below the data's folder."""
+        return os.fsdecode(self.names.path(self.rows[index]))
+
+    def source(self, index: int) -> str:
+        """The picture's address."""
+        return storage.join(self.options.data, os.fsdecode(self.images.path(self.rows[index])))
+
+    def mask_source(self, index: int) -> str:
+        """The mask's address."""
+        return storage.join(self.options.data, os.fsdecode(self.masks.path(self.rows[index])))
+
+    def groups(self, training: bool) -> np.ndarray | None:
+        """None in training, where a crop makes all alike; else a number for each size of a mask."""
+        if training:
+            return None
+        return np.array([h << 32 | w for h, w in self._sizes], np.int64)
+
+    @cached_property
+    def _sizes(self) -> list[tuple[int, int]]:
+        """Of the masks, from their files' heads; (0, 0) where one cannot be read, which is told when it is decoded."""
+        return [_size(self.mask_source(i)) for i in range(len(self))]
+
+    def units(self) -> None:
+        """Each picture is a file of its own."""
+
+    def remarks(self) -> list[str]:
+        """Nothing is left out."""
+        return []
+
+    def fingerprint(self) -> dict[str, Any]:
+        """`{"digest", "samples", "classes"}`; equal digests: the same pictures and masks, by sizes and edges of files."""
+        return {"digest": digest(self.manifest()), "samples": len(self), "classes": list(self.classes)}
+
+    def manifest(self) -> list[str]:
+        """A line for each picture and each mask."""
+        return list(manifest_lines(self._files(), 2 * len(self)))
+
+    def _files(self) -> Iterator[tuple[str, str, str, str | None]]:
+        for i in range(len(self)):
+            yield self.id(i), self.source(i), "picture", None
+            yield f"{self.id(i)} (mask)", self.mask_source(i), "mask", None
+
+    def without(self, reasons: Mapping[str, str]) -> "PixelSamples":
+        """The same without some ids, which join `excluded`. Raises DataError where none is left."""
+        if not reasons:
+            return self
+        kept = np.fromiter((self.id(i) not in reasons for i in range(len(self))), bool, len(self))
+        if not kept.any():
+            raise DataError(f"{self.options.data}: no picture can be used: {next(iter(reasons.values()))}")
+        return replace(self, rows=self.rows[kept], excluded={**self.excluded, **reasons})
+
+
+def read_split(options: Options, split: str, classes: Sequence[str] | None = None) -> PixelSamples:
+    """The split "train" or "val". `classes` are a checkpoint's, in its order. Raises DataError with every problem."""
+    if split not in SPLITS:
+        raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    found = read_pairs(options, split)
+    count = min(len(found.names), options.limit or len(found.names))
+    encoding = found.encoding if classes is None else _in_order(found.encoding, classes, options.data)
+    return PixelSamples(
+        _texts(found.names), _texts(found.images), _texts(found.masks), encoding, np.arange(count), options
+    )
+
+
+def _in_order(encoding: Encoding, classes: Sequence[str], data: str) -> Encoding:
+    """The numbers as positions in the checkpoint's classes: names connect, not numbers."""
+    number = {name: n for n, name in enumerate(classes)}
+    if unknown := [name for name in encoding.classes if name not in number]:
+        raise DataError(
+            f"{data}: has the classes {', '.join(unknown)}, which the model does not know; it knows {', '.join(classes)}"
+        )
+    place = {n: number[name] for n, name in enumerate(encoding.classes)} | {255: 255}
+    colours = dict(zip(encoding.classes, encoding.palette, strict=True))
+    palette = tuple(colours.get(name, (0, 0, 0)) for name in classes)
+    return replace(
+        encoding, classes=tuple(classes), values={k: place[v] for k, v in encoding.values.items()}, palette=palette
+    )
+
+
+def _texts(names: Sequence[str]) -> FileIndex:
+    builder = IndexBuilder()
+    for name in names:
+        builder.add(os.fsencode(name), 0)
+    return builder.build()
+
+
+def _size(source: str) -> tuple[int, int]:
+    try:
+        with Image.open(source) as image:
+            return image.height, image.width
+    except Exception:  # Pillow's readers raise a dozen kinds
+        return 0, 0
