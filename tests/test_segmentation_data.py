@@ -130,7 +130,7 @@ def test_colours_and_numbers_of_16_bits(tmp_path):
 def test_wrong_masks_by_name(tmp_path):
     file = tmp_path / "m.png"
     cases = [
-        (np.array([[0, 7, 7], [9, 1, 0]], np.uint8), False, "that are no class's: 7 in 2 pixels, 9 in 1 pixels; expected 0 to 1, 255"),
+        (np.array([[0, 7, 7], [9, 1, 0]], np.uint8), False, "7 in 2 pixels, 9 in 1 pixels; expected 0 to 1, 255"),
         (np.full((2, 2, 3), 9, np.uint8), False, r"its pixels are colours \(RGB\)"),
         (np.full((2, 2, 3), 9, np.uint8), True, r"colours that are no class's: \(9, 9, 9\) in 4 pixels"),
     ]  # fmt: skip
