@@ -284,7 +284,11 @@ def _result(scores: dict[str, Any], as_json: bool, leave: tuple[str, ...], where
 
     intervals = scores.get("intervals", {})
     rows = [
-        [name, f"{value:.4f}", " to ".join(f"{v:.4f}" for v in intervals[name]) if name in intervals else ""]
+        [
+            name,
+            "no objects" if value == -1.0 else f"{value:.4f}",
+            " to ".join(f"{v:.4f}" for v in intervals[name]) if name in intervals else "",
+        ]
         for name, value in scores.items()
         if isinstance(value, float)
     ]

@@ -353,3 +353,16 @@ def test_check_says_when_nothing_can_be_trained_on(boxes, capsys):
     change(boxes, lambda d: d["annotations"].clear())
     assert main(["check", str(boxes)]) == 2
     assert "no picture has an object that could be trained on" in capsys.readouterr().out
+
+
+def test_a_category_with_the_number_0_keeps_it(boxes):
+    def edit(document):
+        document["categories"][0]["id"] = 0
+        for one in document["annotations"]:
+            one["category_id"] = 0 if one["category_id"] == 1 else one["category_id"]
+
+    change(boxes, edit)
+    found = read_split(options(boxes), "train")
+    turned = read_split(options(boxes), "train", found.classes[::-1])
+    assert found.index.category_ids.min() == 0
+    assert turned.index.category_ids.tolist() == found.index.category_ids.tolist()[::-1]

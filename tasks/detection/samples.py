@@ -238,7 +238,7 @@ def _in_order(index: ObjectIndex, classes: Sequence[str] | None, file: str) -> O
     free = iter(range(int(index.category_ids.max(initial=0)) + 1, 2**31))
     return replace(
         index, classes=tuple(classes), labels=place[index.labels].astype(np.min_scalar_type(len(classes))),
-        category_ids=np.array([ids.get(name) or next(free) for name in classes], np.int64), folder="",
+        category_ids=np.array([ids[name] if name in ids else next(free) for name in classes], np.int64), folder="",
     )  # fmt: skip
 
 
