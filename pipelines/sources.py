@@ -91,6 +91,8 @@ def with_options(name: str, own: Any, given: dict[str, Any]) -> Any:
                 problems += error.problems
     if problems:
         raise RecipeError(problems)
+    if "size" in values and "longest" in hints and "longest" not in given:  # the sides keep their proportion
+        values["longest"] = max(1, round(own.longest * values["size"] / own.size))
     changed = replace(own, **values)
     check_options({name: changed})
     return changed

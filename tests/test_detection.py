@@ -366,3 +366,22 @@ def test_a_category_with_the_number_0_keeps_it(boxes):
     turned = read_split(options(boxes), "train", found.classes[::-1])
     assert found.index.category_ids.min() == 0
     assert turned.index.category_ids.tolist() == found.index.category_ids.tolist()[::-1]
+
+
+def test_pictures_show_what_was_asked_for_and_sizes_keep_their_proportion(boxes, tmp_path):
+    run = tmp_path / "run"
+    assert main(["train", "detect", f"data={boxes}", "--run", str(run), *SHORT]) == 0
+    file = boxes / "JPEGImages/val_00000.jpg"
+    drawn = {}
+    for score in ("0.05", "0.0"):
+        out = tmp_path / score
+        words = ["predict", str(run), str(file), f"out={out}", "pictures=true", f"score={score}"]
+        assert main(words) == 0
+        (picture,) = (p for p in (out / "pictures").iterdir())
+        drawn[score] = np.array(Image.open(picture).convert("RGB"))
+    assert (drawn["0.05"] != drawn["0.0"]).any()
+    from trunkline.pipelines.sources import with_options
+
+    own = options(boxes)
+    assert with_options("detection", own, {"size": "256"}).longest == 512
+    assert with_options("detection", own, {"size": "256", "longest": "300"}).longest == 300

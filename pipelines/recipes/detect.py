@@ -41,9 +41,9 @@ def detect(
     on_bad_box     stop at objects without area or outside their picture, or skip these objects
     smoke          a tiny run of seconds on generated pictures, to see that everything works
 
-    The trunk's stem and first stage and all its norms stay as they are; a linear warm-up over a twelfth of the run, drops
-    at two thirds and at eleven twelfths; SGD (lr=0.01), for the one-stage head AdamW (lr=0.0005), with which it learns
-    much faster.
+    The trunk's stem and first stage and all its norms stay as they are (unless weights=none); a linear warm-up over a
+    twelfth of the run, drops at two thirds and at eleven twelfths; SGD (lr=0.01), for the one-stage head AdamW (lr=0.0005),
+    with which it learns much faster.
 
     Expect on BCCD (205 + 72 pictures of blood cells, ImageNet ResNet-50, format=voc size=320 epochs=6, one core of a CPU with
     bf16), run here: faster_rcnn an AP50 of 0.917 (AP 0.588), one_stage 0.883 (0.575).

@@ -10,8 +10,8 @@ from ...heads.boxes import BoxPrediction
 from ..contract import Sample
 from ..drawing import as_image, font_of
 from .masks import to_bitmap
+from .predicted import LEAST
 
-LEAST = 0.5  # scores below it are not drawn
 _SHADE = 0.45  # how much of a mask's colour covers the picture
 
 

@@ -5,11 +5,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..predicted import Predicted
+from .options import Options
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ...heads.contract import Prediction
+
+
+LEAST = 0.5  # scores below it are not drawn, unless lower ones are asked for
+_SCORE = Options().score
 
 
 @dataclass
@@ -24,6 +29,7 @@ class PredictedObjects(Predicted):
     labels: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     masks: list[dict[str, Any]] | None = None
+    drawn: float = LEAST  # the lowest score that pictures show: the task's, where that is not the usual one
 
     @classmethod
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
@@ -32,12 +38,13 @@ class PredictedObjects(Predicted):
 
         said = record(prediction, task.classes)  # type: ignore[arg-type]
         said.pop("id")
-        return cls(file, **said)
+        return cls(file, **said, drawn=LEAST if task.options.score == _SCORE else task.options.score)
 
     def found(self) -> dict[str, Any]:
         """As JSON."""
         masks = {} if self.masks is None else {"masks": self.masks}
-        return {"boxes": self.boxes, "labels": self.labels, "scores": self.scores, **masks}
+        drawn = {} if self.drawn == LEAST else {"drawn": self.drawn}
+        return {"boxes": self.boxes, "labels": self.labels, "scores": self.scores, **masks, **drawn}
 
     def row(self) -> list[str]:
         """How many of each class, and the best three."""
@@ -46,9 +53,7 @@ class PredictedObjects(Predicted):
 
     def caption(self) -> str:
         """How many objects."""
-        from .draw import LEAST
-
-        shown = Counter(n for n, s in zip(self.labels, self.scores, strict=True) if s >= LEAST)
+        shown = Counter(n for n, s in zip(self.labels, self.scores, strict=True) if s >= self.drawn)
         return ", ".join(f"{n} {name}" for name, n in shown.most_common()) or "nothing found"
 
     def small(self) -> Any:
@@ -69,4 +74,4 @@ class PredictedObjects(Predicted):
         corners[:, 2:] += corners[:, :2]
         labels = np.array([names.index(name) for name in self.labels], np.int64)
         prediction = BoxPrediction(self.file, corners, labels, np.array(self.scores), codes=self.masks)
-        return draw(Sample(self.file, self.file, read_image(self.file)), prediction, names)
+        return draw(Sample(self.file, self.file, read_image(self.file)), prediction, names, self.drawn)
