@@ -153,9 +153,8 @@ class ResNet(nn.Module):
             for block in getattr(self, name):
                 x = _recomputed(block, x) if recompute else block(x)
             features[f"c{number}"] = x
-            x = x.view_as(
-                x
-            )  # else three gradients may meet in a map, in an order that hooks such as DeepSpeed's change
+            # a node between the stages: else three gradients may meet in a map, in an order that DeepSpeed's hooks change
+            x = x.view_as(x)
         return features
 
     @property

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from ..backbones.contract import Features
 
 
+VOID = 255  # in a mask, a pixel that has no class
+
+
 @dataclass
 class Batch:
     """What one forward pass takes; with a `key` it is a micro-batch.

@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.contract import WeightsError
-
-VOID = 255  # a pixel that has no class
+from .contract import VOID
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .confusion import VOID
+from ...heads.contract import VOID
 
 WIDTH = 0.02  # of the boundary, as a share of the picture's diagonal: the paper's
 

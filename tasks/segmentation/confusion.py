@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ...heads.contract import VOID
 from ..contract import DataError
 
-VOID = 255
 ABSENT = ("truth", "either")
 """Which classes a mean is over: those that the truth has, or those that the truth or the prediction has."""
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from ...heads.contract import VOID
 from .. import storage
 from ..contract import DataError
 from ..images import MAX_PIXELS, check_png
-from .confusion import VOID
 
 Colour = tuple[int, int, int]
 _NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")  # Pillow's modes of one number a pixel
@@ -37,10 +37,12 @@ class Encoding:
             object.__setattr__(self, "palette", tuple(voc_colour(n) for n in range(len(self.classes))))
 
 
-def numbered(classes: tuple[str, ...], void: tuple[int, ...] = (VOID,), first: int = 0, **more: object) -> Encoding:
+def numbered(
+    classes: tuple[str, ...], void: tuple[int, ...] = (VOID,), first: int = 0, palette: tuple[Colour, ...] = ()
+) -> Encoding:
     """Classes stored as `first`, `first + 1`, …; the numbers of `void` are of no class."""
     values = {first + n: n for n in range(len(classes))} | dict.fromkeys(void, VOID)
-    return Encoding(classes, values, **more)  # type: ignore[arg-type]
+    return Encoding(classes, values, palette=palette)
 
 
 def voc_colour(number: int) -> Colour:

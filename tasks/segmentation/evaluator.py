@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...heads.contract import Batch, Prediction
+from ...heads.segmentation import PixelPrediction
 from ..contract import DataError, Record, Scores
 from ..intervals import bootstrap
 from .boundary import boundary_counts
@@ -35,8 +36,8 @@ class PixelEvaluator:
         """One record a sample."""
         count, records = len(self.samples.classes), []
         for prediction, mask in zip(predictions, batch.targets["mask"], strict=True):
-            labels: np.ndarray = prediction.labels  # type: ignore[attr-defined]
-            truth = mask.cpu().numpy()
+            assert isinstance(prediction, PixelPrediction)
+            labels, truth = prediction.labels, mask.cpu().numpy()
             try:
                 matrix = confusion(truth, labels, count)
             except DataError as error:

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ...heads.contract import VOID
 from ..contract import DataError
 from ..detection.voc_file import read_list
 from ..images import SUFFIXES
@@ -12,6 +13,7 @@ from .options import Options
 from .published import ADE20K, CAMVID, CITYSCAPES, VOC
 
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
+NONE = -1  # the value of a class that is named alone
 _LISTED = 20
 
 
@@ -99,25 +101,19 @@ def _files(folder: Path, end: str, suffixes: tuple[str, ...]) -> dict[str, str]:
 
 def _voc(options: Options, split: str) -> Pairs:
     root, given = _voc_root(options.data), options.train if split == "train" else options.val
-    own = options.masks or ("cls" if (root / "cls").is_dir() else "SegmentationClass")
-    pictures = "img" if (root / "img").is_dir() else "JPEGImages"
+    own = options.masks or "SegmentationClass"
     lists = [root / name for name in given] if given else [_voc_list(root, split)]
     names = list(dict.fromkeys(name for file in lists for name in read_list(file)))
-    ends = {name: next((e for e in (".png", ".mat") if (root / own / f"{name}{e}").is_file()), "") for name in names}
-    wrong = [f"{name}: there is no {own}/{name}.png" for name, end in ends.items() if not end]
-    wrong += [
-        f"{name}: there is no {pictures}/{name}.jpg"
-        for name in names
-        if not (root / pictures / f"{name}.jpg").is_file()
+    wanted = {name: (f"{own}/{name}.png", f"JPEGImages/{name}.jpg") for name in names}
+    wrong = [
+        f"{name}: there is no {file}" for name, files in wanted.items() for file in files if not (root / file).is_file()
     ]
     if wrong:
         more = [f"and {len(wrong) - _LISTED} more"] if len(wrong) > _LISTED else []
         raise DataError(f"{', '.join(map(str, lists))}:\n  " + "\n  ".join(wrong[:_LISTED] + more))
     below = "" if root == Path(options.data) else f"{root.relative_to(options.data).as_posix()}/"
-    return Pairs(
-        names, [f"{below}{pictures}/{name}.jpg" for name in names],
-        [f"{below}{own}/{name}{ends[name]}" for name in names], VOC,
-    )  # fmt: skip
+    masks, images = zip(*wanted.values(), strict=True)
+    return Pairs(names, [below + file for file in images], [below + file for file in masks], VOC)
 
 
 def _voc_root(data: str) -> Path:
@@ -127,18 +123,16 @@ def _voc_root(data: str) -> Path:
         *sorted(Path(data).glob("VOCdevkit/VOC*")),
         Path(data, "dataset"),
     ]
-    found = [r for r in roots if (r / "ImageSets/Segmentation").is_dir() or (r / "cls").is_dir()]
+    found = [r for r in roots if (r / "ImageSets/Segmentation").is_dir()]
     if not found:
-        raise DataError(
-            f"{data}: holds no VOC data; expected JPEGImages, SegmentationClass and ImageSets/Segmentation, or SBD's img and cls"
-        )
+        raise DataError(f"{data}: holds no VOC data; expected JPEGImages, SegmentationClass and ImageSets/Segmentation")
     return found[-1]
 
 
 def _voc_list(root: Path, split: str) -> Path:
-    for file in (root / f"ImageSets/Segmentation/{split}.txt", root / f"{split}.txt"):
-        if file.is_file():
-            return file
+    file = root / f"ImageSets/Segmentation/{split}.txt"
+    if file.is_file():
+        return file
     raise DataError(f"{root}: there is no ImageSets/Segmentation/{split}.txt; give {split}=LIST below it")
 
 
@@ -161,7 +155,7 @@ def read_classes(file: Path) -> Encoding:
     if len(kinds) > 1:
         wrong.append(f"some lines have {' and some a '.join(sorted(kinds))}; expected one kind")
     for what, at in (("name", 3), ("value", 2)):
-        seen = [row[at] for row in rows if row[at] is not None]
+        seen = [row[at] for row in rows if row[at] != NONE]
         wrong += [
             f"the {what} {value} stands there twice"
             for value in sorted({v for v in seen if seen.count(v) > 1}, key=str)
@@ -174,15 +168,14 @@ def read_classes(file: Path) -> Encoding:
     classes = tuple(name for _, name in kept)
     if kinds == {"name"}:
         return numbered(classes)
-    values = {int(value): n for n, (value, _) in enumerate(kept)}  # type: ignore[arg-type]
-    values |= {int(value): 255 for _, _, value, name in rows if name == "void"}  # type: ignore[arg-type]
+    values = {value: n for n, (value, _) in enumerate(kept)} | {row[2]: VOID for row in rows if row[3] == "void"}
     coloured = kinds == {"colour"}
-    palette = tuple(_rgb(int(value)) for value, _ in kept) if coloured else ()  # type: ignore[arg-type]
-    return Encoding(classes, values if coloured else {255: 255, **values}, coloured, palette)
+    palette = tuple(_rgb(value) for value, _ in kept) if coloured else ()
+    return Encoding(classes, values if coloured else {VOID: VOID, **values}, coloured, palette)
 
 
-def _class(words: list[str]) -> tuple[str, int | None, str]:
-    """What kind of line it is, its value, its name."""
+def _class(words: list[str]) -> tuple[str, int, str]:
+    """What kind of line it is, its value (NONE where it has none), its name."""
     if len(words[0]) == 7 and words[0][0] == "#" and all(c in "0123456789abcdefABCDEF" for c in words[0][1:]):
         return "colour", int(words[0][1:], 16), " ".join(words[1:])
     leading = 0
@@ -193,7 +186,7 @@ def _class(words: list[str]) -> tuple[str, int | None, str]:
         return "colour", numbers[0] << 16 | numbers[1] << 8 | numbers[2], " ".join(words[3:])
     if leading and numbers[0] < 65536:
         return "number", numbers[0], " ".join(words[1:])
-    return "name", None, " ".join(words)
+    return "name", NONE, " ".join(words)
 
 
 def _rgb(value: int) -> Colour:

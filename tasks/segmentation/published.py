@@ -5,7 +5,7 @@ classes of its benchmark and their numbers in `labelIds` files (cityscapesScript
 the scene parsing challenge (objectInfo150), of which 0 in a file is none.
 """
 
-from .confusion import VOID
+from ...heads.contract import VOID
 from .encoding import Encoding, numbered
 
 VOC = numbered(

@@ -146,5 +146,5 @@ def _size(source: str) -> tuple[int, int]:
     try:
         with Image.open(source) as image:
             return image.height, image.width
-    except Exception:  # Pillow's readers raise a dozen kinds
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return 0, 0
