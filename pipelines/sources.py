@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 from ..cluster import checkpoint
 from ..heads.model import Model
 from ..tasks.contract import Task
-from ..tasks.layout import reset
+from ..tasks.layout import followed, reset
 from ..tasks.storage import is_remote
 from ..tasks.table import options as known_options
 from ..tasks.table import tasks as known_tasks
@@ -91,9 +91,7 @@ def with_options(name: str, own: Any, given: dict[str, Any]) -> Any:
                 problems += error.problems
     if problems:
         raise RecipeError(problems)
-    if "size" in values and "longest" in hints and "longest" not in given:  # the sides keep their proportion
-        values["longest"] = max(1, round(own.longest * values["size"] / own.size))
-    changed = replace(own, **values)
+    changed = replace(own, **values, **followed(own, values))
     check_options({name: changed})
     return changed
 

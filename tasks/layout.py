@@ -1,4 +1,4 @@
-"""Which options say how a data folder is laid out: of other data they do not hold. Imports no torch."""
+"""What options are to each other: which are a data folder's own, which follow another one. Imports no torch."""
 
 from dataclasses import MISSING, field, fields
 from typing import Any
@@ -7,6 +7,21 @@ from typing import Any
 def of_data(default: Any) -> Any:
     """A field of options that belongs to `data`."""
     return field(default=default, metadata={"of": "data"})
+
+
+def following(other: str, default: Any) -> Any:
+    """A field of options that keeps its proportion to the field `other` where that alone is given."""
+    return field(default=default, metadata={"follows": other})
+
+
+def followed(options: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The options that follow those that are given anew, and are not among them."""
+    pairs = [(f.name, f.metadata["follows"]) for f in fields(options) if "follows" in f.metadata]
+    return {
+        name: max(1, round(getattr(options, name) * given[other] / getattr(options, other)))
+        for name, other in pairs
+        if other in given and name not in given
+    }
 
 
 def reset(options: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..layout import of_data
+from ..layout import following, of_data
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Options:
     on_bad_box: Literal["stop", "skip"] = "stop"  # an object without area, or outside its picture
     empty: bool = False  # train on pictures without objects too
     size: int = 800  # of the shorter side, in pixels
-    longest: int = 1333  # at most, of the longer side
+    longest: int = following("size", 1333)  # at most, of the longer side
     sizes: tuple[int, ...] = ()  # train at one of these shorter sides each time
     flip: float = 0.5  # chance of a horizontal flip
     jitter: tuple[float, ...] = ()  # two scales between which a picture is resized to a square of `size`, and cropped

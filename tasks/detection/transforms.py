@@ -4,15 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from ..contract import Sample
+from ..resizing import COLOURS, exactly, quickly
 from .geometry import resized
 from .options import Options
 
@@ -41,16 +39,12 @@ class TrainTransform:
 
     options: Options
 
-    def __post_init__(self) -> None:
-        colours = v2.RandomPhotometricDistort() if self.options.photometric else None
-        object.__setattr__(self, "_colours", colours)
-
     def __call__(self, sample: Sample) -> Sample:
         """The sample with `boxes` as an fp32 tensor; objects that a crop cuts away are gone."""
         o = self.options
         image, targets = tv_tensors.Image(sample.image), dict(sample.targets)
-        if self._colours is not None:  # type: ignore[attr-defined]
-            image = self._colours(image)  # type: ignore[attr-defined]
+        if o.photometric:
+            image = COLOURS(image)
         height, width = image.shape[-2:]
         if o.jitter:
             image, targets = _jittered(image, targets, o)
@@ -74,10 +68,7 @@ class EvalTransform:
         """The image alone is resized, and its own size kept as `original`: what is true stays in the picture's pixels."""
         height, width = sample.image.shape[-2:]
         size = resized(height, width, self.size, self.longest)
-        picture: Any = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
-        picture = F.resize(picture, list(size), InterpolationMode.BILINEAR, antialias=True)
-        image = torch.from_numpy(numpy.array(picture)).permute(2, 0, 1)
-        return replace(sample, image=image, targets={"original": (height, width)})
+        return replace(sample, image=exactly(sample.image, size), targets={"original": (height, width)})
 
 
 def as_it_is(sample: Sample) -> Sample:
@@ -87,10 +78,8 @@ def as_it_is(sample: Sample) -> Sample:
 
 
 def _resized(image: Tensor, targets: dict[str, Any], size: tuple[int, int]) -> tuple[Tensor, dict[str, Any]]:
-    # channels last and contiguous: torch's vectorised uint8 kernel takes nothing else
-    pixels = tv_tensors.Image(image.permute(1, 2, 0).contiguous().permute(2, 0, 1))
     moved = {name: F.resize(targets[name], list(size)) for name in ("boxes", "masks") if name in targets}
-    return F.resize(pixels, list(size), InterpolationMode.BILINEAR, antialias=True), {**targets, **moved}
+    return quickly(image, size), {**targets, **moved}
 
 
 def _jittered(image: Tensor, targets: dict[str, Any], o: Options) -> tuple[Tensor, dict[str, Any]]:

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from ..contract import Sample
+from ..resizing import COLOURS, exactly, quickly
 from .options import Options
 
 
@@ -32,23 +30,19 @@ class TrainTransform:
 
     options: Options
 
-    def __post_init__(self) -> None:
-        colours = v2.RandomPhotometricDistort() if self.options.photometric else None
-        object.__setattr__(self, "_colours", colours)
-
     def __call__(self, sample: Sample) -> Sample:
         """Image `(3, h, w)` and `mask` `(h, w)`, h and w at most `crop`: what is smaller is padded in the batch, with void."""
         o = self.options
         image, mask = tv_tensors.Image(sample.image), sample.targets["mask"][None]
-        if self._colours is not None:  # type: ignore[attr-defined]
-            image = self._colours(image)  # type: ignore[attr-defined]
+        if o.photometric:
+            image = COLOURS(image)
         height, width = image.shape[-2:]
         low, high = o.scale
         factor = low + (high - low) * torch.rand(1).item()
         if o.short:
             factor *= o.short / min(height, width)
         size = [max(1, round(height * factor)), max(1, round(width * factor))]
-        image, mask = _resized(image, size), F.resize(mask, size, InterpolationMode.NEAREST_EXACT)
+        image, mask = quickly(image, size), F.resize(mask, size, InterpolationMode.NEAREST_EXACT)
         top = int(torch.randint(max(0, size[0] - o.crop) + 1, (1,)))
         left = int(torch.randint(max(0, size[1] - o.crop) + 1, (1,)))
         cut = (slice(None), slice(top, top + o.crop), slice(left, left + o.crop))
@@ -72,12 +66,4 @@ class EvalTransform:
             return replace(sample, targets=targets)
         scale = self.size / min(height, width)
         size = [max(1, int(height * scale + 1e-6)), max(1, int(width * scale + 1e-6))]
-        picture: Any = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
-        picture = F.resize(picture, size, InterpolationMode.BILINEAR, antialias=True)
-        return replace(sample, image=torch.from_numpy(numpy.array(picture)).permute(2, 0, 1), targets=targets)
-
-
-def _resized(image: Tensor, size: list[int]) -> Tensor:
-    # channels last and contiguous: torch's vectorised uint8 kernel takes nothing else
-    pixels = tv_tensors.Image(image.permute(1, 2, 0).contiguous().permute(2, 0, 1))
-    return F.resize(pixels, size, InterpolationMode.BILINEAR, antialias=True)
+        return replace(sample, image=exactly(sample.image, size), targets=targets)
