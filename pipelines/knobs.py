@@ -148,6 +148,9 @@ def typed(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, A
             )
             continue
         _try(problems, found, key, lambda key=key, value=value: convert(hints[key], value, key))
+    problems += [
+        f"{n}= is missing" for n in known if n not in settings and signature[n].default is inspect.Parameter.empty
+    ]
     if problems:
         raise RecipeError(problems)
     return found

@@ -200,3 +200,25 @@ def test_wrong_settings(tmp_path, capsys, more, said):
     there, file = write(tmp_path, *BOX)
     assert main(["score", "coco", str(there), str(file), *more]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine", ["pycocotools", "hotcoco"])
+def test_results_may_have_polygons_and_plain_codes(tmp_path, capsys, engine):
+    pytest.importorskip(engine)
+    truth, results = copy.deepcopy(MASK)
+    there, file = write(tmp_path, truth, results)
+    assert main(["score", "coco", str(there), str(file), "--masks", "--engine", engine, "--json"]) == 0
+    before = json.loads(capsys.readouterr().out)
+    for one in results:
+        one["segmentation"] = {**one["segmentation"], "counts": counts_of(one["segmentation"]["counts"])}
+    there, file = write(tmp_path, truth, results)
+    assert main(["score", "coco", str(there), str(file), "--masks", "--engine", engine, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == before
+    results[0]["segmentation"] = [[1, 1, 30, 1, 30, 30, 1, 30]]
+    there, file = write(tmp_path, truth, results)
+    assert main(["score", "coco", str(there), str(file), "--masks", "--engine", engine]) == 0
+
+
+def test_a_list_that_is_missing(tmp_path, capsys):
+    assert main(["score", "voc", str(tmp_path), str(tmp_path)]) == 2
+    assert "list= is missing" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from ..contract import DataError
 from ..progress import progress
 from .coco_file import Objects, Problems, Truth
 from .intervals import Matches, gathered, intervals
+from .masks import to_code
 from .segmentation import checked
 
 MAX_DETECTIONS = (1, 10, 100)
@@ -171,7 +172,7 @@ def _by_reference(
         theirs = coco()
         theirs.dataset = _dataset(truth, given[0] if given else None)
         theirs.createIndex()
-        rows = _mask_rows(results, given[1]) if given else _box_rows(results)
+        rows = _mask_rows(results, _codes(truth, results, given[1])) if given else _box_rows(results)
         ev = evaluation(theirs, theirs.loadRes(rows), "segm" if given else "bbox")
         ev.params.maxDets = limits
         with _watched(ev):
@@ -229,6 +230,14 @@ def _box_rows(results: Objects) -> list[dict[str, Any]]:
     columns = (results.image_ids, results.category_ids, results.boxes, results.scores)
     keys = ("image_id", "category_id", "bbox", "score")
     return [dict(zip(keys, row, strict=True)) for row in zip(*(c.tolist() for c in columns), strict=True)]
+
+
+def _codes(truth: Truth, results: Objects, segmentations: list[Any]) -> list[Any]:
+    """Compressed, which pycocotools wants of results."""
+    sizes = dict(
+        zip(truth.images.ids.tolist(), np.stack([truth.images.heights, truth.images.widths], 1).tolist(), strict=True)
+    )
+    return [to_code(s, *sizes[i]) for s, i in zip(segmentations, results.image_ids.tolist(), strict=True)]
 
 
 def _mask_rows(results: Objects, segmentations: list[Any]) -> list[dict[str, Any]]:

@@ -216,7 +216,8 @@ def _keep(index: ObjectIndex, folder: Path) -> ObjectIndex:
         for name in _ARRAYS:
             np.save(beside / f"{name}.npy", getattr(index, name))
         (beside / "classes.json").write_text(json.dumps(index.classes), encoding="utf-8")
-        if not folder.exists():
+        if _load(folder) is None:  # there is none, or a damaged one
+            shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
     except OSError:
         return index
@@ -229,6 +230,6 @@ def _load(folder: Path) -> ObjectIndex | None:
     try:
         classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     return ObjectIndex(tuple(classes), **arrays, folder=str(folder))

@@ -63,10 +63,13 @@ def to_bitmap(segmentation: Any, height: int, width: int) -> np.ndarray:
     """`(H, W)` uint8 of polygons or a run-length code, as pycocotools rasterises them."""
     from pycocotools import mask
 
+    return mask.decode(to_code(segmentation, height, width))
+
+
+def to_code(segmentation: Any, height: int, width: int) -> Any:
+    """The compressed code of polygons or of any run-length code, as pycocotools rasterises them."""
+    from pycocotools import mask
+
     if isinstance(segmentation, list):
-        codes = mask.merge(mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        codes = mask.frPyObjects(segmentation, height, width)
-    else:
-        codes = segmentation
-    return mask.decode(codes)
+        return mask.merge(mask.frPyObjects(segmentation, height, width))
+    return mask.frPyObjects(segmentation, height, width) if isinstance(segmentation["counts"], list) else segmentation

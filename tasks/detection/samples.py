@@ -25,6 +25,7 @@ from .voc_file import read_list
 
 SPLITS = ("train", "val")
 MOST = 20
+NARROW = 0.01  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,12 +202,15 @@ def _bad(index: ObjectIndex, options: Options) -> np.ndarray:
 
 
 def bad_boxes(index: ObjectIndex, form: str) -> np.ndarray:
-    """Whether an object has no area within its picture, `(M,)`; in VOC's format, whether its corners are the same pixels."""
+    """Whether an object has no area within its picture, `(M,)`; in VOC's format, whether its corners are the same pixels.
+
+    A side of less than a hundredth of a pixel is none: in fp32, in which networks compute, it can be 0.
+    """
     least = 1 if form == "voc" else 0
     sizes = np.repeat(index.sizes, np.diff(index.starts), 0)
     low = np.maximum(index.boxes[:, :2], 0)
     high = np.minimum(index.boxes[:, :2] + index.boxes[:, 2:], sizes[:, ::-1])
-    inside, large = (high > low).all(1), (index.boxes[:, 2:] > least).all(1)
+    inside, large = (high - low >= NARROW).all(1), (index.boxes[:, 2:] > least).all(1)
     return np.logical_not(np.logical_and(inside, large), dtype=bool)
 
 
