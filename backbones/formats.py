@@ -15,6 +15,11 @@ from .contract import WeightsError
 SUFFIXES = (".safetensors", ".pth", ".pt", ".th")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # keys under which training scripts put the tensors
 _PREFIXES = ("module.", "model.")
+_WHOLE = (
+    "backbone.body.",
+    "classifier.4.",
+    "segmentation_head.",
+)  # of detectors and segmenters, all of whose tensors count
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
@@ -98,10 +103,8 @@ def _strip(tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], l
             if all(name.startswith(prefix) for name in names.values()):
                 names = {old: name.removeprefix(prefix) for old, name in names.items()}
     dropped: list[str] = []
-    detector = any(
-        name.startswith("backbone.body.") for name in names.values()
-    )  # torchvision's names, all of which count
-    if any(name.startswith("backbone.") for name in names.values()) and not detector:
+    whole = any(name.startswith(_WHOLE) for name in names.values())
+    if any(name.startswith("backbone.") for name in names.values()) and not whole:
         names = {old: _of_model(name) for old, name in names.items()}
         dropped = [old for old, name in names.items() if not name]
     stripped: dict[str, Tensor] = {}

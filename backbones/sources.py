@@ -53,6 +53,14 @@ def coco_classes() -> tuple[str, ...]:
     return tuple(f"unused {i}" if name == "N/A" else name for i, name in enumerate(names, 1))
 
 
+def voc_classes() -> tuple[str, ...]:
+    """The 21 names of VOC's segmentation, the background first, from torchvision's metadata."""
+    from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
+
+    names = DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
+    return tuple(name.strip("_") for name in names)
+
+
 def _from_address(name: str) -> Source:
     url, _, fragment = name.partition("#")
     digest = fragment.removeprefix("sha256=").lower()

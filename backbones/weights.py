@@ -20,8 +20,9 @@ from .table import ARCHITECTURES, STRIDE_IN, TIMM
 from .timm_trunk import TimmTrunk, preprocessing_of
 
 CLASSIFIER = ("fc.weight", "fc.bias")
-BODY = "backbone.body."  # of a trunk within a detector
+_TRUNKS = ("backbone.body.", "backbone.")  # where torchvision has the trunk of a detector, and of a segmenter
 _PREDICTOR = "roi_heads.box_predictor.cls_score.weight"
+_PIXELS = "classifier.4.weight"  # the last layer of torchvision's segmenters
 _EPS = 1e-5
 
 
@@ -117,11 +118,12 @@ def read_weights(source: "str | Path", *, arch: str | None = None, stride_in: st
 
 
 def _trunk_of(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A detector's tensors (torchvision's `backbone.body.…`) as its trunk's and the rest."""
-    if not any(name.startswith(BODY) for name in tensors):
+    """A detector's or segmenter's tensors (torchvision's names) as its trunk's and the rest."""
+    body = next((prefix for prefix in _TRUNKS if any(name.startswith(prefix) for name in tensors)), None)
+    if body is None:
         return tensors, {}
-    trunk = {name.removeprefix(BODY): t for name, t in tensors.items() if name.startswith(BODY)}
-    return trunk, {name: t for name, t in tensors.items() if not name.startswith(BODY)}
+    trunk = {name.removeprefix(body): t for name, t in tensors.items() if name.startswith(body)}
+    return trunk, {name: t for name, t in tensors.items() if not name.startswith(body)}
 
 
 def load(
@@ -293,6 +295,11 @@ def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict
 
         stated = {**stated, "classes": coco_classes()}
         assumed["classes"] = "COCO's, from torchvision's metadata, as the predictor has 91 and no names"
+    if "classes" not in stated and _PIXELS in tensors and len(tensors[_PIXELS]) == 21:
+        from .sources import voc_classes
+
+        stated = {**stated, "classes": voc_classes()}
+        assumed["classes"] = "VOC's, from torchvision's metadata, as the last layer has 21 and no names"
     return stated, assumed
 
 

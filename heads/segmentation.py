@@ -4,7 +4,7 @@ Chen et al. 2017, "Rethinking Atrous Convolution"; Chen et al. 2018, "Encoder-De
 Long et al. 2015; Ronneberger et al. 2015; Kirillov et al. 2019, "Panoptic Feature Pyramid Networks", section 3.1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones.contract import Features, WeightsError
+from ..backbones.norm import norm_layer
 from .boxes import at_least_fp32, sizes_of
 from .contract import VOID, Batch, Prediction
 from .pixel_losses import Weighted, pixel_losses
@@ -47,6 +48,7 @@ class SegmentationHead(nn.Module):
     dropout        None leaves it as published (0.5 in an atrous pyramid, 0.1 in an FCN, 0.2 in fpn)
     aux            weight of the cross-entropy of an FCN on `c4` that is trained beside; 0 has none
     weighted       the losses and their weights
+    norm           of its own norms: batch, sync or group; frozen is batch here, as there is nothing to keep
 
     Parameter names are torchvision's for deeplabv3 and fcn (`classifier.…`, `aux_classifier.…`), and those of
     segmentation-models-pytorch for the rest (`decoder.…`, `segmentation_head.…`). Raises WeightsError for another kind,
@@ -55,7 +57,7 @@ class SegmentationHead(nn.Module):
 
     def __init__(
         self, kind: str, channels: Mapping[str, int], classes: int, *, output_stride: int = 32,
-        dropout: float | None = None, aux: float = 0.0, weighted: Weighted = CROSS_ENTROPY,
+        dropout: float | None = None, aux: float = 0.0, weighted: Weighted = CROSS_ENTROPY, norm: str = "batch",
     ) -> None:  # fmt: skip
         super().__init__()
         _check(kind, output_stride)
@@ -70,6 +72,8 @@ class SegmentationHead(nn.Module):
 
             self.needs = tuple(sorted({*self.needs, "c4"}))
             self.aux_classifier = FCNHead(channels["c4"], classes)
+        if norm in ("sync", "group"):
+            _change_norms(self, norm_layer(norm))
         for module in self.modules():
             if dropout is not None and isinstance(module, nn.Dropout | nn.Dropout2d):
                 module.p = dropout
@@ -97,6 +101,11 @@ class SegmentationHead(nn.Module):
         """
         assert batch.images is not None
         height, width = batch.images.shape[-2:]
+        if len(batch) == 1 and self.training and _pools_with_batch_norm(self):
+            raise WeightsError(
+                f"head={self.kind} pools each image to one pixel, whose batch norm needs two images at least, and this "
+                "micro-batch has one: set micro_batch=2 or more, or network.norm=group"
+            )
         size, truth = (height, width), batch.targets["mask"].long()
         found = pixel_losses(self(features, size), truth, self.weighted)
         if self.aux:
@@ -114,9 +123,29 @@ class SegmentationHead(nn.Module):
         """The maps that are read: nothing smaller would do."""
         return {name: features[name] for name in self.needs}
 
+    trunk = "backbone."
+    """Under which the trunk's tensors stand in a published file: torchvision's segmenters have them there."""
+
     def published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The names are others' already."""
         return tensors
+
+
+def _pools_with_batch_norm(head: nn.Module) -> bool:
+    """Whether a batch norm stands behind a pooling to one pixel, as in an atrous pyramid."""
+    for part in head.modules():
+        inside = list(part.children()) if isinstance(part, nn.Sequential) else []
+        if any(isinstance(m, nn.AdaptiveAvgPool2d) for m in inside):
+            return any(isinstance(m, nn.BatchNorm2d) for m in inside)
+    return False
+
+
+def _change_norms(module: nn.Module, layer: Callable[[int], nn.Module]) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, layer(child.num_features))
+        else:
+            _change_norms(child, layer)
 
 
 def labels_of(logits: Tensor) -> "np.ndarray":

@@ -120,16 +120,16 @@ def from_weights(
     name = next((name for name, options in said.items() if options is not None), None)
     if weights is None or not weights.classes or name is None:
         raise RecipeError(
-            f"{source}: holds no head with class names; give a run's folder, or a file with a classifier or a detector"
+            f"{source}: holds no head with class names; give a run's folder, or the file of a classifier, detector or segmenter"
         )
     options, info = choose(name, said[name]), weights.info
     task = make_task(name, options, weights.preprocessing, {"classes": list(weights.classes)})
-    pyramid = (
-        "none" if not weights.rest else "conv" if "backbone.fpn.extra_blocks.p6.weight" in weights.rest else "pool"
-    )
+    has = [any(name.startswith(start) for name in weights.rest) for start in ("backbone.fpn.", "classifier.")]
+    pyramid = "none" if not has[0] else "conv" if "backbone.fpn.extra_blocks.p6.weight" in weights.rest else "pool"
+    stride = info.get("trunkline_output_stride", 8 if has[1] else 32)  # 8: torchvision's segmenters
     network = replace(
         network,
-        output_stride=int(info.get("trunkline_output_stride", 32)),  # pyright: ignore[reportArgumentType]
+        output_stride=int(stride),  # pyright: ignore[reportArgumentType]
         norm=info.get("trunkline_norm", "frozen" if weights.rest else "batch"),
         pyramid=info.get("trunkline_pyramid", pyramid),
     )
@@ -141,9 +141,16 @@ def from_weights(
 
 def published(model: Model, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors under the names that others read: torchvision's for a trunk with one head, also on a pyramid."""
-    pyramid = isinstance(model.backbone, Pyramid)
+    heads = list(model.heads.values())
+    prefix = (
+        "backbone."
+        if isinstance(model.backbone, Pyramid)
+        else getattr(heads[0], "trunk", "")
+        if len(heads) == 1
+        else ""
+    )
     result = {
-        name if pyramid else name.removeprefix("backbone."): tensor
+        prefix + name.removeprefix("backbone."): tensor
         for name, tensor in tensors.items()
         if name.startswith("backbone.")
     }

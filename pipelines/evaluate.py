@@ -18,7 +18,7 @@ from .recipe import RecipeError
 from .run import Run
 from .scoring import inference, score
 from .show import bar, note, samples_left_out
-from .sources import Ready, fetched, ready
+from .sources import Ready, fetched, ready, task_kind
 from .worker import mistakes_as_engine_errors
 
 
@@ -75,10 +75,12 @@ def evaluate(
         "checkpoint": checkpoint, "ema": ema, "precision": precision, "batch": batch, "loaders": loaders,
         "device": device, "threads": threads, "backbone": backbone, "stride_in": stride_in, "options": options or {},
     }  # fmt: skip
-    file = new_file(out) if out else None
-    folder = new_folder(results, "results") if results else None
     if plugin:
         plugins.load(plugin)
+    if results:
+        settings["options"] = {**settings["options"], **task_kind(settings["source"]).for_results}
+    file = new_file(out) if out else None
+    folder = new_folder(results, "results") if results else None
     p = prepare(**settings)
     if launch and launch.launch == "ray":
         scores, records = _on_ray(p, settings | {"plugins": plugins.texts(plugin)}, launch)
@@ -99,8 +101,9 @@ def evaluate(
             )
             return scores
         folder.mkdir(parents=True)
-        for name, text in written.items():
-            (folder / name).write_text(text, encoding="utf-8")
+        for name, content in written.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     return scores
 
 

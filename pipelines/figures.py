@@ -40,6 +40,8 @@ def line_chart(
     values = [y for y in values if math.isfinite(y)]
     x_ticks = ticks(min(xs), max(xs), 6)
     y_ticks = ticks(min(values, default=0), max(values, default=1), 5)
+    if y_ticks[0] < 0 <= min(values, default=0):  # what is never negative has an axis that is not
+        y_ticks = [y for y in y_ticks if y >= 0]
     x_low, x_high = min(xs), max(xs)
     y_ticks = [y for y in y_ticks if y <= most] or y_ticks
     y_low, y_high = min([y_ticks[0], *values]), max([y_ticks[-1], *values])

@@ -177,13 +177,15 @@ def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
     if not having:
         names = dict.fromkeys([*known, *(k for kind in kinds.values() for k in get_type_hints(kind))])
         own = ", ".join(k for k in known if k not in ("options", "launch"))
+        theirs = "; ".join(f"of {name}: {', '.join(get_type_hints(kind))}" for name, kind in kinds.items())
         return [
-            f"{key}={value}: there is no such setting{nearest(key, names)}; there are {own}, and the task's options"
+            f"{key}={value}: there is no such setting{nearest(key, names)}; there are {own}, and the task's options "
+            f"({theirs})"
         ]
     found: list[str] = []
     for name, kind in having.items():
         try:
-            check_options({name: dataclasses.replace(kind(), **{key: convert(get_type_hints(kind)[key], value, key)})})
+            check_options(name, dataclasses.replace(kind(), **{key: convert(get_type_hints(kind)[key], value, key)}))
             return []
         except RecipeError as error:
             found = found or error.problems

@@ -22,10 +22,10 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(problems)
 
 
-def check_options(tasks: dict[str, Any]) -> None:
-    """Raise RecipeError with every option of these tasks that is out of its range."""
-    if problems := _ranges(dict(walk(tasks, "tasks."))):
-        raise RecipeError(problems)
+def check_options(name: str, options: Any) -> None:
+    """Raise RecipeError with every option of the task `name` that is out of its range."""
+    if problems := _ranges(dict(walk({name: options}, "tasks."))):
+        raise RecipeError([problem.removeprefix(f"tasks.{name}.") for problem in problems])
 
 
 def _batches(recipe: Recipe) -> list[str]:

@@ -170,6 +170,7 @@ def _ready(settings: dict[str, Any]) -> Ready:
     return ready(
         settings["source"], checkpoint_name=settings["checkpoint"], averaged=settings["ema"], device=settings["device"],
         threads=settings["threads"], backbone=settings["backbone"], stride_in=settings["stride_in"], options=settings["options"],
+        files=True,
     )  # fmt: skip
 
 

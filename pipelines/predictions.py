@@ -86,10 +86,13 @@ class Output:
 
     def add(self, p: Predicted) -> None:
         """One prediction more, on disk when it is added; with `pictures`, drawn too."""
+        name = f"{self.done:06d}-{Path(p.file).stem}.png"
+        for kind, content in ({} if p.error else p.files()).items():
+            (self.folder / kind).mkdir(exist_ok=True)
+            (self.folder / kind / name).write_bytes(content)
         if self.pictures and not p.error:
-            folder = self.folder / "pictures"
-            folder.mkdir(exist_ok=True)
-            p.image().save(folder / f"{self.done:06d}-{Path(p.file).stem}.png")
+            (self.folder / "pictures").mkdir(exist_ok=True)
+            p.image().save(self.folder / "pictures" / name)
         self._lines.write((json.dumps(p.line(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
         self._lines.flush()
         self.done += 1

@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 from ..cluster import checkpoint
 from ..heads.model import Model
 from ..tasks.contract import Task
-from ..tasks.layout import followed, reset
+from ..tasks.layout import belonging, followed, reset
 from ..tasks.storage import is_remote
 from ..tasks.table import options as known_options
 from ..tasks.table import tasks as known_tasks
@@ -41,25 +41,26 @@ def ready(
     options: dict[str, Any] | None = None,
     backbone: str | None = None,
     stride_in: Any = None,
+    files: bool = False,
 ) -> Ready:
     """A run's checkpoint (`last`, `best` or a number; averaged weights where there are any), or a weights file.
 
     `options` replace fields of the task's options, as text or as values; of other `data`, what says how the run's own data
-    is laid out does not hold. Raises RecipeError where the source is neither, WeightsError where
-    the file cannot be used.
+    is laid out does not hold. With `files` there is no data set, and options of one are refused, as are those of training
+    always. Raises RecipeError where the source is neither a run nor a file, WeightsError where the file cannot be used.
     """
     path = fetched(source)
     machine, _ = resolve_machine(Machine(device=device, threads="auto" if threads is None else threads))
     check_device(machine.device)
     if path.is_dir():
-        found = _from_run(Run(path), checkpoint_name, averaged, options or {})
+        found = _from_run(Run(path), checkpoint_name, averaged, options or {}, files)
     else:
         if checkpoint_name != "last" or averaged is not None:
             raise RecipeError(f"{source}: is a file; checkpoint= and ema= are for runs")
 
         def choose(name: str, said: dict[str, Any]) -> Any:
             own = load_named(known_options()[name])()
-            return with_options(name, replace(own, **said), options or {})
+            return with_options(name, replace(own, **said), options or {}, files)
 
         recipe, task, model, facts = from_weights(source, Network(backbone, stride_in=stride_in), choose)
         found = Ready(model, task, recipe, facts, {"source": str(source)})
@@ -74,13 +75,18 @@ def ready(
     return found
 
 
-def with_options(name: str, own: Any, given: dict[str, Any]) -> Any:
+def with_options(name: str, own: Any, given: dict[str, Any], files: bool = False) -> Any:
     """The task's options with those that were given. Raises RecipeError for each that there is not, or out of its range."""
     hints = get_type_hints(type(own))
+    idle, data = belonging(own, "training"), {"data", *belonging(own, "data")} if files else set()
     problems = [
         f"{key}={value}: there is no such setting{nearest(key, hints)}; this task has {', '.join(hints)}"
         for key, value in given.items()
         if key not in hints
+    ]
+    problems += [f"{key}={given[key]}: only training reads it; leave it out" for key in given if key in idle]
+    problems += [
+        f"{key}={given[key]}: is of a data set, and here are files; leave it out" for key in given if key in data
     ]
     values = reset(own) if given.get("data") else {}
     for key, value in given.items():
@@ -92,7 +98,7 @@ def with_options(name: str, own: Any, given: dict[str, Any]) -> Any:
     if problems:
         raise RecipeError(problems)
     changed = replace(own, **values, **followed(own, values))
-    check_options({name: changed})
+    check_options(name, changed)
     return changed
 
 
@@ -105,7 +111,7 @@ def task_kind(source: str | Path) -> Any:
     found = [kind for kind in map(load_named, known_tasks().values()) if weights and kind.reads(weights) is not None]
     if not found:
         raise RecipeError(
-            f"{source}: holds no head with class names; give a run's folder, or a file with a classifier or a detector"
+            f"{source}: holds no head with class names; give a run's folder, or the file of a classifier, detector or segmenter"
         )
     return found[0]
 
@@ -121,7 +127,7 @@ def fetched(source: str | Path) -> Path:
     return run.path
 
 
-def _from_run(run: Run, name: str, averaged: bool | None, options: dict[str, Any]) -> Ready:
+def _from_run(run: Run, name: str, averaged: bool | None, options: dict[str, Any], files: bool) -> Ready:
     recipe = from_plain(run.recipe["resolved"])
     root = run.checkpoints
     known = checkpoint.find(root) if name == "last" else checkpoint.name_of(root, name) if name == "best" else name
@@ -133,7 +139,7 @@ def _from_run(run: Run, name: str, averaged: bool | None, options: dict[str, Any
     folder = root / known
     state = checkpoint.read_state(folder, *STATE)
     (task_name, kind), *_ = recipe.tasks.items()
-    recipe = replace(recipe, tasks={task_name: with_options(task_name, kind, options)})
+    recipe = replace(recipe, tasks={task_name: with_options(task_name, kind, options, files)})
     tasks, model, facts = build(recipe, Facts(**state["facts"]))
     has = (folder / "ema.safetensors").is_file()
     if averaged and not has:

@@ -134,8 +134,8 @@ class Evaluator(Protocol):
     def measure(self, batch: "Batch", predictions: "list[Prediction]") -> list[Record]: ...
     def add(self, records: list[Record]) -> None: ...
     def result(self) -> Scores: ...
-    def results(self, records: list[Record]) -> dict[str, str]:
-        """Files, by name, that the official tools of this task read."""
+    def results(self, records: list[Record]) -> dict[str, str | bytes]:
+        """Files, by name below a folder, that the official tools of this task read."""
         return {}
 
 
@@ -153,6 +153,8 @@ class Task(Protocol):
     facts: dict[str, Any]
     predicted: ClassVar[type[Predicted]] = PredictedFields
     """What a prediction of one file becomes."""
+    for_results: ClassVar[Mapping[str, Any]] = {}
+    """The options that records need so that the evaluator's `results` finds everything in them."""
 
     def stated(self) -> dict[str, str]:
         """What the header of its published weights says besides, so that `reads` finds the options again."""

@@ -1,4 +1,4 @@
-"""What options are to each other: which are a data folder's own, which follow another one. Imports no torch."""
+"""What options are to each other: a data folder's own, training's alone, those that follow another. Imports no torch."""
 
 from dataclasses import MISSING, field, fields
 from typing import Any
@@ -7,6 +7,11 @@ from typing import Any
 def of_data(default: Any) -> Any:
     """A field of options that belongs to `data`."""
     return field(default=default, metadata={"of": "data"})
+
+
+def of_training(default: Any) -> Any:
+    """A field of options that nothing but training reads."""
+    return field(default=default, metadata={"of": "training"})
 
 
 def following(other: str, default: Any) -> Any:
@@ -22,6 +27,11 @@ def followed(options: Any, given: dict[str, Any]) -> dict[str, Any]:
         for name, other in pairs
         if other in given and name not in given
     }
+
+
+def belonging(options: Any, to: str) -> set[str]:
+    """The names of the options that belong to `data`, or to `training`."""
+    return {f.name for f in fields(options) if f.metadata.get("of") == to}
 
 
 def reset(options: Any) -> dict[str, Any]:

@@ -59,6 +59,10 @@ class Predicted:
         """A few words below a small picture."""
         raise NotImplementedError
 
+    def files(self) -> dict[str, bytes]:
+        """PNGs that are written beside the lines, each by its folder."""
+        return {}
+
     def small(self) -> Any:
         """The small picture: the file's own, or one drawn upon."""
         from .images import read_image

@@ -17,6 +17,7 @@ from trunkline.backbones.pyramid import Pyramid
 from trunkline.heads.model import Model
 from trunkline.pipelines.cli import main
 from trunkline.pipelines.feed import Draws, ordered_lists
+from trunkline.pipelines.sources import with_options
 from trunkline.tasks.contract import DataError
 from trunkline.tasks.detection.samples import read_split
 from trunkline.tasks.detection.task import Detection
@@ -231,8 +232,25 @@ def test_pictures_show_what_was_asked_for_and_sizes_keep_their_proportion(boxes,
         (picture,) = (p for p in (out / "pictures").iterdir())
         drawn[score] = np.array(Image.open(picture).convert("RGB"))
     assert (drawn["0.05"] != drawn["0.0"]).any()
-    from trunkline.pipelines.sources import with_options
+    lines = [json.loads(line) for line in (tmp_path / "0.0/predictions.jsonl").read_text().splitlines()]
+    classes = read_split(options(boxes), "val").classes
+    assert lines[0]["labels"] == [classes[n] for n in lines[0]["numbers"]]  # a class has one colour in all pictures
 
     own = options(boxes)
     assert with_options("detection", own, {"size": "256"}).longest == 512
     assert with_options("detection", own, {"size": "256", "longest": "300"}).longest == 300
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["predict", "RUN", "x.jpg", "format=voc"], "format=voc: is of a data set, and here are files; leave it out"),
+        (["predict", "RUN", "x.jpg", "sizes=64,96"], "sizes=64,96: only training reads it; leave it out"),
+        (["evaluate", "RUN", "jitter=0.5,2"], "jitter=0.5,2: only training reads it; leave it out"),
+        (["evaluate", "RUN", "colour=1"], "the task's options (of classification: data, val, group, "),
+    ],
+)
+def test_an_option_that_nothing_would_read_is_refused(words, says, trained, capsys, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.jpg")
+    given = [str(trained) if w == "RUN" else str(tmp_path / w) if w == "x.jpg" else w for w in words]
+    assert main(given) == 2 and says in capsys.readouterr().err

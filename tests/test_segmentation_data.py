@@ -185,7 +185,7 @@ def test_picture_and_mask_move_together(tmp_path):
     array = np.zeros((40, 60), np.uint8)
     array[10:30, 20:50] = 1
     Image.fromarray(np.repeat(array[..., None] * 200, 3, 2)).save(tmp_path / "a.png")
-    sample_of = train_transform(Options(crop=32, scale=(0.5, 2.0)))
+    sample_of = train_transform(Options(crop=32, jitter=(0.5, 2.0)))
     from trunkline.tasks.contract import Sample
     from trunkline.tasks.images import read_image
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..layout import of_data
+from ..layout import of_data, of_training
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class Options:
     )  # a regular expression on the id: what its first group matches stays on one side of the split
     on_bad_sample: Literal["stop", "skip"] = "stop"
     size: int | None = None  # side of the square crop; None takes the weights' own
-    scale: tuple[float, float] = (0.08, 1.0)  # share of the area that a random crop covers
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # its width over its height
-    flip: float = 0.5  # chance of a horizontal flip
-    label_smoothing: float = 0.0
-    dropout: float = 0.0  # before the classifier
-    augment: bool = True  # False trains on the evaluation's own crop (what cached features need)
+    scale: tuple[float, float] = of_training((0.08, 1.0))  # share of the area that a random crop covers
+    ratio: tuple[float, float] = of_training((3 / 4, 4 / 3))  # its width over its height
+    flip: float = of_training(0.5)  # chance of a horizontal flip
+    label_smoothing: float = of_training(0.0)
+    dropout: float = of_training(0.0)  # before the classifier
+    augment: bool = of_training(True)  # False trains on the evaluation's own crop (what cached features need)
     top: int = 5  # classes that a prediction names
     append: bool = False  # one more linear layer on top of the kept classifier, which stays frozen

@@ -1,7 +1,7 @@
 """Pictures with boxes, masks, names and scores."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -21,7 +21,9 @@ def colour_of(label: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def draw(sample: Sample, prediction: BoxPrediction, classes: Sequence[str], least: float = LEAST) -> Image.Image:
+def draw(
+    sample: Sample, prediction: BoxPrediction, classes: Sequence[str] | Mapping[int, str], least: float = LEAST
+) -> Image.Image:
     """The picture, in its own size, with the objects of at least that score: masks below, boxes above, names on top.
 
     The sample's image is the one that the prediction's boxes are in pixels of.

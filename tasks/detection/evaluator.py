@@ -166,6 +166,7 @@ def record(prediction: BoxPrediction, classes: tuple[str, ...]) -> Record:
         "id": prediction.id,
         "boxes": boxes.tolist(),
         "labels": [classes[n] for n in prediction.labels],
+        "numbers": prediction.labels.tolist(),
         "scores": prediction.scores.astype(np.float64).tolist(),
     }
     return found if prediction.codes is None else found | {"masks": prediction.codes}

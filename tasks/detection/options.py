@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..layout import following, of_data
+from ..layout import following, of_data, of_training
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Options:
     head: Literal["faster_rcnn", "mask_rcnn", "one_stage"] = "faster_rcnn"
     on_bad_sample: Literal["stop", "skip"] = "stop"  # a picture that cannot be read
     on_bad_box: Literal["stop", "skip"] = "stop"  # an object without area, or outside its picture
-    empty: bool = False  # train on pictures without objects too
+    empty: bool = of_training(False)  # train on pictures without objects too
     size: int = 800  # of the shorter side, in pixels
     longest: int = following("size", 1333)  # at most, of the longer side
-    sizes: tuple[int, ...] = ()  # train at one of these shorter sides each time
-    flip: float = 0.5  # chance of a horizontal flip
-    jitter: tuple[float, ...] = ()  # two scales between which a picture is resized to a square of `size`, and cropped
-    photometric: bool = False  # random brightness, contrast, saturation, hue
+    sizes: tuple[int, ...] = of_training(())  # train at one of these shorter sides each time
+    flip: float = of_training(0.5)  # chance of a horizontal flip
+    jitter: tuple[float, ...] = of_training(())  # two scales between which a picture is resized to squares of `size`
+    photometric: bool = of_training(False)  # random brightness, contrast, saturation, hue
     score: float = 0.05  # the lowest that is given out
     nms: float = 0.5  # overlap above which the lower of two boxes of a class is dropped
     detections: int = 100  # of a picture, at most

@@ -29,6 +29,7 @@ class PredictedObjects(Predicted):
     labels: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     masks: list[dict[str, Any]] | None = None
+    numbers: list[int] = field(default_factory=list)  # of the labels' classes, which decide their colours
     drawn: float = LEAST  # the lowest score that pictures show: the task's, where that is not the usual one
 
     @classmethod
@@ -38,13 +39,24 @@ class PredictedObjects(Predicted):
 
         said = record(prediction, task.classes)  # type: ignore[arg-type]
         said.pop("id")
-        return cls(file, **said, drawn=LEAST if task.options.score == _SCORE else task.options.score)
+        return cls(
+            file,
+            **said,
+            drawn=LEAST if task.options.score == _SCORE else task.options.score,
+        )
 
     def found(self) -> dict[str, Any]:
         """As JSON."""
         masks = {} if self.masks is None else {"masks": self.masks}
         drawn = {} if self.drawn == LEAST else {"drawn": self.drawn}
-        return {"boxes": self.boxes, "labels": self.labels, "scores": self.scores, **masks, **drawn}
+        return {
+            "boxes": self.boxes,
+            "labels": self.labels,
+            "scores": self.scores,
+            **masks,
+            "numbers": self.numbers,
+            **drawn,
+        }
 
     def row(self) -> list[str]:
         """How many of each class, and the best three."""
@@ -69,9 +81,9 @@ class PredictedObjects(Predicted):
         from ..images import read_image
         from .draw import draw
 
-        names = sorted(set(self.labels))
+        names = dict(zip(self.numbers, self.labels, strict=True))
         corners = np.array(self.boxes, np.float64).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
-        labels = np.array([names.index(name) for name in self.labels], np.int64)
+        labels = np.array(self.numbers, np.int64)
         prediction = BoxPrediction(self.file, corners, labels, np.array(self.scores), codes=self.masks)
         return draw(Sample(self.file, self.file, read_image(self.file)), prediction, names, self.drawn)

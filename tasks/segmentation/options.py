@@ -3,27 +3,45 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..layout import of_data
+from ..layout import of_data, of_training
 
 
 @dataclass(frozen=True)
 class Options:
-    """The choices of a segmentation task.
+    """Every choice of a segmentation task; a recipe writes them, `tasks.segmentation.KEY=` changes one.
 
-    `train` and `val` are lists (VOC) or names of folders (`train` and `val` otherwise).
+    `train` and `val` are lists (VOC) or names of folders (`train` and `val` otherwise), below
+    `data`.
     """
 
-    data: str = ""
+    data: str = ""  # the folder that the files are in
     format: Literal["voc", "pairs", "camvid", "cityscapes", "ade20k"] = of_data("voc")
     train: tuple[str, ...] = of_data(())
     val: tuple[str, ...] = of_data(())
     masks: str = of_data("")  # VOC: another folder of masks than SegmentationClass
     limit: int = of_data(0)  # only the first so many pictures of a split; 0 takes all
-    crop: int = 512  # training sees squares of so many pixels
-    short: int = 0  # the shorter side before the scale jitter; 0: the picture's own
-    scale: tuple[float, float] = (0.5, 2.0)  # from where to where the jitter goes
-    flip: float = 0.5  # chance of a horizontal flip
-    photometric: bool = False  # random brightness, contrast, saturation, hue
+    head: Literal["deeplabv3", "deeplabv3plus", "fcn", "unet", "fpn"] = "deeplabv3plus"
+    dropout: float | None = of_training(None)  # of the head; none leaves it as published
+    aux: float = 0.0  # weight of an FCN on c4 that is trained beside; 0 has none
+    cross_entropy: float = of_training(1.0)  # the losses' weights; 0 leaves one out
+    dice: float = of_training(0.0)
+    focal: float = of_training(0.0)
+    lovasz: float = of_training(0.0)
+    class_weights: tuple[float, ...] = of_training(())  # in the cross-entropy, one for each class
+    on_bad_sample: Literal["stop", "skip"] = "stop"  # a picture or mask that cannot be used
+    crop: int = of_training(512)  # training sees squares of so many pixels
+    short: int = of_training(0)  # the shorter side before the jitter; 0: the picture's own
+    jitter: tuple[float, ...] = of_training((0.5, 2.0))  # two scales between which a picture is resized
+    flip: float = of_training(0.5)  # chance of a horizontal flip
+    photometric: bool = of_training(False)  # random brightness, contrast, saturation, hue
     size: int = 0  # evaluation sees the shorter side at so many pixels; 0: in its own size
+    tiles: int = 0  # see a larger picture in windows of so many pixels a side; 0: whole
+    overlap: float = 0.5  # of neighbouring windows
+    flips: bool = False  # see every picture mirrored too
+    scales: tuple[float, ...] = ()  # see every picture at these multiples of its size
+    crf: bool = False  # let a fully connected CRF follow the picture's edges
     absent: Literal["truth", "either"] = "truth"  # which classes a mean is over: those of the truth, or of either side
+    palette: tuple[
+        tuple[int, int, int], ...
+    ] = ()  # the classes' colours in what is drawn and written; empty: the data's
     written: bool = False  # records hold the predicted masks

@@ -37,7 +37,7 @@ class TrainTransform:
         if o.photometric:
             image = COLOURS(image)
         height, width = image.shape[-2:]
-        low, high = o.scale
+        low, high = o.jitter
         factor = low + (high - low) * torch.rand(1).item()
         if o.short:
             factor *= o.short / min(height, width)

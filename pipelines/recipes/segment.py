@@ -1,0 +1,80 @@
+"""Segmentation on one's own pictures."""
+
+from typing import Literal
+
+from ...cluster.config import Average, Optimizer, Schedule
+from ...tasks.segmentation.options import Options
+from ..recipe import Batches, Evaluation, Network, Phase, Recipe, RecipeError
+
+
+def segment(
+    data: str = "",
+    format: Literal["voc", "pairs", "camvid", "cityscapes", "ade20k"] = "voc",
+    weights: str = "resnet50",
+    backbone: str | None = None,
+    head: Literal["deeplabv3", "deeplabv3plus", "fcn", "unet", "fpn"] = "deeplabv3plus",
+    train: tuple[str, ...] = (),
+    val: tuple[str, ...] = (),
+    crop: int = 512,
+    output_stride: Literal[8, 16, 32] | None = None,
+    epochs: float | None = None,
+    updates: int | None = None,
+    batch: int = 8,
+    micro_batch: int | Literal["auto", "all"] = "all",
+    lr: float = 0.01,
+    limit: int = 0,
+    seed: int = 0,
+    on_bad_sample: Literal["stop", "skip"] = "stop",
+    ema: float = 0.0,
+    smoke: bool = False,
+) -> Recipe:
+    """Fine-tune a segmenter on a few hundred pictures with masks.
+
+    data           a folder: VOC's (JPEGImages, SegmentationClass, ImageSets/Segmentation), `pairs` (images/{train,val},
+                   masks/{train,val}, classes.txt), or CamVid, Cityscapes or ADE20K as they come
+    head           deeplabv3plus, unet and fpn need segmentation-models-pytorch; deeplabv3 and fcn are torchvision's
+    weights        of a classifier (a file, a published name) or of a segmenter (a run, torchvision's own), or none
+    train, val     other lists or folders, below data
+    crop           the side in pixels of the squares that training sees; what is smaller is padded with void
+    output_stride  of the trunk; by default 16 for deeplabs and fcn, 32 for unet and fpn
+    on_bad_sample  stop at pictures and masks that cannot be used, or skip them
+    smoke          a tiny run of seconds on generated pictures, to see that everything works
+
+    SGD with momentum, the rate falling as a polynomial of power 0.9 at every update, weight decay 1e-4; scale jitter of 0.5
+    to 2, crop and flip. The trunk learns with all its norms (frozen: network.norm=frozen).
+    """
+    if epochs is not None and updates is not None:
+        raise RecipeError(f"epochs={epochs:g} and updates={updates} both say how long: give one of them")
+    if smoke:
+        data, format, crop, batch = (
+            data or "demo:pixels:smoke",
+            format if data else "pairs",
+            min(crop, 64),
+            min(batch, 2),
+        )
+        if weights == "resnet50":
+            weights, backbone = "none", backbone or "resnet18"
+        if epochs is None and updates is None:
+            updates = 2
+    if not data:
+        raise RecipeError("data= is missing: give a folder in VOC's format, or in another one together with format=")
+    if output_stride is None:
+        output_stride = 32 if head in ("unet", "fpn") else 16
+    epochs = 20.0 if epochs is None and updates is None else epochs
+    return Recipe(
+        tasks={
+            "segmentation": Options(
+                data=data, format=format, head=head, train=train, val=val, on_bad_sample=on_bad_sample, crop=crop, limit=limit
+            )
+        },
+        network=Network(
+            backbone=backbone or ("resnet50" if weights == "none" else None), weights=weights, output_stride=output_stride
+        ),
+        batch=Batches(batch, micro_batch),
+        phases=(Phase(head, epochs=epochs, updates=updates),),
+        optimizer=Optimizer("momentum", lr=lr, weight_decay=1e-4),
+        schedule=Schedule("polynomial", power=0.9),
+        average=Average(ema),
+        evaluation=Evaluation(times=5, metric="mIoU", batch=4),
+        seed=seed,
+    )  # fmt: skip

@@ -1,0 +1,87 @@
+"""What a segmenter says of one file."""
+
+import base64
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from ..predicted import Predicted
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+    from PIL.Image import Image
+
+    from ...heads.contract import Prediction
+
+_NAMED = 3  # classes in a table's cell
+
+
+@dataclass
+class PredictedMask(Predicted):
+    """The classes that are there with their shares of the pixels, the largest first, and the `mask`: a palette PNG in base64.
+
+    A pixel of the PNG is the number of its class, whose name stands in `classes`.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("classes", "shares")
+    headings: ClassVar[tuple[str, ...]] = ("classes",)
+
+    shares: dict[str, float] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
+    mask: str = ""
+
+    @classmethod
+    def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
+        """From what the task's `infer` gave."""
+        import numpy as np
+
+        from .palette_png import palette_png
+
+        labels: ndarray = prediction.labels  # type: ignore[attr-defined]
+        counts = np.bincount(labels.ravel(), minlength=len(task.classes))
+        order = [int(n) for n in np.argsort(-counts, kind="stable") if counts[n]]
+        shares = {task.classes[n]: round(float(counts[n] / labels.size), 6) for n in order}
+        png = base64.b64encode(palette_png(labels, task.palette)).decode()
+        return cls(file, None, shares, list(task.classes), png)
+
+    def found(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"shares": self.shares, "classes": self.classes, "mask": self.mask}
+
+    def row(self) -> list[str]:
+        """The classes, and their shares."""
+        return [", ".join(self.shares), ", ".join(f"{share:.4f}" for share in self.shares.values())]
+
+    def cells(self) -> list[str]:
+        """The largest classes."""
+        return [self.caption()]
+
+    def caption(self) -> str:
+        """The largest classes with their shares."""
+        return ", ".join(f"{name} {share:.0%}" for name, share in list(self.shares.items())[:_NAMED])
+
+    def files(self) -> dict[str, bytes]:
+        """The mask as a file."""
+        return {"masks": base64.b64decode(self.mask)}
+
+    def small(self) -> Any:
+        """The picture with its classes."""
+        return self._drawn(False)
+
+    def image(self) -> "Image":
+        """The picture with its classes and a legend."""
+        return self._drawn(True)
+
+    def _drawn(self, legend: bool) -> "Image":
+        import numpy as np
+        from PIL import Image
+
+        from ..images import read_image
+        from .draw import draw, shaded
+
+        with Image.open(io.BytesIO(base64.b64decode(self.mask))) as png:
+            labels = np.asarray(png)
+            channels = png.getpalette() or []
+        palette = [(channels[i], channels[i + 1], channels[i + 2]) for i in range(0, 3 * len(self.classes), 3)]
+        picture = read_image(self.file)
+        return draw(picture, labels, self.classes, palette) if legend else shaded(picture, labels, palette)

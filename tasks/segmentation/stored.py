@@ -1,0 +1,66 @@
+"""Segmenters in files: what they say of themselves, and into which modules their tensors go."""
+
+import json
+from typing import Any
+
+from torch import nn
+
+from ...backbones.contract import Backbone, WeightsError
+from ...backbones.weights import Weights
+
+LAST = ("classifier.4.", "aux_classifier.4.", "segmentation_head.0.")
+"""The layers that have an output for each class."""
+KEPT = ("head", "aux", "size")
+"""The options that a file states of its segmenter."""
+_AUX = "aux_classifier."
+
+
+def stated(options: Any, palette: tuple[tuple[int, int, int], ...]) -> dict[str, str]:
+    """What the weights' header says."""
+    return {"trunkline_segmentation": json.dumps({n: getattr(options, n) for n in KEPT} | {"palette": palette})}
+
+
+def stated_options(weights: Weights) -> dict[str, Any] | None:
+    """The options that the weights' segmenter was made with; None where they hold none.
+
+    torchvision's files say nothing: DeepLabV3 and FCN are known by their tensors' names.
+    """
+    if not any(name.startswith(LAST) for name in weights.rest):
+        return None
+    said = weights.info.get("trunkline_segmentation")
+    if said:
+        found = json.loads(said)
+        return found | {"palette": tuple(tuple(colour) for colour in found["palette"])}
+    kind = "deeplabv3" if any(name.startswith("classifier.0.convs.") for name in weights.rest) else "fcn"
+    return {"head": kind, "aux": 0.5 if any(name.startswith(_AUX) for name in weights.rest) else 0.0}
+
+
+def load_segmenter(weights: Weights, trunk: Backbone, head: nn.Module, classes: tuple[str, ...]) -> None:
+    """Copy a file's head; of other classes all but its last layers. The FCN beside may be new, or be left aside.
+
+    Raises WeightsError with every tensor that is missing, unexpected or of another shape.
+    """
+    own, notes = head.state_dict(), []
+    given = dict(weights.rest)
+    wanted = dict(own)
+    if tuple(weights.classes or ()) != classes:
+        notes.append("new layers for other classes")
+        given, wanted = ({n: t for n, t in some.items() if not n.startswith(LAST)} for some in (given, wanted))
+    beside = [any(name.startswith(_AUX) for name in some) for some in (given, wanted)]
+    if beside[0] != beside[1]:
+        notes.append("the FCN beside left out" if beside[0] else "a new FCN beside")
+        given, wanted = ({n: t for n, t in some.items() if not n.startswith(_AUX)} for some in (given, wanted))
+    problems = [f"{name} is missing" for name in wanted if name not in given]
+    problems += [f"{name} is not of this head" for name in given if name not in own]
+    problems += [
+        f"{name} is of shape {tuple(t.shape)}, here {tuple(own[name].shape)}"
+        for name, t in given.items()
+        if name in own and t.shape != own[name].shape
+    ]
+    if problems:
+        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
+        raise WeightsError(f"{weights.source}: its head does not fit:\n  " + "\n  ".join(problems[:10] + more))
+    head.load_state_dict(given, strict=False)  # what is missing was looked at
+    report = getattr(trunk, "report", None)
+    if report is not None:
+        report.note = "; ".join(filter(None, [report.note, f"{len(given)} tensors of its head", *notes]))

@@ -1,0 +1,174 @@
+"""Semantic segmentation: pictures with masks in; a class for every pixel, in the picture's own size, out."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...backbones.contract import Backbone, Preprocessing
+from ...backbones.weights import Weights
+from ...heads.boxes import sizes_of
+from ...heads.contract import VOID, Batch, Prediction
+from ...heads.model import Model
+from ...heads.pixel_losses import Weighted
+from ...heads.segmentation import PADDED, PixelPrediction, SegmentationHead, labels_of
+from ..contract import DataError, Sample, Samples, Task
+from .crf import refine
+from .draw import draw
+from .encoding import Colour, voc_colour
+from .evaluator import PixelEvaluator
+from .options import Options
+from .predicted import PredictedMask
+from .samples import PixelSamples, read_split
+from .stored import load_segmenter, stated, stated_options
+from .transforms import EvalTransform, eval_transform, train_transform
+from .views import resized, see, wanted, whole
+
+
+class Segmentation(Task):
+    """Pictures and masks in; `facts` are the class names and their colours."""
+
+    name = "segmentation"
+    predicted = PredictedMask
+    for_results: ClassVar[dict[str, Any]] = {"written": True}
+
+    @staticmethod
+    def reads(weights: Weights) -> dict[str, Any] | None:
+        """What a segmenter's file says of itself; torchvision's says nothing, and is known by its names."""
+        return stated_options(weights)
+
+    def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
+        self.options, self.preprocessing = options, preprocessing
+        self.facts: dict[str, Any] = dict(facts or {})
+        self._splits: dict[str, PixelSamples] = {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, by number; those of the training split where nothing else says them."""
+        if "classes" not in self.facts:
+            self.samples("train")
+        return tuple(self.facts["classes"])
+
+    @property
+    def palette(self) -> tuple[Colour, ...]:
+        """A colour for each class: the options', else the data's, else VOC's."""
+        known = self.options.palette or self.facts.get("palette", ())
+        rest = (voc_colour(n) for n in range(len(known), len(self.classes)))
+        return (*((int(r), int(g), int(b)) for r, g, b in known), *rest)
+
+    def stated(self) -> dict[str, str]:
+        """What the weights' header says of the segmenter."""
+        return stated(self.options, self.palette)
+
+    def samples(self, split: str) -> Samples:
+        """The split `train` or `val`. Raises DataError with every problem of its files."""
+        if split not in self._splits:
+            known = self.facts.get("classes")
+            if known is None and split != "train":
+                known = self.classes
+            found = self._splits[split] = read_split(self.options, split, known)
+            self.facts.setdefault("classes", list(found.classes))
+            self.facts.setdefault("palette", [list(colour) for colour in found.encoding.palette])
+        return self._splits[split]
+
+    def transform(self, training: bool) -> Callable[[Sample], Sample]:
+        """Sizes, crops and flips; or the size of evaluation, unless several views resize for themselves."""
+        if training:
+            return train_transform(self.options)
+        return EvalTransform(0) if wanted(self.options) else eval_transform(self.options)
+
+    def collate(self, samples: list[Sample]) -> Batch:
+        """Images `(N, 3, H, W)` uint8 with each one's own size.
+
+        In training all are padded to the crop, with the target `mask` `(N, H, W)`, 255 in the padding. Else they are padded
+        to the largest, and the masks keep their own sizes, in a list.
+        """
+        training, unit = "original" not in samples[0].targets, PADDED.get(self.options.head, 1)
+        sizes = torch.tensor([s.image.shape[-2:] for s in samples])
+        sides = [self.options.crop] * 2 if training else sizes.max(0).values.tolist()
+        height, width = (-(-side // unit) * unit for side in sides)
+        images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        for row, sample in zip(images, samples, strict=True):
+            row[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
+        targets: dict[str, Any] = {}
+        if training:
+            targets["mask"] = torch.stack([_padded(s.targets["mask"], height, width) for s in samples])
+        else:
+            targets["original"] = torch.tensor([s.targets["original"] for s in samples])
+            if "mask" in samples[0].targets:
+                targets["mask"] = [s.targets["mask"] for s in samples]
+        return Batch(self.name, [s.id for s in samples], images, sizes, targets)
+
+    def head(self, backbone: Backbone, weights: Weights | None = None) -> SegmentationHead:
+        """The head that the options name, for these classes. Raises DataError where weights are of other classes."""
+        o, count = self.options, len(self.classes)
+        if o.class_weights and len(o.class_weights) != count:
+            raise DataError(
+                f"tasks.{self.name}.class_weights: has {len(o.class_weights)} numbers for {count} classes "
+                f"({', '.join(self.classes[:8])}{', …' if count > 8 else ''})"
+            )
+        losses = Weighted(o.cross_entropy, o.dice, o.focal, o.lovasz, o.class_weights)
+        head = SegmentationHead(
+            o.head, backbone.channels, count, output_stride=backbone.strides["c5"], dropout=o.dropout, aux=o.aux,
+            weighted=losses, norm=getattr(backbone, "norm", "batch"),
+        )  # fmt: skip
+        if weights is not None and weights.rest:
+            load_segmenter(weights, backbone, head, self.classes)
+        return head
+
+    def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        """A PixelPrediction a sample, in the picture's own size."""
+        assert isinstance(model, Model)
+        if wanted(self.options):
+            return self._views(model, batch)
+        originals = [(int(h), int(w)) for h, w in batch.targets["original"].tolist()]
+        found = self._logits(model, batch)
+        return [
+            PixelPrediction(name, labels_of(resized(one, *size)))
+            for name, one, size in zip(batch.ids, found, originals, strict=True)
+        ]
+
+    def _logits(self, model: Model, batch: Batch) -> list[Tensor]:
+        head = model.heads[self.name]
+        assert isinstance(head, SegmentationHead)
+        return head.logits(model.maps(batch), batch)
+
+    def _views(self, model: Model, batch: Batch) -> list[Prediction]:
+        """The same from several views of each picture, which the batch holds in its own size."""
+        assert batch.images is not None
+        device, result = batch.images.device, []
+
+        def logits(image: Tensor) -> Tensor:
+            one = Sample("", "", image, {"original": tuple(image.shape[-2:])})
+            return self._logits(model, self.collate([one]).to(device))[0]
+
+        for name, image, (h, w) in zip(batch.ids, batch.images.cpu(), sizes_of(batch), strict=True):
+            picture = image[:, :h, :w]
+            found = see(picture, logits, self.options)
+            if self.options.crf:
+                labels = labels_of(refine(whole(found, h, w), picture))
+            else:
+                labels = np.empty((h, w), np.uint8 if len(self.classes) <= VOID else np.int32)
+                for rows, columns, probabilities in found:
+                    labels[rows, columns] = labels_of(probabilities)
+            result.append(PixelPrediction(name, labels))
+        return result
+
+    def evaluator(self, samples: Samples) -> PixelEvaluator:
+        """mIoU and what goes with it."""
+        assert isinstance(samples, PixelSamples)
+        return PixelEvaluator(replace(samples, encoding=replace(samples.encoding, palette=self.palette)))
+
+    def draw(self, sample: Sample, prediction: Prediction) -> Image.Image:
+        """The picture with its classes in their colours, and a legend."""
+        assert isinstance(prediction, PixelPrediction)
+        return draw(sample.image, prediction.labels, self.classes, self.palette)
+
+
+def _padded(mask: Tensor, height: int, width: int) -> Tensor:
+    return F.pad(mask, (0, width - mask.shape[1], 0, height - mask.shape[0]), value=VOID)
