@@ -9,6 +9,7 @@ from .recipe import Recipe
 
 SIZES = {"demo": {"train": 2000, "val": 500, "size": 64}, "demo:smoke": {"train": 40, "val": 20, "size": 32},
          "demo:boxes": {"train": 400, "val": 100, "size": 128}, "demo:boxes:smoke": {"train": 16, "val": 8, "size": 64},
+         "demo:pixels": {"train": 400, "val": 100, "size": 128}, "demo:pixels:smoke": {"train": 16, "val": 8, "size": 64},
          }  # fmt: skip
 
 
@@ -29,6 +30,10 @@ def _write(name: str, folder: Path) -> None:
         from ..tasks.detection.scenes import write_box_scenes
 
         write_box_scenes(folder, **SIZES[name])
+    elif name.startswith("demo:pixels"):
+        from ..tasks.segmentation.scenes import write_pixel_scenes
+
+        write_pixel_scenes(folder, **SIZES[name])
     else:
         from ..tasks.scenes import write_scenes
 

@@ -6,10 +6,12 @@ from typing import Any
 TASKS = {
     "classification": "trunkline.tasks.classification.task:Classification",
     "detection": "trunkline.tasks.detection.task:Detection",
+    "segmentation": "trunkline.tasks.segmentation.task:Segmentation",
 }
 OPTIONS = {
     "classification": "trunkline.tasks.classification.options:Options",
     "detection": "trunkline.tasks.detection.options:Options",
+    "segmentation": "trunkline.tasks.segmentation.options:Options",
 }
 
 

@@ -5,5 +5,6 @@ RECIPES = {
     "detect": "trunkline.pipelines.recipes.detect:detect",
     "coco-rcnn": "trunkline.pipelines.recipes.published:coco_rcnn",
     "voc-rcnn": "trunkline.pipelines.recipes.published:voc_rcnn",
+    "segment": "trunkline.pipelines.recipes.segment:segment",
     "demo": "trunkline.pipelines.recipes.demo:demo",
 }

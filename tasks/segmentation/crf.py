@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 EXACT = 4096
 """Up to so many pixels the sum over all pairs is taken as it stands; from there on by the lattice."""
+_CUT = 5.0  # widths of a Gaussian beyond which it counts as 0
 Sum = Callable[[Tensor], Tensor]
 """From `(N, K)` to the sum over all pixels, by a kernel, `(N, K)`."""
 
@@ -68,18 +70,16 @@ def _pairs(features: Tensor) -> Sum:
 
 
 def _blurred(height: int, width: int, sigma: float) -> Sum:
-    """The same for positions alone, whose kernel is a product of two: one matrix for rows, one for columns."""
-
-    def along(length: int) -> Tensor:
-        places = torch.arange(length).float() / sigma
-        return (places[:, None] - places).square_().mul_(-0.5).exp_()
-
-    by_row, by_column = along(height), along(width)
+    """The same for positions alone, whose kernel is a product of two, each cut off where it is below 4e-6."""
+    reach = min(max(height, width) - 1, round(_CUT * sigma))
+    line = (torch.arange(-reach, reach + 1).float() / sigma).square_().mul_(-0.5).exp_()
 
     def blur(values: Tensor) -> Tensor:
-        grid = values.reshape(height, -1)
-        grid = (by_row @ grid).reshape(height, width, -1)
-        return (by_column @ grid).reshape(height * width, -1)
+        classes = values.shape[1]
+        grid = values.reshape(1, height, width, classes).permute(0, 3, 1, 2)
+        for shape, padding in (((1, 1, -1, 1), (reach, 0)), ((1, 1, 1, -1), (0, reach))):
+            grid = F.conv2d(grid, line.reshape(shape).expand(classes, -1, -1, -1), padding=padding, groups=classes)
+        return grid.permute(0, 2, 3, 1).reshape(height * width, classes)
 
     return blur
 
@@ -89,23 +89,25 @@ def lattice(features: Tensor) -> Sum:
 
     The points that a lattice's simplices have for corners are few where features lie close together.
     """
-    count, dims = features.shape
+    dims = features.shape[1]
     corners, weights = _simplices(features)
     numbers, steps = _numbered(corners)
     keys, place = torch.unique(numbers, return_inverse=True)
-    neighbours = [(_rows(keys, keys - step), _rows(keys, keys + step)) for step in steps]
-    rows = torch.arange(0, count * (dims + 1) + 1, dims + 1)
-    slice_ = torch.sparse_csr_tensor(rows, place.reshape(-1), weights.reshape(-1), (count, len(keys)))
+    none = torch.full_like(keys, len(keys))  # the row of zeros behind the others
+    own = torch.arange(len(keys))
+    blurs = [torch.stack([own, _rows(keys, keys - step, none), _rows(keys, keys + step, none)], 1) for step in steps]
+    halves = features.new_tensor([1.0, 0.5, 0.5]).expand(len(keys), 3).contiguous()
     order = place.reshape(-1).argsort(stable=True)
-    starts = torch.zeros(len(keys) + 1, dtype=torch.int64)
-    starts[1:] = torch.bincount(place.reshape(-1), minlength=len(keys)).cumsum(0)
-    splat = torch.sparse_csr_tensor(starts, order // (dims + 1), weights.reshape(-1)[order], (len(keys), count))
+    points, shares = order // (dims + 1), weights.reshape(-1)[order]
+    starts = torch.bincount(place.reshape(-1), minlength=len(keys)).cumsum(0).roll(1)
+    starts[0] = 0
 
     def filtered(values: Tensor) -> Tensor:
-        there = torch.cat([splat @ values, values.new_zeros(1, values.shape[1])])  # the last row: no neighbour
-        for before, after in neighbours:
-            there[:-1] = there[:-1] + 0.5 * (there[before] + there[after])
-        return slice_ @ there[:-1]
+        zeros = values.new_zeros(1, values.shape[1])
+        there = F.embedding_bag(points, values, starts, mode="sum", per_sample_weights=shares)
+        for blur in blurs:
+            there = F.embedding_bag(blur, torch.cat([there, zeros]), mode="sum", per_sample_weights=halves)
+        return F.embedding_bag(place, there, mode="sum", per_sample_weights=weights)
 
     return filtered
 
@@ -125,7 +127,7 @@ def _simplices(features: Tensor) -> tuple[Tensor, Tensor]:
     residue = nearest.sum(1).long()
     away = elevated - zero
     rank = torch.empty_like(zero, dtype=torch.int64)
-    rank.scatter_(1, away.sort(1, descending=True, stable=True).indices, torch.arange(dims + 1).expand(count, -1))
+    rank.scatter_(1, away.neg().sort(dim=1, stable=True).indices, torch.arange(dims + 1).expand(count, -1))
     rank += residue[:, None]
     low, high = rank < 0, rank > dims
     zero += (low.float() - high.float()) * (dims + 1)
@@ -157,7 +159,7 @@ def _numbered(corners: Tensor) -> tuple[Tensor, list[int]]:
     return numbers, [(dims + 1) * radix[axis] - sum(radix) if axis < dims else -sum(radix) for axis in range(dims + 1)]
 
 
-def _rows(keys: Tensor, wanted: Tensor) -> Tensor:
-    """Where ascending `keys` has what is wanted; its length where it has not."""
+def _rows(keys: Tensor, wanted: Tensor, none: Tensor) -> Tensor:
+    """Where ascending `keys` has what is wanted; `none` where it has not."""
     at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-    return torch.where(keys[at] == wanted, at, len(keys))
+    return torch.where(keys[at] == wanted, at, none)
