@@ -1,5 +1,6 @@
 """Norm policies: how a trunk's norms treat statistics. The names inside are batch norm's, so checkpoints load."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 from .contract import WeightsError
 from .table import NORMS
 
-GROUPS = 32  # Wu and He 2018, section 4: 32 groups, whatever the number of channels
+GROUPS = 32  # Wu and He 2018, section 4: 32 groups, or as many as divide the channels
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -40,7 +41,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(GROUPS, channels)
+    return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
 
 
 def norm_layer(policy: str) -> Callable[[int], nn.Module]:

@@ -88,7 +88,11 @@ def test_list(capsys):
     assert ", ".join(ARCHITECTURES) in text
     found = printed_json(capsys, "list")
     assert set(found["recipes"]) >= set(RECIPES)
-    assert found["architectures"] == list(ARCHITECTURES) and found["tasks"] == ["classification", "detection"]
+    assert found["architectures"] == list(ARCHITECTURES) and found["tasks"] == [
+        "classification",
+        "detection",
+        "segmentation",
+    ]
 
 
 def test_show(capsys):

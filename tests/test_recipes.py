@@ -149,7 +149,7 @@ def test_given_twice_and_without_a_value_are_told_together_with_the_rest(capsys)
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_recipe_has_a_smoke_variant(name):
     recipe = resolve(name, {"smoke": "true"}).recipe
-    assert all(o.data in ("demo:smoke", "demo:boxes:smoke") for o in recipe.tasks.values())
+    assert all(o.data in ("demo:smoke", "demo:boxes:smoke", "demo:pixels:smoke") for o in recipe.tasks.values())
     assert recipe.network.weights == "none"
     assert all(p.updates is not None and p.updates <= 4 and p.epochs is None for p in recipe.phases)
     assert recipe.batch.size <= 8
@@ -176,9 +176,12 @@ def test_the_modes_freeze_what_they_say():
 def test_a_recipe_survives_json(name):
     given = {"data": "photos", "seed": 7, "optimizer.options": {"nesterov": False}, "schedule.milestones": "0.3,0.5"}
     (task,) = resolve(name, given).recipe.tasks
-    key, text, value = {"classification": ("scale", "0.25,1", (0.25, 1.0)), "detection": ("sizes", "64,96", (64, 96))}[
-        task
-    ]
+    one = {
+        "classification": ("scale", "0.25,1", (0.25, 1.0)),
+        "detection": ("sizes", "64,96", (64, 96)),
+        "segmentation": ("class_weights", "0.5,1", (0.5, 1.0)),
+    }
+    key, text, value = one[task]
     recipe = resolve(name, {**given, f"tasks.{task}.{key}": text}).recipe
     assert recipe.schedule.milestones == (0.3, 0.5)
     assert getattr(recipe.tasks[task], key) == value

@@ -12,6 +12,7 @@ from .encoding import Colour
 
 _SHADE = 0.55  # how much of a class's colour covers the picture
 _ENTRIES = 12  # of a legend, at most
+_LEAST = 160  # pixels: the width that a legend needs
 
 
 def draw(
@@ -50,20 +51,20 @@ def _share(share: float) -> str:
 def _with_legend(page: Image.Image, entries: Sequence[tuple[Colour, str]]) -> Image.Image:
     if not entries:
         return page
-    size = max(10, min(page.size) // 28)
+    size, width = max(10, min(page.size) // 28), max(page.width, _LEAST)
     font, gap = font_of(size), size // 2
     lines: list[list[tuple[Colour, str, int]]] = [[]]
     left = gap
     for colour, text in entries:
-        text = shorten(text, font, page.width - size - 3 * gap)
+        text = shorten(text, font, width - size - 3 * gap)
         wide = size + gap + int(font.getlength(text)) + 2 * gap
-        if lines[-1] and left + wide > page.width:
+        if lines[-1] and left + wide > width:
             lines.append([])
             left = gap
         lines[-1].append((colour, text, left))
         left += wide
     row = size + gap
-    result = Image.new("RGB", (page.width, page.height + gap + len(lines) * row), PAPER)
+    result = Image.new("RGB", (width, page.height + gap + len(lines) * row), PAPER)
     result.paste(page)
     pen = ImageDraw.Draw(result)
     for number, line in enumerate(lines):

@@ -21,7 +21,7 @@ class PixelEvaluator:
     """`mIoU`, `pixel_accuracy`, `mean_accuracy` and `boundary_IoU`, each over the pixels of the whole split.
 
     A record is one picture's confusion matrix and the counts of its boundaries, both without their zeros, and with
-    `written` the mask itself, a PNG in base64.
+    `written` the mask itself, a PNG in base64, which a few examples have always.
     """
 
     metrics = ("mIoU", "pixel_accuracy", "mean_accuracy", "boundary_IoU")
@@ -31,6 +31,8 @@ class PixelEvaluator:
         self.samples = samples
         self._cells: list[list[list[int]]] = []
         self._boundaries = np.zeros((len(samples.classes), 2), np.int64)
+        shown = np.linspace(0, len(samples) - 1, min(EXAMPLES, len(samples))).round().astype(int).tolist()
+        self._examples = list(dict.fromkeys(samples.id(i) for i in shown))
 
     def measure(self, batch: Batch, predictions: list[Prediction]) -> list[Record]:
         """One record a sample."""
@@ -44,9 +46,9 @@ class PixelEvaluator:
                 raise DataError(f"{prediction.id}: {error}") from None
             edges = boundary_counts(truth, labels, count)
             record: Record = {"id": prediction.id, "cells": sparse(matrix), "boundary": sparse(edges)}
-            if self.samples.options.written:
+            if self.samples.options.written or prediction.id in self._examples:
                 png = palette_png(labels, self.samples.encoding.palette)
-                record["mask"] = base64.b64encode(png).decode()
+                record |= {"classes": list(self.samples.classes), "mask": base64.b64encode(png).decode()}
             records.append(record)
         return records
 
@@ -71,8 +73,7 @@ class PixelEvaluator:
             },
             "absent": absent,
         }
-        shown = np.linspace(0, len(self._cells) - 1, min(EXAMPLES, len(self._cells))).round().astype(int).tolist()
-        details["examples"] = [self.samples.id(i) for i in dict.fromkeys(shown)]
+        details["examples"] = self._examples
         return Scores(metrics, self._intervals(absent), details, len(self._cells), ("mIoU", "pixel_accuracy"))
 
     def results(self, records: list[Record]) -> dict[str, bytes]:

@@ -30,11 +30,11 @@ class Options:
     class_weights: tuple[float, ...] = of_training(())  # in the cross-entropy, one for each class
     on_bad_sample: Literal["stop", "skip"] = "stop"  # a picture or mask that cannot be used
     crop: int = of_training(512)  # training sees squares of so many pixels
-    short: int = of_training(0)  # the shorter side before the jitter; 0: the picture's own
+    short: int | None = of_training(None)  # the shorter side before the jitter; none: the picture's own
     jitter: tuple[float, ...] = of_training((0.5, 2.0))  # two scales between which a picture is resized
     flip: float = of_training(0.5)  # chance of a horizontal flip
     photometric: bool = of_training(False)  # random brightness, contrast, saturation, hue
-    size: int = 0  # evaluation sees the shorter side at so many pixels; 0: in its own size
+    size: int | None = None  # evaluation sees the shorter side at so many pixels; none: in its own size
     tiles: int = 0  # see a larger picture in windows of so many pixels a side; 0: whole
     overlap: float = 0.5  # of neighbouring windows
     flips: bool = False  # see every picture mirrored too

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..predicted import Predicted
@@ -43,6 +43,11 @@ class PredictedMask(Predicted):
         shares = {task.classes[n]: round(float(counts[n] / labels.size), 6) for n in order}
         png = base64.b64encode(palette_png(labels, task.palette)).decode()
         return cls(file, None, shares, list(task.classes), png)
+
+    @classmethod
+    def from_line(cls, line: dict[str, Any]) -> Self:
+        """Back from JSON, or from an evaluation's record with its mask."""
+        return cls(**{f.name: line[f.name] for f in fields(cls) if f.name in line})
 
     def found(self) -> dict[str, Any]:
         """As JSON."""

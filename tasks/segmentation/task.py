@@ -80,7 +80,7 @@ class Segmentation(Task):
         """Sizes, crops and flips; or the size of evaluation, unless several views resize for themselves."""
         if training:
             return train_transform(self.options)
-        return EvalTransform(0) if wanted(self.options) else eval_transform(self.options)
+        return EvalTransform(None) if wanted(self.options) else eval_transform(self.options)
 
     def collate(self, samples: list[Sample]) -> Batch:
         """Images `(N, 3, H, W)` uint8 with each one's own size.

@@ -56,7 +56,7 @@ class TrainTransform:
 class EvalTransform:
     """`eval_transform` as an object that can be sent to a worker."""
 
-    size: int
+    size: int | None
 
     def __call__(self, sample: Sample) -> Sample:
         """By Pillow, bilinear and antialiased, where a size is asked for."""
