@@ -37,7 +37,7 @@ def evaluate(source: str | Path, **settings: Any) -> Any:
     return run_it(_path_of(source), launch=launch, **with_options(run_it, own))
 
 
-def score(protocol: Literal["coco", "voc"], truth: str | Path, results: str | Path, **settings: Any) -> Any:
+def score(protocol: Literal["coco", "voc", "masks"], truth: str | Path, results: str | Path, **settings: Any) -> Any:
     """Score the result files of any detector; see `trunkline.pipelines.score` for the settings of each protocol."""
     from .score import protocol as function_of
 

@@ -17,7 +17,7 @@ from .usage import VERBS, usage, verb_usage
 
 _OUTSIDE = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR",
             "EEXIST", "ENAMETOOLONG", "ELOOP") if hasattr(errno, name)}  # fmt: skip
-_FLAGS = ("--memory", "--masks", "--area", "--pictures")  # that stand without a value
+_FLAGS = ("--memory", "--masks", "--area", "--pictures", "--boundary")  # that stand without a value
 _MOST_ROWS = 1000  # of a table on the terminal
 
 
@@ -143,7 +143,7 @@ def _evaluate(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
 
 def _score(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
-    kind, truth, results = _take(plain, 3, "coco or voc, then what is true (a file, a folder) and the results")
+    kind, truth, results = _take(plain, 3, "coco, voc or masks, then what is true (a file, a folder) and the results")
     from .score import protocol
 
     function = protocol(kind)
@@ -153,7 +153,8 @@ def _score(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
         return 0
     from .show import table
 
-    table("", ["class", "AP"], [[n, "no objects" if v is None else f"{v:.4f}"] for n, v in scored.classes.items()])
+    rows = [[n, "no objects" if v is None else f"{v:.4f}"] for n, v in scored.classes.items()]
+    table("", ["class", scored.settings.get("score", "AP")], rows)
     counts = ", ".join(f"{n:,} {what}" for what, n in scored.counts.items())
     rows = [[n, "no objects" if v < 0 else f"{v:.4f}"] for n, v in scored.metrics.items()]
     print(f"\n{results}: {counts}")

@@ -101,7 +101,7 @@ def _subset(truth: Any, found: Any, file: str | Path) -> tuple[Any, Any]:
 
     import numpy as np
 
-    words = _lines(file)
+    words = lines_of(file)
     ids, names = {str(i): k for k, i in enumerate(truth.images.ids)}, {n: k for k, n in enumerate(truth.images.names)}
     unknown = [w for w in words if w not in ids and w not in names]
     if unknown:
@@ -116,13 +116,14 @@ def _subset(truth: Any, found: Any, file: str | Path) -> tuple[Any, Any]:
     return replace(truth, images=images, objects=objects), found.at(np.isin(found.image_ids, kept))
 
 
-def _lines(file: str | Path) -> list[str]:
+def lines_of(file: str | Path) -> list[str]:
+    """The lines of a text file that are not empty. Raises DataError where it has none, or cannot be read."""
     try:
         words = [line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not any(words):
-        raise DataError(f"{file}: names no image")
+        raise DataError(f"{file}: names nothing")
     return [w for w in words if w]
 
 
@@ -268,13 +269,14 @@ def _needs(*modules: str) -> None:
         raise RecipeError(f"{' and '.join(lacking)} must be installed for this: pip install 'trunkline[coco]'")
 
 
-PROTOCOLS: dict[str, Callable[..., Scored]] = {"coco": coco, "voc": voc}
+PROTOCOLS = {"coco": f"{__name__}:coco", "voc": f"{__name__}:voc", "masks": "trunkline.pipelines.score_masks:masks"}
 
 
 def protocol(name: str) -> Callable[..., Scored]:
     """The function that scores by a protocol. Raises RecipeError for one that is not known."""
+    from .knobs import load_named
     from .tree import nearest
 
     if name not in PROTOCOLS:
-        raise RecipeError(f"{name!r}: no such protocol{nearest(name, PROTOCOLS)}; expected coco or voc")
-    return PROTOCOLS[name]
+        raise RecipeError(f"{name!r}: no such protocol{nearest(name, PROTOCOLS)}; expected {', '.join(PROTOCOLS)}")
+    return load_named(PROTOCOLS[name])

@@ -14,7 +14,11 @@ _KINDS = {"bench": "train", "score": "coco"}  # verbs whose first word chooses t
 VERBS: dict[str, tuple[str, str, str | None]] = {
     "train": ("RECIPE", "train by a recipe, or go on with the run in --run", None),
     "evaluate": ("SOURCE", "score a run's folder or a weights file", f"{_HERE}.evaluate:evaluate"),
-    "score": ("coco|voc TRUTH RESULTS", "score the result files of any detector", f"{_HERE}.score:protocol"),
+    "score": (
+        "coco|voc|masks TRUTH RESULTS",
+        "score the results of any detector or segmenter",
+        f"{_HERE}.score:protocol",
+    ),
     "predict": ("SOURCE INPUT…", "what a model says of files, folders and globs", f"{_HERE}.predict:stream"),
     "list": ("", "the recipes and architectures", None),
     "show": ("RECIPE", "every field of a recipe, its value and where it came from", None),

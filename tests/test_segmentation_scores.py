@@ -1,11 +1,15 @@
 """Confusion, IoU and boundaries of pixels against plain loops, on real masks where they are at hand."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
+from trunkline.pipelines.cli import main
 from trunkline.tasks.contract import DataError
 from trunkline.tasks.segmentation.boundary import boundary_counts
 from trunkline.tasks.segmentation.confusion import confusion, dense, scores, sparse
+from trunkline.tasks.segmentation.palette_png import palette_png
 
 
 def drawn(count: int = 6, classes: int = 21):
@@ -103,3 +107,38 @@ def test_boundaries_against_a_plain_search():
         assert counts[k].tolist() == [(own & other).sum(), (own | other).sum()]
     same = boundary_counts(truth, np.where(truth == 255, 0, truth), 4)
     assert np.array_equal(same[:, 0], same[:, 1]) and same[:3].any(1).all()
+
+
+def test_score_masks_of_a_folder(tmp_path, capsys):
+    """Whole VOC-like folders against plain numpy; with void, and classes that only one side has."""
+    rng = np.random.default_rng(2)
+    pairs = []
+    for n in range(3):
+        truth, found = (rng.integers(0, 4, (9, 13 + n)).astype(np.uint8) for _ in range(2))
+        truth[truth == 3] = 255
+        pairs.append((truth, found))
+        for folder, labels in (("true", truth), ("found", found)):
+            (tmp_path / folder / "a").mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"{folder}/a/{n}.png").write_bytes(palette_png(labels, [(0, 0, 0)] * 5))
+    words = ["score", "masks", str(tmp_path / "true"), str(tmp_path / "found"), "--classes", "5", "--json"]
+    assert main(words) == 0
+    said = json.loads(capsys.readouterr().out)
+    truth, found = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
+    known = truth != 255
+    ious = [((truth == c) & (found == c)).sum() / (((truth == c) | (found == c)) & known).sum() for c in range(3)]
+    assert said["mIoU"] == np.mean(ious) and said["pixel_accuracy"] == (truth == found)[known].mean()
+    assert list(said["classes"].values()) == [*ious, None, None]
+    assert main([*words, "--absent", "either", "--boundary"]) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert other["mIoU"] == np.mean([*ious, 0.0]) and 0 < other["boundary_IoU"] < 1
+
+    (tmp_path / "found/a/1.png").unlink()
+    Image.fromarray(np.full((9, 13), 7, np.uint8)).save(tmp_path / "found/a/0.png")
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "found/a/2.png")
+    assert main(words) == 2 and "found/a/1.png: there is no such mask" in capsys.readouterr().err
+    (tmp_path / "list.txt").write_text("a/0\na/2\n")
+    assert main([*words, "--list", str(tmp_path / "list.txt")]) == 2
+    err = capsys.readouterr().err
+    assert "a/0.png: values that are no class's: 7 in 117 pixels; expected 0 to 4" in err
+    assert "a/2.png: is 4 x 4 pixels; the true mask" in err and "is 15 x 9" in err
+    assert main([*words[:4], "--classes", "300"]) == 2
