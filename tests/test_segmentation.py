@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -227,3 +228,54 @@ def test_the_evaluators_numbers_are_those_of_one_matrix(pixels):
     low, high = scores.intervals["mIoU"]
     assert low < scores.metrics["mIoU"] < high and 0 < scores.metrics["boundary_IoU"] < 1
     assert scores.samples == len(samples) and len(scores.details["class_iou"]) == 7
+
+
+def test_pictures_smaller_than_the_crop_are_told(pixels, tmp_path, capsys):
+    words = [
+        "train",
+        "segment",
+        f"data={pixels}",
+        *[w for w in SHORT if not w.startswith("crop")],
+        "crop=96",
+        "head=unet",
+    ]
+    assert main([*words, "--run", str(tmp_path / "run")]) == 0
+    said = (
+        "8 of 8 pictures are smaller than crop=96 (one is 64 x 64): what a crop lacks is padded with pixels of no class"
+    )
+    assert said in capsys.readouterr().err
+    assert read_split(Options(data=str(pixels), format="pairs", crop=96, short=96), "train").remarks() == []
+    assert read_split(Options(data=str(pixels), format="pairs", crop=96), "val").remarks() == []
+
+
+WRONG = [
+    (lambda d: Image.new("P", (32, 64)).save(d / "masks/train/00001.png"), "00001.png: is 32 x 64 pixels; its picture"),
+    (
+        lambda d: Image.new("L", (64, 64), 9).save(d / "masks/train/00001.png"),
+        "9 in 4,096 pixels; expected 0 to 6, 255",
+    ),
+    (lambda d: Image.new("RGB", (64, 64)).save(d / "masks/train/00001.png"), "its pixels are colours (RGB)"),
+    (lambda d: (d / "masks/train/00001.png").unlink(), "without a mask in masks/train/: images/train/00001.jpg"),
+    (
+        lambda d: (d / "masks/train/00001.png").write_bytes(b"\x89PNG\r\n\x1a\nno"),
+        "00001.png: the PNG is cut off",
+    ),
+    (
+        lambda d: (d / "classes.txt").write_text("0 0 0 background\n9 9 9 other\n"),
+        "colours that are no class's: (128, 0, 0)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "says"), WRONG)
+def test_wrong_masks_stop_a_run_by_name(pixels, tmp_path, spoil, says, capsys):
+    data = Path(shutil.copytree(pixels, tmp_path / "data"))
+    spoil(data)
+    short = [w for w in SHORT if not w.startswith("updates")]
+    words = ["train", "segment", f"data={data}", *short, "head=unet", "updates=4"]
+    assert main([*words, "--run", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert says in err and "Traceback" not in err
+    if "without a mask" not in says and "(128" not in says:
+        assert main([*words, "on_bad_sample=skip", "--run", str(tmp_path / "again")]) == 0
+        assert "left out 1 sample: train/00001" in capsys.readouterr().err

@@ -33,6 +33,7 @@ class PixelSamples:
     rows: np.ndarray
     options: Options
     excluded: dict[str, str] = field(default_factory=dict)
+    split: str = "train"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -45,7 +46,7 @@ class PixelSamples:
     def __getitem__(self, index: int) -> Sample:
         """Read and decode a sample. Raises DataError with the file's name, also where picture and mask differ in size."""
         source, mask = self.source(index), self.mask_source(index)
-        image, labels = read_image(source), read_mask(mask, self.encoding)
+        image, labels = read_image(source), self.labels(index)
         if labels.shape != tuple(image.shape[-2:]):
             height, width = image.shape[-2:]
             turned = " (turned by its EXIF orientation)" if labels.shape == (width, height) else ""
@@ -54,6 +55,10 @@ class PixelSamples:
                 f"{HOW_TO_GO_ON}"
             )
         return Sample(self.id(index), source, image, {"mask": torch.from_numpy(labels)})
+
+    def labels(self, index: int) -> np.ndarray:
+        """The mask `(H, W)` uint8, 255 where there is no class."""
+        return read_mask(self.mask_source(index), self.encoding)
 
     def id(self, index: int) -> str:
         """The name that picture and mask have in common, below the data's folder."""
@@ -82,8 +87,19 @@ class PixelSamples:
         """Each picture is a file of its own."""
 
     def remarks(self) -> list[str]:
-        """Nothing is left out."""
-        return []
+        """Pictures that are smaller than the crop of training."""
+        crop, short = self.options.crop, self.options.short
+        if self.split != "train":
+            return []
+        scales = [short / min(size) if short and min(size) else 1.0 for size in self._sizes]
+        small = [size for size, scale in zip(self._sizes, scales, strict=True) if 0 < round(min(size) * scale) < crop]
+        if not small:
+            return []
+        height, width = min(small, key=min)
+        return [
+            f"{len(small)} of {len(self)} pictures are smaller than crop={crop} (one is {width} x {height}): what a crop lacks "
+            "is padded with pixels of no class"
+        ]
 
     def fingerprint(self) -> dict[str, Any]:
         """`{"digest", "samples", "classes"}`; equal digests: the same pictures and masks, by sizes and edges of files."""
@@ -112,16 +128,20 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
     """The split "train" or "val". `classes` are a checkpoint's, in its order. Raises DataError with every problem."""
     if split not in SPLITS:
         raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    if options.format == "coco":
+        from .coco import read_coco
+
+        return read_coco(options, split, classes)
     found = read_pairs(options, split)
     count = min(len(found.names), options.limit or len(found.names))
-    encoding = found.encoding if classes is None else _in_order(found.encoding, classes, options.data)
+    encoding = found.encoding if classes is None else in_order(found.encoding, classes, options.data)
     return PixelSamples(
-        _texts(found.names), _texts(found.images), _texts(found.masks), encoding, np.arange(count), options
+        texts(found.names), texts(found.images), texts(found.masks), encoding, np.arange(count), options, split=split
     )
 
 
-def _in_order(encoding: Encoding, classes: Sequence[str], data: str) -> Encoding:
-    """The numbers as positions in the checkpoint's classes: names connect, not numbers."""
+def in_order(encoding: Encoding, classes: Sequence[str], data: str) -> Encoding:
+    """The encoding's numbers as positions in a checkpoint's classes: names connect, not numbers. Raises DataError."""
     number = {name: n for n, name in enumerate(classes)}
     if unknown := [name for name in encoding.classes if name not in number]:
         raise DataError(
@@ -135,7 +155,8 @@ def _in_order(encoding: Encoding, classes: Sequence[str], data: str) -> Encoding
     )
 
 
-def _texts(names: Sequence[str]) -> FileIndex:
+def texts(names: Sequence[str]) -> FileIndex:
+    """Names as a compact index."""
     builder = IndexBuilder()
     for name in names:
         builder.add(os.fsencode(name), 0)
