@@ -6,5 +6,7 @@ RECIPES = {
     "coco-rcnn": "trunkline.pipelines.recipes.published:coco_rcnn",
     "voc-rcnn": "trunkline.pipelines.recipes.published:voc_rcnn",
     "segment": "trunkline.pipelines.recipes.segment:segment",
+    "voc-deeplab": "trunkline.pipelines.recipes.published_segmentation:voc_deeplab",
+    "coco-voc": "trunkline.pipelines.recipes.published_segmentation:coco_voc",
     "demo": "trunkline.pipelines.recipes.demo:demo",
 }
