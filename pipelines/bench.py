@@ -48,6 +48,7 @@ BENCHES = {
     "score": "bench_detect:bench_score",  # COCO's numbers from files
     "masks": "bench_detect:bench_masks",  # predicted masks to run-length codes
     "detect": "bench_detect:bench_detect",  # Mask R-CNN
+    "segment": "bench_segment:bench_segment",  # DeepLab
 }
 
 

@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
     "check": ("FOLDER", "decode and validate a whole data set", "trunkline.tasks.check:check"),
     "profile": ("RECIPE", "time a few updates by part; writes a trace", None),
     "bench": (
-        "train|loader|scale|score|masks|detect",
+        "train|loader|scale|score|masks|detect|segment",
         "measure beside a plain torchvision loop",
         f"{_HERE}.bench:options",
     ),

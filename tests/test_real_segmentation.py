@@ -14,6 +14,7 @@ from trunkline.heads.model import Model
 from trunkline.pipelines.build import build
 from trunkline.pipelines.feed import Draws, Plan, in_order, turns
 from trunkline.pipelines.knobs import resolve
+from trunkline.pipelines.plain_segment import deeplab
 from trunkline.pipelines.scoring import score
 
 pytestmark = pytest.mark.slow
@@ -26,36 +27,14 @@ def settings(shared_data: Path, **changed) -> dict[str, str]:
     return own | {k.replace("__", "."): str(v) for k, v in changed.items()}
 
 
-class Plain(nn.Module):
-    """torchvision's dilated ResNet-50 under smp's decoder and last layer."""
-
-    def __init__(self, ours: Model, dropout: float = 0.5):
-        super().__init__()
-        from segmentation_models_pytorch.base import SegmentationHead
-        from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
-        from torchvision.models import resnet50
-
-        self.trunk = resnet50(replace_stride_with_dilation=[False, False, True])
-        self.trunk.fc = nn.Identity()
-        self.decoder = DeepLabV3PlusDecoder([3, 64, 256, 512, 1024, 2048], 5, 256, (6, 12, 18), 16, True, dropout)
-        self.segmentation_head = SegmentationHead(256, 21, 1, None, 4)
-        state = {
-            n.replace("backbone.", "trunk.").removeprefix("heads.segmentation."): t
-            for n, t in ours.state_dict().items()
-        }
-        self.load_state_dict(state, strict=True)
-
-    def forward(self, x):
-        t = self.trunk
-        maps = [x, t.relu(t.bn1(t.conv1(x)))]
-        y = t.maxpool(maps[-1])
-        for stage in (t.layer1, t.layer2, t.layer3, t.layer4):
-            y = stage(y)
-            maps.append(y)
-        return self.segmentation_head(self.decoder(maps))
+def plain_of(ours: Model, dropout: float = 0.5) -> nn.Module:
+    """torchvision's dilated ResNet-50 under smp's decoder and last layer, with the same tensors."""
+    plain = deeplab("deeplabv3plus", 21, dropout)
+    plain.load_state_dict({n.removeprefix("heads.segmentation."): t for n, t in ours.state_dict().items()})
+    return plain
 
 
-def plain_loop(plain: Plain, ours: Model, batches, total: int, lr: float = 0.01):
+def plain_loop(plain: nn.Module, ours: Model, batches, total: int, lr: float = 0.01):
     """SGD with a polynomial rate, decay for all but norms and biases; the loss of every update."""
     decayed = [p for p in plain.parameters() if p.ndim > 1]
     spared = [p for p in plain.parameters() if p.ndim <= 1]
@@ -84,7 +63,7 @@ def begun(shared_data: Path, **changed):
 def test_twenty_updates_are_those_of_a_plain_loop(shared_data, tmp_path):
     changed = {"tasks__segmentation__dropout": 0.0}
     _, model, plan, draws = begun(shared_data, **changed)
-    theirs = list(plain_loop(Plain(model, 0.0), model, turns(draws, plan, 0, 20), 20))
+    theirs = list(plain_loop(plain_of(model, 0.0), model, turns(draws, plan, 0, 20), 20))
     words = [f"{k}={v}" for k, v in settings(shared_data, **changed).items() if k != "epochs"]
     words += ["updates=20", "evaluation.every=0", "machine.precision=fp32"]
     done, _ = run("train", "segment", *words, "--run", tmp_path / "run", "--json")
@@ -107,10 +86,10 @@ def test_voc_is_learnt_as_by_a_plain_loop(shared_data, tmp_path):
     print(f"with a CRF {crf:.4f} in {seconds:.0f} s")
     task, model, plan, draws = begun(shared_data)
     total, start = plan.length(20, None), time.time()
-    plain = Plain(model)
+    plain = plain_of(model)
     losses = list(plain_loop(plain, model, turns(draws, plan, 0, total), total))
-    state = {n.replace("trunk.", "backbone."): t for n, t in plain.state_dict().items()}
-    model.load_state_dict({n if n.startswith("backbone.") else f"heads.segmentation.{n}": t for n, t in state.items()})
+    state = plain.state_dict().items()
+    model.load_state_dict({n if n.startswith("backbone.") else f"heads.segmentation.{n}": t for n, t in state})
     validation = task.samples("val")
     scores, _ = score(model, task, validation, in_order(Draws(task, validation, 0, training=False), 4), "fp32")
     print(f"theirs: mIoU {scores.metrics['mIoU']:.4f} in {time.time() - start:.0f} s, last loss {losses[-1]:.3f}")
