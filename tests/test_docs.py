@@ -31,6 +31,7 @@ QUICKER = {  # the beginning of a command: settings in place of its own, or adde
     "trunkline profile": "profile_updates=1",
     "trunkline train finetune.py": "epochs=1 size=32",
     "trunkline train rate.py": "epochs=1 size=32",
+    "trunkline train segment": "epochs=0.5 crop=64 batch=2 weights=none backbone=resnet18",
     "trunkline train detect": "updates=2 size=64 batch=2 weights=none backbone=resnet18",
 }
 SMALL = {"updates": "2", "size": "32", "batch": "8"}  # of every run of `transfer` that is not a smoke run already
@@ -122,8 +123,10 @@ def photos(folder: Path) -> None:
     from PIL import Image
     from trunkline.tasks.detection.scenes import write_box_scenes
     from trunkline.tasks.scenes import write_scenes
+    from trunkline.tasks.segmentation.scenes import write_pixel_scenes
 
     write_box_scenes(folder / "cells", train=8, val=4, size=64)
+    write_pixel_scenes(folder / "streets", train=8, val=4, size=64)
     write_scenes(folder / "scenes", train=90, val=10, size=48)
     for number, kind in enumerate(sorted((folder / "scenes/train").iterdir())[:3]):
         pictures = sorted(kind.iterdir())
