@@ -22,7 +22,7 @@ def voc_deeplab(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """DeepLabV3 or V3+ on VOC 2012 with the additional masks (trainaug, 10,582 pictures), scored on val, as in mmsegmentation.
+    """DeepLabV3 or V3+ on VOC 2012 (trainaug, 10,582 pictures), scored on val, as mmsegmentation.
 
     data         the folder that holds VOC2012/, with SegmentationClassAug/ and ImageSets/Segmentation/trainaug.txt
     weights      resnet50 or resnet101
@@ -64,7 +64,7 @@ def coco_voc(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """DeepLabV3 or FCN on the pictures of COCO 2017 with VOC's twenty classes, as torchvision's weights were trained.
+    """DeepLabV3 or FCN on COCO 2017 with VOC's twenty classes, as torchvision's weights.
 
     data         COCO's folder: annotations/instances_{train,val}2017.json, train2017/, val2017/
     weights      resnet50 or resnet101
