@@ -30,6 +30,10 @@ def settings(shared_data: Path, **changed) -> dict[str, str]:
 def plain_of(ours: Model, dropout: float = 0.5) -> nn.Module:
     """torchvision's dilated ResNet-50 under smp's decoder and last layer, with the same tensors."""
     plain = deeplab("deeplabv3plus", 21, dropout)
+    for stage in (plain.backbone.layer2, plain.backbone.layer3):  # these weights stride in the first convolution
+        stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
+    first = plain.backbone.layer4[0].conv2  # so it comes behind what would stride, and sees every second pixel too
+    first.dilation = first.padding = (2, 2)
     plain.load_state_dict({n.removeprefix("heads.segmentation."): t for n, t in ours.state_dict().items()})
     return plain
 
