@@ -55,6 +55,9 @@ class SegmentationHead(nn.Module):
     an output stride that it is not made for, or where that package is needed and not installed.
     """
 
+    trunk = "backbone."
+    """Under which the trunk's tensors stand in a published file: torchvision's segmenters have them there."""
+
     def __init__(
         self, kind: str, channels: Mapping[str, int], classes: int, *, output_stride: int = 32,
         dropout: float | None = None, aux: float = 0.0, weighted: Weighted = CROSS_ENTROPY, norm: str = "batch",
@@ -122,9 +125,6 @@ class SegmentationHead(nn.Module):
     def condense(self, features: Features) -> Features:
         """The maps that are read: nothing smaller would do."""
         return {name: features[name] for name in self.needs}
-
-    trunk = "backbone."
-    """Under which the trunk's tensors stand in a published file: torchvision's segmenters have them there."""
 
     def published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The names are others' already."""

@@ -38,7 +38,7 @@ def evaluate(source: str | Path, **settings: Any) -> Any:
 
 
 def score(protocol: Literal["coco", "voc", "masks"], truth: str | Path, results: str | Path, **settings: Any) -> Any:
-    """Score the result files of any detector; see `trunkline.pipelines.score` for the settings of each protocol."""
+    """Score the results of any detector or segmenter; `PROTOCOLS` of `trunkline.pipelines.score` names what has the settings."""
     from .score import protocol as function_of
 
     function = function_of(protocol)

@@ -4,7 +4,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,35 @@ def paired(
         speeds.append((pair[ours], pair[theirs]))
         advance()
     return row(name, speeds)
+
+
+def by_precision(
+    what: str,
+    machine: Any,
+    units: int,
+    rounds: int,
+    sides: Callable[[Any], tuple[Any, Any]],
+    difference: Callable[[Any, Any], Any],
+) -> tuple[list[dict[str, Any]], Any]:
+    """Rows of prediction and training at equal settings and with our defaults; and how far equal settings' predictions differ.
+
+    `sides` makes ours and theirs for a machine, each a `predict` and a `train` to call; `units` are done in a call.
+    """
+    pairs = [
+        ("fp32, NCHW, both", "fp32", False),
+        (f"our defaults ({machine.precision}) against theirs (fp32)", machine.precision, machine.channels_last is True),
+    ]
+    rows, found = [], None
+    with bar(f"bench {what}", 2 * len(pairs) * rounds, "rounds") as advance:
+        for name, precision, channels_last in pairs:
+            own, other = sides(replace(machine, precision=precision, channels_last=channels_last))
+            if precision == "fp32" and not channels_last:
+                found = difference(own["predict"](), other["predict"]())
+            for part in ("predict", "train"):
+                rows.append(paired(f"{part}: {name}", own[part], other[part], units, rounds, 1, advance))
+            del own, other
+            gc.collect()
+    return rows, found
 
 
 def as_usual(step: Callable[[], Any]) -> Callable[[], Any]:

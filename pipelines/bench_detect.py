@@ -1,18 +1,16 @@
 """Detection beside pycocotools and torchvision: scoring, masks to codes, Mask R-CNN's inference and training."""
 
 import contextlib
-import gc
 import io
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .bench import Bench, as_usual, paired, positive
+from .bench import Bench, as_usual, by_precision, paired, positive
 from .environment import environment
 from .show import bar
 
@@ -145,23 +143,14 @@ def bench_detect(
     machine, _ = resolve_machine(Machine(device=device))
     check_device(machine.device)
     work = _Work(size, batch, objects, head == "mask_rcnn", machine.device)
-    pairs = [
-        ("fp32, NCHW, both", "fp32", False),
-        (f"our defaults ({machine.precision}) against theirs (fp32)", machine.precision, machine.channels_last is True),
-    ]
-    rows, equal = [], []
-    with bar("bench detect", 2 * len(pairs) * rounds, "rounds") as advance:
-        for name, precision, channels_last in pairs:
-            own, tensors = _ours(work, replace(machine, precision=precision, channels_last=channels_last))
-            other = _theirs(work, tensors)
-            if precision == "fp32" and not channels_last:
-                equal.append(_largest_difference(own["predict"](), other["predict"]()))
-            for what in ("predict", "train"):
-                rows.append(paired(f"{what}: {name}", own[what], other[what], batch, rounds, 1, advance))
-            del own, other
-            gc.collect()
+
+    def sides(machine: Any) -> tuple[Any, Any]:
+        own, tensors = _ours(work, machine)
+        return own, _theirs(work, tensors)
+
+    rows, equal = by_precision("detect", machine, batch, rounds, sides, _largest_difference)
     settings = {"size": size, "batch": batch, "objects": objects, "rounds": rounds, "head": head}
-    settings["largest difference of boxes and scores at equal settings"] = equal[0]
+    settings["largest difference of boxes and scores at equal settings"] = equal
     return Bench(
         "detect", rows, settings | {"threads": torch.get_num_threads(), "device": machine.device}, environment()
     )

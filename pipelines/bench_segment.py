@@ -1,13 +1,11 @@
 """Segmentation beside torchvision's DeepLabV3, and beside smp's decoder of V3+ on torchvision's trunk."""
 
-import gc
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from .bench import Bench, as_usual, paired, positive
+from .bench import Bench, as_usual, by_precision, positive
 from .environment import environment
-from .show import bar
 
 CLASSES = 21
 OUTPUT_STRIDE = 16
@@ -50,21 +48,14 @@ def bench_segment(
     masks = masks.repeat_interleave(16, 1).repeat_interleave(16, 2)
     masks[:, :4] = 255
     work = _Work(torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8), masks, machine.device)
-    pairs = [
-        ("fp32, NCHW, both", "fp32", False),
-        (f"our defaults ({machine.precision}) against theirs (fp32)", machine.precision, machine.channels_last is True),
-    ]
-    rows, equal = [], 0.0
-    with bar("bench segment", 2 * len(pairs) * rounds, "rounds") as advance:
-        for name, precision, channels_last in pairs:
-            own, tensors = _ours(work, head, replace(machine, precision=precision, channels_last=channels_last))
-            other = _theirs(work, head, tensors)
-            if precision == "fp32" and not channels_last:
-                equal = float((own["predict"]() - other["predict"]()).abs().max())
-            for what in ("predict", "train"):
-                rows.append(paired(f"{what}: {name}", own[what], other[what], batch, rounds, 1, advance))
-            del own, other
-            gc.collect()
+
+    def sides(machine: Any) -> tuple[Any, Any]:
+        own, tensors = _ours(work, head, machine)
+        return own, _theirs(work, head, tensors)
+
+    rows, equal = by_precision(
+        "segment", machine, batch, rounds, sides, lambda own, other: float((own - other).abs().max())
+    )
     settings = {"size": size, "batch": batch, "rounds": rounds, "head": head}
     settings["largest difference of logits at equal settings"] = equal
     return Bench(

@@ -141,14 +141,8 @@ def from_weights(
 
 def published(model: Model, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors under the names that others read: torchvision's for a trunk with one head, also on a pyramid."""
-    heads = list(model.heads.values())
-    prefix = (
-        "backbone."
-        if isinstance(model.backbone, Pyramid)
-        else getattr(heads[0], "trunk", "")
-        if len(heads) == 1
-        else ""
-    )
+    first, *others = model.heads.values()
+    prefix = "backbone." if isinstance(model.backbone, Pyramid) else "" if others else getattr(first, "trunk", "")
     result = {
         prefix + name.removeprefix("backbone."): tensor
         for name, tensor in tensors.items()

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.resnet import ResNet, resnet50
 
 
 def deeplab(kind: str, classes: int, dropout: float = 0.0) -> nn.Module:
@@ -13,19 +14,17 @@ def deeplab(kind: str, classes: int, dropout: float = 0.0) -> nn.Module:
     return model
 
 
-def _trunk() -> nn.Module:
-    from torchvision.models import resnet50
-
+def _trunk() -> ResNet:
     trunk = resnet50(replace_stride_with_dilation=[False, False, True])
-    trunk.fc = nn.Identity()  # type: ignore[assignment]
+    del trunk.fc
     return trunk
 
 
-def _maps(t: nn.Module, x: Tensor) -> list[Tensor]:
-    maps = [x, t.relu(t.bn1(t.conv1(x)))]  # type: ignore[operator]
-    y = t.maxpool(maps[-1])  # type: ignore[operator]
+def _maps(t: ResNet, x: Tensor) -> list[Tensor]:
+    maps = [x, t.relu(t.bn1(t.conv1(x)))]
+    y = t.maxpool(maps[-1])
     for stage in (t.layer1, t.layer2, t.layer3, t.layer4):
-        y = stage(y)  # type: ignore[operator]
+        y = stage(y)
         maps.append(y)
     return maps
 

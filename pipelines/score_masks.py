@@ -113,5 +113,5 @@ def _found(folder: Path) -> dict[str, Path]:
     """The PNGs below a folder by their paths without the end, in order."""
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
-    files: dict[str, Any] = {p.relative_to(folder).with_suffix("").as_posix(): p for p in folder.rglob("*.png")}
+    files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in folder.rglob("*.png")}
     return dict(sorted(files.items()))

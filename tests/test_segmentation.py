@@ -95,10 +95,6 @@ def test_torchvisions_class_reads_the_weights_and_the_other_way_round(pixels, tr
 
     found = ready(trained / "weights.safetensors")
     assert found.task.options.head == "deeplabv3" and found.recipe.network.output_stride == 8
-    with pytest.raises(
-        NotImplementedError
-    ):  # torchvision dilates bottlenecks alone, so a trunk of its own cannot be had
-        resnet18(replace_stride_with_dilation=[False, True, True])
     body = IntermediateLayerGetter(resnet18(), {"layer4": "out", "layer3": "aux"})
     theirs = DeepLabV3(body, DeepLabHead(512, 7, (12, 24, 36)), FCNHead(256, 7))
     theirs.load_state_dict(load_file(trained / "weights.safetensors"))

@@ -1,7 +1,7 @@
 """Published recipes of detection on COCO and VOC: their settings, and what their authors reached. None was run here."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from ...cluster.config import Optimizer, Schedule
 from ...tasks.detection.options import Options
@@ -90,8 +90,14 @@ def voc_rcnn(
 
 def shrunk(recipe: Recipe, data: str) -> Recipe:
     """The same recipe, of seconds: generated pictures, a small trunk from random weights, two updates."""
-    (name, options), *_ = recipe.tasks.items()
+    (options,) = recipe.tasks.values()
     options = replace(options, data=data or "demo:boxes:smoke", train=(), val=(), sizes=(), size=64, longest=128)
+    return tiny(recipe, options)
+
+
+def tiny(recipe: Recipe, options: Any) -> Recipe:
+    """A recipe of one task with these options, on a small trunk from random weights, two updates long."""
+    (name,) = recipe.tasks
     return replace(
         recipe,
         tasks={name: options},

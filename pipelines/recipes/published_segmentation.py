@@ -6,6 +6,7 @@ from typing import Literal
 from ...cluster.config import Optimizer, Schedule
 from ...tasks.segmentation.options import Options
 from ..recipe import Batches, Evaluation, Network, Phase, Recipe, RecipeError
+from .published import tiny
 
 VOC_IN_COCO = ("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
                "horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train", "tv")  # fmt: skip
@@ -98,15 +99,9 @@ def coco_voc(
 
 
 def shrunk(recipe: Recipe, data: str) -> Recipe:
-    """The same recipe, of seconds: generated pictures, a small trunk from random weights, two updates."""
-    (name, options), *_ = recipe.tasks.items()
+    """The same recipe, of seconds: generated pictures, small crops, a small trunk."""
+    (options,) = recipe.tasks.values()
     options = replace(options, crop=64, short=None, size=None)
     if not data:
         options = replace(options, data="demo:pixels:smoke", format="pairs", train=(), masks="", categories=())
-    return replace(
-        recipe,
-        tasks={name: options},
-        network=replace(recipe.network, backbone="resnet18", weights="none", norm="batch"),
-        batch=Batches(2, 2),
-        phases=(replace(recipe.phases[0], epochs=None, updates=2),),
-    )
+    return tiny(recipe, options)

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...backbones.contract import WeightsError
 from ...backbones.norm import FrozenBatchNorm2d
 from ...backbones.pyramid import Pyramid
 from ...backbones.weights import Weights
+from ..fitting import check_fit
 
 PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.", "one_stage.classes.")
 KEPT = (
@@ -52,16 +52,7 @@ def load_detector(weights: Weights, pyramid: Pyramid, head: nn.Module, classes: 
     own = {f"{_PYRAMID}{name}": t for name, t in pyramid.state_dict().items() if not name.startswith("body.")}
     own |= head.state_dict()
     wanted = own if same else {name: t for name, t in own.items() if not name.startswith(PREDICTORS)}
-    problems = [f"{name} is missing" for name in wanted if name not in given]
-    problems += [f"{name} is not of this detector" for name in given if name not in own]
-    problems += [
-        f"{name} is of shape {tuple(t.shape)}, here {tuple(own[name].shape)}"
-        for name, t in given.items()
-        if name in own and t.shape != own[name].shape
-    ]
-    if problems:
-        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise WeightsError(f"{weights.source}: its detector does not fit:\n  " + "\n  ".join(problems[:10] + more))
+    check_fit(weights.source, "detector", given, own, wanted)
     _copy(pyramid, {n.removeprefix(_PYRAMID): t for n, t in given.items() if n.startswith(_PYRAMID)})
     _copy(head, {n: t for n, t in given.items() if not n.startswith(_PYRAMID)})
     report = pyramid.body.report

@@ -33,10 +33,9 @@ def draw(
 def shaded(picture: Tensor | Image.Image, labels: np.ndarray, palette: Sequence[Colour]) -> Image.Image:
     """The same without the legend."""
     pixels = np.asarray(as_image(picture), np.float32)
-    colours = np.zeros((max(VOID, len(palette)) + 1, 3), np.float32)
+    colours = np.zeros((VOID + 1, 3), np.float32)
     colours[: len(palette)] = palette
-    known = (labels != VOID) if len(palette) <= VOID else np.ones(labels.shape, bool)
-    mixed = np.where(known[..., None], (1 - _SHADE) * pixels + _SHADE * colours[labels], pixels)
+    mixed = np.where((labels != VOID)[..., None], (1 - _SHADE) * pixels + _SHADE * colours[labels], pixels)
     edge = np.zeros(labels.shape, bool)
     edge[1:] |= labels[1:] != labels[:-1]
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from ..predicted import Predicted
 
 if TYPE_CHECKING:
-    from numpy import ndarray
     from PIL.Image import Image
 
     from ...heads.contract import Prediction
@@ -35,9 +34,11 @@ class PredictedMask(Predicted):
         """From what the task's `infer` gave."""
         import numpy as np
 
+        from ...heads.segmentation import PixelPrediction
         from .palette_png import palette_png
 
-        labels: ndarray = prediction.labels  # type: ignore[attr-defined]
+        assert isinstance(prediction, PixelPrediction)
+        labels = prediction.labels
         counts = np.bincount(labels.ravel(), minlength=len(task.classes))
         order = [int(n) for n in np.argsort(-counts, kind="stable") if counts[n]]
         shares = {task.classes[n]: round(float(counts[n] / labels.size), 6) for n in order}

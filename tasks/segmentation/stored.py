@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from ...backbones.contract import Backbone, WeightsError
+from ...backbones.contract import Backbone
 from ...backbones.weights import Weights
+from ..fitting import check_fit
 
 LAST = ("classifier.4.", "aux_classifier.4.", "segmentation_head.0.")
 """The layers that have an output for each class."""
@@ -50,16 +51,7 @@ def load_segmenter(weights: Weights, trunk: Backbone, head: nn.Module, classes: 
     if beside[0] != beside[1]:
         notes.append("the FCN beside left out" if beside[0] else "a new FCN beside")
         given, wanted = ({n: t for n, t in some.items() if not n.startswith(_AUX)} for some in (given, wanted))
-    problems = [f"{name} is missing" for name in wanted if name not in given]
-    problems += [f"{name} is not of this head" for name in given if name not in own]
-    problems += [
-        f"{name} is of shape {tuple(t.shape)}, here {tuple(own[name].shape)}"
-        for name, t in given.items()
-        if name in own and t.shape != own[name].shape
-    ]
-    if problems:
-        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise WeightsError(f"{weights.source}: its head does not fit:\n  " + "\n  ".join(problems[:10] + more))
+    check_fit(weights.source, "head", given, own, wanted)
     head.load_state_dict(given, strict=False)  # what is missing was looked at
     report = getattr(trunk, "report", None)
     if report is not None:

@@ -153,7 +153,7 @@ class Segmentation(Task):
             if self.options.crf:
                 labels = labels_of(refine(whole(found, h, w), picture))
             else:
-                labels = np.empty((h, w), np.uint8 if len(self.classes) <= VOID else np.int32)
+                labels = np.empty((h, w), np.uint8)
                 for rows, columns, probabilities in found:
                     labels[rows, columns] = labels_of(probabilities)
             result.append(PixelPrediction(name, labels))

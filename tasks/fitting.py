@@ -1,0 +1,28 @@
+"""Whether a file's tensors fit a head that they are to be copied into."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ..backbones.contract import WeightsError
+
+_LISTED = 10
+
+
+def check_fit(
+    source: str, kind: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> None:
+    """Raise WeightsError with every tensor that is missing of `wanted`, and that is not of `own`, or of another shape there.
+
+    `kind` is what the file `source` holds, in a word: detector, head.
+    """
+    problems = [f"{name} is missing" for name in wanted if name not in given]
+    problems += [f"{name} is not of this {kind}" for name in given if name not in own]
+    problems += [
+        f"{name} is of shape {tuple(t.shape)}, here {tuple(own[name].shape)}"
+        for name, t in given.items()
+        if name in own and t.shape != own[name].shape
+    ]
+    if problems:
+        more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+        raise WeightsError(f"{source}: its {kind} does not fit:\n  " + "\n  ".join(problems[:_LISTED] + more))
