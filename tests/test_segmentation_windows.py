@@ -39,6 +39,9 @@ def test_windows_that_overlap_by_what_a_pixel_sees_change_nothing():
         for _ in range(20):
             logits(picture[:, :512, :512])
         model.eval()
+        spread = logits(picture[:, :512, :512]).std((1, 2)).mean()
+        for parameter in list(model.heads["segmentation"].parameters())[-2:]:
+            parameter.mul_(2 / spread)  # a fresh head is undecided everywhere, and that would be compared with itself
         reference = logits(picture).softmax(0)
         options = Options(head="fcn", tiles=1088, overlap=SEEN / 1088)
         found = list(see(picture, logits, options))
@@ -46,7 +49,7 @@ def test_windows_that_overlap_by_what_a_pixel_sees_change_nothing():
         difference = (whole(iter(found), 1216, 1600) - reference).abs()[:, 16:-16, 16:-16].max()
         small = whole(see(picture, logits, Options(head="fcn", tiles=320, overlap=0.1)), 1216, 1600)
     print("largest difference", float(difference), "with windows too small", float((small - reference).abs().max()))
-    assert reference.max(0).values.std() > 0.01 and difference < 1e-3
+    assert reference.max(0).values.std() > 0.1 and difference < 1e-3
     assert (small - reference).abs().max() > 1e-3  # the check can fail
 
 
