@@ -18,6 +18,9 @@ class Optimizer:
     weight_decay: float = 1e-4
     l1: float = 0.0  # strength of a penalty on the sum of absolute weights
     clip: float = 0.0  # largest global norm of the gradient; 0 does not clip
+    rates: dict[str, float] = field(
+        default_factory=dict
+    )  # multiples of lr by a part of parameters' names: heads, layer4
     options: dict[str, Any] = field(default_factory=dict)  # handed to the optimizer as they are: betas, eps, …
 
 

@@ -260,7 +260,7 @@ class TorchEngine:
         self.workers.add(sums, "the sum of losses")
         means = {n: sums[i] / count for i, (n, count) in enumerate(zip(self._names, counts, strict=True)) if count}
         total = torch.stack(list(means.values())).sum()
-        return Report(self.updates, self._base[0] * self._factor(), means, total, own_total)
+        return Report(self.updates, self.config.lr * self._factor(), means, total, own_total)
 
     def _factor(self) -> float:
         return factor(self.schedule, self.updates, self.total, self.per_epoch)

@@ -1,5 +1,8 @@
 """Optimizers from timm's factory, and their state by parameter name."""
 
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,17 +16,20 @@ _GROUP = "#group"  # tensors that an optimizer keeps for a whole group stand und
 def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
     """An optimizer over the trainable parameters in two groups: weights, and norms and biases (no decay, no L1).
 
-    Norms and biases are the parameters of at most one dimension. Raises EngineError with the nearest names where timm
-    does not know the optimizer or refuses its options.
+    Norms and biases are the parameters of at most one dimension. Each multiple of the rate that `rates` says has two groups
+    of its own. Raises EngineError with the nearest names where timm does not know the optimizer or refuses its options, and
+    where `rates` names no part of a parameter's name.
     """
     from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    multiple = _multiples([n for n, _ in trainable], config.rates)
     groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": own, "lr": config.lr * factor, "weight_decay": decay}
+        for factor in sorted({1.0, *multiple.values()})
+        for decay, wide in ((config.weight_decay, True), (0.0, False))
+        if (own := [p for n, p in trainable if multiple[n] == factor and (p.ndim > 1) == wide])
     ]
-    groups = [g for g in groups if g["params"]]
     if not groups:
         raise EngineError("nothing to train: every parameter is frozen; freeze fewer stages or choose another mode")
     name = "momentum" if config.name == "sgd" and not config.momentum else config.name  # Nesterov's needs one
@@ -52,10 +58,22 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
     return optimizer
 
 
+def _multiples(names: list[str], rates: Mapping[str, float]) -> dict[str, float]:
+    """The multiple of the rate for each parameter: the product of those whose key is a dotted part of its name."""
+    parts = {n: set(n.split(".")) for n in names}
+    known = set().union(*parts.values())
+    if names and (unknown := [key for key in rates if key not in known]):
+        raise EngineError(
+            f"optimizer.rates.{unknown[0]}: no parameter that is trained has this part in its name; there are "
+            f"{', '.join(sorted(p for p in known if not p.isdigit()))}"
+        )
+    return {n: math.prod(v for key, v in rates.items() if key in parts[n]) for n in names}
+
+
 def try_optimizer(config: Optimizer) -> None:
     """Build the optimizer for a tensor or two and let it step once: raises EngineError where it cannot be used here."""
     model = nn.Linear(2, 2)
-    optimizer = build_optimizer(model, config)
+    optimizer = build_optimizer(model, replace(config, rates={}))
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     try:

@@ -77,6 +77,9 @@ def _ranges(leaves: dict[str, Any]) -> list[str]:
                     number and not value <= high
                 ):  # NaN is in none
                     problems.append(f"{key}={value}: expected {what or f'{low:g} to {high:g}'}")
+    for key, value in leaves.get("optimizer.rates", {}).items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1e6:
+            problems.append(f"optimizer.rates.{key}={value}: expected a number above 0 (frozen stages: see phases)")
     milestones = leaves.get("schedule.milestones", ())
     if list(milestones) != sorted(milestones):
         problems.append(f"schedule.milestones={','.join(f'{m:g}' for m in milestones)}: expected them in their order")

@@ -25,6 +25,13 @@ from .index import printable
 SMALL = 32  # pixels: a shorter side below it is odd
 LONG = 5.0  # a longer side so many times the shorter is odd
 SHOWN = 20  # lines of a kind in the summary
+_MASKS = {  # folders by which a format of masks is known
+    "sbd": {"img", "cls"},
+    "cityscapes": {"leftImg8bit", "gtFine"},
+    "camvid": {"train", "trainannot"},
+    "pairs": {"images", "masks"},
+    "ade20k": {"images", "annotations"},
+}
 
 
 @dataclass
@@ -55,6 +62,20 @@ class Check:
         """Whether training would start and read every file."""
         return not self.problems
 
+    def measure(self, sizes: Sequence[tuple[int, int, int]]) -> None:
+        """Fill in `sizes` from each picture's width, height and bytes."""
+        for name, values in zip(("width", "height", "bytes"), zip(*sizes, strict=True), strict=False):
+            self.sizes[name] = (min(values), float(np.median(values)), max(values))
+
+    def compare(self, digests: Mapping[bytes, Sequence[tuple[str, str]]]) -> None:
+        """Fill in `leaks` and `repeats` from the splits and names of the pictures by their bytes' digest."""
+        for same in digests.values():
+            names = [name for _, name in same]
+            if len({split for split, _ in same}) > 1:
+                self.leaks.append(names)
+            elif len(names) > 1:
+                self.repeats.append(names)
+
     def to_json(self) -> dict[str, Any]:
         """Every field and `ok`, as plain data."""
         return {**asdict(self), "ok": self.ok}
@@ -70,24 +91,32 @@ def check(
     root: str | os.PathLike[str],
     *,
     classes: Sequence[str] | None = None,
-    format: Literal["auto", "folders", "coco", "voc"] = "auto",
+    format: Literal["auto", "folders", "coco", "voc", "sbd", "pairs", "camvid", "cityscapes", "ade20k"] = "auto",
+    masks: bool = False,
     workers: int | None = None,
     progress: bool = True,
 ) -> Check:
     """Walk the class folders of `root`, decode every photo, compare all files by their bytes.
 
-    A folder in COCO's or VOC's format is known by its folders' names, or by `format`, and its objects are looked at
-    (`tasks/detection/check.py`). `classes` are those to expect (a checkpoint's). `workers` processes (None: one a core;
-    0: this one, which a crashing decoder ends). Raises DataError where `root` is missing or its layout is unknown;
-    everything else is in the result.
+    A folder in another format is known by its folders' names, or by `format`: of COCO's and VOC's the objects are looked at
+    (`tasks/detection/check.py`), of the others the masks, and of VOC's with `masks` (`tasks/segmentation/check.py`).
+    `classes` are those to expect (a checkpoint's). `workers` processes (None: one a core; 0: this one, which a crashing
+    decoder ends). Raises DataError where `root` is missing or its layout is unknown; everything else is in the result.
     """
     if workers is not None and workers < 0:
         raise DataError(f"workers={workers}: expected 0 or more")
-    from .detection.check import check_boxes, format_of
-
     form = format_of(root) if format == "auto" else format
-    if form != "folders":
+    masks = masks or (form == "voc" and format == "auto" and not os.path.isdir(storage.join(root, "Annotations")))  # noqa: PTH112
+    if masks and form != "voc":
+        raise DataError(f"masks=true: looks at the masks of VOC's format, and {os.fspath(root)} is of format={form}")
+    if form in ("coco", "voc") and not masks:
+        from .detection.check import check_boxes
+
         return check_boxes(root, form, workers=workers, progress=progress)
+    if form != "folders":
+        from .segmentation.check import check_masks
+
+        return check_masks(root, form, workers=workers, progress=progress)
     started = time.perf_counter()
     folders = scan(root)
     result = Check(os.fspath(root))
@@ -261,3 +290,23 @@ def _listed(title: str, entries: list[str]) -> list[str]:
         return []
     more = [f"    and {len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
     return [f"  {title}: {len(entries)}", *(f"    {entry}" for entry in entries[:SHOWN]), *more]
+
+
+def format_of(root: str | os.PathLike[str]) -> str:
+    """The format by what lies in a data folder; `folders` where nothing else is known of it."""
+    try:
+        names = {e.name for e in storage.entries(root) if e.folder}
+        inner = (
+            {e.name for e in storage.entries(storage.join(root, "annotations"))} if "annotations" in names else set()
+        )
+    except OSError:
+        return "folders"
+    if any(name.endswith(".json") for name in inner):
+        return "coco"
+    if "ImageSets" in names and names & {"Annotations", "SegmentationClass"}:
+        return "voc"
+    for form, there in _MASKS.items():
+        if there <= names:
+            return form
+    roboflow = any(os.path.isfile(os.path.join(root, s, "_annotations.coco.json")) for s in ("train", "valid"))  # noqa: PTH113, PTH118
+    return "coco" if roboflow else "folders"

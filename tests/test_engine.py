@@ -251,6 +251,25 @@ def test_a_loss_that_is_not_finite_names_its_samples():
     assert all(torch.equal(before[n], model.weights()[n]) for n in parameters)
 
 
+def test_rates_are_multiples_of_the_rate_by_a_part_of_a_name():
+    ours, model = engine(net(), average=0.0, schedule=Schedule("constant"), rates={"4": 10.0, "bias": 0.5}), net()
+    rates = {"0.weight": 0.05, "1.weight": 0.05, "1.bias": 0.025, "4.weight": 0.5, "4.bias": 0.25}
+    decayed = {n for n, p in model.named_parameters() if p.ndim > 1}
+    groups = [
+        {"params": [p], "lr": rates[n], "weight_decay": 1e-4 * (n in decayed)} for n, p in model.named_parameters()
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True)
+    for u in range(3):
+        (piece,) = pieces(1, 16, seed=u)
+        assert ours.update(loss, [piece]).lr == 0.05
+        optimizer.zero_grad()
+        loss(model, piece)["cross_entropy"].backward()
+        optimizer.step()
+    assert all(torch.allclose(ours.weights()[n], v) for n, v in model.state_dict().items())
+    with pytest.raises(EngineError, match=r"optimizer.rates.heads: .* there are bias, weight"):
+        engine(net(), rates={"heads": 10.0})
+
+
 def test_an_unknown_optimizer_names_the_nearest():
     with pytest.raises(EngineError, match=r"'adamww'.*adamw"):
         engine(net(), name="adamww")

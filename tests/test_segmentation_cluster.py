@@ -24,7 +24,7 @@ def pixels(tmp_path_factory) -> Path:
 
 def words(data: Path, head: str, run: Path, *more: str, **changed) -> list[str]:
     settings = {
-        "data": data, "format": "pairs", "head": head, "weights": "none", "backbone": "resnet18", "crop": 64, "batch": 8,
+        "data": data, "format": "pairs", "head": head, "weights": "none", "backbone": "resnet18", "crop": 64, "batch": 4,
         "micro_batch": 2, "updates": 4, "tasks.segmentation.aux": 0.4, "tasks.segmentation.dice": 1.0, "ema": 0.9,
         "checkpoints.updates": 2, "evaluation.every": 0, "machine.threads": 1, "machine.workers": 0,
         "machine.precision": "fp32", "log.tensorboard": "false", **changed,

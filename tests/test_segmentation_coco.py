@@ -90,3 +90,19 @@ def test_it_is_trained(coco, tmp_path):
     words += ["machine.workers=0", "log.tensorboard=false", "format=coco", f"data={coco}"]
     assert main(["train", "segment", *words, "--run", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run/scores.json").read_text())["samples"] == 4
+
+
+def test_pictures_with_few_pixels_of_objects_are_not_trained_on(coco):
+    document = json.loads((coco / "annotations/instances_train.json").read_text())
+    areas = {image["id"]: 0.0 for image in document["images"]}
+    for one in document["annotations"]:
+        areas[one["image_id"]] += one["area"]
+    least = int(sorted(areas.values())[2])
+    wanted = [image["file_name"] for image in document["images"] if areas[image["id"]] > least]
+    samples = read_split(options(coco, least=least), "train")
+    assert [samples.id(i) for i in range(len(samples))] == wanted and 0 < len(wanted) < 6
+    assert np.array_equal(samples.labels(0), read_split(options(coco), "train").labels(list(areas).index(
+        next(i["id"] for i in document["images"] if i["file_name"] == wanted[0]))))  # fmt: skip
+    assert len(read_split(options(coco, least=least), "val")) == 4
+    with pytest.raises(DataError, match="no picture has objects of more than least=99999 pixels"):
+        read_split(options(coco, least=99999), "train")

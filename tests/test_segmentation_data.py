@@ -177,7 +177,7 @@ def test_a_list_that_names_a_missing_file(tmp_path):
     mask(tmp_path / "SegmentationClass/a.png", np.zeros((8, 12), np.uint8))
     (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
     (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a\nb\n")
-    with pytest.raises(DataError, match=r"(?s)train\.txt:.*b: there is no SegmentationClass/b\.png.*JPEGImages/b\.jpg"):
+    with pytest.raises(DataError, match=r"(?s)train\.txt:.*b: there is no JPEGImages/b\.jpg.*SegmentationClass/b\.png"):
         read_split(Options(data=str(tmp_path)), "train")
 
 

@@ -53,8 +53,8 @@ def test_windows_that_overlap_by_what_a_pixel_sees_change_nothing():
     assert (small - reference).abs().max() > 1e-3  # the check can fail
 
 
-MEMORY = """
-import json, resource, sys, torch
+MEMORY = r"""
+import json, psutil, re, sys, torch
 from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing
 from trunkline.heads.model import Model
@@ -65,10 +65,10 @@ options = Options(head="deeplabv3", tiles=int(sys.argv[1]), overlap=0.5)
 task = Segmentation(options, Preprocessing(), {"classes": [str(n) for n in range(21)]})
 trunk = backbone("resnet50", output_stride=16)
 model = Model(trunk, {"segmentation": task.head(trunk)}, Preprocessing()).eval()
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # getrusage's would be that of the process that started this one, where it was larger
+    return int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) * 1024
 photo = torch.randint(0, 256, (3, 3000, 4000), dtype=torch.uint8)
-before = peak()
+before = psutil.Process().memory_info().rss
 with torch.inference_mode():
     (found,) = task.infer(model, task.collate([task.transform(False)(Sample("a", "a", photo))]))
 print(json.dumps({"above": peak() - before, "shape": found.labels.shape}))
@@ -79,4 +79,4 @@ def test_windows_on_a_photo_of_12_megapixels_stay_small():
     done = subprocess.run([sys.executable, "-c", MEMORY, "1024"], capture_output=True, text=True, check=True)
     said = json.loads(done.stdout)
     print(f"{said['above'] / 2**30:.2f} GiB above the model")
-    assert said["shape"] == [3000, 4000] and said["above"] < 2 * 2**30
+    assert said["shape"] == [3000, 4000] and 2**26 < said["above"] < 2 * 2**30

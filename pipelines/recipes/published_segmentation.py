@@ -15,6 +15,7 @@ VOC_IN_COCO = ("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "c
 
 def voc_deeplab(
     data: str = "",
+    sbd: str = "",
     head: Literal["deeplabv3plus", "deeplabv3"] = "deeplabv3plus",
     weights: str = "resnet50",
     updates: int = 40_000,
@@ -25,7 +26,9 @@ def voc_deeplab(
 ) -> Recipe:
     """DeepLabV3 or V3+ on VOC 2012 (trainaug, 10,582 pictures), scored on val, as mmsegmentation.
 
-    data         the folder that holds VOC2012/, with SegmentationClassAug/ and ImageSets/Segmentation/trainaug.txt
+    data         the folder that holds VOC2012/
+    sbd          SBD's folder below data, whose .mat files are the masks of what VOC has none of; without it VOC2012/ has
+                 SegmentationClassAug/ and ImageSets/Segmentation/trainaug.txt, as others prepare them
     weights      resnet50 or resnet101
     micro_batch  what one GPU takes at once: 16 pictures an update on 4 GPUs of 4
     smoke        a tiny run of seconds on generated pictures, to see that everything works
@@ -41,8 +44,8 @@ def voc_deeplab(
     recipe = Recipe(
         tasks={
             "segmentation": Options(
-                data=data, head=head, train=("ImageSets/Segmentation/trainaug.txt",), masks="SegmentationClassAug", aux=0.4,
-                crop=512, photometric=True,
+                data=data, head=head, sbd=sbd, train=() if sbd else ("ImageSets/Segmentation/trainaug.txt",),
+                masks="" if sbd else "SegmentationClassAug", aux=0.4, crop=512, photometric=True,
             )
         },
         network=Network(weights=weights, output_stride=8, norm="sync"),
@@ -76,21 +79,21 @@ def coco_voc(
 
     To expect, mIoU and pixel accuracy on val at a shorter side of 520 (torchvision's metadata): DeepLabV3 with ResNet-50 66.4
     and 92.4, with ResNet-101 67.4 and 92.4; FCN 60.5 and 91.4, 63.7 and 91.9. There masks are resized to 520 pixels too (here
-    scores are in the pictures' own size), the FCN beside has ten times the rate, and pictures with few pixels of objects are
-    left out. Here nothing was run.
+    scores are in the pictures' own size). As there, pictures whose objects cover 1,000 pixels or less are not trained on, and
+    the FCN beside has ten times the rate. Here nothing was run.
     """
     if not data and not smoke:
         raise RecipeError("data= is missing: give COCO's folder")
     recipe = Recipe(
         tasks={
             "segmentation": Options(
-                data=data, format="coco", head=head, categories=VOC_IN_COCO, aux=0.5, short=520, crop=480, size=520
+                data=data, format="coco", head=head, categories=VOC_IN_COCO, least=1000, aux=0.5, short=520, crop=480, size=520
             )
         },
         network=Network(weights=weights, output_stride=8, norm="sync"),
         batch=Batches(batch, micro_batch),
         phases=(Phase(head, epochs=30.0),),
-        optimizer=Optimizer("momentum", lr=0.02 * batch / 32, weight_decay=1e-4),
+        optimizer=Optimizer("momentum", lr=0.02 * batch / 32, weight_decay=1e-4, rates={"aux_classifier": 10.0}),
         schedule=Schedule("polynomial", power=0.9),
         evaluation=Evaluation(every=1.0, metric="mIoU", batch=1),
         seed=seed,
@@ -103,5 +106,7 @@ def shrunk(recipe: Recipe, data: str) -> Recipe:
     (options,) = recipe.tasks.values()
     options = replace(options, crop=64, short=None, size=None)
     if not data:
-        options = replace(options, data="demo:pixels:smoke", format="pairs", train=(), masks="", categories=())
+        options = replace(
+            options, data="demo:pixels:smoke", format="pairs", train=(), masks="", sbd="", categories=(), least=0
+        )
     return tiny(recipe, options)

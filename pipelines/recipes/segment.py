@@ -9,7 +9,7 @@ from ..recipe import Batches, Evaluation, Network, Phase, Recipe, RecipeError
 
 def segment(
     data: str = "",
-    format: Literal["voc", "coco", "pairs", "camvid", "cityscapes", "ade20k"] = "voc",
+    format: Literal["voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"] = "voc",
     weights: str = "resnet50",
     backbone: str | None = None,
     head: Literal["deeplabv3", "deeplabv3plus", "fcn", "unet", "fpn"] = "deeplabv3plus",
@@ -31,7 +31,7 @@ def segment(
     """Fine-tune a segmenter on a few hundred pictures with masks.
 
     data           a folder: VOC's (JPEGImages, SegmentationClass, ImageSets/Segmentation), `pairs` (images/{train,val},
-                   masks/{train,val}, classes.txt), or COCO, CamVid, Cityscapes or ADE20K as they come
+                   masks/{train,val}, classes.txt), or SBD, COCO, CamVid, Cityscapes or ADE20K as they come
     head           deeplabv3plus, unet and fpn need segmentation-models-pytorch; deeplabv3 and fcn are torchvision's
     weights        of a classifier (a file, a published name) or of a segmenter (a run, torchvision's own), or none
     train, val     other lists, annotation files or folders, below data

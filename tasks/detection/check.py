@@ -64,16 +64,8 @@ def check_boxes(root: str | os.PathLike[str], form: str, *, workers: int | None 
                 digests[facts.digest].append((split, name))
             result.oddities += [{"file": name, "what": what} for what in facts.odd]
         result.files += len(samples)
-    for name in ("width", "height", "size"):
-        if values := [getattr(facts, name) for facts in sizes]:
-            low, high = min(values), max(values)
-            result.sizes["bytes" if name == "size" else name] = (low, float(np.median(values)), high)
-    for same in digests.values():
-        names = [name for _, name in same]
-        if len({split for split, _ in same}) > 1:
-            result.leaks.append(names)
-        elif len(names) > 1:
-            result.repeats.append(names)
+    result.measure([(facts.width, facts.height, facts.size) for facts in sizes])
+    result.compare(digests)
     result.seconds = round(time.perf_counter() - started, 3)
     return result
 
@@ -160,20 +152,3 @@ def _mask_oddities(samples: BoxSamples, row: int) -> list[str]:
         if apart > _APART:
             found.append(f"a mask and a box that differ by {apart:.0f} pixels: {describe(index, at, 'coco')}")
     return found
-
-
-def format_of(root: str | os.PathLike[str]) -> str:
-    """`coco`, `voc`, or `folders`, by what lies in a data folder."""
-    try:
-        names = {e.name for e in storage.entries(root) if e.folder}
-        inner = (
-            {e.name for e in storage.entries(storage.join(root, "annotations"))} if "annotations" in names else set()
-        )
-    except OSError:
-        return "folders"
-    if any(name.endswith(".json") for name in inner):
-        return "coco"
-    if {"Annotations", "ImageSets"} <= names:
-        return "voc"
-    roboflow = any(os.path.isfile(os.path.join(root, s, "_annotations.coco.json")) for s in ("train", "valid"))  # noqa: PTH113, PTH118
-    return "coco" if roboflow else "folders"

@@ -95,9 +95,17 @@ def read_coco(options: Options, split: str, classes: Sequence[str] | None) -> Ra
         )
     number = {name: n for n, name in enumerate(names, 1)}
     encoding = numbered((BACKGROUND, *names))
+    numbers = np.array([number.get(name, 0) for name in objects.classes])
+    rows = objects.rows
+    if options.least and split == "train":
+        index = objects.index
+        covered = np.where(numbers[index.labels.astype(np.int64)] > 0, index.area, 0.0)
+        sums = np.concatenate([[0.0], np.cumsum(covered)])
+        rows = rows[(sums[index.starts[1:]] - sums[index.starts[:-1]])[rows] > options.least]
+        if not len(rows):
+            raise DataError(f"{options.data}: no picture has objects of more than least={options.least} pixels")
     files = texts([objects.id(i) for i in range(len(objects))])
     return RasterSamples(
         files, files, files, encoding if classes is None else in_order(encoding, classes, options.data),
-        objects.rows[: options.limit or None], options, split=split, objects=objects,
-        numbers=tuple(number.get(name, 0) for name in objects.classes),
+        rows[: options.limit or None], options, split=split, objects=objects, numbers=tuple(numbers.tolist()),
     )  # fmt: skip

@@ -13,6 +13,7 @@ from ...heads.contract import VOID
 from .. import storage
 from ..contract import DataError
 from ..images import MAX_PIXELS, check_png
+from .mat import read_mat
 
 Colour = tuple[int, int, int]
 _NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")  # Pillow's modes of one number a pixel
@@ -63,7 +64,8 @@ def read_mask(source: str | os.PathLike[str], encoding: Encoding) -> np.ndarray:
     """
     name = os.fspath(source)
     try:
-        stored = _stored(bytes(storage.read(source)), encoding.coloured)
+        data = bytes(storage.read(source))
+        stored = read_mat(data) if name.endswith(".mat") else _stored(data, encoding.coloured)
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such mask") from None
     except DataError as error:

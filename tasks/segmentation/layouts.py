@@ -6,25 +6,15 @@ from pathlib import Path, PurePosixPath
 
 from ...heads.contract import VOID
 from ..contract import DataError
-from ..detection.voc_file import read_list
 from ..images import SUFFIXES
 from .encoding import Colour, Encoding, numbered
 from .options import Options
-from .published import ADE20K, CAMVID, CITYSCAPES, VOC
+from .published import ADE20K, CAMVID, CITYSCAPES
+from .voc import Pairs, read_sbd, read_voc
 
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 NONE = -1  # the value of a class that is named alone
 _LISTED = 20
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Paths below the data's folder, a pair a sample, and how the masks say classes."""
-
-    names: list[str]
-    images: list[str]
-    masks: list[str]
-    encoding: Encoding
 
 
 @dataclass(frozen=True)
@@ -50,8 +40,8 @@ LAYOUTS = {
 
 def read_pairs(options: Options, split: str) -> Pairs:
     """The pairs of the split "train" or "val". Raises DataError with every picture that has no mask, up to 20."""
-    if options.format == "voc":
-        return _voc(options, split)
+    if options.format in ("voc", "sbd"):
+        return read_voc(options, split) if options.format == "voc" else read_sbd(options, split)
     layout = LAYOUTS[options.format]
     given = options.train if split == "train" else options.val
     names, images, masks = [], [], []
@@ -97,43 +87,6 @@ def _files(folder: Path, end: str, suffixes: tuple[str, ...]) -> dict[str, str]:
                 raise DataError(f"{folder}: two files of one name, {found[stem]} and {path}")
             found[stem] = str(path)
     return dict(sorted(found.items()))
-
-
-def _voc(options: Options, split: str) -> Pairs:
-    root, given = _voc_root(options.data), options.train if split == "train" else options.val
-    own = options.masks or "SegmentationClass"
-    lists = [root / name for name in given] if given else [_voc_list(root, split)]
-    names = list(dict.fromkeys(name for file in lists for name in read_list(file)))
-    wanted = {name: (f"{own}/{name}.png", f"JPEGImages/{name}.jpg") for name in names}
-    wrong = [
-        f"{name}: there is no {file}" for name, files in wanted.items() for file in files if not (root / file).is_file()
-    ]
-    if wrong:
-        more = [f"and {len(wrong) - _LISTED} more"] if len(wrong) > _LISTED else []
-        raise DataError(f"{', '.join(map(str, lists))}:\n  " + "\n  ".join(wrong[:_LISTED] + more))
-    below = "" if root == Path(options.data) else f"{root.relative_to(options.data).as_posix()}/"
-    masks, images = zip(*wanted.values(), strict=True)
-    return Pairs(names, [below + file for file in images], [below + file for file in masks], VOC)
-
-
-def _voc_root(data: str) -> Path:
-    roots = [
-        Path(data),
-        *sorted(Path(data).glob("VOC*")),
-        *sorted(Path(data).glob("VOCdevkit/VOC*")),
-        Path(data, "dataset"),
-    ]
-    found = [r for r in roots if (r / "ImageSets/Segmentation").is_dir()]
-    if not found:
-        raise DataError(f"{data}: holds no VOC data; expected JPEGImages, SegmentationClass and ImageSets/Segmentation")
-    return found[-1]
-
-
-def _voc_list(root: Path, split: str) -> Path:
-    file = root / f"ImageSets/Segmentation/{split}.txt"
-    if file.is_file():
-        return file
-    raise DataError(f"{root}: there is no ImageSets/Segmentation/{split}.txt; give {split}=LIST below it")
 
 
 def read_classes(file: Path) -> Encoding:

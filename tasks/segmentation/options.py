@@ -10,18 +10,20 @@ from ..layout import of_data, of_training
 class Options:
     """Every choice of a segmentation task; a recipe writes them, `tasks.segmentation.KEY=` changes one.
 
-    `train` and `val` are lists (VOC), annotation files (COCO) or names of folders (`train` and `val` otherwise), below
+    `train` and `val` are lists (VOC, SBD), annotation files (COCO) or names of folders (`train` and `val` otherwise), below
     `data`.
     """
 
     data: str = ""  # the folder that the files are in
-    format: Literal["voc", "coco", "pairs", "camvid", "cityscapes", "ade20k"] = of_data("voc")
+    format: Literal["voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"] = of_data("voc")
     train: tuple[str, ...] = of_data(())
     val: tuple[str, ...] = of_data(())
     masks: str = of_data("")  # VOC: another folder of masks than SegmentationClass
+    sbd: str = of_data("")  # VOC: SBD's folder below data, whose pictures join the training (trainaug)
     train_images: str = of_data("")  # COCO: the folders of the pictures
     val_images: str = of_data("")
     categories: tuple[str, ...] = of_data(())  # COCO: only these; the others are background
+    least: int = of_data(0)  # COCO: train on pictures alone whose objects cover more pixels than this
     limit: int = of_data(0)  # only the first so many pictures of a split; 0 takes all
     head: Literal["deeplabv3", "deeplabv3plus", "fcn", "unet", "fpn"] = "deeplabv3plus"
     dropout: float | None = of_training(None)  # of the head; none leaves it as published

@@ -1,0 +1,85 @@
+"""Look at a whole data set of masks: every picture and mask decoded, every pixel counted."""
+
+import hashlib
+import os
+import time
+from collections import defaultdict
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...heads.contract import VOID
+from .. import storage
+from ..check import Check
+from ..contract import DataError
+from ..file_workers import Crash, run_all
+from ..images import decode
+from .options import Options
+from .samples import SPLITS, PixelSamples, read_split
+
+
+class _Facts(NamedTuple):
+    problem: str = ""
+    width: int = 0
+    height: int = 0
+    size: int = 0
+    digest: bytes = b""
+    pixels: tuple[int, ...] = ()  # of each class
+
+
+def check_masks(root: str | os.PathLike[str], form: Any, *, workers: int | None = None, progress: bool = True) -> Check:
+    """What `trunkline check` says of a folder of pictures and masks.
+
+    `counts` are pixels by class. Problems: what is missing or damaged, masks of another size than their picture, values and
+    colours that are no class's. Oddities: masks without a pixel of any class, classes without a pixel in training.
+    """
+    started = time.perf_counter()
+    result = Check(os.fspath(root), counted="pixels")
+    digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+    sizes: list[tuple[int, int, int]] = []
+    for split in SPLITS:
+        try:
+            samples = read_split(Options(data=os.fspath(root), format=form), split)
+        except DataError as error:
+            result.problems += [{"file": split, "what": line.strip()} for line in str(error).splitlines()]
+            continue
+        total = np.zeros(len(samples.classes), np.int64)
+        for i, facts in run_all(partial(_examine, samples), len(samples), workers, f"checking {split}", progress):
+            facts = _Facts(facts.what) if isinstance(facts, Crash) else facts
+            name = samples.id(i)
+            if facts.problem:
+                result.problems.append({"file": name, "what": facts.problem})
+                continue
+            total += facts.pixels
+            sizes.append((facts.width, facts.height, facts.size))
+            digests[facts.digest].append((split, name))
+            if not any(facts.pixels):
+                result.oddities.append({"file": name, "what": "its mask has no pixel of any class"})
+        result.counts[split] = dict(zip(samples.classes, total.tolist(), strict=True))
+        if split == "train" and (never := [c for c, n in zip(samples.classes, total, strict=True) if not n]):
+            result.oddities.append({"file": split, "what": f"no pixel of {', '.join(never)}"})
+        result.files += len(samples)
+    result.measure(sizes)
+    result.compare(digests)
+    result.seconds = round(time.perf_counter() - started, 3)
+    return result
+
+
+def _examine(samples: PixelSamples, i: int) -> _Facts:
+    source = samples.source(i)
+    try:
+        data = bytes(storage.read(source))
+        height, width = decode(bytearray(data)).shape[-2:]
+    except OSError as error:
+        return _Facts(f"cannot be read ({error.strerror or error})")
+    except DataError as error:
+        return _Facts(str(error))
+    try:
+        labels = samples.labels(i)
+    except DataError as error:
+        return _Facts(str(error))
+    if labels.shape != (height, width):
+        return _Facts(f"is {width} x {height} pixels; its mask {labels.shape[1]} x {labels.shape[0]}")
+    pixels = np.bincount(labels[labels != VOID], minlength=len(samples.classes)).tolist()
+    return _Facts("", width, height, len(data), hashlib.blake2b(data, digest_size=16).digest(), tuple(pixels))
