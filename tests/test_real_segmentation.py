@@ -14,11 +14,21 @@ from trunkline.heads.model import Model
 from trunkline.pipelines.build import build
 from trunkline.pipelines.feed import Draws, Plan, in_order, turns
 from trunkline.pipelines.knobs import resolve
+from trunkline.pipelines.machine import cores
 from trunkline.pipelines.plain_segment import deeplab
 from trunkline.pipelines.scoring import score
 
 pytestmark = pytest.mark.slow
 smp = pytest.importorskip("segmentation_models_pytorch")
+
+
+@pytest.fixture(autouse=True)
+def all_cores():
+    """Both sides have the same threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores())
+    yield
+    torch.set_num_threads(before)
 
 
 def settings(shared_data: Path, **changed) -> dict[str, str]:
