@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backbones.weights import save_weights
 from ..cluster import checkpoint
@@ -12,6 +12,9 @@ from .report import write_report
 from .scoring import score
 from .session import Session
 from .show import note, scores_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def finish(session: Session) -> None:
@@ -60,7 +63,7 @@ def finish(session: Session) -> None:
 
 
 def _draw_examples(session: Session, records: list[dict[str, Any]], wanted: set[str]) -> None:
-    """`predictions/examples/0.jpg` …: what the model says of some samples, drawn."""
+    """`predictions/examples/0.jpg` …: what the model says of some samples, drawn, and beside it the truth."""
     folder = session.run.path / "predictions" / "examples"
     shutil.rmtree(folder, ignore_errors=True)
     for i, record in enumerate(records):
@@ -68,8 +71,21 @@ def _draw_examples(session: Session, records: list[dict[str, Any]], wanted: set[
             folder.mkdir(parents=True, exist_ok=True)
             said = {name: value for name, value in record.items() if name != "id"}
             picture = session.task.predicted.from_line({"file": str(session.validation.source(i)), **said}).image()
+            truth = session.task.truth(session.validation[i])
+            if truth is not None:
+                picture = _side_by_side(picture, truth)
             picture.thumbnail((640, 640))
             picture.save(folder / f"{i}.jpg", quality=85)
+
+
+def _side_by_side(left: "Image", right: "Image") -> "Image":
+    from PIL import Image
+
+    gap = max(2, left.width // 50)
+    page = Image.new("RGB", (left.width + gap + right.width, max(left.height, right.height)), "white")
+    page.paste(left)
+    page.paste(right, (left.width + gap, 0))
+    return page
 
 
 def write_records(path: Any, records: list[dict[str, Any]]) -> None:

@@ -30,9 +30,18 @@ _METRICS = {
     "auroc": ("AUROC", False),
     "mAP": ("mAP (VOC, area)", True),
     "mAP07": ("mAP (VOC 2007, 11 points)", True),
+    "mIoU": ("Mean IoU", True),
+    "boundary_IoU": ("Mean boundary IoU", True),
+    "pixel_accuracy": ("Pixel accuracy", True),
+    "mean_accuracy": ("Mean accuracy per class", True),
 }
-_MOST = dict.fromkeys(("top1", "top5", "mean_per_class", "ece", "auroc"), 1.0)  # what a metric can reach
+_MOST = {name: 1.0 for name, (_, percent) in _METRICS.items() if percent}  # what a metric can reach
+_COLUMNS = {"class_ap": "AP", "mask_class_ap": "mask AP", "class_iou": "IoU", "class_accuracy": "accuracy"}
 _SECOND = re.compile(r"(mask_)?(AR.*|AP[sml])")  # metrics that have no chart of their own
+_EXAMPLES = {
+    "class_ap": "objects with a score of at least 0.5.",
+    "class_iou": "on the left what the model says, on the right the truth.",
+}
 _NO_METRIC = {"samples", "update", "intervals", "details"}
 _WEIGHTS = {"ema": "averaged", "raw": "raw"}
 _MATRIX = 30  # more classes than that show their most confused pairs instead of the whole matrix
@@ -69,7 +78,8 @@ def write_report(run: Path | str) -> Path:
         "pairs": _pairs(details),
         "calibration": _calibration(details.get("calibration")),
         "per_class": _per_class(details.get("per_class", [])),
-        "objects": _objects(details),
+        "by_class": _by_class(details),
+        "said": _EXAMPLES.get("class_iou" if "class_iou" in details else "class_ap"),
         "examples": [
             shown for file in sorted(run.glob("predictions/examples/*.jpg")) if (shown := _thumbnail(str(file), 480))
         ],
@@ -272,23 +282,20 @@ def _per_class(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     return {"all": rows, "worst": worst[:20] if len(rows) > _MATRIX else None, "classes": len(rows)}
 
 
-def _objects(details: dict[str, Any]) -> dict[str, Any] | None:
-    """A detector's AP by class, and its precision over recall: a faint line a class, and their mean."""
-    boxes, masks = details.get("class_ap"), details.get("mask_class_ap") or {}
-    if not boxes:
+def _by_class(details: dict[str, Any]) -> dict[str, Any] | None:
+    """What a detector or a segmenter scores by class, and precision over recall: a faint line a class, and their mean."""
+    columns = [(title, found) for key, title in _COLUMNS.items() if (found := details.get(key))]
+    if not columns:
         return None
-    rows = [{"name": n, "ap": _ap(v), "mask": _ap(masks.get(n))} for n, v in boxes.items() if v is not None]
+    names = [name for name in columns[0][1] if any(found.get(name) is not None for _, found in columns)]
+    rows = [(name, ["–" if v is None else f"{v:.3f}" for v in (f.get(name) for _, f in columns)]) for name in names]
     curves = details.get("precision") or {}
     recalls = [i / 20 for i in range(21)]
     lines = [Line(name, recalls, values, "faint") for name, values in list(curves.items())[:100]]
     if lines:
         lines.append(Line("mean", recalls, [sum(c) / len(curves) for c in zip(*curves.values(), strict=True)], "s1"))
     chart = line_chart(lines, "precision over recall", most=1.0, axis="recall") if lines else None
-    return {"rows": rows, "masks": bool(masks), "chart": chart}
-
-
-def _ap(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return {"headings": [title for title, _ in columns], "rows": rows, "chart": chart}
 
 
 def _mistake(m: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Scores:
     """The result of an evaluation: `metrics` by name, `intervals` (95 %, low and high) and `details` for reports.
 
     `headline` names the metrics that one line for people shows; where it is empty, all of them. Of `details` a report
-    shows `class_ap`, `mask_class_ap`, `precision`, and draws the samples of `examples`.
+    shows `class_ap`, `mask_class_ap`, `class_iou`, `class_accuracy`, `precision`, and draws the samples of `examples`.
     """
 
     metrics: dict[str, float]
@@ -181,3 +181,7 @@ class Task(Protocol):
 
     def evaluator(self, samples: Samples) -> Evaluator: ...
     def draw(self, sample: Sample, prediction: "Prediction") -> "Image": ...
+
+    def truth(self, sample: Sample) -> "Image | None":
+        """What a prediction of the sample should say, drawn, for a report's examples; None: only the prediction is shown."""
+        return None

@@ -169,6 +169,10 @@ class Segmentation(Task):
         assert isinstance(prediction, PixelPrediction)
         return draw(sample.image, prediction.labels, self.classes, self.palette)
 
+    def truth(self, sample: Sample) -> Image.Image:
+        """The picture with its true classes in their colours, and a legend."""
+        return draw(sample.image, sample.targets["mask"].numpy(), self.classes, self.palette)
+
 
 def _padded(mask: Tensor, height: int, width: int) -> Tensor:
     return F.pad(mask, (0, width - mask.shape[1], 0, height - mask.shape[0]), value=VOID)
