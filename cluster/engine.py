@@ -114,6 +114,11 @@ PARTS = ("trunkline::forward", "trunkline::backward", "trunkline::reduce", "trun
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says so of the device or of the host."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 @contextlib.contextmanager
 def _advice(batch: Any, update: int) -> Iterator[None]:
     try:
@@ -126,7 +131,7 @@ def _advice(batch: Any, update: int) -> Iterator[None]:
             "least two (micro_batch=, batch=), a larger size=, or network.norm=frozen or group"
         ) from None
     except RuntimeError as error:  # torch.OutOfMemoryError is one too
-        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+        if not out_of_memory(error):
             raise
         size = len(getattr(batch, "ids", ()))
         raise EngineError(

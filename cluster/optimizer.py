@@ -23,7 +23,7 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
     from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    multiple = _multiples([n for n, _ in trainable], config.rates)
+    multiple = _multiples([n for n, _ in model.named_parameters()], config.rates)
     groups = [
         {"params": own, "lr": config.lr * factor, "weight_decay": decay}
         for factor in sorted({1.0, *multiple.values()})
@@ -62,9 +62,9 @@ def _multiples(names: list[str], rates: Mapping[str, float]) -> dict[str, float]
     """The multiple of the rate for each parameter: the product of those whose key is a dotted part of its name."""
     parts = {n: set(n.split(".")) for n in names}
     known = set().union(*parts.values())
-    if names and (unknown := [key for key in rates if key not in known]):
+    if unknown := [key for key in rates if key not in known]:
         raise EngineError(
-            f"optimizer.rates.{unknown[0]}: no parameter that is trained has this part in its name; there are "
+            f"optimizer.rates.{unknown[0]}: no parameter has this part in its name; there are "
             f"{', '.join(sorted(p for p in known if not p.isdigit()))}"
         )
     return {n: math.prod(v for key, v in rates.items() if key in parts[n]) for n in names}

@@ -42,7 +42,7 @@ def evaluate(
     checkpoint: str = "last",
     ema: bool | None = None,
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32",
-    batch: int = 32,
+    batch: int | None = None,
     loaders: int | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -64,6 +64,7 @@ def evaluate(
     checkpoint     last, best or a number such as 000480
     ema            true: averaged weights, false: raw ones; by default averaged where there are any
     precision      what is computed in; fp32 unless asked otherwise
+    batch          samples at once; by default 32 of a classifier, 4 of a detector or segmenter
     loaders        processes that decode
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     out            a JSON lines file for one record a sample
@@ -113,11 +114,11 @@ def absolute(source: str | Path) -> str:
 
 
 def prepare(
-    *, source: str, data: str | None, split: str, checkpoint: str, ema: bool | None, precision: str, batch: int,
+    *, source: str, data: str | None, split: str, checkpoint: str, ema: bool | None, precision: str, batch: int | None,
     loaders: int | None, device: str, threads: int | None, backbone: str | None, stride_in: Any, options: dict[str, Any],
 ) -> Prepared:  # fmt: skip
     """What `evaluate` starts from, on any worker: the settings are its own."""
-    problems = [f"batch={batch}: expected a number above 0"] if batch < 1 else []
+    problems = [f"batch={batch}: expected a number above 0"] if batch is not None and batch < 1 else []
     problems += [f"loaders={loaders}: expected 0 or more"] if loaders is not None and loaders < 0 else []
     problems += [f"threads={threads}: expected a number above 0"] if threads is not None and threads < 1 else []
     if problems:
@@ -151,7 +152,14 @@ def prepare(
         )
     if precision == "fp64":
         found.model.double()
-    return Prepared(found, samples, Draws(found.task, samples, 0, training=False), precision, batch, processes)
+    return Prepared(
+        found,
+        samples,
+        Draws(found.task, samples, 0, training=False),
+        precision,
+        batch or found.task.together,
+        processes,
+    )
 
 
 def _on_ray(p: Prepared, settings: dict[str, Any], launch: Launch) -> tuple[Scores, list[dict[str, Any]]]:

@@ -63,6 +63,11 @@ def _tasks(recipe: Recipe) -> list[str]:
                 said = ",".join(f"{v:g}" for v in pair)
                 problems.append(f"tasks.{name}.{key}={said}: expected two numbers above 0, the smaller one first"
                                 + (" and none above 1" if high == 1 else ""))  # fmt: skip
+        weights = [getattr(options, key, None) for key in ("cross_entropy", "dice", "focal", "lovasz")]
+        if None not in weights and not any(weights):
+            problems.append(
+                f"tasks.{name}: every loss has the weight 0; give one of cross_entropy, dice, focal and lovasz"
+            )
     return problems
 
 
@@ -80,6 +85,11 @@ def _ranges(leaves: dict[str, Any]) -> list[str]:
     for key, value in leaves.get("optimizer.rates", {}).items():
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1e6:
             problems.append(f"optimizer.rates.{key}={value}: expected a number above 0 (frozen stages: see phases)")
+    for prefix in [key.removesuffix("tiles") for key in leaves if key.endswith(".tiles")]:
+        problems += _windows(prefix, leaves[f"{prefix}tiles"], leaves.get(f"{prefix}overlap", 0))
+    for key in (k for k in leaves if k.endswith(".palette")):
+        if any(not 0 <= channel <= 255 for colour in leaves[key] for channel in colour):
+            problems.append(f"{key}: expected three numbers from 0 to 255 for each class")
     milestones = leaves.get("schedule.milestones", ())
     if list(milestones) != sorted(milestones):
         problems.append(f"schedule.milestones={','.join(f'{m:g}' for m in milestones)}: expected them in their order")
@@ -92,6 +102,16 @@ def _ranges(leaves: dict[str, Any]) -> list[str]:
                     f"schedule.{key}={length:g}: expected 0 to 1, a share of the run, or schedule.unit=epochs"
                 )
     return problems
+
+
+def _windows(prefix: str, tiles: Any, overlap: Any) -> list[str]:
+    if not tiles or not isinstance(tiles, int) or not isinstance(overlap, (int, float)):
+        return []
+    if tiles < 64:
+        return [f"{prefix}tiles={tiles}: expected 0 (whole pictures), or windows of 64 pixels or more"]
+    if 0 <= overlap <= 0.9 and tiles * (1 - overlap) < 32:
+        return [f"{prefix}overlap={overlap:g}: of windows of {tiles} pixels expected up to {1 - 32 / tiles:.2f}"]
+    return []
 
 
 _ABOVE = "a number above 0"
@@ -110,6 +130,7 @@ _RANGES = [  # key, lowest, highest; with words for it the lowest itself is out
     ("tasks.*.focal", 0, 1e6, ""),
     ("tasks.*.lovasz", 0, 1e6, ""),
     ("tasks.*.class_weights", 0, 1e6, "numbers above 0"),
+    ("tasks.*.cat_max_ratio", 0, 1, "a share above 0, up to 1"),
     ("tasks.*.longest", 0, 65536, "a number of pixels from 1 to 65536"),
     ("tasks.*.sizes", 0, 16384, "numbers of pixels from 1 to 16384"),
     ("tasks.*.limit", 0, 1e9, ""),

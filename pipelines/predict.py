@@ -37,7 +37,7 @@ def stream(
     checkpoint: str = "last",
     ema: bool | None = None,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
-    batch: int = 32,
+    batch: int | None = None,
     device: str = "auto",
     threads: int | None = None,
     on_bad_sample: Literal["stop", "skip"] = "skip",
@@ -54,12 +54,13 @@ def stream(
 
     inputs         files, folders (searched for photos) and globs
     out            a folder for predictions.jsonl, predictions.csv and sheet.png; a prediction that was stopped goes on
+    batch          pictures at once; by default 32 of a classifier, 4 of a detector or segmenter
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     pictures       draw each picture too, into out/pictures
     on_bad_sample  skip: a file that cannot be read becomes a line with its error; stop: it ends the work
     plugin         the recipe file that holds the run's task, where that is one of your own
     """
-    problems = [f"batch={batch}: expected a number above 0"] if batch < 1 else []
+    problems = [f"batch={batch}: expected a number above 0"] if batch is not None and batch < 1 else []
     problems += [f"threads={threads}: expected a number above 0"] if threads is not None and threads < 1 else []
     problems += ["pictures=true needs out=FOLDER"] if pictures and not out else []
     if problems:
@@ -68,12 +69,13 @@ def stream(
     find_nothing(given)
     if plugin:
         plugins.load(plugin)
+    task = task_kind(source)
+    kind, together = task.predicted, batch or task.together
     settings: dict[str, Any] = {
         "source": absolute(source), "checkpoint": checkpoint, "ema": ema, "precision": precision, "device": device,
-        "threads": threads, "backbone": backbone, "stride_in": stride_in, "options": options or {}, "batch": batch,
+        "threads": threads, "backbone": backbone, "stride_in": stride_in, "options": options or {}, "batch": together,
         "on_bad_sample": on_bad_sample, "plugins": plugins.texts(plugin),
     }  # fmt: skip
-    kind = task_kind(source).predicted
     output = Output(Path(out), {**settings, "inputs": given}, kind, pictures) if out else None
     whole = False
     try:
@@ -82,10 +84,10 @@ def stream(
             yield from output.lines()
         done = output.done if output else 0
         # batches stay what they were: a stopped prediction goes on at the beginning of the one it stood in
-        files = itertools.islice(expand(given), done - done % batch, None)
+        files = itertools.islice(expand(given), done - done % together, None)
         with bar("predict", total) as advance:
             advance(done)
-            for skipped, predicted in enumerate(_compute(files, settings, kind, launch), start=-(done % batch)):
+            for skipped, predicted in enumerate(_compute(files, settings, kind, launch), start=-(done % together)):
                 if skipped < 0:
                     continue
                 if output:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..tasks.contract import DataError
+from ..tasks.segmentation.layouts import files_below
 from .recipe import RecipeError
 from .score import Scored, lines_of
 from .show import bar, note
@@ -42,6 +43,8 @@ def masks(
     ]:
         raise RecipeError(wrong)
     labels = lines_of(names) if names else [str(n) for n in range(classes)]
+    if twice := sorted({n for n in labels if labels.count(n) > 1}):
+        raise RecipeError(f"names={names}: has {', '.join(twice)} twice")
     if len(labels) != classes:
         raise RecipeError(f"names={names}: has {len(labels)} names for classes={classes}")
     pairs = _pairs(Path(truth), Path(predicted), list)
@@ -113,5 +116,4 @@ def _found(folder: Path) -> dict[str, Path]:
     """The PNGs below a folder by their paths without the end, in order."""
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
-    files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in folder.rglob("*.png")}
-    return dict(sorted(files.items()))
+    return {stem: folder / file for stem, file in files_below(folder, ".png").items()}

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from ..cluster.config import EngineError
+from ..cluster.engine import out_of_memory
 from ..cluster.workers import ALONE, Workers
 from ..heads.contract import Batch
 from ..heads.model import Model
@@ -31,6 +33,13 @@ def inference(model: nn.Module, precision: str, device: torch.device) -> Iterato
     try:
         with torch.inference_mode(), cast:
             yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise EngineError(
+            "memory ran out: take fewer pictures at once (batch=, in a training evaluation.batch=), a smaller size=, or a "
+            f"segmenter's or detector's tiles=. {str(error).splitlines()[0]}"
+        ) from None
     finally:
         model.train(training)
 

@@ -112,11 +112,11 @@ def check(
     if form in ("coco", "voc") and not masks:
         from .detection.check import check_boxes
 
-        return check_boxes(root, form, workers=workers, progress=progress)
+        return check_boxes(root, form, classes, workers=workers, progress=progress)
     if form != "folders":
         from .segmentation.check import check_masks
 
-        return check_masks(root, form, workers=workers, progress=progress)
+        return check_masks(root, form, classes, workers=workers, progress=progress)
     started = time.perf_counter()
     folders = scan(root)
     result = Check(os.fspath(root))

@@ -156,6 +156,9 @@ class Task(Protocol):
     for_results: ClassVar[Mapping[str, Any]] = {}
     """The options that records need so that the evaluator's `results` finds everything in them."""
 
+    together: ClassVar[int] = 32
+    """How many pictures `evaluate` and `predict` take at once, unless they are told."""
+
     def stated(self) -> dict[str, str]:
         """What the header of its published weights says besides, so that `reads` finds the options again."""
         return {}

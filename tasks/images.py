@@ -119,7 +119,7 @@ def _decode_by_pillow(data: bytearray | bytes) -> Tensor:
                     raise DataError(f"it has {bits} bits a channel where 8 are read; convert it to 8 bits")
                 if image.format == "PNG":
                     check_png(data)
-                _load(image)
+                load(image)
                 pixels = numpy.array(_exif_transpose(image).convert("RGB"))
         except DataError:
             raise
@@ -151,7 +151,8 @@ def check_png(data: bytearray | bytes) -> None:
     raise DataError("the PNG is cut off: its last chunk is missing")
 
 
-def _load(image: Image.Image) -> None:
+def load(image: Image.Image) -> None:
+    """Decode what Pillow has opened. Raises DataError for a damaged TIFF, of which Pillow itself may say nothing."""
     if image.format != "TIFF":
         image.load()
         return

@@ -11,7 +11,17 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 COLOURS = v2.RandomPhotometricDistort()
-"""Random brightness, contrast, saturation and hue, as SSD has them (Liu et al. 2016); from torch's default generator."""
+"""Random brightness, contrast, saturation, hue and order of channels, as SSD has them (Liu et al. 2016); from torch's
+default generator."""
+
+
+class _InOrder(v2.RandomPhotometricDistort):
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {**super().make_params(flat_inputs), "channel_permutation": None}
+
+
+COLOURS_IN_ORDER = _InOrder()
+"""The same without a change of the channels' order, as mmsegmentation has it."""
 
 
 def quickly(image: Tensor, size: Sequence[int], how: InterpolationMode = InterpolationMode.BILINEAR) -> Tensor:
@@ -19,6 +29,11 @@ def quickly(image: Tensor, size: Sequence[int], how: InterpolationMode = Interpo
     # channels last and contiguous: that kernel takes nothing else, and is twice as fast
     pixels = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     return F.resize(pixels, list(size), how, antialias=True)
+
+
+def scaled(height: int, width: int, scale: float) -> list[int]:
+    """The sides times `scale`, rounded down to whole pixels as torchvision does."""
+    return [max(1, int(side * scale + 1e-6)) for side in (height, width)]
 
 
 def exactly(image: Tensor, size: Sequence[int]) -> Tensor:

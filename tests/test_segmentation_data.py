@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trunkline.tasks.contract import DataError
+from trunkline.tasks.contract import DataError, Sample
 from trunkline.tasks.segmentation.encoding import Encoding, numbered, read_mask, voc_colour
 from trunkline.tasks.segmentation.layouts import read_classes
 from trunkline.tasks.segmentation.options import Options
@@ -170,6 +170,83 @@ def test_what_does_not_belong_together(pairs):
         read_split(options, "val")
     with pytest.raises(DataError, match="there is no folder leftImg8bit/train/ and no gtFine/train/"):
         read_split(Options(data=str(pairs), format="cityscapes"), "train")
+
+
+def test_lines_of_names_count_with_the_void_among_them(tmp_path):
+    (tmp_path / "classes.txt").write_text("void\nroad\nwall\n")
+    found = read_classes(tmp_path / "classes.txt")
+    assert found.classes == ("road", "wall") and dict(found.values) == {255: 255, 0: 255, 1: 0, 2: 1}
+    assert found.stored == (1, 2)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_masks_of_few_bits_hold_what_the_file_holds(tmp_path, bits):
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    values = np.arange(8, dtype=np.uint8).reshape(1, 8) % (2**bits)
+    packed = np.packbits(np.unpackbits(values[..., None], axis=2)[..., 8 - bits :].reshape(-1)).tobytes()
+    head = struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0)
+    png = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"\0" + packed))
+        + chunk(b"IEND", b"")
+    )
+    (tmp_path / "mask.png").write_bytes(png)
+    assert np.array_equal(read_mask(tmp_path / "mask.png", numbered(tuple("abcdefghijklmnop"))), values)
+
+
+def test_what_a_format_has_no_use_for_is_refused(pairs):
+    for key, value, form in (
+        ("categories", ("car",), "pairs"),
+        ("least", 9, "voc"),
+        ("sbd", "x", "coco"),
+        ("masks", "x", "pairs"),
+    ):
+        with pytest.raises(DataError, match=f"{key}: data of format={form} has no use for this"):
+            read_split(Options(data=str(pairs), format=form, **{key: value}), "train")
+    for folder in ("/masks", "../masks"):
+        with pytest.raises(DataError, match="expected a folder below data"):
+            read_split(Options(data=str(pairs), masks=folder), "train")
+
+
+def test_names_that_are_no_text_can_be_stored(pairs):
+    import os
+
+    for kind, end in (("images", b".jpg"), ("masks", b".png")):
+        folder = pairs / kind / "train/town"
+        (folder / os.fsdecode(b"0" + end)).rename(folder / os.fsdecode(b"caf\xe9" + end))
+    found = read_split(Options(data=str(pairs), format="pairs"), "train")
+    assert found.id(2) == "train/town/caf\\xe9" and found[2].image.shape == (3, 8, 12) and found.fingerprint()["digest"]
+
+
+def test_a_crop_of_almost_one_class_is_tried_again():
+    labels = torch.zeros(64, 256, dtype=torch.uint8)
+    labels[:, 192:] = 1
+    sample = Sample("a", "a", torch.zeros(3, 64, 256, dtype=torch.uint8), {"mask": labels})
+
+    def mixed(ratio: float) -> int:
+        transform, found = train_transform(Options(crop=64, jitter=(1.0, 1.0), cat_max_ratio=ratio)), 0
+        for seed in range(60):
+            torch.manual_seed(seed)
+            found += 0.25 < float(transform(sample).targets["mask"].float().mean()) < 0.75
+        return found
+
+    assert mixed(0.75) > 2 * mixed(1.0) > 0
+
+
+def test_colours_change_and_channels_keep_their_order():
+    picture = torch.tensor([250, 10, 10], dtype=torch.uint8)[:, None, None].expand(3, 8, 8).contiguous()
+    sample = Sample("a", "a", picture, {"mask": torch.zeros(8, 8, dtype=torch.uint8)})
+    transform, seen = train_transform(Options(crop=8, jitter=(1.0, 1.0), photometric=True)), set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        seen.add(tuple(transform(sample).image[:, 0, 0].tolist()))
+    assert len(seen) > 5 and all(red > max(green, blue) for red, green, blue in seen)
 
 
 def test_a_list_that_names_a_missing_file(tmp_path):

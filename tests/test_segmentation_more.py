@@ -5,13 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from trunkline.heads.contract import Batch
+from trunkline.heads.segmentation import PixelPrediction
 from trunkline.pipelines.cli import main
+from trunkline.pipelines.knobs import resolve
+from trunkline.pipelines.recipe import RecipeError
+from trunkline.pipelines.score_masks import masks as score_masks
 from trunkline.tasks.check import check
-from trunkline.tasks.contract import DataError
+from trunkline.tasks.contract import DataError, Sample
+from trunkline.tasks.segmentation.evaluator import PixelEvaluator
 from trunkline.tasks.segmentation.options import Options
 from trunkline.tasks.segmentation.samples import read_split
 from trunkline.tasks.segmentation.scenes import write_pixel_scenes
+from trunkline.tasks.segmentation.transforms import eval_transform
+from trunkline.tasks.segmentation.views import see
 
 savemat = pytest.importorskip("scipy.io").savemat
 
@@ -65,6 +74,13 @@ def test_sbd_joins_the_training_without_what_voc_scores(both):
         read_split(Options(data=str(both / "VOCdevkit"), sbd="../benchmark_RELEASE/dataset"), "train")
 
 
+def test_what_is_scored_is_not_trained_on(both):
+    options = Options(data=str(both), sbd="benchmark_RELEASE/dataset", val=("../../benchmark_RELEASE/dataset/val.txt",))
+    train, val = read_split(options, "train"), read_split(options, "val")
+    assert [[s.id(i) for i in range(len(s))] for s in (train, val)] == [["a", "b", "c", "v"], ["d", "e"]]
+    assert val.groups(False) is not None and set(val.groups(False).tolist()) == {8 << 32 | 12}  # pictures' sizes
+
+
 def test_sbd_alone(both):
     for name in "bcd":
         picture(both / f"benchmark_RELEASE/dataset/img/{name}.jpg", 1)
@@ -116,6 +132,65 @@ def test_check_counts_the_pixels_and_names_what_is_wrong(tmp_path, capsys):
         and "no pixel of any class" in said["oddities"][0]["what"]
         and len(said["leaks"]) == 1
     )
+
+
+def test_results_have_the_numbers_of_the_data(tmp_path):
+    """So that they can be scored beside its masks."""
+    for name, value in (("a", 7), ("b", 128)):
+        picture(tmp_path / f"images/val/{name}.png", value)
+        png(tmp_path / f"masks/val/{name}.png", value)
+    (tmp_path / "classes.txt").write_text("128 road\n7 wall\n9 sky\n")
+    samples = read_split(
+        Options(data=str(tmp_path), format="pairs", written=True), "val", ["wall", "tree", "road", "sky"]
+    )
+    evaluator = PixelEvaluator(samples)
+    batch = Batch(
+        "segmentation", ["val/a", "val/b"], targets={"mask": [samples[0].targets["mask"], samples[1].targets["mask"]]}
+    )
+    said = [PixelPrediction(f"val/{name}", np.full((8, 12), n, np.uint8)) for name, n in (("a", 0), ("b", 2))]
+    records = evaluator.measure(batch, said)
+    for name, content in evaluator.results(records).items():
+        (tmp_path / "found" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "found" / name).write_bytes(content)
+    found = score_masks(tmp_path / "masks/val", tmp_path / "found/val", classes=129, boundary=True)
+    assert found.metrics["mIoU"] == 1.0 and found.metrics["boundary_IoU"] == 1.0
+    assert samples.encoding.stored[1] not in (7, 9, 128)  # a class that the data lacks is written as none of its own
+    (tmp_path / "masks/val/.a.png").write_bytes(b"what a file manager leaves behind")
+    assert score_masks(tmp_path / "masks/val", tmp_path / "found/val", classes=129).counts["masks"] == 2
+    (tmp_path / "names.txt").write_text("x\n" * 129)
+    with pytest.raises(RecipeError, match="has x twice"):
+        score_masks(tmp_path / "masks/val", tmp_path / "found/val", classes=129, names=tmp_path / "names.txt")
+
+
+def test_settings_that_cannot_be_are_refused_before_anything_is_read():
+    for key, value, said in (
+        ("tiles", 20, "windows of 64 pixels or more"), ("cross_entropy", 0.0, "every loss has the weight 0"),
+        ("cat_max_ratio", 0, "up to 1"), ("palette", "[[300,0,0]]", "three numbers from 0 to 255"),
+    ):  # fmt: skip
+        with pytest.raises(RecipeError, match=said):
+            resolve("segment", {"data": "x", f"tasks.segmentation.{key}": value})
+    with pytest.raises(RecipeError, match=r"overlap=0.6: of windows of 64 pixels expected up to 0.50"):
+        resolve("segment", {"data": "x", "tasks.segmentation.tiles": 64, "tasks.segmentation.overlap": 0.6})
+    with pytest.raises(RecipeError, match=r"optimizer.rates.heads=-1.0: expected a number above 0"):
+        resolve("segment", {"data": "x", "optimizer.rates.heads": -1})
+
+
+def test_a_crf_takes_pictures_up_to_a_size():
+    sample = Sample("a", "a.jpg", torch.zeros(3, 2001, 2000, dtype=torch.uint8))
+    with pytest.raises(DataError, match=r"a\.jpg: is 2000 x 2001 pixels; crf=true takes up to 4 million"):
+        eval_transform(Options(crf=True))(sample)
+    assert eval_transform(Options())(sample).image.shape == (3, 2001, 2000)
+
+
+def test_all_windows_of_a_picture_are_seen_at_one_zoom():
+    sizes = []
+
+    def logits(image):
+        sizes.append(tuple(image.shape[-2:]))
+        return image.new_zeros(2, *image.shape[-2:]).float()
+
+    list(see(torch.zeros(3, 64, 100, dtype=torch.uint8), logits, Options(tiles=64, size=128, overlap=0.0)))
+    assert sizes == [(128, 128), (128, 72)]
 
 
 def test_check_knows_the_formats(both, tmp_path, capsys):

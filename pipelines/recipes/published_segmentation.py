@@ -45,7 +45,8 @@ def voc_deeplab(
         tasks={
             "segmentation": Options(
                 data=data, head=head, sbd=sbd, train=() if sbd else ("ImageSets/Segmentation/trainaug.txt",),
-                masks="" if sbd else "SegmentationClassAug", aux=0.4, crop=512, photometric=True,
+                masks="" if sbd else "SegmentationClassAug", aux=0.4, short=512, crop=512, cat_max_ratio=0.75,
+                photometric=True, size=512,
             )
         },
         network=Network(weights=weights, output_stride=8, norm="sync"),

@@ -4,6 +4,7 @@ import hashlib
 import os
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,8 +33,17 @@ class _Facts(NamedTuple):
     odd: tuple[str, ...] = ()
 
 
-def check_boxes(root: str | os.PathLike[str], form: str, *, workers: int | None = None, progress: bool = True) -> Check:
+def check_boxes(
+    root: str | os.PathLike[str],
+    form: str,
+    classes: Sequence[str] | None = None,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Check:
     """What `trunkline check` says of a folder in COCO's or VOC's format.
+
+    `classes` are a checkpoint's, to which the data's must belong.
 
     `counts` are objects by class. Problems: files that cannot be read, pictures that are missing, damaged or of another
     size, boxes without area or outside. Oddities: boxes that reach beyond their picture, objects that are there twice,
@@ -43,7 +53,7 @@ def check_boxes(root: str | os.PathLike[str], form: str, *, workers: int | None 
     result = Check(os.fspath(root), counted="objects")
     digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     sizes: list[_Facts] = []
-    classes: tuple[str, ...] | None = None
+    classes = tuple(classes) if classes else None
     for split in ("train", "val"):
         try:
             samples = _read(os.fspath(root), form, split, classes)

@@ -34,6 +34,7 @@ class Detection(Task):
 
     name = "detection"
     predicted = PredictedObjects
+    together = 4
 
     @staticmethod
     def reads(weights: Weights) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,8 +29,17 @@ class _Facts(NamedTuple):
     pixels: tuple[int, ...] = ()  # of each class
 
 
-def check_masks(root: str | os.PathLike[str], form: Any, *, workers: int | None = None, progress: bool = True) -> Check:
+def check_masks(
+    root: str | os.PathLike[str],
+    form: Any,
+    classes: Sequence[str] | None = None,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Check:
     """What `trunkline check` says of a folder of pictures and masks.
+
+    `classes` are a checkpoint's, to which the data's must belong.
 
     `counts` are pixels by class. Problems: what is missing or damaged, masks of another size than their picture, values and
     colours that are no class's. Oddities: masks without a pixel of any class, classes without a pixel in training.
@@ -40,7 +50,7 @@ def check_masks(root: str | os.PathLike[str], form: Any, *, workers: int | None 
     sizes: list[tuple[int, int, int]] = []
     for split in SPLITS:
         try:
-            samples = read_split(Options(data=os.fspath(root), format=form), split)
+            samples = read_split(Options(data=os.fspath(root), format=form), split, classes)
         except DataError as error:
             result.problems += [{"file": split, "what": line.strip()} for line in str(error).splitlines()]
             continue

@@ -1,5 +1,6 @@
 """COCO's objects drawn as masks: a class for every pixel, the background first."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from ..detection.options import Options as ObjectOptions
 from ..detection.samples import BoxSamples
 from ..detection.samples import read_split as read_objects
 from ..fingerprint import manifest_lines
+from ..images import MAX_PIXELS
 from .encoding import numbered
 from .options import Options
 from .samples import PixelSamples, in_order, texts
@@ -36,7 +38,7 @@ class RasterSamples(PixelSamples):
 
     def source(self, index: int) -> str:
         """The picture's address."""
-        return storage.join(self.found.images, self.id(index))
+        return storage.join(self.found.images, os.fsdecode(self.names.path(self.rows[index])))
 
     def mask_source(self, index: int) -> str:
         """What a message calls the mask."""
@@ -46,6 +48,10 @@ class RasterSamples(PixelSamples):
         """The objects' masks on one canvas; void where those of two classes overlap. Crowds count as their class."""
         row = int(self.rows[index])
         height, width = (int(side) for side in self.found.index.sizes[row])
+        if height * width > MAX_PIXELS:
+            raise DataError(
+                f"{self.mask_source(index)}: states {width} x {height} pixels; expected those of its picture"
+            )
         canvas = np.zeros((height, width), np.uint8)
         own = self.found.index.objects(row)
         for at in range(own.start, own.stop):
@@ -95,6 +101,7 @@ def read_coco(options: Options, split: str, classes: Sequence[str] | None) -> Ra
         )
     number = {name: n for n, name in enumerate(names, 1)}
     encoding = numbered((BACKGROUND, *names))
+    hint = "" if options.categories else "; choose some of COCO's with categories="
     numbers = np.array([number.get(name, 0) for name in objects.classes])
     rows = objects.rows
     if options.least and split == "train":
@@ -106,6 +113,6 @@ def read_coco(options: Options, split: str, classes: Sequence[str] | None) -> Ra
             raise DataError(f"{options.data}: no picture has objects of more than least={options.least} pixels")
     files = texts([objects.id(i) for i in range(len(objects))])
     return RasterSamples(
-        files, files, files, encoding if classes is None else in_order(encoding, classes, options.data),
+        files, files, files, encoding if classes is None else in_order(encoding, classes, options.data, hint),
         rows[: options.limit or None], options, split=split, objects=objects, numbers=tuple(numbers.tolist()),
     )  # fmt: skip

@@ -12,12 +12,13 @@ from PIL import Image
 from ...heads.contract import VOID
 from .. import storage
 from ..contract import DataError
-from ..images import MAX_PIXELS, check_png
+from ..images import MAX_PIXELS, check_png, load
 from .mat import read_mat
 
 Colour = tuple[int, int, int]
 _NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")  # Pillow's modes of one number a pixel
 _LISTED = 5
+_AT_ONCE = 1 << 20  # pixels
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,19 @@ class Encoding:
     values: Mapping[int, int] = field(repr=False)
     coloured: bool = False
     palette: tuple[Colour, ...] = ()
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The number that a file written for this data has for each class: the least of the data's own.
+
+        A class that the data lacks has a free one. Where colours stand, or a number above 254, all have their own.
+        """
+        least: dict[int, int] = {}
+        for value in sorted(self.values, reverse=True):
+            least[self.values[value]] = value
+        free = (n for n in range(VOID) if n not in self.values)
+        found = tuple(least[n] if n in least else next(free, VOID) for n in range(len(self.classes)))
+        return tuple(range(len(found))) if self.coloured or max(found) >= VOID else found
 
     def __post_init__(self) -> None:
         if not self.palette:
@@ -72,17 +86,28 @@ def read_mask(source: str | os.PathLike[str], encoding: Encoding) -> np.ndarray:
         raise DataError(f"{name}: {error}") from None
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
+    return _numbers(stored, encoding, name)
+
+
+def _numbers(stored: np.ndarray, encoding: Encoding, name: str) -> np.ndarray:
+    """What is stored as numbers of classes, some rows at a time."""
     known = np.array(sorted(encoding.values), np.int64)
     numbers = np.array([encoding.values[k] for k in known.tolist()], np.uint8)
-    place = np.minimum(np.searchsorted(known, stored), len(known) - 1)
-    wrong = known[place] != stored
-    if wrong.any():
-        raise DataError(f"{name}: {_unknown(stored[wrong], encoding)}")
-    return numbers[place]
+    result, wrong = np.empty(stored.shape, np.uint8), []
+    rows = max(1, _AT_ONCE // stored.shape[1])
+    for first in range(0, len(stored), rows):
+        part = stored[first : first + rows]
+        place = np.minimum(np.searchsorted(known, part), len(known) - 1)
+        result[first : first + rows] = numbers[place]
+        wrong.append(part[known[place] != part])
+    unknown = np.concatenate(wrong)
+    if unknown.size:
+        raise DataError(f"{name}: {_unknown(unknown, encoding)}")
+    return result
 
 
 def _stored(data: bytes, coloured: bool) -> np.ndarray:
-    """What a picture file stores, `(H, W)` int64."""
+    """What a picture file stores, `(H, W)`: uint8 where it can be, else int32."""
     if not data:
         raise DataError("the file is empty")
     if data[:2] == b"\xff\xd8":
@@ -97,16 +122,19 @@ def _stored(data: bytes, coloured: bool) -> np.ndarray:
                     raise DataError(
                         f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
                     )
-                image.load()
+                load(image)
                 if coloured:
-                    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.int64), 2, 0)
-                    return red << 16 | green << 8 | blue
+                    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
+                    return (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue
                 if image.mode not in _NUMBERS:
                     raise DataError(
                         f"its pixels are colours ({image.mode}); expected the number of a class each, or colours that are "
                         "named with the classes"
                     )
-                return np.asarray(image).astype(np.int64)
+                numbers = np.asarray(image)
+                if image.format == "PNG" and data[25] == 0 and data[24] in (2, 4):  # which Pillow stretches to 0..255
+                    return numbers // (255 // (2 ** data[24] - 1))
+                return numbers if numbers.dtype == np.uint8 else numbers.astype(np.int32)
     except DataError:
         raise
     except Exception as error:  # Pillow's readers raise a dozen kinds

@@ -1,16 +1,19 @@
 """Scores of a class for every pixel over a whole split; small records, in the data's order."""
 
 import base64
+import io
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from ...heads.contract import Batch, Prediction
+from ...heads.contract import VOID, Batch, Prediction
 from ...heads.segmentation import PixelPrediction
 from ..contract import DataError, Record, Scores
 from ..intervals import bootstrap
 from .boundary import boundary_counts
 from .confusion import confusion, dense, scores, sparse
+from .encoding import Colour
 from .palette_png import palette_png
 from .samples import PixelSamples
 
@@ -77,8 +80,20 @@ class PixelEvaluator:
         return Scores(metrics, self._intervals(absent), details, len(self._cells), ("mIoU", "pixel_accuracy"))
 
     def results(self, records: list[Record]) -> dict[str, bytes]:
-        """A palette PNG for each picture, `NAME.png`, as VOC's evaluation server takes it."""
-        return {f"{one['id']}.png": base64.b64decode(one["mask"]) for one in records if "mask" in one}
+        """A palette PNG for each picture, `NAME.png`, with the data's own numbers, as VOC's evaluation server takes it."""
+        encoding = self.samples.encoding
+        palette: list[Colour] = [(0, 0, 0)] * VOID
+        for number, colour in zip(encoding.stored, encoding.palette, strict=True):
+            palette[number] = colour
+
+        def written(mask: str) -> bytes:
+            png = base64.b64decode(mask)
+            if encoding.stored == tuple(range(len(encoding.classes))):
+                return png
+            with Image.open(io.BytesIO(png)) as image:
+                return palette_png(np.array(encoding.stored, np.uint8)[np.asarray(image)], palette)
+
+        return {f"{one['id']}.png": written(one["mask"]) for one in records if "mask" in one}
 
     def _boundary(self, there: np.ndarray) -> float:
         common, either = self._boundaries[there].T.astype(np.float64)

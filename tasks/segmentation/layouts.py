@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from ...heads.contract import VOID
 from ..contract import DataError
 from ..images import SUFFIXES
-from .encoding import Colour, Encoding, numbered
+from .encoding import Colour, Encoding
 from .options import Options
 from .published import ADE20K, CAMVID, CITYSCAPES
 from .voc import Pairs, read_sbd, read_voc
@@ -56,8 +56,8 @@ def _folders(data: str, layout: Layout, split: str) -> tuple[list[str], list[str
     lacking = [folder for folder in there.values() if not Path(data, folder).is_dir()]
     if lacking:
         raise DataError(f"{data}: there is no folder {' and no '.join(f'{f}/' for f in lacking)}")
-    pictures = _files(Path(data, there["images"]), layout.image_end, tuple(SUFFIXES))
-    masks = _files(Path(data, there["masks"]), layout.mask_end, MASKS)
+    pictures = files_below(Path(data, there["images"]), layout.image_end, tuple(SUFFIXES))
+    masks = files_below(Path(data, there["masks"]), layout.mask_end, MASKS)
     if not pictures:
         raise DataError(
             f"{data}/{there['images']}: holds no picture{f' *{layout.image_end}' if layout.image_end else ''}"
@@ -73,8 +73,11 @@ def _folders(data: str, layout: Layout, split: str) -> tuple[list[str], list[str
     )
 
 
-def _files(folder: Path, end: str, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """The files below a folder by what they have in common with their partners, in order."""
+def files_below(folder: Path, end: str, suffixes: tuple[str, ...] = ()) -> dict[str, str]:
+    """The files below a folder by what they have in common with their partners, in order; hidden ones are left out.
+
+    Raises DataError where two have the same in common.
+    """
     found: dict[str, str] = {}
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
@@ -113,14 +116,14 @@ def read_classes(file: Path) -> Encoding:
             f"the {what} {value} stands there twice"
             for value in sorted({v for v in seen if seen.count(v) > 1}, key=str)
         ]
+    if kinds == {"name"}:
+        rows = [(row[0], "name", n, row[3]) for n, row in enumerate(rows)]
     kept = [(value, name) for _, _, value, name in rows if name != "void"]
     if not 1 <= len(kept) <= 255:
         wrong.append(f"has {len(kept)} classes; expected 1 to 255")
     if wrong:
         raise DataError("\n".join(f"{file}: {w}" for w in wrong[:_LISTED]))
     classes = tuple(name for _, name in kept)
-    if kinds == {"name"}:
-        return numbered(classes)
     values = {value: n for n, (value, _) in enumerate(kept)} | {row[2]: VOID for row in rows if row[3] == "void"}
     coloured = kinds == {"colour"}
     palette = tuple(_rgb(value) for value, _ in kept) if coloured else ()

@@ -8,11 +8,11 @@ import numpy as np
 from ..contract import DataError
 from ..images import MAX_PIXELS
 
-_MOST = 4 << 20  # bytes: SBD's have a few thousand, and what is compressed may grow a thousandfold
+_MOST = 256 << 10  # bytes: SBD's have a few thousand, and what is compressed may grow a thousandfold
 
 
 def read_mat(data: bytes) -> np.ndarray:
-    """The numbers `(H, W)` int64. Raises DataError for another file, and where scipy is missing."""
+    """The numbers `(H, W)` int32. Raises DataError for another file, and where scipy is missing."""
     try:
         from scipy.io import loadmat
     except ImportError:
@@ -30,4 +30,7 @@ def read_mat(data: bytes) -> np.ndarray:
         raise DataError(f"is no mask of SBD, or damaged ({type(error).__name__}: {str(error)[:120]})") from None
     if found.ndim != 2 or found.dtype.kind not in "uif" or not 0 < found.size <= MAX_PIXELS:
         raise DataError(f"GTcls.Segmentation is {found.dtype} of shape {found.shape}; expected a number a pixel")
-    return found.astype(np.int64)
+    whole = found.astype(np.int32)
+    if found.dtype.kind == "f" and (whole != found).any():
+        raise DataError("GTcls.Segmentation has fractions; expected whole numbers")
+    return whole

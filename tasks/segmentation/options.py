@@ -37,6 +37,7 @@ class Options:
     crop: int = of_training(512)  # training sees squares of so many pixels
     short: int | None = of_training(None)  # the shorter side before the jitter; none: the picture's own
     jitter: tuple[float, ...] = of_training((0.5, 2.0))  # two scales between which a picture is resized
+    cat_max_ratio: float = of_training(1.0)  # look for another crop, ten times, where one class covers more than this
     flip: float = of_training(0.5)  # chance of a horizontal flip
     photometric: bool = of_training(False)  # random brightness, contrast, saturation, hue
     size: int | None = None  # evaluation sees the shorter side at so many pixels; none: in its own size

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,15 @@ from PIL import Image
 from .. import storage
 from ..contract import DataError, Sample
 from ..fingerprint import digest, manifest_lines
-from ..images import HOW_TO_GO_ON, read_image
-from ..index import FileIndex, IndexBuilder
+from ..images import FORMATS, HOW_TO_GO_ON, read_image
+from ..index import FileIndex, IndexBuilder, printable
 from .encoding import Encoding, read_mask
 from .layouts import read_pairs
 from .options import Options
 
 SPLITS = ("train", "val")
+_ORIENTATION = 274  # EXIF's tag
+_READ_BY = {"voc": {"masks", "sbd"}, "coco": {"train_images", "val_images", "categories", "least"}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,7 @@ class PixelSamples:
 
     def id(self, index: int) -> str:
         """The name that picture and mask have in common, below the data's folder."""
-        return os.fsdecode(self.names.path(self.rows[index]))
+        return printable(self.names.path(self.rows[index]))
 
     def source(self, index: int) -> str:
         """The picture's address."""
@@ -81,7 +84,8 @@ class PixelSamples:
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
         """Of the masks, from their files' heads; (0, 0) where one cannot be read, which is told when it is decoded."""
-        return [_size(self.mask_source(i)) for i in range(len(self))]
+        files = [(self.mask_source(i), self.source(i)) for i in range(len(self))]
+        return [_size(picture if mask.endswith(".mat") else mask) for mask, picture in files]
 
     def units(self) -> None:
         """Each picture is a file of its own."""
@@ -128,6 +132,11 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
     """The split "train" or "val". `classes` are a checkpoint's, in its order. Raises DataError with every problem."""
     if split not in SPLITS:
         raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    own = set().union(*(keys for form, keys in _READ_BY.items() if form != options.format))
+    if unread := sorted(key for key in own if getattr(options, key)):
+        raise DataError(f"{', '.join(unread)}: data of format={options.format} has no use for this; leave it out")
+    if outside := [f"{key}={value}" for key in ("masks", "sbd") if _outside(value := getattr(options, key))]:
+        raise DataError(f"{', '.join(outside)}: expected a folder below data={options.data}")
     if options.format == "coco":
         from .coco import read_coco
 
@@ -140,12 +149,12 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
     )
 
 
-def in_order(encoding: Encoding, classes: Sequence[str], data: str) -> Encoding:
+def in_order(encoding: Encoding, classes: Sequence[str], data: str, hint: str = "") -> Encoding:
     """The encoding's numbers as positions in a checkpoint's classes: names connect, not numbers. Raises DataError."""
     number = {name: n for n, name in enumerate(classes)}
     if unknown := [name for name in encoding.classes if name not in number]:
         raise DataError(
-            f"{data}: has the classes {', '.join(unknown)}, which the model does not know; it knows {', '.join(classes)}"
+            f"{data}: has the classes {', '.join(unknown)}, which the model does not know; it knows {', '.join(classes)}{hint}"
         )
     place = {n: number[name] for n, name in enumerate(encoding.classes)} | {255: 255}
     colours = dict(zip(encoding.classes, encoding.palette, strict=True))
@@ -153,6 +162,11 @@ def in_order(encoding: Encoding, classes: Sequence[str], data: str) -> Encoding:
     return replace(
         encoding, classes=tuple(classes), values={k: place[v] for k, v in encoding.values.items()}, palette=palette
     )
+
+
+def _outside(folder: str) -> bool:
+    path = PurePath(folder)
+    return path.is_absolute() or ".." in path.parts
 
 
 def texts(names: Sequence[str]) -> FileIndex:
@@ -165,7 +179,8 @@ def texts(names: Sequence[str]) -> FileIndex:
 
 def _size(source: str) -> tuple[int, int]:
     try:
-        with Image.open(source) as image:
-            return image.height, image.width
+        with Image.open(source, formats=FORMATS) as image:
+            turned = image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            return (image.width, image.height) if turned else (image.height, image.width)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return 0, 0

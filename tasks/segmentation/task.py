@@ -26,7 +26,7 @@ from .options import Options
 from .predicted import PredictedMask
 from .samples import PixelSamples, read_split
 from .stored import load_segmenter, stated, stated_options
-from .transforms import EvalTransform, eval_transform, train_transform
+from .transforms import eval_transform, train_transform
 from .views import resized, see, wanted, whole
 
 
@@ -36,6 +36,7 @@ class Segmentation(Task):
     name = "segmentation"
     predicted = PredictedMask
     for_results: ClassVar[dict[str, Any]] = {"written": True}
+    together = 4
 
     @staticmethod
     def reads(weights: Weights) -> dict[str, Any] | None:
@@ -77,10 +78,8 @@ class Segmentation(Task):
         return self._splits[split]
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
-        """Sizes, crops and flips; or the size of evaluation, unless several views resize for themselves."""
-        if training:
-            return train_transform(self.options)
-        return EvalTransform(None) if wanted(self.options) else eval_transform(self.options)
+        """Sizes, crops and flips; or the size of evaluation."""
+        return train_transform(self.options) if training else eval_transform(self.options)
 
     def collate(self, samples: list[Sample]) -> Batch:
         """Images `(N, 3, H, W)` uint8 with each one's own size.

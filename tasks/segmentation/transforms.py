@@ -9,9 +9,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from ..contract import Sample
-from ..resizing import COLOURS, exactly, quickly
+from ...heads.contract import VOID
+from ..contract import DataError, Sample
+from ..resizing import COLOURS_IN_ORDER, exactly, quickly, scaled
+from .crf import MOST
 from .options import Options
+from .views import wanted
+
+_TRIES = 11  # the first, and ten more as in mmsegmentation
 
 
 def train_transform(options: Options) -> Callable[[Sample], Sample]:
@@ -20,8 +25,8 @@ def train_transform(options: Options) -> Callable[[Sample], Sample]:
 
 
 def eval_transform(options: Options) -> Callable[[Sample], Sample]:
-    """The picture in its own size, or with its shorter side at `size`; its mask stays as it is."""
-    return EvalTransform(options.size)
+    """The picture in its own size, or with its shorter side at `size`, unless views resize for themselves; its mask stays."""
+    return EvalTransform(None if wanted(options) else options.size, MOST if options.crf else 0)
 
 
 @dataclass(frozen=True)
@@ -35,21 +40,30 @@ class TrainTransform:
         o = self.options
         image, mask = tv_tensors.Image(sample.image), sample.targets["mask"][None]
         if o.photometric:
-            image = COLOURS(image)
+            image = COLOURS_IN_ORDER(image)
         height, width = image.shape[-2:]
-        low, high = o.jitter
+        low, high = o.jitter or (1.0, 1.0)
         factor = low + (high - low) * torch.rand(1).item()
         if o.short:
             factor *= o.short / min(height, width)
         size = [max(1, round(height * factor)), max(1, round(width * factor))]
         image, mask = quickly(image, size), F.resize(mask, size, InterpolationMode.NEAREST_EXACT)
-        top = int(torch.randint(max(0, size[0] - o.crop) + 1, (1,)))
-        left = int(torch.randint(max(0, size[1] - o.crop) + 1, (1,)))
-        cut = (slice(None), slice(top, top + o.crop), slice(left, left + o.crop))
+        for _ in range(_TRIES):
+            top = int(torch.randint(max(0, size[0] - o.crop) + 1, (1,)))
+            left = int(torch.randint(max(0, size[1] - o.crop) + 1, (1,)))
+            cut = (slice(None), slice(top, top + o.crop), slice(left, left + o.crop))
+            if o.cat_max_ratio >= 1 or _largest_share(mask[cut]) < o.cat_max_ratio:
+                break
         image, mask = image.as_subclass(Tensor)[cut], mask[cut]
         if torch.rand(1).item() < o.flip:
             image, mask = image.flip(-1), mask.flip(-1)
         return replace(sample, image=image, targets={"mask": mask[0]})
+
+
+def _largest_share(mask: Tensor) -> float:
+    """How much of what has a class is of the most frequent one; 1 where nothing has."""
+    counts = torch.bincount(mask[mask != VOID].flatten(), minlength=1)
+    return float(counts.max() / counts.sum()) if counts.sum() else 1.0
 
 
 @dataclass(frozen=True)
@@ -57,13 +71,18 @@ class EvalTransform:
     """`eval_transform` as an object that can be sent to a worker."""
 
     size: int | None
+    most: int = 0  # pixels of a picture; 0: any
 
     def __call__(self, sample: Sample) -> Sample:
         """By Pillow, bilinear and antialiased, where a size is asked for."""
         height, width = sample.image.shape[-2:]
+        if self.most and height * width > self.most:
+            raise DataError(
+                f"{sample.source}: is {width} x {height} pixels; crf=true takes up to {self.most / 1e6:.0f} million: make it "
+                "smaller, or leave the CRF out"
+            )
         targets = {**sample.targets, "original": (height, width)}
         if not self.size or min(height, width) == self.size:
             return replace(sample, targets=targets)
-        scale = self.size / min(height, width)
-        size = [max(1, int(height * scale + 1e-6)), max(1, int(width * scale + 1e-6))]
+        size = scaled(height, width, self.size / min(height, width))
         return replace(sample, image=exactly(sample.image, size), targets=targets)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..resizing import exactly
+from ..resizing import exactly, scaled
 from .options import Options
 
 GRID = 32  # pixels: windows begin at its multiples, so that a trunk of any output stride sees the same cells
@@ -49,28 +49,29 @@ def parts(length: int, side: int, overlap: float) -> list[Part]:
 def see(image: Tensor, logits: Logits, options: Options) -> Iterator[tuple[slice, slice, Tensor]]:
     """Rows, columns and probabilities `(K, rows, columns)` of one part of the image after the other.
 
-    `image` is `(3, H, W)` uint8 in its own size. A part is seen at every scale of `options`, mirrored too if asked; its
+    `image` is `(3, H, W)` uint8 in its own size. With `size` the shorter side of a whole window is seen at so many
+    pixels. A part is seen at every scale of `options`, mirrored too if asked; its
     probabilities are the mean over these views (Chen et al. 2017, section 4.1).
     """
     height, width = image.shape[-2:]
     side = options.tiles or max(height, width)
+    zoom = options.size / min(height, width, side) if options.size else 1.0
     for row, column in product(parts(height, side, options.overlap), parts(width, side, options.overlap)):
         window = image[:, row.start : row.stop, column.start : column.stop]
-        found = _views(window, logits, options)
+        found = _views(window, logits, options, zoom)
         own = found[
             :, row.first - row.start : row.last - row.start, column.first - column.start : column.last - column.start
         ]
         yield slice(row.first, row.last), slice(column.first, column.last), own
 
 
-def _views(window: Tensor, logits: Logits, options: Options) -> Tensor:
+def _views(window: Tensor, logits: Logits, options: Options, zoom: float) -> Tensor:
     """The mean of the probabilities of all views, at the window's size."""
     height, width = window.shape[-2:]
-    base = options.size / min(height, width) if options.size else 1.0
     mean: Tensor | None = None
     views = list(product(options.scales or (1.0,), (False, True) if options.flips else (False,)))
     for scale, mirrored in views:
-        size = [max(1, round(side * base * scale)) for side in (height, width)]
+        size = scaled(height, width, zoom * scale)
         seen = window if size == [height, width] else exactly(window, size)
         found = logits(seen.flip(-1) if mirrored else seen)
         found = resized(found.flip(-1) if mirrored else found, height, width).softmax(0)

@@ -40,8 +40,6 @@ def read_voc(options: Options, split: str) -> Pairs:
         raise DataError(
             f"{options.data}: holds no VOC data; expected JPEGImages, SegmentationClass and ImageSets/Segmentation"
         )
-    if Path(options.sbd).is_absolute() or ".." in Path(options.sbd).parts:
-        raise DataError(f"sbd={options.sbd}: expected a folder below data={options.data}")
     sbd = Path(options.data, options.sbd) if options.sbd else None
     if sbd is not None and not (sbd / "cls").is_dir():
         raise DataError(
@@ -51,7 +49,7 @@ def read_voc(options: Options, split: str) -> Pairs:
     names = _names(lists)
     if sbd is not None and split == "train" and not given:
         lists += [sbd / "train.txt", sbd / "val.txt"]
-        kept_out = set(read_list(_own_list(root, "val")))
+        kept_out = set(_names([root / name for name in options.val] or [_own_list(root, "val")]))
         names = [name for name in _names(lists) if name not in kept_out]
     images = [root / "JPEGImages", *([sbd / "img"] if sbd else [])]
     masks = [(root / (options.masks or "SegmentationClass"), ".png"), *([(sbd / "cls", ".mat")] if sbd else [])]
@@ -94,7 +92,7 @@ def _pairs(data: str, names: list[str], lists: list[Path], images: list[Path], m
         if len(own) == 2:
             found[name] = (own[0], own[1])
     if not names:
-        raise DataError(f"{', '.join(map(str, lists))}: name no picture that is not in VOC's val")
+        raise DataError(f"{', '.join(map(str, lists))}: name no picture that is not scored too")
     if wrong:
         more = [f"and {len(wrong) - _LISTED} more"] if len(wrong) > _LISTED else []
         raise DataError(f"{', '.join(map(str, lists))}:\n  " + "\n  ".join(wrong[:_LISTED] + more))
