@@ -177,7 +177,7 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_read():
 
 def test_a_crf_takes_pictures_up_to_a_size():
     sample = Sample("a", "a.jpg", torch.zeros(3, 2001, 2000, dtype=torch.uint8))
-    with pytest.raises(DataError, match=r"a\.jpg: is 2000 x 2001 pixels; crf=true takes up to 4 million"):
+    with pytest.raises(DataError, match=r"a\.jpg: is 2000 x 2001 pixels; crf=true takes up to 2 million"):
         eval_transform(Options(crf=True))(sample)
     assert eval_transform(Options())(sample).image.shape == (3, 2001, 2000)
 

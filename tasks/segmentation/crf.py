@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 EXACT = 4096
 """Up to so many pixels the sum over all pairs is taken as it stands; from there on by the lattice."""
-MOST = 4_000_000
-"""Pixels of a picture that the lattice is built for: with 21 classes it then takes some gigabytes."""
+MOST = 2_000_000
+"""Pixels of a picture that the lattice is built for: with 21 classes and a noisy picture it then takes 6 GiB."""
 _CUT = 5.0  # widths of a Gaussian beyond which it counts as 0
 Sum = Callable[[Tensor], Tensor]
 """From `(N, K)` to the sum over all pixels, by a kernel, `(N, K)`."""
