@@ -143,7 +143,8 @@ def _loader(draws: Draws, lists: list[list[At]] | Any, decoders: int, pin: bool)
         prefetch_factor=4 if decoders else None, multiprocessing_context="fork" if decoders and _can_fork() else None,
         worker_init_fn=_leave_signals,
     )  # fmt: skip
-    batches: Any = iter(loader)
+    with _signals_kept():
+        batches: Any = iter(loader)
     try:
         for batch in batches:
             if isinstance(batch, DataError):
@@ -175,6 +176,22 @@ def _killed(error: Exception, decoders: int) -> EngineError:
     return EngineError(
         f"a process that decodes was killed ({first}); mostly memory ran out: set machine.workers={max(0, decoders // 2)}"
     )
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """SIGTERM waits meanwhile; processes that begin here have it blocked from their first moment and in every thread.
+
+    torch starts threads in a new process before it calls `_leave_signals`, which would still take the signal, and die of it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_signals(_: int) -> None:
