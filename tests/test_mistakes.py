@@ -68,6 +68,34 @@ def test_a_signal_to_the_whole_group_saves(scenes, tmp_path):
     assert int((run / "checkpoints/last").read_text()) >= 5
 
 
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="macOS has no sigwaitinfo")
+def test_the_threads_of_who_decodes_leave_the_signal_too(tmp_path):
+    """torch starts some as soon as it is there, where it may have more than one."""
+    run = tmp_path / "run"
+    given = [
+        "train",
+        "segment",
+        "smoke=true",
+        "updates=4000",
+        "machine.workers=1",
+        "checkpoints.updates=0",
+        "--run",
+        str(run),
+    ]
+    alike = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    alike["TRUNKLINE_CACHE"] = str(tmp_path / "cache")
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trunkline", *given], stderr=log, stdout=log, start_new_session=True, env=alike
+        )
+        end = time.monotonic() + 120
+        while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_text().count('"train"') < 2:
+            assert time.monotonic() < end and process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM, (tmp_path / "log").read_text()
+
+
 def test_a_finished_run_keeps_what_it_says_of_itself(short_run, scenes, tmp_path, told):
     run = shutil.copytree(short_run, tmp_path / "run")
     other = shutil.copy(short_run / "weights.safetensors", tmp_path / "other.safetensors")
