@@ -76,6 +76,7 @@ def test_the_threads_of_who_decodes_leave_the_signal_too(tmp_path):
         "train",
         "segment",
         "smoke=true",
+        "head=fcn",
         "updates=4000",
         "machine.workers=1",
         "checkpoints.updates=0",
