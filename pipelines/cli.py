@@ -153,10 +153,10 @@ def _score(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
         return 0
     from .show import table
 
-    rows = [[n, "no objects" if v is None else f"{v:.4f}"] for n, v in scored.classes.items()]
+    rows = [[n, "none there" if v is None else f"{v:.4f}"] for n, v in scored.classes.items()]
     table("", ["class", scored.settings.get("score", "AP")], rows)
     counts = ", ".join(f"{n:,} {what}" for what, n in scored.counts.items())
-    rows = [[n, "no objects" if v < 0 else f"{v:.4f}"] for n, v in scored.metrics.items()]
+    rows = [[n, "none there" if v < 0 else f"{v:.4f}"] for n, v in scored.metrics.items()]
     print(f"\n{results}: {counts}")
     table("", ["metric", "value"], rows)
     return 0
@@ -287,7 +287,7 @@ def _result(scores: dict[str, Any], as_json: bool, leave: tuple[str, ...], where
     rows = [
         [
             name,
-            "no objects" if value == -1.0 else f"{value:.4f}",
+            "none there" if value == -1.0 else f"{value:.4f}",
             " to ".join(f"{v:.4f}" for v in intervals[name]) if name in intervals else "",
         ]
         for name, value in scores.items()

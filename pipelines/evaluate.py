@@ -9,10 +9,10 @@ from ..cluster.config import Launch
 from ..tasks import storage
 from ..tasks.contract import DataError, Samples, Scores
 from ..tasks.fingerprint import compare
-from ..tasks.layout import reset
+from ..tasks.layout import belonging
 from . import plugin as plugins
 from .feed import Draws, decoding, in_order, ordered_lists
-from .files import new_file, new_folder
+from .files import new_file, new_folder, write_folder
 from .finish import write_records
 from .recipe import RecipeError
 from .run import Run
@@ -68,7 +68,7 @@ def evaluate(
     loaders        processes that decode
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     out            a JSON lines file for one record a sample
-    results        a folder for what the official tools read (of detectors: COCO's JSON, or VOC's comp4 files)
+    results        a folder for what the official tools read (COCO's JSON, VOC's comp4 files, masks)
     plugin         the recipe file that holds the run's task, where that is one of your own
     """
     settings: dict[str, Any] = {
@@ -101,10 +101,7 @@ def evaluate(
                 f"results={results}: the task {p.found.task.name} has no files for official tools; out= writes its records"
             )
             return scores
-        folder.mkdir(parents=True)
-        for name, content in written.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        write_folder(folder, written)
     return scores
 
 
@@ -143,7 +140,7 @@ def prepare(
             note(f"{samples_left_out(len(samples.excluded))} that cannot be decoded")
     for remark in samples.remarks():
         note(remark)
-    as_it_was = not data and not reset(own).keys() & options.keys() and Path(source).is_dir()
+    as_it_was = not data and not belonging(own, "data") & options.keys() and Path(source).is_dir()
     stored = Run(source).manifest(split) if as_it_was else None
     if stored is not None and stored != (lines := samples.manifest()):
         raise DataError(

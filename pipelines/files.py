@@ -1,5 +1,7 @@
 """Files that a command is asked to write."""
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from .recipe import RecipeError
@@ -39,3 +41,14 @@ def new_folder(path: str | Path, key: str) -> Path:
     except OSError as error:
         raise RecipeError(f"{key}={path}: cannot be written ({error.strerror}); choose another place") from None
     return folder
+
+
+def write_folder(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """A new folder with these files, by their names below it: it is there when all of them are."""
+    beside = folder.with_name(f".{folder.name}.part")  # of a run that was killed, perhaps
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name, content in files.items():
+        (beside / name).parent.mkdir(parents=True, exist_ok=True)
+        (beside / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    beside.rename(folder)

@@ -74,7 +74,7 @@ def _draw_examples(session: Session, records: list[dict[str, Any]], wanted: set[
             truth = session.task.truth(session.validation[i])
             if truth is not None:
                 picture = _side_by_side(picture, truth)
-            picture.thumbnail((640, 640))
+            picture.thumbnail((640, 640) if truth is None else (1280, 1280))  # a legend stays legible
             picture.save(folder / f"{i}.jpg", quality=85)
 
 

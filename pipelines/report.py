@@ -62,6 +62,7 @@ def write_report(run: Path | str) -> Path:
     scores = _read(run / "scores.json") or {}
     lines = list(_lines(run / "metrics.jsonl"))
     details = scores.get("details", {})
+    beside = "class_iou" in details  # examples that stand beside their truth
     load, machine = _read(run / "load.json") or {}, _read(run / "environment.json")
     page = {
         "version": __version__,
@@ -79,9 +80,12 @@ def write_report(run: Path | str) -> Path:
         "calibration": _calibration(details.get("calibration")),
         "per_class": _per_class(details.get("per_class", [])),
         "by_class": _by_class(details),
-        "said": _EXAMPLES.get("class_iou" if "class_iou" in details else "class_ap"),
+        "beside": beside,
+        "said": _EXAMPLES["class_iou" if beside else "class_ap"],
         "examples": [
-            shown for file in sorted(run.glob("predictions/examples/*.jpg")) if (shown := _thumbnail(str(file), 480))
+            shown
+            for file in sorted(run.glob("predictions/examples/*.jpg"))
+            if (shown := _thumbnail(str(file), 1000 if beside else 480))
         ],
         "mistakes": [_mistake(m) for m in details.get("mistakes", [])],
         "parts": _time(lines, recipe["resolved"]),
@@ -153,7 +157,7 @@ def _tile(metric: str, scores: dict[str, Any]) -> dict[str, str]:
         )
 
     if scores[metric] == -1:  # COCO's mark
-        return {"title": _title(metric), "value": "no objects", "interval": ""}
+        return {"title": _title(metric), "value": "none there", "interval": ""}
     between = "" if ends is None else f"{shown(ends[0]).removesuffix(' %')} to {shown(ends[1])}"
     return {"title": _title(metric), "value": shown(scores[metric]), "interval": between}
 

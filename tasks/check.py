@@ -295,7 +295,8 @@ def _listed(title: str, entries: list[str]) -> list[str]:
 def format_of(root: str | os.PathLike[str]) -> str:
     """The format by what lies in a data folder; `folders` where nothing else is known of it."""
     try:
-        names = {e.name for e in storage.entries(root) if e.folder}
+        there = storage.entries(root)
+        names, files = {e.name for e in there if e.folder}, {e.name for e in there if not e.folder}
         inner = (
             {e.name for e in storage.entries(storage.join(root, "annotations"))} if "annotations" in names else set()
         )
@@ -305,8 +306,10 @@ def format_of(root: str | os.PathLike[str]) -> str:
         return "coco"
     if "ImageSets" in names and names & {"Annotations", "SegmentationClass"}:
         return "voc"
-    for form, there in _MASKS.items():
-        if there <= names:
+    for form, folders in _MASKS.items():
+        if folders <= names:
             return form
+    if "classes.txt" in files and names & {"images", "masks"}:
+        return "pairs"
     roboflow = any(os.path.isfile(os.path.join(root, s, "_annotations.coco.json")) for s in ("train", "valid"))  # noqa: PTH113, PTH118
     return "coco" if roboflow else "folders"

@@ -83,7 +83,7 @@ def shorten(text: str, font: Font, width: float, end: str = "") -> str:
 
 def printable(text: str) -> str:
     """The text on one line, without characters that cannot be drawn (control codes, undecodable bytes of file names)."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+    return "".join(c if c.isprintable() or c == "\xa0" else " " if c.isspace() else "?" for c in text)
 
 
 def _two_lines(text: str, font: Font, width: float) -> list[str]:

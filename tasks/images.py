@@ -32,6 +32,8 @@ _LIBJPEG = re.compile(
     re.MULTILINE,
 )
 
+_ORIENTATION = 274  # EXIF's tag
+
 
 class BadImage(DataError):
     """A file that is no image that can be used; `what` is wrong with it, without the file's name."""
@@ -73,6 +75,17 @@ def decode(data: bytearray | bytes) -> Tensor:
     if header.width * header.height > MAX_PIXELS:
         raise _too_large(header.width, header.height)
     return _upright(_decode_jpeg(data), header.orientation)
+
+
+def is_turned(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's EXIF orientation exchanges width and height; false where it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(storage.read(path)), formats=FORMATS) as image:
+                return image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception:  # Pillow's readers raise a dozen kinds
+        return False
 
 
 def shown(path: str | os.PathLike[str]) -> str:

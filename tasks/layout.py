@@ -4,9 +4,9 @@ from dataclasses import MISSING, field, fields
 from typing import Any
 
 
-def of_data(default: Any) -> Any:
-    """A field of options that belongs to `data`."""
-    return field(default=default, metadata={"of": "data"})
+def of_data(default: Any, kept: bool = False) -> Any:
+    """A field of options that belongs to `data`; with `kept` it holds of other data too, until it is given anew."""
+    return field(default=default, metadata={"of": "data", "kept": kept})
 
 
 def of_training(default: Any) -> Any:
@@ -35,5 +35,6 @@ def belonging(options: Any, to: str) -> set[str]:
 
 
 def reset(options: Any) -> dict[str, Any]:
-    """The options that belong to the data, at their defaults."""
-    return {f.name: f.default for f in fields(options) if f.metadata.get("of") == "data" and f.default is not MISSING}
+    """The options that do not hold of other data, at their defaults."""
+    own = [f for f in fields(options) if f.metadata.get("of") == "data" and not f.metadata["kept"]]
+    return {f.name: f.default for f in own if f.default is not MISSING}

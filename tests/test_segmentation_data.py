@@ -102,10 +102,14 @@ def test_a_list_of_classes(tmp_path, text, values, coloured):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a\n7 b\n", "some lines have"),
-        ("a\nb\na\n", "the name a stands there twice"),
-        ("3 a\n3 b\n", "the value 3 stands there twice"),
+        ("a\n7 b\n", "line 1 ('a') has a name and line 2 ('7 b') has a number"),
+        ("a\nb\na\n", "lines 1, 3: the name a stands there twice"),
+        ("3 a\n3 b\n", "lines 1, 2: the number 3 stands there twice"),
         ("3\n4 b\n", "line 1: '3' has no name"),
+        ("#80408 a\n#000000 b\n", "line 1: '#80408 a' is no colour"),
+        ("0 300 1 a\n0 0 0 b\n", "line 1: '0 300 1 a' is no colour"),
+        ("1 2 3 a\n1 2 3 b\n", "lines 1, 2: the colour (1, 2, 3) stands there twice"),
+        ("70000 a\n", "has a number above 65535"),
         ("\n", "has 0 classes"),
         (None, "cannot be read"),
     ],
@@ -130,9 +134,9 @@ def test_colours_and_numbers_of_16_bits(tmp_path):
 def test_wrong_masks_by_name(tmp_path):
     file = tmp_path / "m.png"
     cases = [
-        (np.array([[0, 7, 7], [9, 1, 0]], np.uint8), False, "7 in 2 pixels, 9 in 1 pixels; expected 0 to 1, 255"),
+        (np.array([[0, 7, 7], [9, 1, 0]], np.uint8), False, "7 in 2 pixels, 9 in 1 pixel; expected 0 to 1, 255"),
         (np.full((2, 2, 3), 9, np.uint8), False, r"its pixels are colours \(RGB\)"),
-        (np.full((2, 2, 3), 9, np.uint8), True, r"colours that are no class's: \(9, 9, 9\) in 4 pixels"),
+        (np.full((2, 2, 3), 9, np.uint8), True, r"9\) in 4 pixels; expected \(0, 0, 0\) a, \(0, 0, 1\) b, "),
     ]  # fmt: skip
     for array, coloured, said in cases:
         mask(file, array)
@@ -163,7 +167,7 @@ def test_what_does_not_belong_together(pairs):
     with pytest.raises(DataError, match=r"1\.png: is 12 x 9 pixels; its picture .*1\.jpg is 12 x 8"):
         read_split(options, "train")[1]
     (pairs / "masks/train/town/1.png").unlink()
-    with pytest.raises(DataError, match=r"without a mask in masks/train/: images/train/town/1\.jpg"):
+    with pytest.raises(DataError, match=r"train/town/1: without a mask in masks/train/ \(images/train/town/1\.jpg\)"):
         read_split(options, "train")
     picture(pairs / "images/val/town/0.png")
     with pytest.raises(DataError, match="two files of one name"):
@@ -254,7 +258,9 @@ def test_a_list_that_names_a_missing_file(tmp_path):
     mask(tmp_path / "SegmentationClass/a.png", np.zeros((8, 12), np.uint8))
     (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
     (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a\nb\n")
-    with pytest.raises(DataError, match=r"(?s)train\.txt:.*b: there is no JPEGImages/b\.jpg.*SegmentationClass/b\.png"):
+    with pytest.raises(
+        DataError, match=r"(?s)b: there is no JPEGImages/b\.jpg.*SegmentationClass/b\.png, and .*train\.txt names it"
+    ):
         read_split(Options(data=str(tmp_path)), "train")
 
 

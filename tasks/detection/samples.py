@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from .. import storage
 from ..contract import DataError, Sample
 from ..fingerprint import digest, manifest_lines
-from ..images import HOW_TO_GO_ON, read_image
+from ..images import HOW_TO_GO_ON, is_turned, read_image
 from .geometry import resized
 from .index import ObjectIndex, coco_index, root_of, voc_index
 from .masks import to_bitmap
@@ -62,7 +62,7 @@ class BoxSamples:
         if (height, width) != said:
             raise DataError(
                 f"{source}: is {width} x {height} pixels; its annotation says {said[1]} x {said[0]}"
-                f"{' (turned by its EXIF orientation)' if (width, height) == said else ''}; {HOW_TO_GO_ON}"
+                f"{' (turned by its EXIF orientation)' if (width, height) == said and is_turned(source) else ''}; {HOW_TO_GO_ON}"
             )
         own = self.index.objects(row)
         at = np.arange(own.start, own.stop)[~self.bad[own]]

@@ -42,7 +42,8 @@ def check_masks(
     `classes` are a checkpoint's, to which the data's must belong.
 
     `counts` are pixels by class. Problems: what is missing or damaged, masks of another size than their picture, values and
-    colours that are no class's. Oddities: masks without a pixel of any class, classes without a pixel in training.
+    colours that are no class's, a split without a pixel of any class. Oddities: such a mask, classes without a pixel in
+    training, files that are left out.
     """
     started = time.perf_counter()
     result = Check(os.fspath(root), counted="pixels")
@@ -50,10 +51,12 @@ def check_masks(
     sizes: list[tuple[int, int, int]] = []
     for split in SPLITS:
         try:
-            samples = read_split(Options(data=os.fspath(root), format=form), split, classes)
+            samples = read_split(Options(data=os.fspath(root), format=form, on_bad_sample="skip"), split, classes)
         except DataError as error:
             result.problems += [{"file": split, "what": line.strip()} for line in str(error).splitlines()]
             continue
+        result.problems += [{"file": name, "what": what} for name, what in samples.excluded.items()]
+        result.oddities += [{"file": split, "what": note} for note in samples.notes]
         total = np.zeros(len(samples.classes), np.int64)
         for i, facts in run_all(partial(_examine, samples), len(samples), workers, f"checking {split}", progress):
             facts = _Facts(facts.what) if isinstance(facts, Crash) else facts
@@ -67,7 +70,9 @@ def check_masks(
             if not any(facts.pixels):
                 result.oddities.append({"file": name, "what": "its mask has no pixel of any class"})
         result.counts[split] = dict(zip(samples.classes, total.tolist(), strict=True))
-        if split == "train" and (never := [c for c, n in zip(samples.classes, total, strict=True) if not n]):
+        if not total.any():
+            result.problems.append({"file": split, "what": "no mask has a pixel of any class"})
+        elif split == "train" and (never := [c for c, n in zip(samples.classes, total, strict=True) if not n]):
             result.oddities.append({"file": split, "what": f"no pixel of {', '.join(never)}"})
         result.files += len(samples)
     result.measure(sizes)

@@ -21,12 +21,12 @@ def draw(
     """The picture in its own size, its classes in their colours with dark edges between, and a legend below.
 
     `labels` is `(H, W)` from 0, 255 where there is none, which stays as it is. The legend names what is there, the largest
-    first, with its share of the pixels.
+    first, with its share of the pixels. A class whose colour is black, as VOC's background, is left as it is.
     """
     page = shaded(picture, labels, palette)
     counts = np.bincount(labels.ravel(), minlength=VOID + 1)[: len(classes)]
     found = [int(n) for n in np.argsort(-counts, kind="stable") if counts[n]][:_ENTRIES]
-    entries = [(palette[n], f"{classes[n]} {_share(counts[n] / labels.size)}") for n in found]
+    entries = [(palette[n], f"{classes[n]} {share_of(counts[n] / labels.size)}") for n in found]
     return _with_legend(page, entries)
 
 
@@ -35,7 +35,9 @@ def shaded(picture: Tensor | Image.Image, labels: np.ndarray, palette: Sequence[
     pixels = np.asarray(as_image(picture), np.float32)
     colours = np.zeros((VOID + 1, 3), np.float32)
     colours[: len(palette)] = palette
-    mixed = np.where((labels != VOID)[..., None], (1 - _SHADE) * pixels + _SHADE * colours[labels], pixels)
+    shade = np.zeros(VOID + 1, bool)
+    shade[: len(palette)] = [any(colour) for colour in palette]
+    mixed = np.where(shade[labels][..., None], (1 - _SHADE) * pixels + _SHADE * colours[labels], pixels)
     edge = np.zeros(labels.shape, bool)
     edge[1:] |= labels[1:] != labels[:-1]
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
@@ -43,7 +45,8 @@ def shaded(picture: Tensor | Image.Image, labels: np.ndarray, palette: Sequence[
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def _share(share: float) -> str:
+def share_of(share: float) -> str:
+    """A share as text, where a small one is no zero."""
     return f"{share:.0%}" if share >= 0.01 else "<1%"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ...heads.contract import VOID
 from .. import storage
@@ -18,6 +18,7 @@ from .mat import read_mat
 Colour = tuple[int, int, int]
 _NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")  # Pillow's modes of one number a pixel
 _LISTED = 5
+_NAMED = 8  # colours that a message names
 _AT_ONCE = 1 << 20  # pixels
 
 
@@ -126,6 +127,8 @@ def _stored(data: bytes, coloured: bool) -> np.ndarray:
                 if coloured:
                     red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
                     return (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue
+                if image.mode == "F":
+                    raise DataError("its pixels are fractions; expected whole numbers")
                 if image.mode not in _NUMBERS:
                     raise DataError(
                         f"its pixels are colours ({image.mode}); expected the number of a class each, or colours that are "
@@ -137,6 +140,8 @@ def _stored(data: bytes, coloured: bool) -> np.ndarray:
                 return numbers if numbers.dtype == np.uint8 else numbers.astype(np.int32)
     except DataError:
         raise
+    except UnidentifiedImageError:
+        raise DataError("is no picture of a format of masks (PNG, BMP, TIFF, GIF), or its head is damaged") from None
     except Exception as error:  # Pillow's readers raise a dozen kinds
         raise DataError(f"is no picture, or damaged ({str(error)[:120]})") from None
 
@@ -144,12 +149,20 @@ def _stored(data: bytes, coloured: bool) -> np.ndarray:
 def _unknown(values: np.ndarray, encoding: Encoding) -> str:
     found, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    shown = [f"{_shown(int(found[i]), encoding.coloured)} in {int(counts[i]):,} pixels" for i in order[:_LISTED]]
+    shown = [
+        f"{_shown(int(found[i]), encoding.coloured)} in {int(counts[i]):,} pixel{'s' if counts[i] > 1 else ''}"
+        for i in order[:_LISTED]
+    ]
     more = f" and {len(order) - _LISTED} more" if len(order) > _LISTED else ""
     what = "colours that are no class's" if encoding.coloured else "values that are no class's"
     known = sorted(encoding.values)
-    allowed = "" if encoding.coloured else f"; expected {_ranges(known)}"
-    return f"{what}: {', '.join(shown)}{more}{allowed}"
+    if encoding.coloured:
+        names = [*encoding.classes, *["void"] * (VOID + 1 - len(encoding.classes))]
+        named = [f"{_shown(value, True)} {names[encoding.values[value]]}" for value in known[:_NAMED]]
+        allowed = ", ".join(named) + (f" and {len(known) - _NAMED} more" if len(known) > _NAMED else "")
+    else:
+        allowed = _ranges(known)
+    return f"{what}: {', '.join(shown)}{more}; expected {allowed}"
 
 
 def _shown(value: int, coloured: bool) -> str:

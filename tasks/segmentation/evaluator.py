@@ -112,9 +112,9 @@ class PixelEvaluator:
         def statistics(weights: np.ndarray) -> np.ndarray:
             hit, there, said = np.moveaxis((weights @ parts.reshape(samples, -1)).reshape(-1, 3, count), 1, 0)
             counted = there > 0 if absent == "truth" else there + said > 0
-            with np.errstate(invalid="ignore", divide="ignore"):
-                iou = np.where(counted, hit / (there + said - hit), np.nan)
-                return np.stack([np.nanmean(iou, 1), hit.sum(1) / there.sum(1)], 1)
+            with np.errstate(invalid="ignore", divide="ignore"):  # NaN where a resample has no pixel of any class
+                iou = np.where(counted, hit / (there + said - hit), 0.0)
+                return np.stack([iou.sum(1) / counted.sum(1), hit.sum(1) / there.sum(1)], 1)
 
         low, high = bootstrap(statistics, samples)
         names = ("mIoU", "pixel_accuracy")

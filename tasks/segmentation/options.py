@@ -15,7 +15,7 @@ class Options:
     """
 
     data: str = ""  # the folder that the files are in
-    format: Literal["voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"] = of_data("voc")
+    format: Literal["voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"] = of_data("voc", kept=True)
     train: tuple[str, ...] = of_data(())
     val: tuple[str, ...] = of_data(())
     masks: str = of_data("")  # VOC: another folder of masks than SegmentationClass
@@ -33,7 +33,7 @@ class Options:
     focal: float = of_training(0.0)
     lovasz: float = of_training(0.0)
     class_weights: tuple[float, ...] = of_training(())  # in the cross-entropy, one for each class
-    on_bad_sample: Literal["stop", "skip"] = "stop"  # a picture or mask that cannot be used
+    on_bad_sample: Literal["stop", "skip"] = "stop"  # a picture or mask that is missing or cannot be used
     crop: int = of_training(512)  # training sees squares of so many pixels
     short: int | None = of_training(None)  # the shorter side before the jitter; none: the picture's own
     jitter: tuple[float, ...] = of_training((0.5, 2.0))  # two scales between which a picture is resized

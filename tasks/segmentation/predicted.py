@@ -64,7 +64,9 @@ class PredictedMask(Predicted):
 
     def caption(self) -> str:
         """The largest classes with their shares."""
-        return ", ".join(f"{name} {share:.0%}" for name, share in list(self.shares.items())[:_NAMED])
+        from .draw import share_of
+
+        return ", ".join(f"{name}\xa0{share_of(share)}" for name, share in list(self.shares.items())[:_NAMED])
 
     def files(self) -> dict[str, bytes]:
         """The mask as a file."""

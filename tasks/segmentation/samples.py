@@ -1,6 +1,7 @@
 """A split of pictures with masks: which files it is made of, and one sample after the other."""
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,17 +12,20 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ...heads.contract import VOID
 from .. import storage
 from ..contract import DataError, Sample
 from ..fingerprint import digest, manifest_lines
-from ..images import FORMATS, HOW_TO_GO_ON, read_image
+from ..images import FORMATS, HOW_TO_GO_ON, is_turned, read_image
 from ..index import FileIndex, IndexBuilder, printable
 from .encoding import Encoding, read_mask
 from .layouts import read_pairs
 from .options import Options
 
 SPLITS = ("train", "val")
+_LISTED = 20
 _ORIENTATION = 274  # EXIF's tag
+_LOOKED_AT = 8  # masks that a remark reads
 _READ_BY = {"voc": {"masks", "sbd"}, "coco": {"train_images", "val_images", "categories", "least"}}
 
 
@@ -37,6 +41,7 @@ class PixelSamples:
     options: Options
     excluded: dict[str, str] = field(default_factory=dict)
     split: str = "train"
+    notes: tuple[str, ...] = ()  # what the reader remarked
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -49,10 +54,15 @@ class PixelSamples:
     def __getitem__(self, index: int) -> Sample:
         """Read and decode a sample. Raises DataError with the file's name, also where picture and mask differ in size."""
         source, mask = self.source(index), self.mask_source(index)
-        image, labels = read_image(source), self.labels(index)
+        image = read_image(source)
+        try:
+            labels = self.labels(index)
+        except DataError as error:
+            raise DataError(f"{error}; {HOW_TO_GO_ON}") from None
         if labels.shape != tuple(image.shape[-2:]):
             height, width = image.shape[-2:]
-            turned = " (turned by its EXIF orientation)" if labels.shape == (width, height) else ""
+            swapped = labels.shape == (width, height) and is_turned(source)
+            turned = " (turned by its EXIF orientation)" if swapped else ""
             raise DataError(
                 f"{mask}: is {labels.shape[1]} x {labels.shape[0]} pixels; its picture {source} is {width} x {height}{turned}; "
                 f"{HOW_TO_GO_ON}"
@@ -91,10 +101,24 @@ class PixelSamples:
         """Each picture is a file of its own."""
 
     def remarks(self) -> list[str]:
-        """Pictures that are smaller than the crop of training."""
-        crop, short = self.options.crop, self.options.short
-        if self.split != "train":
+        """What the reader remarked, masks without a class, and pictures that are smaller than the crop of training."""
+        return [*self.notes, *self._void(), *(self._small() if self.split == "train" else [])]
+
+    def _void(self) -> list[str]:
+        """Of the first masks, lest a score or a loss be of nothing."""
+        first = range(min(_LOOKED_AT, len(self)))
+        try:
+            if not first or any((self.labels(i) != VOID).any() for i in first):
+                return []
+        except DataError:  # which is told when it is decoded
             return []
+        return [
+            f"{self.options.data}: none of the first {len(first)} masks of {self.split} has a pixel of any class: do its "
+            "numbers or colours stand with the classes? `trunkline check` counts them all"
+        ]
+
+    def _small(self) -> list[str]:
+        crop, short = self.options.crop, self.options.short
         scales = [short / min(size) if short and min(size) else 1.0 for size in self._sizes]
         small = [size for size, scale in zip(self._sizes, scales, strict=True) if 0 < round(min(size) * scale) < crop]
         if not small:
@@ -142,11 +166,23 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
 
         return read_coco(options, split, classes)
     found = read_pairs(options, split)
+    if found.lacking and options.on_bad_sample == "stop":
+        raise DataError(_lacking(options.data, found.lacking))
+    if not found.names:
+        reason = next(iter(found.lacking.values()), "it has none")
+        raise DataError(f"{options.data}: no picture of {split} can be used: {reason}")
     count = min(len(found.names), options.limit or len(found.names))
     encoding = found.encoding if classes is None else in_order(found.encoding, classes, options.data)
     return PixelSamples(
-        texts(found.names), texts(found.images), texts(found.masks), encoding, np.arange(count), options, split=split
-    )
+        texts(found.names), texts(found.images), texts(found.masks), encoding, np.arange(count), options,
+        {printable(os.fsencode(name)): reason for name, reason in found.lacking.items()}, split, found.notes,
+    )  # fmt: skip
+
+
+def _lacking(data: str, reasons: Mapping[str, str]) -> str:
+    lines = [f"{name}: {reason}" for name, reason in list(reasons.items())[:_LISTED]]
+    more = [f"and {len(reasons) - _LISTED} more"] if len(reasons) > _LISTED else []
+    return "\n  ".join([f"{data}: pictures without a mask, or masks without a picture; {HOW_TO_GO_ON}", *lines, *more])
 
 
 def in_order(encoding: Encoding, classes: Sequence[str], data: str, hint: str = "") -> Encoding:
@@ -179,8 +215,10 @@ def texts(names: Sequence[str]) -> FileIndex:
 
 def _size(source: str) -> tuple[int, int]:
     try:
-        with Image.open(source, formats=FORMATS) as image:
-            turned = image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            return (image.width, image.height) if turned else (image.height, image.width)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of many pixels, which is told when it is decoded
+            with Image.open(source, formats=FORMATS) as image:
+                turned = image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+                return (image.width, image.height) if turned else (image.height, image.width)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return 0, 0

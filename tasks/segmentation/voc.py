@@ -4,7 +4,7 @@ SBD: Hariharan et al. 2011, "Semantic Contours from Inverse Detectors"; 11,355 p
 VOC's together, without VOC's val, are the 10,582 pictures that papers call trainaug.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..contract import DataError
@@ -12,8 +12,6 @@ from ..detection.voc_file import read_list
 from .encoding import Encoding
 from .options import Options
 from .published import VOC
-
-_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -24,13 +22,15 @@ class Pairs:
     images: list[str]
     masks: list[str]
     encoding: Encoding
+    lacking: dict[str, str] = field(default_factory=dict)  # what a list or folder names and cannot be used, and why
+    notes: tuple[str, ...] = ()  # what may be a mistake
 
 
 def read_voc(options: Options, split: str) -> Pairs:
     """A split of VOC's layout; with `sbd` its training pictures are those of trainaug, unless `train` names a list.
 
-    A mask is the PNG in SegmentationClass (or `masks`), and for what is not there SBD's. Raises DataError with every file
-    that a list names and is missing, up to 20.
+    A mask is the PNG in SegmentationClass (or `masks`), and for what is not there SBD's. Names without a file are
+    among what is `lacking`. Raises DataError where the layout is another one, or a list cannot be read.
     """
     root, given = (
         _root(options.data, "ImageSets/Segmentation", "VOC*", "VOCdevkit/VOC*", "dataset"),
@@ -39,6 +39,7 @@ def read_voc(options: Options, split: str) -> Pairs:
     if root is None:
         raise DataError(
             f"{options.data}: holds no VOC data; expected JPEGImages, SegmentationClass and ImageSets/Segmentation"
+            f"{looks_like(options)}"
         )
     sbd = Path(options.data, options.sbd) if options.sbd else None
     if sbd is not None and not (sbd / "cls").is_dir():
@@ -53,14 +54,37 @@ def read_voc(options: Options, split: str) -> Pairs:
         names = [name for name in _names(lists) if name not in kept_out]
     images = [root / "JPEGImages", *([sbd / "img"] if sbd else [])]
     masks = [(root / (options.masks or "SegmentationClass"), ".png"), *([(sbd / "cls", ".mat")] if sbd else [])]
-    return _pairs(options.data, names, lists, images, masks)
+    notes = _scored_too(names, root, options) if split == "train" else ()
+    return _pairs(options.data, names, lists, images, masks, notes)
+
+
+def looks_like(options: Options) -> str:
+    """What a message adds where the data's folder is known to be of another format."""
+    from ..check import format_of
+
+    form = format_of(options.data)
+    return f"; it looks like format={form}: give that" if form not in ("folders", options.format) else ""
+
+
+def _scored_too(names: list[str], root: Path, options: Options) -> tuple[str, ...]:
+    """A remark on names of the training that the list of val has too."""
+    lists = [root / name for name in options.val] or [root / "ImageSets/Segmentation/val.txt"]
+    both = len(set(names) & set(_names([file for file in lists if file.is_file()])))
+    if not both:
+        return ()
+    return (
+        f"{both} of {len(names)} pictures of the training are in {', '.join(file.name for file in lists)} too: the score "
+        "counts what was learnt by heart",
+    )
 
 
 def read_sbd(options: Options, split: str) -> Pairs:
     """A split of SBD alone: `img/`, `cls/` and `train.txt`, `val.txt`."""
     root, given = _root(options.data, "cls", "dataset", "benchmark_RELEASE/dataset"), _given(options, split)
     if root is None:
-        raise DataError(f"{options.data}: holds no SBD data; expected img, cls, train.txt and val.txt")
+        raise DataError(
+            f"{options.data}: holds no SBD data; expected img, cls, train.txt and val.txt{looks_like(options)}"
+        )
     lists = [root / name for name in given or (f"{split}.txt",)]
     return _pairs(options.data, _names(lists), lists, [root / "img"], [(root / "cls", ".mat")])
 
@@ -73,10 +97,13 @@ def _names(lists: list[Path]) -> list[str]:
     return list(dict.fromkeys(name for file in lists for name in read_list(file)))
 
 
-def _pairs(data: str, names: list[str], lists: list[Path], images: list[Path], masks: list[tuple[Path, str]]) -> Pairs:
+def _pairs(
+    data: str, names: list[str], lists: list[Path], images: list[Path], masks: list[tuple[Path, str]],
+    notes: tuple[str, ...] = (),
+) -> Pairs:  # fmt: skip
     """For each name the first folder that has its picture, and the first that has its mask."""
     found: dict[str, tuple[str, str]] = {}
-    wrong: list[str] = []
+    lacking: dict[str, list[str]] = {}
     for name in names:
         own = []
         for places in (
@@ -86,18 +113,18 @@ def _pairs(data: str, names: list[str], lists: list[Path], images: list[Path], m
             there = next((place for place in places if place.is_file()), None)
             if there is None:
                 short = " and no ".join(place.relative_to(data).as_posix() for place in places)
-                wrong.append(f"{name}: there is no {short}")
+                lacking.setdefault(name, []).append(f"there is no {short}")
             else:
                 own.append(there.relative_to(data).as_posix())
         if len(own) == 2:
             found[name] = (own[0], own[1])
     if not names:
         raise DataError(f"{', '.join(map(str, lists))}: name no picture that is not scored too")
-    if wrong:
-        more = [f"and {len(wrong) - _LISTED} more"] if len(wrong) > _LISTED else []
-        raise DataError(f"{', '.join(map(str, lists))}:\n  " + "\n  ".join(wrong[:_LISTED] + more))
-    pictures, truths = (list(column) for column in zip(*found.values(), strict=True))
-    return Pairs(names, pictures, truths, VOC)
+    listed = ", ".join(map(str, lists))
+    return Pairs(
+        list(found), [picture for picture, _ in found.values()], [mask for _, mask in found.values()], VOC,
+        {name: f"{', '.join(what)}, and {listed} names it" for name, what in lacking.items()}, notes,
+    )  # fmt: skip
 
 
 def _root(data: str, marked: str, *below: str) -> Path | None:
