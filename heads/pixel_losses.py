@@ -29,20 +29,33 @@ def pixel_losses(logits: Tensor, truth: Tensor, weighted: Weighted) -> dict[str,
     others are those of segmentation-models-pytorch: Dice over the classes that are there (Milletari et al. 2016), focal
     with gamma 2 (Lin et al. 2017), Lovász-softmax (Berman et al. 2018).
     """
-    nothing = logits.sum() * 0.0
-    somewhere = bool((truth != VOID).any())
     found: dict[str, Tensor] = {}
     if weighted.cross_entropy:
-        found["cross_entropy"] = _cross_entropy(logits, truth, weighted.class_weights) if somewhere else nothing
-    for name in ("dice", "focal", "lovasz"):
-        if getattr(weighted, name):
-            found[name] = _others(name)(logits, truth) if somewhere else nothing
+        weights = logits.new_tensor(weighted.class_weights) if weighted.class_weights else None
+        by_device = cross_entropy_by_rows if logits.is_cuda else _cross_entropy
+        found["cross_entropy"] = by_device(logits, truth, weights)
+    others = [name for name in ("dice", "focal", "lovasz") if getattr(weighted, name)]
+    somewhere = bool(others) and bool((truth != VOID).any())
+    for name in others:
+        found[name] = _others(name)(logits, truth) if somewhere else logits.sum() * 0.0
     return {name: value * getattr(weighted, name) for name, value in found.items()}
 
 
-def _cross_entropy(logits: Tensor, truth: Tensor, class_weights: tuple[float, ...]) -> Tensor:
-    weights = logits.new_tensor(class_weights) if class_weights else None
+def _cross_entropy(logits: Tensor, truth: Tensor, weights: Tensor | None) -> Tensor:
+    if not (truth != VOID).any():
+        return logits.sum() * 0.0
     return F.cross_entropy(logits, truth, weights, ignore_index=VOID)
+
+
+def cross_entropy_by_rows(logits: Tensor, truth: Tensor, weights: Tensor | None) -> Tensor:
+    """The same of a row for each pixel: on CUDA torch's form for maps is not deterministic, and 0 / 0 would wait for the host."""
+    rows, labels = logits.permute(0, 2, 3, 1).flatten(0, 2), truth.flatten()
+    known = labels != VOID
+    total = F.cross_entropy(rows, labels, weights, ignore_index=VOID, reduction="sum")
+    if weights is None:
+        return total / known.sum().clamp(min=1)
+    counted = (weights[labels.where(known, 0)] * known).sum()
+    return total / counted.where(counted > 0, 1.0)
 
 
 def _others(name: str) -> Any:

@@ -9,7 +9,7 @@ from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing, WeightsError
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
-from trunkline.heads.pixel_losses import Weighted, pixel_losses
+from trunkline.heads.pixel_losses import Weighted, cross_entropy_by_rows, pixel_losses
 from trunkline.heads.segmentation import RATES, SegmentationHead
 
 CLASSES = 21
@@ -140,3 +140,20 @@ def test_a_micro_batch_of_void_alone_has_no_loss_and_no_gradient(name):
     loss = pixel_losses(logits, torch.full((1, 5, 5), 255), weighted)[name]
     loss.backward()
     assert loss == 0 and not logits.grad.any()
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 0.5, 0.0, 3.0)])
+def test_cross_entropy_by_rows_is_that_of_maps(weights):
+    torch.manual_seed(0)
+    truth = torch.randint(0, 4, (2, 9, 7))
+    truth[0, :3] = 255
+    each = None if weights is None else torch.tensor(weights)
+    both = []
+    for loss in (cross_entropy_by_rows, F.cross_entropy):
+        logits = torch.linspace(-3, 3, 2 * 4 * 63).reshape(2, 4, 9, 7).sin().requires_grad_()
+        value = loss(logits, truth, each, ignore_index=255) if loss is F.cross_entropy else loss(logits, truth, each)
+        both.append((value, *torch.autograd.grad(value, logits)))
+    torch.testing.assert_close(both[0], both[1])
+    logits = torch.ones(1, 4, 3, 3, requires_grad=True)
+    nothing = cross_entropy_by_rows(logits, torch.full((1, 3, 3), 255), each)
+    assert nothing == 0 and not torch.autograd.grad(nothing, logits)[0].any()
