@@ -54,7 +54,8 @@ def masks(
         ratio = edges[there, 0] / np.maximum(edges[there, 1], 1)
         metrics["boundary_IoU"] = float(ratio.mean()) if there.any() else -1.0
     by_class = {n: None if np.isnan(v) else float(v) for n, v in zip(labels, result.iou, strict=True)}
-    settings = {"protocol": "masks", "score": "IoU", "classes": len(labels), "void": [*void], "absent": absent}
+    ignored = [value for value, number in theirs.values.items() if number == VOID]
+    settings = {"protocol": "masks", "score": "IoU", "classes": len(labels), "void": ignored, "absent": absent}
     warnings = [] if there.any() else [f"{truth}: no pixel has a class"]
     if not list and (more := len(_found(Path(predicted))) - len(pairs)):
         warnings.append(f"{predicted}: {more} masks are of no true one and do not count")

@@ -32,8 +32,6 @@ _LIBJPEG = re.compile(
     re.MULTILINE,
 )
 
-_ORIENTATION = 274  # EXIF's tag
-
 
 class BadImage(DataError):
     """A file that is no image that can be used; `what` is wrong with it, without the file's name."""
@@ -77,14 +75,12 @@ def decode(data: bytearray | bytes) -> Tensor:
     return _upright(_decode_jpeg(data), header.orientation)
 
 
-def is_turned(path: str | os.PathLike[str]) -> bool:
-    """Whether a file's EXIF orientation exchanges width and height; false where it cannot be read."""
+def is_turned(path: str | os.PathLike[str], width: int, height: int) -> bool:
+    """Whether a picture that `read_image` gave as `width` x `height` is stored otherwise: its EXIF orientation turned it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(storage.read(path)), formats=FORMATS) as image:
-                return image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    except Exception:  # Pillow's readers raise a dozen kinds
+        with Image.open(io.BytesIO(storage.read(path)), formats=FORMATS) as image:
+            return image.size != (width, height)
+    except OSError:
         return False
 
 

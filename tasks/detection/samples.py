@@ -60,9 +60,10 @@ class BoxSamples:
         height, width = image.shape[-2:]
         said = tuple(self.index.sizes[row].tolist())
         if (height, width) != said:
+            swapped = (width, height) == said and is_turned(source, width, height)
             raise DataError(
                 f"{source}: is {width} x {height} pixels; its annotation says {said[1]} x {said[0]}"
-                f"{' (turned by its EXIF orientation)' if (width, height) == said and is_turned(source) else ''}; {HOW_TO_GO_ON}"
+                f"{' (turned by its EXIF orientation)' if swapped else ''}; {HOW_TO_GO_ON}"
             )
         own = self.index.objects(row)
         at = np.arange(own.start, own.stop)[~self.bad[own]]

@@ -61,7 +61,7 @@ class PixelSamples:
             raise DataError(f"{error}; {HOW_TO_GO_ON}") from None
         if labels.shape != tuple(image.shape[-2:]):
             height, width = image.shape[-2:]
-            swapped = labels.shape == (width, height) and is_turned(source)
+            swapped = labels.shape == (width, height) and is_turned(source, width, height)
             turned = " (turned by its EXIF orientation)" if swapped else ""
             raise DataError(
                 f"{mask}: is {labels.shape[1]} x {labels.shape[0]} pixels; its picture {source} is {width} x {height}{turned}; "
