@@ -8,7 +8,9 @@ from pathlib import Path
 
 from torch import nn
 
-from .contract import Preprocessing, WeightsError
+from trunkline.ground.errors import WeightsError
+
+from .contract import Preprocessing
 from .norm import FrozenBatchNorm2d, norm_layer
 from .residual import BasicBlock, Bottleneck, Norm, ResNet, conv
 from .table import ARCHITECTURES, NORMS, OUTPUT_STRIDES, STRIDE_IN, TIMM

@@ -3,14 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from trunkline.ground.errors import WeightsError as WeightsError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 Features = dict[str, "Tensor"]
-
-
-class WeightsError(ValueError):
-    """Weights or a network that cannot be had as asked; the message names the file or name and says what to do."""
 
 
 @runtime_checkable

@@ -11,8 +11,10 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from .cache import cache_folder
-from .contract import Source, WeightsError
+from trunkline.ground.cache import cache_folder
+from trunkline.ground.errors import WeightsError
+
+from .contract import Source
 from .formats import sha256
 
 TIMEOUT = 30.0  # seconds without a byte

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .contract import WeightsError
+from trunkline.ground.errors import WeightsError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".th")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # keys under which training scripts put the tensors

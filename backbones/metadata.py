@@ -3,7 +3,9 @@
 import json
 from typing import Any
 
-from .contract import Preprocessing, WeightsError
+from trunkline.ground.errors import WeightsError
+
+from .contract import Preprocessing
 from .table import ARCHITECTURES, STRIDE_IN, TIMM
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")  # Pillow's

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .contract import WeightsError
+from trunkline.ground.errors import WeightsError
+
 from .table import NORMS
 
 GROUPS = 32  # Wu and He 2018, section 4: 32 groups, or as many as divide the channels

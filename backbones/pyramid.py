@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from .contract import Features, WeightsError
+from trunkline.ground.errors import WeightsError
+
+from .contract import Features
 from .table import PYRAMIDS
 
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .contract import Features, Preprocessing, WeightsError
+from trunkline.ground.errors import WeightsError
+
+from .contract import Features, Preprocessing
 from .norm import statistics_held
 
 Norm = Callable[[int], nn.Module]

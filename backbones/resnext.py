@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .contract import WeightsError
+from trunkline.ground.errors import WeightsError
+
 from .residual import Bottleneck
 
 

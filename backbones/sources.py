@@ -9,7 +9,9 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from .contract import Preprocessing, Source, WeightsError
+from trunkline.ground.errors import WeightsError
+
+from .contract import Preprocessing, Source
 from .download import fetch
 from .formats import SUFFIXES
 from .metadata import INTERPOLATIONS

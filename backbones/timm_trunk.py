@@ -4,7 +4,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .contract import Features, Preprocessing, WeightsError
+from trunkline.ground.errors import WeightsError
+
+from .contract import Features, Preprocessing
 from .table import TIMM
 
 _NAMES = {2: "c1", 4: "c2", 8: "c3", 16: "c4", 32: "c5"}  # by stride

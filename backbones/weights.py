@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .contract import Preprocessing, WeightsError
+from trunkline.ground.errors import WeightsError
+
+from .contract import Preprocessing
 from .formats import SUFFIXES, read_file, sha256
 from .metadata import from_metadata, to_metadata
 from .residual import ResNet

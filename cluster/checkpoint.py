@@ -11,7 +11,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from .config import EngineError
+from trunkline.ground.errors import EngineError
 
 LAST, BEST = "last", "best"
 

@@ -4,10 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-class EngineError(ValueError):
-    """A run that cannot go on as asked (a loss that is not finite, a checkpoint of another model, a full disk)."""
-
-
 @dataclass(frozen=True)
 class Optimizer:
     """One optimizer step. Weight decay (L2; decoupled where the optimizer decouples it) and L1 spare norms and biases."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .config import EngineError
+from trunkline.ground.errors import EngineError
 
 T = TypeVar("T")
 

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from trunkline.ground.keys import key, seed_model
+
 from ..backbones.contract import Features, Preprocessing
 from .contract import Batch, Prediction
-from .keys import key, seed_model
 
 
 class Model(nn.Module):

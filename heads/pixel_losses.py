@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..backbones.contract import WeightsError
+from trunkline.ground.errors import WeightsError
+
 from .contract import VOID
 
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones.contract import Features, WeightsError
+from trunkline.ground.errors import WeightsError
+
+from ..backbones.contract import Features
 from ..backbones.norm import norm_layer
 from .boxes import at_least_fp32, sizes_of
 from .contract import VOID, Batch, Prediction

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .knobs import Resolved, recipe_function, recipe_names, resolve, typed, with_options
-from .machine import resolve_machine
-from .recipe import RecipeError
-from .run import Run
+from trunkline.ground.errors import RecipeError
+
+from .recipe.knobs import Resolved, recipe_function, recipe_names, resolve, typed, with_options
+from .runs.machine import resolve_machine
+from .runs.run import Run
 
 
 def train(recipe: str, run: str | Path, **settings: Any) -> Run:
@@ -18,41 +19,41 @@ def train(recipe: str, run: str | Path, **settings: Any) -> Run:
     work among processes. Returns the run with its scores, weights and report. Raises RecipeError, WeightsError, DataError
     or EngineError (all ValueErrors) for a mistake in what was given.
     """
-    from .launch import launch_and_recipe
-    from .launch import train as run_it
+    from .launch.launch import launch_and_recipe
+    from .launch.launch import train as run_it
 
     launch, resolved = launch_and_recipe(recipe, settings)
     return run_it(resolved, run, launch)
 
 
 def evaluate(source: str | Path, **settings: Any) -> Any:
-    """Score a run's folder or a weights file; see `trunkline.pipelines.evaluate.evaluate` for the settings.
+    """Score a run's folder or a weights file; see `trunkline.pipelines.evaluation.evaluate.evaluate` for the settings.
 
     With `launch="ray"` and `workers=4`, on a pool of workers.
     """
-    from .evaluate import evaluate as run_it
-    from .launch import pool_of
+    from .evaluation.evaluate import evaluate as run_it
+    from .launch.launch import pool_of
 
     launch, own = pool_of(settings)
     return run_it(_path_of(source), launch=launch, **with_options(run_it, own))
 
 
 def score(protocol: Literal["coco", "voc", "masks"], truth: str | Path, results: str | Path, **settings: Any) -> Any:
-    """Score the results of any detector or segmenter; `PROTOCOLS` of `trunkline.pipelines.score` names what has the settings."""
-    from .score import protocol as function_of
+    """Score the results of any detector or segmenter; `trunkline.pipelines.score.score.PROTOCOLS` names the settings' homes."""
+    from .score.score import protocol as function_of
 
     function = function_of(protocol)
     return function(truth, results, **typed(function, settings))
 
 
 def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **settings: Any) -> Any:
-    """What a model says of pictures; see `trunkline.pipelines.predict.stream` for the settings.
+    """What a model says of pictures; see `trunkline.pipelines.prediction.predict.stream` for the settings.
 
     With `launch="ray"` and `workers=4`, on a pool of workers.
     """
-    from .launch import pool_of
-    from .predict import predict as run_it
-    from .predict import stream
+    from .launch.launch import pool_of
+    from .prediction.predict import predict as run_it
+    from .prediction.predict import stream
 
     launch, own = pool_of(settings)
     return run_it(_path_of(source), inputs, launch=launch, **with_options(stream, own))
@@ -60,7 +61,7 @@ def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **set
 
 def model(weights: str | Path, **settings: Any) -> Any:
     """A ready model from a run's folder or a weights file: a `Model` in evaluation mode with `.preprocessing`."""
-    from .sources import ready
+    from .models.sources import ready
 
     return ready(_path_of(weights), **settings).model
 
@@ -100,7 +101,7 @@ class Shown:
 
 def show(recipe: str, **settings: Any) -> Shown:
     """Every field of a recipe with its value, where that came from, and what `auto` becomes on this machine and why."""
-    from .tree import walk
+    from .recipe.tree import walk
 
     about = (recipe_function(recipe).__doc__ or "").strip()
     try:
@@ -125,8 +126,8 @@ def memory(recipe: str, **settings: Any) -> Any:
 
     `settings` as for `train`, with `workers=`, `zero=` and `launch=`; the data is read for one sample's shape.
     """
-    from .launch import launch_and_recipe
-    from .memory_plan import plan
+    from .launch.launch import launch_and_recipe
+    from .tools.memory_plan import plan
 
     launch, resolved = launch_and_recipe(recipe, settings)
     return plan(resolved, launch)
@@ -135,27 +136,27 @@ def memory(recipe: str, **settings: Any) -> Any:
 def profile(recipe: str, *, profile_updates: int = 6, out: str | Path | None = None, **settings: Any) -> Any:
     """Trace a few updates: time by part, and how long the loader keeps the engine waiting; `out` is the trace's file."""
     resolved: Resolved = resolve(recipe, settings)
-    from .profiling import profile as run_it
+    from .tools.profiling import profile as run_it
 
     return run_it(resolved, profile_updates, out)
 
 
 def demo(folder: str | Path = "demo", **settings: Any) -> Run:
     """Write generated scenes, train on them, evaluate, report: at most three minutes on two cores, no download."""
-    from .demo import demo as run_it
+    from .tools.demo import demo as run_it
 
     return run_it(folder, **settings)
 
 
 def doctor() -> Any:
     """Whether this installation and machine are fit, a line for each thing looked at."""
-    from .doctor import doctor as run_it
+    from .tools.doctor import doctor as run_it
 
     return run_it()
 
 
 def bench(what: str, **settings: Any) -> Any:
-    """Measure Trunkline beside a plain torchvision loop, interleaved; see `trunkline.pipelines.bench`."""
-    from .bench import bench as run_it
+    """Measure Trunkline beside a plain torchvision loop, interleaved; see `trunkline.pipelines.bench.bench`."""
+    from .bench.bench import bench as run_it
 
     return run_it(what, **settings)

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trunkline.ground.progress import progress, say
+
 from ..tasks.contract import Scores
-from ..tasks.progress import progress, say
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..backbones.contract import WeightsError
+from trunkline.ground.errors import WeightsError
 
 _LISTED = 10
 

@@ -65,7 +65,7 @@ class Predicted:
 
     def small(self) -> Any:
         """The small picture: the file's own, or one drawn upon."""
-        from .images import read_image
+        from .images.decode import read_image
 
         return read_image(self.file)
 
@@ -107,6 +107,6 @@ class PredictedFields(Predicted):
 
     def image(self) -> "Image":
         """The picture with what is said of it below."""
-        from .drawing import contact_sheet
+        from .images.drawing import contact_sheet
 
         return contact_sheet([(self.small(), self.caption())], columns=1)

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..heads.keys import key
-from .contract import DataError
-from .outlines import CLASSES, blob, outline, stick
+from trunkline.ground.errors import DataError
+from trunkline.ground.keys import key
+
+from .images.outlines import CLASSES, blob, outline, stick
 
 VERSION = 1  # of the drawing; raised with every change that gives other pictures
 TEXTURES = ("plain", "stripes", "checks", "dots")

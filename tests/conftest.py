@@ -48,13 +48,13 @@ def shared_data() -> Path:
 @pytest.fixture
 def one_core(monkeypatch):
     """One thread everywhere: tiny networks wait longer for a second one than they compute."""
-    monkeypatch.setattr("trunkline.pipelines.machine.cores", lambda: 1)
+    monkeypatch.setattr("trunkline.pipelines.runs.machine.cores", lambda: 1)
 
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory) -> Path:
     """Generated scenes: ten classes, 40 for training and 20 for validation, 32 px."""
-    from trunkline.pipelines.demo_data import SIZES
+    from trunkline.pipelines.recipe.demo_data import SIZES
     from trunkline.tasks.scenes import write_scenes
 
     return write_scenes(tmp_path_factory.mktemp("scenes") / "data", **SIZES["demo:smoke"])
@@ -69,7 +69,7 @@ def data(scenes, tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def short_run(scenes, tmp_path_factory) -> Path:
     """A finished run of two updates; copy it to change it."""
-    from trunkline.pipelines.cli import main
+    from trunkline.pipelines.command.cli import main
 
     path = tmp_path_factory.mktemp("short") / "run"
     assert main(["train", "transfer", f"data={scenes}", "--run", str(path), *SHORT]) == 0

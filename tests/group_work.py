@@ -14,12 +14,14 @@ from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing
 from trunkline.backbones.norm import norm_layer
 from trunkline.backbones.residual import BasicBlock, ResNet, conv
-from trunkline.cluster.config import Average, EngineError, Machine, Optimizer, Schedule
-from trunkline.cluster.engine import TorchEngine
+from trunkline.cluster.config import Average, Machine, Optimizer, Schedule
+from trunkline.cluster.engines.torch_engine import TorchEngine
 from trunkline.heads.classification import ClassificationHead
 from trunkline.heads.contract import Batch
-from trunkline.heads.keys import key, seed_model
 from trunkline.heads.model import Model, losses
+
+from trunkline.ground.errors import EngineError
+from trunkline.ground.keys import key, seed_model
 
 UPDATES = 6
 
@@ -101,7 +103,7 @@ def engine_of(row: Row, workers, model=None):
     settings = (model or model_of(row), optimizer, Schedule("cosine"), Average(0.9), machine)
     if row.zero is None:
         return TorchEngine(*settings, total=UPDATES, per_epoch=3, workers=workers)
-    from trunkline.cluster.zero import DeepSpeedEngine
+    from trunkline.cluster.engines.zero import DeepSpeedEngine
 
     return DeepSpeedEngine(*settings, total=UPDATES, per_epoch=3, workers=workers, zero=row.zero)
 
@@ -167,7 +169,7 @@ def two_heads(zero, workers):
     settings = (Model(trunk, heads, Preprocessing()), optimizer, Schedule("constant"), Average(0.9), machine)
     if zero is None:
         return TorchEngine(*settings, total=UPDATES, per_epoch=3, workers=workers)
-    from trunkline.cluster.zero import DeepSpeedEngine
+    from trunkline.cluster.engines.zero import DeepSpeedEngine
 
     return DeepSpeedEngine(
         *settings, total=UPDATES, per_epoch=3, workers=workers, zero=zero, units=("heads.a.", "heads.b.")
@@ -195,8 +197,8 @@ def differing_storage(args, workers):
     own = Path(args["folder"]) / str(workers.rank)
     (own / "run").mkdir(parents=True, exist_ok=True)
     os.chdir(own)
-    from trunkline.pipelines.run import Run
-    from trunkline.pipelines.train import shared
+    from trunkline.pipelines.runs.run import Run
+    from trunkline.pipelines.training.train import shared
 
     shared(Run("run"), workers, patience=0.5)
 

@@ -11,7 +11,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:  # the same names, for editors; in a checkout the floors lie beside this folder and are not found
     from .backbones import backbone  # pyright: ignore[reportMissingImports]
-    from .pipelines.api import (  # pyright: ignore[reportMissingImports]
+    from .pipelines.api import (
         bench,
         check,
         demo,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # the same names, for editors; in a checkout the floors lie b
         show,
         train,
     )
-    from .pipelines.run import Run  # pyright: ignore[reportMissingImports]
+    from .pipelines.runs.run import Run  # pyright: ignore[reportMissingImports]
 
 _PUBLIC = {
     "backbone": "backbones:backbone",

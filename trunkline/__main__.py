@@ -7,7 +7,7 @@ import sys
 def main() -> int:
     """Run the command line; the exit code is 0 for done, 2 for the user's mistake, 1 for ours."""
     try:
-        from .pipelines.cli import main as cli  # pyright: ignore[reportMissingImports]
+        from .pipelines.command.cli import main as cli  # pyright: ignore[reportMissingImports]
 
         if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold bytes that are no text
             sys.stdout.reconfigure(errors="backslashreplace")

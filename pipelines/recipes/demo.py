@@ -2,7 +2,7 @@
 
 from ...cluster.config import Optimizer, Schedule
 from ...tasks.classification.options import Options
-from ..recipe import Batches, Evaluation, Network, Phase, Recipe
+from ..recipe.fields import Batches, Evaluation, Network, Phase, Recipe
 
 
 def demo(data: str = "demo", epochs: float | None = None, seed: int = 0, smoke: bool = False) -> Recipe:

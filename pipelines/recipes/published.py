@@ -3,9 +3,11 @@
 from dataclasses import replace
 from typing import Any, Literal
 
+from trunkline.ground.errors import RecipeError
+
 from ...cluster.config import Optimizer, Schedule
 from ...tasks.detection.options import Options
-from ..recipe import Batches, Evaluation, Network, Phase, Recipe, RecipeError
+from ..recipe.fields import Batches, Evaluation, Network, Phase, Recipe
 
 # schedule: (epochs, where the rate drops)
 _COCO = {"1x": (12.0, (8.0, 11.0)), "3x": (36.0, (28.0, 34.0))}

@@ -3,9 +3,11 @@
 from dataclasses import replace
 from typing import Literal
 
+from trunkline.ground.errors import RecipeError
+
 from ...cluster.config import Optimizer, Schedule
 from ...tasks.segmentation.options import Options
-from ..recipe import Batches, Evaluation, Network, Phase, Recipe, RecipeError
+from ..recipe.fields import Batches, Evaluation, Network, Phase, Recipe
 from .published import tiny
 
 VOC_IN_COCO = ("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",

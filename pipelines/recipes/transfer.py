@@ -2,9 +2,11 @@
 
 from typing import Literal
 
+from trunkline.ground.errors import RecipeError
+
 from ...cluster.config import Average, Optimizer, Schedule
 from ...tasks.classification.options import Options
-from ..recipe import Batches, Evaluation, Network, Phase, Recipe, RecipeError
+from ..recipe.fields import Batches, Evaluation, Network, Phase, Recipe
 
 # mode: (stages frozen, maps cached, epochs, batch, learning rate)
 _MODES = {

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from ...heads.classification import ClassPrediction
 from ..contract import Sample
-from ..drawing import INK, PAPER, Font, as_image, font_of, letterbox, shorten
+from ..images.drawing import INK, PAPER, Font, as_image, font_of, letterbox, shorten
 
 _TRACK = (232, 234, 238)
 _BLUE, _GREEN, _RED = (58, 110, 190), (30, 132, 73), (196, 48, 43)

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from trunkline.ground.errors import DataError
+
 from ...heads.classification import ClassPrediction
 from ...heads.contract import Batch, Prediction
-from ..contract import DataError, Record, Scores
+from ..contract import Record, Scores
 from ..intervals import bootstrap, wilson
 
 BINS = 15

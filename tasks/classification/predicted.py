@@ -53,6 +53,6 @@ class PredictedClass(Predicted):
 
     def image(self) -> "Image":
         """The picture with its likeliest class below it."""
-        from ..drawing import contact_sheet
+        from ..images.drawing import contact_sheet
 
         return contact_sheet([(self.small(), self.caption())], columns=1)

@@ -7,18 +7,20 @@ import torch
 from PIL.Image import Image
 from torch import nn
 
+from trunkline.ground import storage
+from trunkline.ground.errors import DataError
+
 from ...backbones.contract import Backbone, Preprocessing
 from ...backbones.weights import Weights, load
 from ...heads.classification import ClassificationHead, ClassPrediction
 from ...heads.contract import Batch, Prediction
-from .. import storage
-from ..contract import DataError, Sample, Samples, Task
-from ..folders import ONE_CLASS, FolderSamples, read_splits
-from ..transforms import eval_transform, train_transform
+from ..contract import Sample, Samples, Task
 from .draw import draw
 from .evaluator import ClassificationEvaluator
+from .folders import ONE_CLASS, FolderSamples, read_splits
 from .options import Options
 from .predicted import PredictedClass
+from .transforms import eval_transform, train_transform
 
 
 def _stacked(images: list[torch.Tensor]) -> torch.Tensor:

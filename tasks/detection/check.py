@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import storage
-from ..check import Check
-from ..contract import DataError
-from ..file_workers import Crash, run_all
-from ..images import decode
-from .index import ObjectIndex
-from .masks import to_bitmap
+from trunkline.ground import storage
+from trunkline.ground.errors import DataError
+
+from ..checked import Check
+from ..data.file_workers import Crash, run_all
+from ..images.decode import decode
+from ..objects.index import ObjectIndex
+from ..objects.masks import to_bitmap
 from .options import Options
 from .samples import BoxSamples, bad_boxes, describe, read_split
 

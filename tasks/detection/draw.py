@@ -8,10 +8,10 @@ from PIL import Image, ImageDraw
 
 from ...heads.boxes import BoxPrediction
 from ..contract import Sample
-from ..drawing import as_image, font_of
-from .masks import to_bitmap
-from .predicted import LEAST
+from ..images.drawing import as_image, font_of
+from ..objects.masks import to_bitmap
 
+LEAST = 0.5  # scores below it are not drawn, unless lower ones are asked for
 _SHADE = 0.45  # how much of a mask's colour covers the picture
 
 

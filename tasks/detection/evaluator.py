@@ -8,12 +8,12 @@ import numpy as np
 from ...heads.boxes import BoxPrediction
 from ...heads.contract import Batch, Prediction
 from ..contract import Record, Scores
-from .coco_file import Images, Objects, Truth
-from .coco_scores import AREAS, MAX_DETECTIONS, CocoScores, score
+from ..objects.coco_file import Images, Objects, Truth
+from ..objects.coco_scores import AREAS, MAX_DETECTIONS, CocoScores, score
+from ..objects.polygons import as_raw
+from ..objects.voc_file import Detections
+from ..objects.voc_scores import VocTruth, mean, score_class
 from .samples import BoxSamples
-from .segmentation import as_raw
-from .voc_file import Detections
-from .voc_scores import VocTruth, mean, score_class
 
 COCO = ("AP", "AP50", "AP75", *(f"AP{a}" for a in AREAS if a), *(f"AR{n}" for n in MAX_DETECTIONS),
         *(f"AR{a}" for a in AREAS if a))  # fmt: skip

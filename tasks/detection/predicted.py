@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..predicted import Predicted
+from .draw import LEAST, draw
 from .options import Options
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from ...heads.contract import Prediction
 
 
-LEAST = 0.5  # scores below it are not drawn, unless lower ones are asked for
 _SCORE = Options().score
 
 
@@ -78,8 +78,7 @@ class PredictedObjects(Predicted):
 
         from ...heads.boxes import BoxPrediction
         from ..contract import Sample
-        from ..images import read_image
-        from .draw import draw
+        from ..images.decode import read_image
 
         names = dict(zip(self.numbers, self.labels, strict=True))
         corners = np.array(self.boxes, np.float64).reshape(-1, 4)

@@ -11,17 +11,19 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from .. import storage
-from ..contract import DataError, Sample
-from ..fingerprint import digest, manifest_lines
-from ..images import HOW_TO_GO_ON, is_turned, read_image
-from .geometry import resized
-from .index import ObjectIndex, coco_index, root_of, voc_index
-from .masks import to_bitmap
+from trunkline.ground import storage
+from trunkline.ground.errors import DataError
+
+from ..contract import Sample
+from ..data.fingerprint import digest, manifest_lines
+from ..images.decode import HOW_TO_GO_ON, is_turned, read_image
+from ..objects.geometry import resized
+from ..objects.index import ObjectIndex, coco_index, root_of, voc_index
+from ..objects.masks import to_bitmap
+from ..objects.voc_file import read_list
 from .options import Options
 from .transforms import box_tensor
 from .views import wanted
-from .voc_file import read_list
 
 SPLITS = ("train", "val")
 MOST = 20

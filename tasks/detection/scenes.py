@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from ..outlines import CLASSES
+from ..images.outlines import CLASSES
 from ..scenes import VERSION, masks, render, scene
 
 MARKER = "scenes.json"

@@ -9,6 +9,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from trunkline.ground.errors import DataError
+
 from ...backbones.contract import Backbone, Preprocessing
 from ...backbones.pyramid import Pyramid
 from ...backbones.weights import Weights
@@ -16,11 +18,11 @@ from ...heads.boxes import BoxPrediction, sizes_of
 from ...heads.contract import Batch, Prediction
 from ...heads.one_stage import OneStageHead
 from ...heads.rcnn import RCNNHead, Thresholds
-from ..contract import DataError, Sample, Samples, Task
+from ..contract import Sample, Samples, Task
+from ..objects.geometry import back
+from ..objects.masks import to_rle
 from .draw import draw
 from .evaluator import BoxEvaluator
-from .geometry import back
-from .masks import to_rle
 from .options import Options
 from .predicted import PredictedObjects
 from .samples import BoxSamples, read_split

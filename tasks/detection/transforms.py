@@ -10,8 +10,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from ..contract import Sample
-from ..resizing import COLOURS, exactly, quickly
-from .geometry import resized
+from ..images.resizing import COLOURS, exactly, quickly
+from ..objects.geometry import resized
 from .options import Options
 
 _LEAST = 1.0  # pixels: what a crop leaves of a box must be wider and higher

@@ -10,7 +10,7 @@ from torchvision.ops import batched_nms
 
 from ...heads.boxes import BoxPrediction
 from ..contract import Sample
-from .geometry import back
+from ..objects.geometry import back
 from .options import Options
 from .transforms import EvalTransform
 

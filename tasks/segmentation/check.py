@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trunkline.ground import storage
+from trunkline.ground.errors import DataError
+
 from ...heads.contract import VOID
-from .. import storage
-from ..check import Check
-from ..contract import DataError
-from ..file_workers import Crash, run_all
-from ..images import decode
+from ..checked import Check
+from ..data.file_workers import Crash, run_all
+from ..images.decode import decode
 from .options import Options
-from .samples import SPLITS, PixelSamples, read_split
+from .samples import SPLITS, PixelSamples
+from .splits import read_split
 
 
 class _Facts(NamedTuple):

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from trunkline.ground.errors import DataError
+
 from ...heads.contract import VOID
-from ..contract import DataError
 
 ABSENT = ("truth", "either")
 """Which classes a mean is over: those that the truth has, or those that the truth or the prediction has."""

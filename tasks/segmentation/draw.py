@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...heads.contract import VOID
-from ..drawing import INK, PAPER, as_image, font_of, shorten
-from .encoding import Colour
+from ..images.drawing import INK, PAPER, as_image, font_of, shorten
+from .formats.encoding import Colour
 
 _SHADE = 0.55  # how much of a class's colour covers the picture
 _ENTRIES = 12  # of a legend, at most

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from trunkline.ground.errors import DataError
+
 from ...heads.contract import VOID, Batch, Prediction
 from ...heads.segmentation import PixelPrediction
-from ..contract import DataError, Record, Scores
+from ..contract import Record, Scores
 from ..intervals import bootstrap
 from .boundary import boundary_counts
 from .confusion import confusion, dense, scores, sparse
-from .encoding import Colour
-from .palette_png import palette_png
+from .formats.encoding import Colour
+from .formats.palette_png import palette_png
 from .samples import PixelSamples
 
 EXAMPLES = 12  # pictures that a report shows

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..layout import of_data, of_training
+from ..options import of_data, of_training
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class PredictedMask(Predicted):
         import numpy as np
 
         from ...heads.segmentation import PixelPrediction
-        from .palette_png import palette_png
+        from .formats.palette_png import palette_png
 
         assert isinstance(prediction, PixelPrediction)
         labels = prediction.labels
@@ -84,7 +84,7 @@ class PredictedMask(Predicted):
         import numpy as np
         from PIL import Image
 
-        from ..images import read_image
+        from ..images.decode import read_image
         from .draw import draw, shaded
 
         with Image.open(io.BytesIO(base64.b64decode(self.mask))) as png:

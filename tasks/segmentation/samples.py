@@ -5,28 +5,26 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from trunkline.ground import storage
+from trunkline.ground.errors import DataError
+
 from ...heads.contract import VOID
-from .. import storage
-from ..contract import DataError, Sample
-from ..fingerprint import digest, manifest_lines
-from ..images import FORMATS, HOW_TO_GO_ON, is_turned, read_image
-from ..index import FileIndex, IndexBuilder, printable
-from .encoding import Encoding, read_mask
-from .layouts import read_pairs
+from ..contract import Sample
+from ..data.file_index import FileIndex, IndexBuilder, printable
+from ..data.fingerprint import digest, manifest_lines
+from ..images.decode import FORMATS, HOW_TO_GO_ON, is_turned, read_image
+from .formats.encoding import Encoding, read_mask
 from .options import Options
 
 SPLITS = ("train", "val")
-_LISTED = 20
 _ORIENTATION = 274  # EXIF's tag
 _LOOKED_AT = 8  # masks that a remark reads
-_READ_BY = {"voc": {"masks", "sbd"}, "coco": {"train_images", "val_images", "categories", "least"}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,39 +150,6 @@ class PixelSamples:
         return replace(self, rows=self.rows[kept], excluded={**self.excluded, **reasons})
 
 
-def read_split(options: Options, split: str, classes: Sequence[str] | None = None) -> PixelSamples:
-    """The split "train" or "val". `classes` are a checkpoint's, in its order. Raises DataError with every problem."""
-    if split not in SPLITS:
-        raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
-    own = set().union(*(keys for form, keys in _READ_BY.items() if form != options.format))
-    if unread := sorted(key for key in own if getattr(options, key)):
-        raise DataError(f"{', '.join(unread)}: data of format={options.format} has no use for this; leave it out")
-    if outside := [f"{key}={value}" for key in ("masks", "sbd") if _outside(value := getattr(options, key))]:
-        raise DataError(f"{', '.join(outside)}: expected a folder below data={options.data}")
-    if options.format == "coco":
-        from .coco import read_coco
-
-        return read_coco(options, split, classes)
-    found = read_pairs(options, split)
-    if found.lacking and options.on_bad_sample == "stop":
-        raise DataError(_lacking(options.data, found.lacking))
-    if not found.names:
-        reason = next(iter(found.lacking.values()), "it has none")
-        raise DataError(f"{options.data}: no picture of {split} can be used: {reason}")
-    count = min(len(found.names), options.limit or len(found.names))
-    encoding = found.encoding if classes is None else in_order(found.encoding, classes, options.data)
-    return PixelSamples(
-        texts(found.names), texts(found.images), texts(found.masks), encoding, np.arange(count), options,
-        {printable(os.fsencode(name)): reason for name, reason in found.lacking.items()}, split, found.notes,
-    )  # fmt: skip
-
-
-def _lacking(data: str, reasons: Mapping[str, str]) -> str:
-    lines = [f"{name}: {reason}" for name, reason in list(reasons.items())[:_LISTED]]
-    more = [f"and {len(reasons) - _LISTED} more"] if len(reasons) > _LISTED else []
-    return "\n  ".join([f"{data}: pictures without a mask, or masks without a picture; {HOW_TO_GO_ON}", *lines, *more])
-
-
 def in_order(encoding: Encoding, classes: Sequence[str], data: str, hint: str = "") -> Encoding:
     """The encoding's numbers as positions in a checkpoint's classes: names connect, not numbers. Raises DataError."""
     number = {name: n for n, name in enumerate(classes)}
@@ -198,11 +163,6 @@ def in_order(encoding: Encoding, classes: Sequence[str], data: str, hint: str = 
     return replace(
         encoding, classes=tuple(classes), values={k: place[v] for k, v in encoding.values.items()}, palette=palette
     )
-
-
-def _outside(folder: str) -> bool:
-    path = PurePath(folder)
-    return path.is_absolute() or ".." in path.parts
 
 
 def texts(names: Sequence[str]) -> FileIndex:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from ...heads.contract import VOID
-from ..outlines import CLASSES
+from ..images.outlines import CLASSES
 from ..scenes import VERSION, masks, render, scene
-from .encoding import voc_colour
-from .palette_png import palette_png
+from .formats.encoding import voc_colour
+from .formats.palette_png import palette_png
 
 MARKER = "scenes.json"
 

@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trunkline.ground.errors import DataError
+
 from ...backbones.contract import Backbone, Preprocessing
 from ...backbones.weights import Weights
 from ...heads.boxes import sizes_of
@@ -17,14 +19,15 @@ from ...heads.contract import VOID, Batch, Prediction
 from ...heads.model import Model
 from ...heads.pixel_losses import Weighted
 from ...heads.segmentation import PADDED, PixelPrediction, SegmentationHead, labels_of
-from ..contract import DataError, Sample, Samples, Task
+from ..contract import Sample, Samples, Task
 from .crf import refine
 from .draw import draw
-from .encoding import Colour, voc_colour
 from .evaluator import PixelEvaluator
+from .formats.encoding import Colour, voc_colour
 from .options import Options
 from .predicted import PredictedMask
-from .samples import PixelSamples, read_split
+from .samples import PixelSamples
+from .splits import read_split
 from .stored import load_segmenter, stated, stated_options
 from .transforms import eval_transform, train_transform
 from .views import resized, see, wanted, whole

@@ -9,9 +9,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from trunkline.ground.errors import DataError
+
 from ...heads.contract import VOID
-from ..contract import DataError, Sample
-from ..resizing import COLOURS_IN_ORDER, exactly, quickly, scaled
+from ..contract import Sample
+from ..images.resizing import COLOURS_IN_ORDER, exactly, quickly, scaled
 from .crf import MOST
 from .options import Options
 from .views import wanted

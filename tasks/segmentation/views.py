@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..resizing import exactly, scaled
+from ..images.resizing import exactly, scaled
 from .options import Options
 
 GRID = 32  # pixels: windows begin at its multiples, so that a trunk of any output stride sees the same cells

@@ -1,0 +1,49 @@
+"""Exponential moving average of weights and buffers, with a step count that survives a resume."""
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Average
+
+
+def live_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What of a model is averaged: the parameters that learn, and the buffers that a checkpoint holds."""
+    live: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    return live | {n: b for n, b in model.named_buffers() if n in model.state_dict()}
+
+
+class MovingAverage:
+    """`average <- average + (1 - decay) (weights - average)` after every update, in the weights' own precision.
+
+    `live` are the tensors that learn, by name; `shadow` are their averages. Floating-point buffers (batch norm's
+    statistics) are averaged alike; integer ones are copied. `steps` counts the updates averaged; it sets the decay's
+    warm-up and is part of a checkpoint.
+    """
+
+    def __init__(self, live: dict[str, Tensor], config: Average):
+        self.config, self.steps, self.live = config, 0, live
+        self.shadow = {n: t.detach().clone() for n, t in live.items()}
+        self._floats = [n for n, t in live.items() if t.is_floating_point()]
+        self._rest = [n for n, t in live.items() if not t.is_floating_point()]
+
+    def decay(self) -> float:
+        """The decay of the next step."""
+        n = self.steps
+        return min(self.config.decay, (1 + n) / (10 + n)) if self.config.warmup else self.config.decay
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take one step towards the model's present weights."""
+        weight = 1.0 - self.decay()
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            [self.shadow[n] for n in self._floats], [self.live[n] for n in self._floats], weight
+        )
+        for n in self._rest:
+            self.shadow[n].copy_(self.live[n])
+        self.steps += 1
+
+    def load(self, tensors: dict[str, Tensor], steps: int) -> None:
+        """Put back a saved average."""
+        for name, tensor in self.shadow.items():
+            tensor.copy_(tensors[name])
+        self.steps = steps

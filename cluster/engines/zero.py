@@ -1,0 +1,307 @@
+"""DeepSpeed's ZeRO as an engine: what of an update's memory is divided among the workers.
+
+stage 0   nothing; gradients are summed by the rule of `sums`, and every worker steps
+stage 1   the optimizer's state; gradients are summed by the same rule. The number of workers is a power of two
+stage 2   the gradients too, which DeepSpeed reduces
+stage 3   and the weights
+
+(Rajbhandari et al. 2020, section 5.) Stages 0 and 1 end with the weights of one process to the last bit; 2 and 3 do so
+with two micro-batches an update and no clipping, and to rounding otherwise.
+"""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore
+
+from trunkline.ground.errors import EngineError
+
+from ..config import Average, Machine, Optimizer, Schedule
+from ..workers import Workers
+from . import shards
+from .average import MovingAverage, live_tensors
+from .memory_format import lay_out, lay_out_calls
+from .optimizer import names_of
+from .torch_engine import Losses, Report, TorchEngine, summed
+
+ELEMENTWISE = ("sgd", "nesterov", "momentum", "adam", "adamw", "nadam", "nadamw", "radam", "adamax", "rmsprop", "adagrad",
+               "adadelta", "lion")  # fmt: skip
+"""Optimizers whose step at an element depends on that element alone: only they may see a part of a tensor."""
+BUCKET = 25_000_000  # elements that one of DeepSpeed's collectives carries
+
+
+def config(zero: int, clip: float, offload: bool) -> dict[str, Any]:
+    """DeepSpeed's configuration, with every key that decides a number; none is left to its default.
+
+    Clipping is ours in stages 0 and 1. Precision is plain autocast's: DeepSpeed's own would reduce gradients in bf16.
+    """
+    optimization: dict[str, Any] = {
+        "stage": zero,
+        "contiguous_gradients": zero >= 2,
+        "overlap_comm": False,
+        "reduce_scatter": zero >= 2,
+        "round_robin_gradients": False,
+        "reduce_bucket_size": BUCKET,
+        "allgather_bucket_size": BUCKET,
+        "stage3_prefetch_bucket_size": BUCKET,
+        "sub_group_size": 10**12,  # the whole of a group steps at once
+    }
+    if offload:
+        optimization["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # unread: every update's size is ours
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": clip if zero >= 2 else 0.0,
+        "prescale_gradients": False,
+        "gradient_predivide_factor": 1.0,
+        "communication_data_type": "fp32",
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "fp16": {"enabled": False},
+        "bf16": {"enabled": False},
+        "torch_autocast": {"enabled": False},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": optimization,
+        "wall_clock_breakdown": False,
+        "dump_state": False,
+        "steps_per_print": 10**12,
+    }
+
+
+def refuse(optimizer: Optimizer, machine: Machine, workers: int, zero: int, offload: bool = False) -> list[str]:
+    """What a stage cannot give of what is asked for, a line each."""
+    problems = []
+    if machine.precision == "fp16":
+        problems.append(
+            f"zero={zero}: fp16 scales the loss, which DeepSpeed's engine here does not; use precision=bf16"
+        )
+    if machine.precision == "fp64" and zero:
+        problems.append(f"zero={zero}: DeepSpeed keeps weights in fp32 at most; use zero=0 for precision=fp64")
+    if machine.device.startswith("mps"):
+        problems.append("zero: DeepSpeed here runs on CPUs and NVIDIA GPUs, not on Apple's; leave zero out")
+    if zero == 1 and workers & (workers - 1):
+        problems.append(
+            f"zero=1 with workers={workers}: its own reduction is exact for 2, 4, 8, … workers only; use zero=0"
+        )
+    if zero and optimizer.name.lower() not in ELEMENTWISE:
+        problems.append(
+            f"zero={zero} with optimizer.name={optimizer.name}: a stage that divides tensors suits optimizers that look at "
+            f"single elements: {', '.join(ELEMENTWISE)}; or use zero=0"
+        )
+    if zero >= 2 and optimizer.l1 and optimizer.clip:
+        problems.append(f"zero={zero}: optimizer.l1 and optimizer.clip do not go together there; use zero=0 or zero=1")
+    if offload and not zero:
+        problems.append("offload=true needs zero=1, 2 or 3: stage 0 divides nothing that could be put aside")
+    return problems
+
+
+class DeepSpeedEngine(TorchEngine):
+    """`TorchEngine` with DeepSpeed's step; the same contract and the same checkpoints at every stage.
+
+    zero       the stage, 0 to 3
+    offload    whether the optimizer's state (stages 1 to 3) lives in the host's memory
+    units      prefixes of parameters that may be without a gradient in an update (the heads of a mixture): they are
+               not moved then, in stages 0 and 1
+
+    Raises EngineError where a stage cannot give what is asked for.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        average: Average,
+        machine: Machine,
+        *,
+        total: int,
+        per_epoch: int,
+        workers: Workers,
+        zero: int = 0,
+        offload: bool = False,
+        units: Sequence[str] = (),
+    ):
+        if problems := refuse(optimizer, machine, workers.size, zero, offload):
+            raise EngineError("\n".join(problems))
+        if zero >= 2 and len(units) > 1:
+            raise EngineError(
+                f"zero={zero}: DeepSpeed moves a head that has no micro-batch in an update, by momentum and decay, and this "
+                f"stage cannot be kept from it; a mixture of {', '.join(units)} needs zero=0 or zero=1"
+            )
+        super().__init__(model, optimizer, schedule, replace(average, decay=0.0), machine,
+                         total=total, per_epoch=per_epoch, workers=workers)  # fmt: skip
+        self.zero, self.offload, self._average = zero, offload, average
+        if zero:
+            _split(self.optimizer, model, units)
+            self._base = [group["lr"] for group in self.optimizer.param_groups]
+        self._groups = names_of(model, self.optimizer)
+        self._inner = self.optimizer
+        self._named = dict(model.named_parameters())
+        self._deepspeed: Any = None
+        self._sharded: Any = None
+        self._spare: tuple[Losses, Any] | None = None
+        self._turns, self._scale = 0, 1.0
+
+    def _start(self) -> None:
+        """Hand the model to DeepSpeed: once, when the weights that training begins from are in it."""
+        if self._deepspeed is not None:
+            return
+        os.environ.setdefault("DS_ACCELERATOR", self.device.type)
+        os.environ.setdefault("LOCAL_RANK", "0")
+        warnings.filterwarnings(
+            "ignore", category=FutureWarning, module="torch.distributed"
+        )  # names that DeepSpeed uses
+        import deepspeed
+        import deepspeed.ops
+
+        _be_quiet()
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+        ops: Any = deepspeed.ops
+        ops.__compatible_ops__ = {}  # else a compiler builds a collective for a minute and a half
+        lay_out(self.model, channels_last=False)  # DeepSpeed takes weights in the order of their elements
+        self._deepspeed, self._sharded, *_ = deepspeed.initialize(
+            model=self._call, optimizer=self.optimizer, config=config(self.zero, self.config.clip, self.offload)
+        )
+        if self.zero == 0:
+            self._deepspeed.enable_backward_allreduce = False  # the sums are made already
+            lay_out(self.model, self.machine.channels_last is True)
+        else:
+            lay_out_calls(self.model, self.machine.channels_last is True)
+        if self.zero == 1:
+            self._inner.register_step_pre_hook(self._hold_unused)
+        elif self.zero and self.config.l1:
+            self._inner.register_step_pre_hook(self._penalise)
+        if self._average.decay > 0:
+            self.average = MovingAverage(shards.live(live_tensors(self.model)), self._average)
+
+    def update(self, losses: Losses, micro_batches: Sequence[Any]) -> Report:
+        """As in TorchEngine. In stages 2 and 3 all workers run equally often, at weight zero where one has no more to do."""
+        self._start()
+        own = [b for b in micro_batches if getattr(b, "weight", 1.0) != 0]
+        if self.zero >= 2:
+            (count,) = self.workers.agree([len(own)], "an update")
+            self._turns, self._scale = -(-count // self.workers.size), self.workers.size / count
+            self._spare = (losses, micro_batches[-1])
+        return super().update(losses, own)
+
+    def _run(self, losses: Losses, batch: Any) -> dict[str, Tensor]:
+        return (self._deepspeed if self.zero >= 2 else self._call)(losses, batch)
+
+    def _backward(self, total: Tensor) -> None:
+        if self.zero >= 2:
+            self._deepspeed.backward(total * self._scale, scale_wrt_gas=False)
+        else:
+            total.backward()
+
+    def _add(self, count: int) -> None:
+        if self.zero < 2:
+            super()._add(count)
+
+    def _reduce(self, parts: list[dict[str, Tensor]]) -> Report:
+        if self.zero >= 2:
+            for _ in range(self._turns - len(parts)):
+                assert self._spare
+                losses, batch = self._spare
+                with self.autocast():
+                    named = self._run(losses, batch.to(self.device))
+                self._buffers.start()  # as if it had not run
+                self._backward(summed(named) * 0.0)
+        return super()._reduce(parts)
+
+    def _finish_gradients(self, count: int, used: Sequence[int]) -> None:
+        if self.zero < 2:
+            super()._finish_gradients(count, used)
+
+    def _step(self, report: Report) -> None:
+        self._set_rates(self._sharded.param_groups)
+        if self.zero < 2:
+            self._penalise_and_clip(report)
+        if self.zero == 1:
+            self._used = {n for n, p in self._named.items() if p.grad is not None}
+            for p in self._gradients.parameters:  # DeepSpeed takes gradients whole, and in the order of their elements
+                p.grad = torch.zeros(p.shape, dtype=p.dtype, device=p.device) if p.grad is None else p.grad.contiguous()
+        self._deepspeed.step()
+        if self.zero >= 2 and self.config.clip:
+            report.grad_norm = torch.as_tensor(self._deepspeed.get_global_grad_norm(), device=self.device)
+        for p in self._gradients.parameters:
+            p.grad = None
+        if self.average:
+            self.average.update()
+
+    def _hold_unused(self, optimizer: Any, *_: Any) -> None:
+        """Stage 1 steps group by group: a group whose unit had no micro-batch is left where it is."""
+        for group in optimizer.param_groups:
+            if not self._used & set(self._groups[group["number"]]):
+                for p in group["params"]:
+                    p.grad = None
+
+    def _penalise(self, optimizer: Any, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            for p in group["params"] if self._named[self._groups[group["number"]][0]].ndim > 1 else ():
+                p.grad.add_(p.detach().sign(), alpha=self.config.l1)
+
+    def weights(self, averaged: bool = False) -> dict[str, Tensor]:
+        """The model's whole state dict; with `averaged`, the moving average's values where it has them."""
+        state = super().weights(averaged)
+        if self.zero < 3 or self._deepspeed is None:
+            return state
+        own = self.average.shadow if averaged and self.average else {}
+        return {n: shards.whole(self._named[n], own.get(n)) if n in self._named else t for n, t in state.items()}
+
+    def _optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        if self.zero == 0 or self._deepspeed is None:
+            return super()._optimizer_state()
+        return shards.gather_state(self._sharded, self._inner, self._named, self._groups)
+
+    def _load_optimizer(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+        if self.zero == 0:
+            super()._load_optimizer(tensors, plain)
+            return self._start()
+        self._start()
+        shards.scatter_state(self._sharded, self._inner, self._named, self._groups, tensors, plain)
+
+    def _load_average(self, tensors: dict[str, Tensor], steps: int) -> None:
+        assert self.average
+        parts = {n: shards.part(self._named[n], t) if n in self._named else t for n, t in tensors.items()}
+        self.average.load(parts, steps)
+
+    def close(self) -> None:
+        """Let go of the model, whole again: the next phase's engine takes it over."""
+        super().close()
+        if self._deepspeed is not None:
+            lay_out_calls(self.model, False)
+            shards.release(self._deepspeed, self.weights(), self._named)
+
+
+def _split(optimizer: torch.optim.Optimizer, model: nn.Module, units: Sequence[str]) -> None:
+    """Number the groups, and give each unit its own: what steps together is what may be left out together."""
+    names = {id(p): n for n, p in model.named_parameters()}
+    groups = []
+    for group in optimizer.param_groups:
+        for unit in ("", *units):
+            own = [p for p in group["params"] if _unit(names[id(p)], units) == unit]
+            if own:
+                groups.append({**group, "params": own, "number": len(groups)})
+    optimizer.param_groups = groups
+
+
+def _unit(name: str, units: Sequence[str]) -> str:
+    return next((u for u in units if name.startswith(u)), "")
+
+
+def _be_quiet() -> None:
+    """DeepSpeed's remarks go to stderr, and only what it calls errors: stdout is for results that a machine may read."""
+    logger = logging.getLogger("DeepSpeed")
+    logger.setLevel(logging.ERROR)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.stream = sys.stderr  # not setStream: it flushes the old one, which may be closed

@@ -1,0 +1,1 @@
+"""Where workers come from: processes of this machine, or Ray."""

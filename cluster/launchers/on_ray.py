@@ -1,0 +1,328 @@
+"""Workers on a Ray cluster: Ray Train starts them and starts them again; each goes on from the run's last checkpoint."""
+
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from trunkline.ground.errors import EngineError
+
+from ..config import Launch
+from ..workers import Workers, where
+from .code import stage
+from .local import WorkerDied, WorkerFailed, WorkersStopped
+from .worker import Ending, Job, first_cause, perform
+
+Event = dict[str, Any]
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a dead worker is noticed within it
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "6",  # then Ray looks again which resources there are: a dead node's are none
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+WORKER_ENVIRONMENT = ("DS_ACCELERATOR", "CUBLAS_WORKSPACE_CONFIG", "TRUNKLINE_CACHE", "GLOO_SOCKET_IFNAME",
+                      "NCCL_SOCKET_IFNAME")  # fmt: skip
+
+_COORDINATOR, _LOOK = "AutoscalingCoordinator", 2.0  # Ray's actor that tells a group how large it can be; seconds
+
+
+class Mailbox:
+    """Between the workers and the terminal: events one way, the wish to end the other."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._endings: list[Event] = []
+        self._signal, self._groups = 0, 0
+
+    def post(self, event: Event) -> None:
+        """An event: of progress, a note, a worker's start or its ending."""
+        if event["kind"] == "start":
+            self._groups += 1
+            event["group"] = self._groups
+            self._endings.clear()  # of the group before this one
+        self._events.append(event)
+        if event["kind"] == "ending":
+            self._endings.append(event)
+
+    def take(self) -> list[Event]:
+        """The events since the last call."""
+        taken, self._events = self._events, []
+        return taken
+
+    def endings(self) -> list[Event]:
+        """How workers of the present group ended so far."""
+        return self._endings
+
+    def ask(self, signum: int) -> None:
+        """Ask the workers to save and end."""
+        self._signal = signum
+
+    def asked(self) -> int:
+        """The signal, or 0."""
+        return self._signal
+
+
+def work(config: dict[str, Any]) -> None:
+    """What Ray Train runs on each worker."""
+    import ray
+
+    mailbox, job = config["mailbox"], Job(**config["job"])
+
+    def attend(workers: Workers) -> None:
+        workers.tell = lambda event: mailbox.post.remote(event)
+        if workers.leads:
+            mailbox.post.remote({"kind": "start", "size": workers.size, "node": where()})
+            threading.Thread(target=_watch, args=(workers, mailbox), daemon=True).start()
+
+    os.environ["TRUNKLINE_CORES"] = str(max(1, int(config["cpus"])))
+    ending = replace(perform(job, attend), log=_log())
+    ray.get(mailbox.post.remote({"kind": "ending", **asdict(ending)}))
+    if not ending.error:
+        return
+    _let_go()  # so that the others notice
+    if ending.mistake or (ending.lost and _explained(mailbox)):
+        return  # to start again would fail alike: the terminal is told why
+    raise WorkerFailed(ending.error)
+
+
+def _watch(workers: Workers, mailbox: Any) -> None:
+    """Pass the wish to end on to the group."""
+    import ray
+
+    while True:
+        signum: Any = ray.get(mailbox.asked.remote())
+        if signum:
+            workers.signal = signum
+            workers.ask("stop")
+            return
+        time.sleep(0.5)
+
+
+def _explained(mailbox: Any, seconds: float = 5.0) -> bool:
+    """Whether another worker ended for the user's mistake, or because it was asked to."""
+    import ray
+
+    for _ in range(int(seconds / 0.25)):
+        if any(e["mistake"] or not e["error"] for e in ray.get(mailbox.endings.remote())):
+            return True
+        time.sleep(0.25)
+    return False
+
+
+def _let_go() -> None:
+    from ..workers import leave
+
+    thread = threading.Thread(target=leave, daemon=True)
+    thread.start()
+    thread.join(5)
+
+
+def _log() -> str:
+    try:
+        return str(Path("/proc/self/fd/2").readlink())
+    except OSError:
+        return ""
+
+
+def run_on_ray(job: Job, launch: Launch, storage: str, show: Callable[[Event], None]) -> Any:
+    """Run the job on the launch's workers; what the leading one gives back. `show` is told what people are to see.
+
+    `storage` is a folder that all nodes see, or an address. Raises EngineError for what a worker calls the user's mistake,
+    WorkerFailed where the budget of failures is spent, with the first cause, and WorkersStopped where a signal comes before
+    there are workers.
+    """
+    prepare()
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    with tempfile.TemporaryDirectory() as scratch:
+        code = stage(Path(scratch))
+        with connected(launch, code):
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+            trainer = _trainer(job, launch, storage, mailbox)
+            failure: list[BaseException] = []
+            fitting = threading.Thread(target=_fit, args=(trainer, failure), daemon=True)
+            if lacking := _lacking(launch):
+                show({"kind": "note", "text": lacking})
+            begun, working, looked = False, False, time.monotonic()
+            with _forwarding(mailbox) as passed:
+                fitting.start()
+                while fitting.is_alive() and passed.count(signal.SIGINT) < 2 and (begun or not passed):
+                    for event in ray.get(mailbox.take.remote()):
+                        working = event["kind"] == "start" or (working and event["kind"] != "ending")
+                        begun |= working
+                        show(event)
+                    if not working and time.monotonic() - looked > _LOOK:
+                        _look_again()
+                        looked = time.monotonic()
+                    fitting.join(0.2)
+                for event in ray.get(mailbox.take.remote()):
+                    show(event)
+                if passed.count(signal.SIGINT) > 1:
+                    raise KeyboardInterrupt
+                if passed and not begun:  # no worker is there that could hear of it
+                    raise WorkersStopped(passed[0])
+            found = ray.get(mailbox.endings.remote())
+    return outcome([Ending(**{k: v for k, v in e.items() if k != "kind"}) for e in found], failure)
+
+
+def outcome(endings: list[Ending], failure: list[BaseException]) -> Any:
+    """What the leading worker gave back, or the first cause as an error."""
+    cause = first_cause(endings)
+    if cause and cause.mistake:
+        raise EngineError(cause.error)
+    results = [e.result for e in endings if not e.error and e.rank == 0]
+    if results and not failure:
+        return results[0]
+    if cause and not cause.lost:
+        place = f"worker {cause.rank} on {cause.node} (process {cause.pid})"
+        raise WorkerFailed(f"{place}: {cause.error}\nits log: {cause.log}\n{cause.traceback}")
+    heard = {e.rank for e in endings}
+    said = getattr(failure[0], "worker_failures", {}) if failure else {}
+    silent = {rank: str(error).strip().splitlines()[0] for rank, error in said.items() if rank not in heard}
+    told = "; ".join(f"worker {rank} died: {why}" for rank, why in silent.items()) or (
+        str(failure[0]) if failure else ""
+    )
+    raise WorkerDied(
+        f"{told or 'the workers ended without a word'}. What was saved stays; the same command goes on from there"
+    )
+
+
+def _fit(trainer: Any, failure: list[BaseException]) -> None:
+    try:
+        trainer.fit()
+    except BaseException as error:
+        failure.append(error)
+
+
+def _trainer(job: Job, launch: Launch, storage: str, mailbox: Any) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    backend = "cpu:gloo,cuda:nccl" if launch.gpus else "gloo"
+    return TorchTrainer(
+        work,
+        train_loop_config={"mailbox": mailbox, "job": asdict(job), "cpus": launch.cpus},
+        scaling_config=ScalingConfig(
+            num_workers=launch.workers, use_gpu=launch.gpus > 0, placement_strategy=launch.placement,
+            resources_per_worker={"CPU": launch.cpus, **({"GPU": launch.gpus} if launch.gpus else {})},
+            elastic_resize_monitor_interval_s=launch.grow,
+        ),
+        run_config=RunConfig(
+            name="ray", storage_path=storage,
+            failure_config=FailureConfig(max_failures=launch.failures, max_preemption_failures=launch.preemptions),
+        ),
+        torch_config=TorchConfig(backend=backend, timeout_s=int(max(1, job.timeout))),
+    )  # fmt: skip
+
+
+def prepare() -> None:
+    """Set what Ray reads from the environment, before it is imported."""
+    os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
+
+
+_NOBODY = (
+    "address={}: no Ray cluster answers there; give host:port of its head (ray start --head prints it), auto on one of its "
+    "nodes, or leave it out to start one on this machine"
+)
+
+
+def _reach(address: str) -> None:
+    """Raise EngineError where nobody listens at host:port: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # auto, or a name that Ray knows
+    if not port.isdecimal():
+        raise EngineError(f"address={address}: expected host:port, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"{_NOBODY.format(address)} ({error})") from None
+
+
+@contextmanager
+def connected(launch: Launch, code: Path) -> Iterator[None]:
+    """In a Ray cluster: one that is there, or one of this machine alone."""
+    import ray
+    from ray.exceptions import AuthenticationError
+
+    passed = {k: os.environ[k] for k in WORKER_ENVIRONMENT if k in os.environ}
+    threads = {"OMP_NUM_THREADS": str(max(1, int(launch.cpus)))}
+    settings: dict[str, Any] = {
+        "runtime_env": {"working_dir": str(code), "env_vars": {**threads, **passed}},
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+    }
+    most = launch.workers if isinstance(launch.workers, int) else launch.workers[1]
+    if launch.address:
+        _reach(launch.address)
+        settings["address"] = launch.address
+    else:
+        settings |= {"address": "local", "num_cpus": max(os.cpu_count() or 1, int(most * launch.cpus + 0.999)),
+                     "include_dashboard": False}  # fmt: skip
+    try:
+        ray.init(**settings)
+    except (ConnectionError, AuthenticationError):
+        raise EngineError(
+            f"{_NOBODY.format(launch.address)}. Of a cluster with token authentication: set RAY_AUTH_MODE=token here too, "
+            "with its nodes' ~/.ray/auth_token"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _forwarding(mailbox: Any) -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C ask the workers to save and end; gives the list of those that came."""
+    passed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield passed
+        return
+
+    def ask(signum: int, frame: Any) -> None:
+        passed.append(signum)
+        mailbox.ask.remote(signum)
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield passed
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _look_again() -> None:
+    """Let Ray's coordinator see now which nodes there are: left alone it looks every 20 s, and a smaller group waits for it."""
+    import ray
+
+    with suppress(Exception):  # it is Ray's own: where another version has none, the group waits
+        coordinator: Any = ray.get_actor(_COORDINATOR, namespace=_COORDINATOR)
+        coordinator.get_reserved_resources.remote("trunkline", recompute=True)
+
+
+def _lacking(launch: Launch) -> str:
+    """What the cluster would need to have more for the workers to start; empty where it has enough."""
+    import ray
+
+    least = launch.workers if isinstance(launch.workers, int) else launch.workers[0]
+    wanted = {"CPU": least * launch.cpus, "GPU": least * launch.gpus}
+    have = ray.cluster_resources()
+    if all(have.get(name, 0) >= number for name, number in wanted.items()):
+        return ""
+    needs, has = (", ".join(f"{of.get(n, 0):g} {n}" for n in wanted) for of in (wanted, have))
+    if not launch.address:
+        raise EngineError(
+            f"workers={least}, cpus={launch.cpus:g}, gpus={launch.gpus:g}: need {needs}; this machine has {has}"
+        )
+    return f"waiting for room: {least} workers need {needs}; the cluster has {has}"

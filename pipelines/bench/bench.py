@@ -1,0 +1,284 @@
+"""Trunkline beside plain torchvision loops: interleaved rounds in one run, medians of paired ratios."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from trunkline.ground.cache import cache_folder
+from trunkline.ground.errors import RecipeError
+
+from ..recipe.demo_data import SIZES
+from ..recipe.knobs import load_named
+from ..runs.environment import environment
+from ..show import bar
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Images a second of both sides in every round, and the median of the paired ratios (ours to theirs)."""
+
+    what: str
+    rows: list[dict[str, Any]]  # {"name", "ours", "theirs", "ratio", "low", "high"}
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        unit = self.settings.get("unit", "images/s")
+        lines = [f"{self.what}: {unit}, median of {self.settings['rounds']} interleaved rounds"]
+        lines += [
+            f"  {r['name']:54} ours {r['ours']:8.2f}   theirs {r['theirs']:8.2f}   ratio {r['ratio']:.2f} "
+            f"({r['low']:.2f} to {r['high']:.2f})"
+            for r in self.rows
+        ]
+        e = self.environment
+        return "\n".join([*lines, f"{e['processor']}, {e['cores']} cores, torch {e['torch']}, {self.settings}"])
+
+
+BENCHES = {
+    "train": "bench:bench_train",  # a whole update, images decoded before
+    "loader": "bench:bench_loader",  # decoding and augmentation
+    "scale": "bench_scale:bench_scale",  # workers
+    "score": "bench_detect:bench_score",  # COCO's numbers from files
+    "masks": "bench_detect:bench_masks",  # predicted masks to run-length codes
+    "detect": "bench_detect:bench_detect",  # Mask R-CNN
+    "segment": "bench_segment:bench_segment",  # DeepLab
+}
+
+
+def bench(what: str, **settings: Any) -> Bench:
+    """Measure what BENCHES lists, beside plain loops of others."""
+    return options(what)(**settings)
+
+
+def options(what: str) -> Callable[..., Bench]:
+    """The function that measures `what`; its keyword arguments are the settings."""
+    if what not in BENCHES:
+        raise RecipeError(f"{what!r} cannot be measured; expected {', '.join(BENCHES)}")
+    return load_named(f"trunkline.pipelines.{BENCHES[what]}")
+
+
+def positive(**numbers: int) -> None:
+    """Raise RecipeError naming each that is not above 0."""
+    if wrong := [f"{key}={value}: expected a number above 0" for key, value in numbers.items() if value < 1]:
+        raise RecipeError(wrong)
+
+
+def bench_train(
+    *,
+    backbone: str = "resnet50",
+    size: int = 224,
+    batch: int = 16,
+    rounds: int = 7,
+    steps: int = 2,
+    device: str = "auto",
+) -> Bench:
+    """ResNet-50's training update beside the references' loop: at equal settings, and defaults against defaults.
+
+    batch          images an update
+    rounds         interleaved pairs; the ratio is the median over them
+    steps          updates a round
+    """
+    import torch
+
+    from ..recipe.fields import Machine
+    from ..runs.machine import check_device, resolve_machine
+    from .plain import Loop
+
+    positive(size=size, batch=batch, rounds=rounds, steps=steps)
+
+    machine, _ = resolve_machine(Machine(device=device))
+    check_device(machine.device)
+    images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
+    labels = torch.randint(0, 100, (batch,))
+    floats = (images / 255 - 0.45) / 0.225
+    pairs = [
+        ("fp32, NCHW, both", ("fp32", False), ("fp32", False)),
+        ("fp32, channels_last, both", ("fp32", True), ("fp32", True)),
+        (f"{machine.precision}, channels_last, both", (machine.precision, True), (machine.precision, True)),
+        (f"our defaults ({machine.precision}) against theirs (fp32)",
+         (machine.precision, bool(machine.channels_last)), ("fp32", False)),
+    ]  # fmt: skip
+    rows = []
+    with bar("bench train", len(pairs) * rounds, "rounds") as advance:
+        for name, ours, theirs in dict.fromkeys(pairs):
+            own = _our_update(backbone, images, labels, machine, *ours)
+            loop = Loop(backbone, 100, 0.01, *theirs, machine.device)
+            plain = as_usual(lambda loop=loop: loop.update(floats, labels))
+            rows.append(paired(name, own, plain, batch, rounds, steps, advance))
+            del own, loop
+            gc.collect()
+    settings = {"backbone": backbone, "size": size, "batch": batch, "rounds": rounds, "steps": steps}
+    return Bench(
+        "train", rows, settings | {"device": machine.device, "threads": torch.get_num_threads()}, environment()
+    )
+
+
+def _our_update(backbone: str, images: Any, labels: Any, machine: Any, precision: Any, channels_last: bool) -> Callable:
+    from dataclasses import replace
+
+    from ...backbones import backbone as make
+    from ...backbones.contract import Preprocessing
+    from ...cluster.config import Average, Optimizer, Schedule
+    from ...cluster.engines.torch_engine import TorchEngine
+    from ...heads.classification import ClassificationHead
+    from ...heads.contract import Batch
+    from ...heads.model import Model, losses
+
+    trunk = make(backbone)
+    model = Model(trunk, {"classification": ClassificationHead(trunk.channels["c5"], 100)}, Preprocessing())
+    machine = replace(machine, precision=precision, channels_last=channels_last)
+    engine = TorchEngine(model, Optimizer(), Schedule("constant"), Average(), machine, total=10**6, per_epoch=100)
+    batch = Batch("classification", [str(i) for i in range(len(labels))], images, targets={"label": labels})
+    return lambda: float(engine.update(losses, [batch]).total)
+
+
+def paired(
+    name: str, ours: Callable, theirs: Callable, units: int, rounds: int, steps: int, advance: Any, warm: bool = True
+) -> dict:
+    """A line of the result from interleaved rounds of both sides, which do `units` a step."""
+    for side in (ours, theirs) if warm else ():
+        side()
+    speeds = []
+    for number in range(rounds):
+        pair = {}
+        for side in (ours, theirs) if number % 2 else (theirs, ours):
+            start = time.perf_counter()
+            for _ in range(steps):
+                side()
+            pair[side] = units * steps / (time.perf_counter() - start)
+        speeds.append((pair[ours], pair[theirs]))
+        advance()
+    return row(name, speeds)
+
+
+def by_precision(
+    what: str,
+    machine: Any,
+    units: int,
+    rounds: int,
+    sides: Callable[[Any], tuple[Any, Any]],
+    difference: Callable[[Any, Any], Any],
+) -> tuple[list[dict[str, Any]], Any]:
+    """Rows of prediction and training at equal settings and with our defaults; and how far equal settings' predictions differ.
+
+    `sides` makes ours and theirs for a machine, each a `predict` and a `train` to call; `units` are done in a call.
+    """
+    pairs = [
+        ("fp32, NCHW, both", "fp32", False),
+        (f"our defaults ({machine.precision}) against theirs (fp32)", machine.precision, machine.channels_last is True),
+    ]
+    rows, found = [], None
+    with bar(f"bench {what}", 2 * len(pairs) * rounds, "rounds") as advance:
+        for name, precision, channels_last in pairs:
+            own, other = sides(replace(machine, precision=precision, channels_last=channels_last))
+            if precision == "fp32" and not channels_last:
+                found = difference(own["predict"](), other["predict"]())
+            for part in ("predict", "train"):
+                rows.append(paired(f"{part}: {name}", own[part], other[part], units, rounds, 1, advance))
+            del own, other
+            gc.collect()
+    return rows, found
+
+
+def as_usual(step: Callable[[], Any]) -> Callable[[], Any]:
+    """A step of others as their users take it: without the deterministic kernels that our engine has asked for."""
+    import torch
+
+    def take() -> Any:
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(False)
+        try:
+            return step()
+        finally:
+            torch.use_deterministic_algorithms(before)
+
+    return take
+
+
+def row(name: str, speeds: list[tuple[float, float]]) -> dict[str, Any]:
+    """A line of the result: our speed, theirs, and the ratio, from pairs of both."""
+    ratios = sorted(ours / theirs for ours, theirs in speeds)
+    return {
+        "name": name,
+        "ours": statistics.median(ours for ours, _ in speeds),
+        "theirs": statistics.median(theirs for _, theirs in speeds),
+        "ratio": statistics.median(ratios),
+        "low": ratios[0],
+        "high": ratios[-1],
+    }
+
+
+def bench_loader(
+    *, data: str | None = None, size: int = 224, batch: int = 32, workers: int = 1, rounds: int = 7, images: int = 256
+) -> Bench:
+    """Decoded and augmented images a second beside `ImageFolder` with the references' transforms.
+
+    data           a folder of class folders (its train/ where it has one); by default generated ones of 384 x 384 pixels
+    workers        processes on both sides; 0 decodes in this one
+    images         decoded in each round
+    """
+    from .plain import loader
+
+    positive(size=size, batch=batch, rounds=rounds, images=images)
+    if workers < 0:
+        raise RecipeError(f"workers={workers}: expected 0 or more")
+    root = Path(data) if data else _photos()
+    folder = root / "train" if (root / "train").is_dir() else root
+    ours = _our_loader(root, size, batch, workers, images)
+
+    def theirs() -> int:
+        seen, batches = 0, loader(folder, size, batch, workers)
+        while seen < images:
+            for x, _ in batches:
+                seen += len(x)
+                if seen >= images:
+                    break
+            else:
+                batches = loader(folder, size, batch, workers)
+        return seen
+
+    speeds = []
+    with bar("bench loader", rounds + 1, "rounds") as advance:
+        for number in range(rounds + 1):
+            pair = {}
+            for side in (ours, theirs) if number % 2 else (theirs, ours):
+                start = time.perf_counter()
+                pair[side] = side() / (time.perf_counter() - start)
+            if number:  # the first round reads the files into memory
+                speeds.append((pair[ours], pair[theirs]))
+            advance()
+    measured = row(f"{size} px, batch {batch}, {workers} worker processes", speeds)
+    settings = {"data": str(root), "size": size, "batch": batch, "workers": workers, "rounds": rounds, "images": images}
+    return Bench("loader", [measured], settings, environment())
+
+
+def _our_loader(root: Path, size: int, batch: int, workers: int, images: int) -> Callable[[], int]:
+    from ...backbones.contract import Preprocessing
+    from ...tasks.classification.options import Options
+    from ...tasks.classification.task import Classification
+    from ..feeding.feed import Draws, Plan, turns
+
+    val = 0.0 if (root / "train").is_dir() else 0.1
+    task = Classification(Options(data=str(root), val=val, size=size, on_bad_sample="skip"), Preprocessing())
+    samples = task.samples("train")
+    samples = samples.without(dict(samples.excluded))
+    plan = Plan.over(samples, batch, batch, 0)
+    draws = Draws(task, samples, 0, training=True)
+    return lambda: sum(len(t.micro_batches[0]) for t in turns(draws, plan, 0, -(-images // batch), workers))
+
+
+def _photos() -> Path:
+    """Generated pictures of a photo's size, as JPEG, where no data is given."""
+    from ...tasks.scenes import write_scenes
+
+    folder = cache_folder() / "scenes" / "bench-384"
+    write_scenes(folder, **{**SIZES["demo:smoke"], "train": 256, "size": 384})
+    return folder

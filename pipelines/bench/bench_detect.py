@@ -1,0 +1,257 @@
+"""Detection beside pycocotools and torchvision: scoring, masks to codes, Mask R-CNN's inference and training."""
+
+import contextlib
+import io
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runs.environment import environment
+from ..show import bar
+from .bench import Bench, as_usual, by_precision, paired, positive
+
+CLASSES = 80
+KEYS = ("boxes", "scores")
+
+
+def bench_score(*, images: int = 2500, detections: int = 80, rounds: int = 3) -> Bench:
+    """COCO's scores from files, reading and validation included, beside pycocotools; detections a second.
+
+    images         of generated annotations, about seven objects each, 80 categories
+    detections     an image
+    rounds         interleaved pairs
+    """
+    positive(images=images, detections=detections, rounds=rounds)
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    from ..score.score import coco
+
+    with tempfile.TemporaryDirectory() as scratch:
+        truth, results = _generated(Path(scratch), images, detections)
+
+        def theirs() -> list[float]:
+            with contextlib.redirect_stdout(io.StringIO()):
+                read = COCO(str(truth))
+                ev = COCOeval(read, read.loadRes(str(results)), "bbox")
+                ev.evaluate()
+                ev.accumulate()
+                ev.summarize()
+            return ev.stats.tolist()
+
+        with bar("bench score", rounds, "rounds") as advance:
+            found = paired(
+                "AP, boxes", lambda: coco(truth, results), theirs, images * detections, rounds, 1, advance, warm=False
+            )
+        same = list(coco(truth, results).metrics.values()) == theirs()
+    settings = {"images": images, "detections": images * detections, "rounds": rounds, "equal numbers": same}
+    return Bench("score", [found], settings | {"unit": "detections/s"}, environment())
+
+
+def _generated(folder: Path, images: int, detections: int) -> tuple[Path, Path]:
+    draw = np.random.default_rng(0)
+    count = draw.integers(3, 12, images)
+    of = np.repeat(np.arange(1, images + 1), count)
+    corner, size = draw.uniform(0, 400, (len(of), 2)), draw.uniform(8, 200, (len(of), 2))
+    boxes, labels = np.round(np.hstack([corner, size]), 2), draw.integers(1, CLASSES + 1, len(of))
+    truth = {
+        "images": [{"id": i, "width": 640, "height": 640, "file_name": f"{i}.jpg"} for i in range(1, images + 1)],
+        "categories": [{"id": i, "name": f"class {i}"} for i in range(1, CLASSES + 1)],
+        "annotations": [
+            {"id": n + 1, "image_id": int(of[n]), "category_id": int(labels[n]), "bbox": boxes[n].tolist(),
+             "area": float(boxes[n, 2] * boxes[n, 3]), "iscrowd": 0}
+            for n in range(len(of))
+        ],
+    }  # fmt: skip
+    starts = np.concatenate([[0], np.cumsum(count)])
+    image = np.repeat(np.arange(images), detections)
+    near = starts[image] + draw.integers(0, 1 << 30, len(image)) % count[image]
+    moved = np.round(np.maximum(boxes[near] + draw.normal(0, 12, (len(near), 4)), 1), 3)
+    other = np.where(draw.random(len(near)) < 0.5, labels[near], draw.integers(1, CLASSES + 1, len(near)))
+    scores = np.round(draw.random(len(near)), 5)
+    results = [
+        {"image_id": int(i) + 1, "category_id": int(c), "bbox": b, "score": s}
+        for i, c, b, s in zip(image, other, moved.tolist(), scores.tolist(), strict=True)
+    ]
+    there, found = folder / "truth.json", folder / "results.json"
+    there.write_text(json.dumps(truth), encoding="utf-8")
+    found.write_text(json.dumps(results), encoding="utf-8")
+    return there, found
+
+
+def bench_masks(*, objects: int = 100, height: int = 800, width: int = 1333, rounds: int = 7) -> Bench:
+    """Predicted masks to run-length codes, beside torchvision's pasting and pycocotools' encoding; masks a second.
+
+    objects        masks of 28 x 28 in boxes of all sizes
+    height, width  of the picture
+    rounds         interleaved pairs
+    """
+    positive(objects=objects, height=height, width=width, rounds=rounds)
+    import torch
+    from pycocotools import mask
+    from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+    from ...tasks.objects.masks import to_rle
+
+    draw = np.random.default_rng(0)
+    noise = torch.from_numpy(draw.random((objects, 1, 28, 28)).astype(np.float32))
+    masks = torch.nn.functional.avg_pool2d(noise, 9, 1, 4)[:, 0].numpy()
+    corner = draw.random((objects, 2)) * [width * 0.8, height * 0.8]
+    size = draw.random((objects, 2)) ** 2 * ([width, height] - corner)
+    boxes = np.hstack([corner, corner + np.maximum(size, 4)]).astype(np.float32)
+
+    def ours() -> list[Any]:
+        return to_rle(masks, boxes, height, width)
+
+    def theirs() -> list[Any]:
+        pasted = paste_masks_in_image(torch.from_numpy(masks)[:, None], torch.from_numpy(boxes), (height, width))
+        codes: list[Any] = [mask.encode(np.asfortranarray((m[0] > 0.5).numpy().astype(np.uint8))) for m in pasted]
+        return [{"size": list(c["size"]), "counts": c["counts"].decode()} for c in codes]
+
+    with bar("bench masks", rounds, "rounds") as advance:
+        found = paired(f"{objects} masks on {width} x {height} pixels", ours, theirs, objects, rounds, 1, advance)
+    settings = {
+        "objects": objects,
+        "height": height,
+        "width": width,
+        "rounds": rounds,
+        "equal codes": ours() == theirs(),
+    }
+    return Bench("masks", [found], settings | {"unit": "masks/s"}, environment())
+
+
+def bench_detect(
+    *, size: int = 320, batch: int = 2, objects: int = 8, rounds: int = 7, head: str = "mask_rcnn", device: str = "auto"
+) -> Bench:
+    """Mask R-CNN with ResNet-50 and FPN beside torchvision's: prediction and training, at equal settings and by default.
+
+    size           of the pictures, which are square
+    batch          pictures at once
+    objects        a picture has in training
+    head           mask_rcnn or faster_rcnn
+    """
+    positive(size=size, batch=batch, objects=objects, rounds=rounds)
+    import torch
+
+    from ..recipe.fields import Machine
+    from ..runs.machine import check_device, resolve_machine
+
+    machine, _ = resolve_machine(Machine(device=device))
+    check_device(machine.device)
+    work = _Work(size, batch, objects, head == "mask_rcnn", machine.device)
+
+    def sides(machine: Any) -> tuple[Any, Any]:
+        own, tensors = _ours(work, machine)
+        return own, _theirs(work, tensors)
+
+    rows, equal = by_precision("detect", machine, batch, rounds, sides, _largest_difference)
+    settings = {"size": size, "batch": batch, "objects": objects, "rounds": rounds, "head": head}
+    settings["largest difference of boxes and scores at equal settings"] = equal
+    return Bench(
+        "detect", rows, settings | {"threads": torch.get_num_threads(), "device": machine.device}, environment()
+    )
+
+
+class _Work:
+    """The same pictures, boxes and masks for both sides."""
+
+    def __init__(self, size: int, batch: int, objects: int, masks: bool, device: str) -> None:
+        import torch
+
+        torch.manual_seed(0)
+        self.size, self.with_masks, self.device = size, masks, device
+        self.images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
+        corner = torch.rand(batch, objects, 2) * size * 0.6
+        self.boxes = [*torch.cat([corner, corner + 8 + torch.rand(batch, objects, 2) * size * 0.3], 2)]
+        self.labels = [*torch.randint(0, CLASSES, (batch, objects))]
+        self.masks = [torch.zeros(objects, size, size, dtype=torch.uint8) for _ in range(batch)]
+        for planes, boxes in zip(self.masks, self.boxes, strict=True):
+            for plane, (x0, y0, x1, y1) in zip(planes, boxes.int().tolist(), strict=True):
+                plane[y0:y1, x0:x1] = 1
+
+
+def _largest_difference(own: list[Any], other: list[Any]) -> float | None:
+    """Between the boxes (pixels) and scores of both sides; None where they have not found as many."""
+    if [len(a.scores) for a in own] != [len(b["scores"]) for b in other]:
+        return None
+    pairs = [(x, b[k].cpu().numpy()) for a, b in zip(own, other, strict=True) for k, x in vars(a).items() if k in KEYS]
+    return max(float(np.abs(x - y).max(initial=0)) for x, y in pairs)
+
+
+def _ours(work: _Work, machine: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
+    """What is measured, and the model's tensors under torchvision's names."""
+    import torch
+
+    from ...backbones import backbone
+    from ...backbones.contract import Preprocessing
+    from ...backbones.pyramid import Pyramid
+    from ...cluster.config import Average, Optimizer, Schedule
+    from ...cluster.engines.torch_engine import TorchEngine
+    from ...heads.contract import Batch
+    from ...heads.model import Model, losses
+    from ...heads.rcnn import RCNNHead
+    from ..evaluation.measure import inference
+
+    torch.manual_seed(0)
+    pyramid = Pyramid(backbone("resnet50", norm="frozen"))
+    head = RCNNHead(256, pyramid.strides, CLASSES, masks=work.with_masks)
+    model = Model(pyramid, {"boxes": head}, Preprocessing())
+    model.freeze(2)
+    tensors = {k.removeprefix("heads.boxes."): v.clone() for k, v in model.state_dict().items()}
+    optimizer = Optimizer("momentum", lr=1e-4)
+    engine = TorchEngine(model, optimizer, Schedule("constant"), Average(), machine, total=10**6, per_epoch=100)
+    targets = {"boxes": work.boxes, "labels": work.labels} | ({"masks": work.masks} if work.with_masks else {})
+    batch = Batch("boxes", [str(i) for i in range(len(work.images))], work.images, targets=targets)
+    on_device = batch.to(work.device)
+
+    def predict() -> Any:
+        with inference(model, machine.precision, torch.device(work.device)):
+            return model.predict(on_device)
+
+    return {"predict": predict, "train": lambda: float(engine.update(losses, [batch]).total)}, tensors
+
+
+def _theirs(work: _Work, tensors: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+    import torch
+    from torchvision.models.detection import FasterRCNN, MaskRCNN
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+    from torchvision.ops import FrozenBatchNorm2d
+
+    torch.manual_seed(0)
+    trunk = resnet_fpn_backbone(
+        backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
+    )
+    kind = MaskRCNN if work.with_masks else FasterRCNN
+    model = kind(trunk, CLASSES + 1, min_size=work.size, max_size=work.size).to(work.device)
+    model.load_state_dict(tensors)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], 1e-4, momentum=0.9, weight_decay=1e-4
+    )
+    images = [image.to(work.device) for image in work.images / 255]
+    targets = [
+        {
+            "boxes": b.to(work.device),
+            "labels": (c + 1).to(work.device),
+            **({"masks": m.to(work.device)} if work.with_masks else {}),
+        }
+        for b, c, m in zip(work.boxes, work.labels, work.masks, strict=True)
+    ]
+
+    def predict() -> Any:
+        model.eval()
+        with torch.inference_mode():
+            return model(images)
+
+    def train() -> float:
+        model.train()
+        loss = torch.stack([*model(images, targets).values()]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return {"predict": as_usual(predict), "train": as_usual(train)}

@@ -1,0 +1,125 @@
+"""Segmentation beside torchvision's DeepLabV3, and beside smp's decoder of V3+ on torchvision's trunk."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..runs.environment import environment
+from .bench import Bench, as_usual, by_precision, positive
+
+CLASSES = 21
+OUTPUT_STRIDE = 16
+
+
+@dataclass
+class _Work:
+    """The same pictures and masks for both sides: `(N, 3, S, S)` uint8 and `(N, S, S)` uint8 with some void."""
+
+    images: Any
+    masks: Any
+    device: str
+
+
+def bench_segment(
+    *, size: int = 256, batch: int = 4, rounds: int = 7, head: str = "deeplabv3plus", device: str = "auto"
+) -> Bench:
+    """DeepLabV3 or V3+ with ResNet-50 beside the plain modules: prediction and training, at equal settings and by default.
+
+    size           of the pictures, which are square; divisible by 16
+    batch          pictures at once
+    head           deeplabv3 (torchvision's) or deeplabv3plus (smp's decoder on torchvision's trunk)
+    """
+    positive(size=size, batch=batch, rounds=rounds)
+    import torch
+
+    from trunkline.ground.errors import RecipeError
+
+    from ..recipe.fields import Machine
+    from ..runs.machine import check_device, resolve_machine
+
+    if head not in ("deeplabv3", "deeplabv3plus"):
+        raise RecipeError(f"head={head}: expected deeplabv3 or deeplabv3plus")
+    if size % OUTPUT_STRIDE or batch < 2:
+        raise RecipeError(
+            f"size={size}, batch={batch}: expected a size divisible by {OUTPUT_STRIDE}, and 2 pictures or more"
+        )
+    machine, _ = resolve_machine(Machine(device=device))
+    check_device(machine.device)
+    torch.manual_seed(0)
+    masks = torch.randint(0, CLASSES, (batch, size // 16, size // 16), dtype=torch.uint8)
+    masks = masks.repeat_interleave(16, 1).repeat_interleave(16, 2)
+    masks[:, :4] = 255
+    work = _Work(torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8), masks, machine.device)
+
+    def sides(machine: Any) -> tuple[Any, Any]:
+        own, tensors = _ours(work, head, machine)
+        return own, _theirs(work, head, tensors)
+
+    rows, equal = by_precision(
+        "segment", machine, batch, rounds, sides, lambda own, other: float((own - other).abs().max())
+    )
+    settings = {"size": size, "batch": batch, "rounds": rounds, "head": head}
+    settings["largest difference of logits at equal settings"] = equal
+    return Bench(
+        "segment", rows, settings | {"threads": torch.get_num_threads(), "device": machine.device}, environment()
+    )
+
+
+def _ours(work: _Work, kind: str, machine: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
+    """What is measured, and the model's tensors under the names of the plain modules."""
+    import torch
+
+    from ...backbones import backbone
+    from ...backbones.contract import Preprocessing
+    from ...cluster.config import Average, Optimizer, Schedule
+    from ...cluster.engines.torch_engine import TorchEngine
+    from ...heads.contract import Batch
+    from ...heads.model import Model, losses
+    from ...heads.segmentation import SegmentationHead
+    from ..evaluation.measure import inference
+
+    torch.manual_seed(0)
+    trunk = backbone("resnet50", output_stride=OUTPUT_STRIDE, zero_init=False)
+    head = SegmentationHead(kind, trunk.channels, CLASSES, output_stride=OUTPUT_STRIDE, dropout=0.0)
+    model = Model(trunk, {"pixels": head}, Preprocessing())
+    tensors = {k.removeprefix("heads.pixels."): v.clone() for k, v in model.state_dict().items()}
+    optimizer = Optimizer("momentum", lr=1e-4)
+    engine = TorchEngine(model, optimizer, Schedule("constant"), Average(), machine, total=10**6, per_epoch=100)
+    batch = Batch("pixels", [str(i) for i in range(len(work.images))], work.images, targets={"mask": work.masks})
+    on_device = batch.to(work.device)
+
+    def predict() -> Any:
+        with inference(model, machine.precision, torch.device(work.device)):
+            return torch.stack(head.logits(model.maps(on_device), on_device))
+
+    return {"predict": predict, "train": lambda: float(engine.update(losses, [batch]).total)}, tensors
+
+
+def _theirs(work: _Work, kind: str, tensors: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+    import torch
+    from torch.nn import functional as F
+
+    from .plain_segment import deeplab
+
+    model = deeplab(kind, CLASSES).to(work.device)
+    model.load_state_dict(tensors)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9, weight_decay=1e-4)
+    mean, std = (
+        torch.tensor(v, device=work.device).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    images, masks = work.images.to(work.device), work.masks.to(work.device).long()
+
+    def predict() -> Any:
+        model.eval()
+        with torch.inference_mode():
+            return model((images / 255 - mean) / std)
+
+    def train() -> float:
+        model.train()
+        loss = F.cross_entropy(model((images / 255 - mean) / std), masks, ignore_index=255)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return {"predict": as_usual(predict), "train": as_usual(train)}

@@ -1,0 +1,1 @@
+"""From a plan to batches: which samples every update takes, and who decodes them."""

@@ -1,0 +1,1 @@
+"""From `--launch` and `--workers` to a group of workers that runs a verb."""

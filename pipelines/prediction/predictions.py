@@ -1,0 +1,118 @@
+"""What `predict` gives: objects that show themselves, and files that a stopped prediction goes on with."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trunkline.ground.errors import RecipeError
+
+from ...tasks.images.drawing import contact_sheet
+from ...tasks.predicted import Predicted
+
+SHEET = 48  # pictures on a contact sheet
+
+
+class Predictions(list[Predicted]):
+    """A list that a notebook shows as a contact sheet."""
+
+    def sheet(self, most: int = SHEET) -> Any:
+        """A contact sheet of the first `most` pictures."""
+        return contact_sheet([(p.small(), p.caption()) for p in self if not p.error][:most], columns=6)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.sheet().save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+class Output:
+    """A folder for predictions.jsonl, predictions.csv and sheet.png, which an interrupted prediction goes on with.
+
+    `settings` decide the predictions; they stand in `settings.json` until the end. `done` lines are there already.
+    Raises RecipeError where the folder holds something else, or what other settings began.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], kind: type[Predicted], pictures: bool = False):
+        self.folder, self.kind, self.pictures, self.done = folder, kind, pictures, 0
+        self._note = folder / "settings.json"
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if not self._note.is_file():
+                raise RecipeError(f"out={folder}: is there already and not empty; choose another folder")
+            before = json.loads(self._note.read_text(encoding="utf-8"))
+            wrong = [
+                f"{k}={settings.get(k)} now, {before.get(k)} there"
+                for k in settings
+                if settings.get(k) != before.get(k)
+            ]
+            if wrong:
+                raise RecipeError(
+                    f"out={folder}: holds a prediction that was begun with other settings ({'; '.join(wrong)}); give those "
+                    "again to go on with it, or choose another folder"
+                )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._note.touch()
+        except OSError as error:
+            raise RecipeError(f"out={folder}: cannot be written ({error.strerror}); choose another folder") from None
+        self._note.write_text(json.dumps(settings, default=str), encoding="utf-8")
+        self._lines = (folder / "predictions.jsonl").open("a+b")
+        self._keep_whole_lines()
+        self._table = (folder / "predictions.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="")
+        self._csv = csv.writer(self._table)
+        self._csv.writerow(["file", *kind.columns, "error"])
+        self._first = Predictions()
+        for p in self.lines():
+            self._row(p)
+
+    def _keep_whole_lines(self) -> None:
+        self._lines.seek(0)
+        end = 0
+        for line in self._lines:
+            if not line.endswith(b"\n"):
+                break
+            end, self.done = end + len(line), self.done + 1
+        self._lines.truncate(end)
+        self._lines.seek(0, os.SEEK_END)
+
+    def lines(self) -> Iterator[Predicted]:
+        """What is written, one after the other."""
+        self._lines.flush()
+        with (self.folder / "predictions.jsonl").open(encoding="utf-8") as file:
+            for line in file:
+                yield self.kind.from_line(json.loads(line))
+
+    def add(self, p: Predicted) -> None:
+        """One prediction more, on disk when it is added; with `pictures`, drawn too."""
+        name = f"{self.done:06d}-{Path(p.file).stem}.png"
+        for kind, content in ({} if p.error else p.files()).items():
+            (self.folder / kind).mkdir(exist_ok=True)
+            (self.folder / kind / name).write_bytes(content)
+        if self.pictures and not p.error:
+            (self.folder / "pictures").mkdir(exist_ok=True)
+            p.image().save(self.folder / "pictures" / name)
+        self._lines.write((json.dumps(p.line(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+        self._lines.flush()
+        self.done += 1
+        self._row(p)
+
+    def _row(self, p: Predicted) -> None:
+        self._csv.writerow([p.file, *([""] * len(p.columns) if p.error else p.row()), p.error or ""])
+        if len(self._first) < SHEET and not p.error:
+            self._first.append(p)
+
+    def close(self, whole: bool) -> None:
+        """Let go of the files; with all predictions in, draw the sheet and forget that there was more to do."""
+        self._lines.close()
+        self._table.close()
+        if not whole and not self.done:  # nothing to go on with
+            for name in ("predictions.jsonl", "predictions.csv", "settings.json"):
+                (self.folder / name).unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+        if whole:
+            self._first.sheet().save(self.folder / "sheet.png")
+            self._note.unlink()

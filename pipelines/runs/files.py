@@ -1,0 +1,54 @@
+"""Files that a command is asked to write."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from trunkline.ground.errors import RecipeError
+
+
+def new_file(out: str | Path, suffix: str = "", key: str = "out") -> Path:
+    """The path of a file to be written, whose folder is there. Raises RecipeError where something stands there already.
+
+    With a `suffix`, for another one too.
+    """
+    path = Path(out)
+    if suffix and path.suffix != suffix:
+        raise RecipeError(f"{key}={out}: expected a name that ends in {suffix}")
+    if path.exists() or path.is_symlink():
+        raise RecipeError(
+            f"{key}={out}: is there already; nothing is written over: choose another name, or remove it first"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()  # what cannot be written is told before the work
+        path.unlink()
+    except OSError as error:
+        raise RecipeError(f"{key}={out}: cannot be written ({error.strerror}); choose another place") from None
+    return path
+
+
+def new_folder(path: str | Path, key: str) -> Path:
+    """The path of a folder to be made. Raises RecipeError where something stands there already, or none can be made."""
+    folder = Path(path)
+    if folder.exists() or folder.is_symlink():
+        raise RecipeError(
+            f"{key}={path}: is there already; nothing is written over: choose another name, or remove it first"
+        )
+    try:
+        folder.mkdir(parents=True)  # what cannot be written is told before the work
+        folder.rmdir()
+    except OSError as error:
+        raise RecipeError(f"{key}={path}: cannot be written ({error.strerror}); choose another place") from None
+    return folder
+
+
+def write_folder(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """A new folder with these files, by their names below it: it is there when all of them are."""
+    beside = folder.with_name(f".{folder.name}.part")  # of a run that was killed, perhaps
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name, content in files.items():
+        (beside / name).parent.mkdir(parents=True, exist_ok=True)
+        (beside / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    beside.rename(folder)

@@ -1,0 +1,312 @@
+"""The run folder: all that a recipe produced, readable by people and machines. Imports no torch."""
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trunkline.ground.cache import cache_folder
+from trunkline.ground.storage import is_remote
+from .mirror import Mirror
+from ..recipe.fields import CHANGEABLE
+from trunkline.ground.errors import RecipeError
+
+STATE = ("update", "engine", "facts", "phase", "over", "scores", "best", "stale", "total")
+"""What a checkpoint of a run says besides its tensors."""
+
+
+class Run:
+    """A run's folder and what stands in it."""
+
+    def __init__(self, path: str | Path):
+        self.mirror = Mirror(str(path)) if is_remote(path) else None
+        self.path = self.mirror.folder if self.mirror else Path(path)
+
+    @property
+    def shown(self) -> str:
+        """The folder as its user knows it: its path, or its address."""
+        return self.mirror.address if self.mirror else str(self.path)
+
+    @property
+    def logs(self) -> Path:
+        """The folder of what workers say that do not lead."""
+        if self.mirror is None:
+            return self.path / "logs"
+        return cache_folder() / "logs" / re.sub(r"\W+", "-", self.mirror.address)
+
+    def pull(self, result: bool = False) -> None:
+        """Where the run is at an address: fetch what going on needs; with `result` what people look at instead."""
+        if self.mirror:
+            self.mirror.pull(*([("checkpoints/", "features/")] if result else []))
+
+    def push(self) -> None:
+        """Where the run is at an address: send what changed."""
+        if self.mirror:
+            self.mirror.push()
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """`recipe.json`: the recipe's name, what was given, every resolved field, and what `auto` became."""
+        found = self.read("recipe.json")
+        if not isinstance(found, dict) or not {"recipe", "resolved"} <= found.keys():
+            raise RecipeError(
+                f"{self.path / 'recipe.json'}: is no run's recipe; put the original back, or use another run"
+            )
+        return found
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """`scores.json`: the metrics of the last evaluation at the top level, intervals and details."""
+        return self.read("scores.json")
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`; one that a crash cut off is left out."""
+        file, found = self.path / "metrics.jsonl", []
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
+
+    @property
+    def weights(self) -> Path:
+        """The published checkpoint: one safetensors file with class names and preprocessing."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def report(self) -> Path:
+        """The report, one HTML file."""
+        return self.path / "report.html"
+
+    def exists(self) -> bool:
+        """Whether a run stands there."""
+        return (self.path / "recipe.json").is_file()
+
+    @property
+    def trained(self) -> bool:
+        """Whether anything was learnt that is kept: a checkpoint, or the published weights."""
+        return self.weights.exists() or self.saved > 0
+
+    @property
+    def saved(self) -> int:
+        """The update of the newest checkpoint; 0 where there is none."""
+        names = (state.parent.name for state in self.checkpoints.glob("[0-9]*/state.json"))
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+
+    def forget(self, features: bool = False) -> None:
+        """Remove what a start that came to nothing left: a run that has not trained yet may begin as another one.
+
+        The features of a frozen trunk stay, unless asked: they tell by themselves whose they are.
+        """
+        if not self.exists() or self.trained:
+            return
+        names = ["metrics.jsonl", "environment.json", "load.json", "excluded.json", "data/train.tsv", "data/val.tsv"]
+        names += [f"features/{split}.safetensors" for split in ("train", "val")] if features else []
+        for name in (*names, "recipe.json"):  # the recipe last
+            (self.path / name).unlink(missing_ok=True)
+        for events in self.path.glob("tensorboard/events.out.tfevents.*"):
+            events.unlink(missing_ok=True)
+        for folder in ("data", "features", "tensorboard", "checkpoints"):
+            with contextlib.suppress(OSError):  # not there, or holds what is not ours
+                (self.path / folder).rmdir()
+
+    def vanish(self) -> None:
+        """Take the folder away again after a first start that was a mistake, unless something was learnt."""
+        if not self.trained:
+            self.forget(features=True)
+            for own in (
+                self.path / ".lock",
+                *self.path.glob("logs/worker-*.log"),
+                *self.path.glob("logs/ray/.validate*"),
+            ):
+                own.unlink(missing_ok=True)
+            for folder in ("logs/ray", "logs"):
+                with contextlib.suppress(OSError):  # not there, or holds what is not ours
+                    (self.path / folder).rmdir()
+            with contextlib.suppress(OSError):  # holds what is not ours
+                self.path.rmdir()
+
+    def manifest(self, split: str) -> list[str] | None:
+        """A line for each sample that a split had when the run began; None where that is not known."""
+        file = self.path / "data" / f"{split}.tsv"
+        if not file.is_file():
+            return None
+        return file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")[:-1]
+
+    def keep_manifest(self, split: str, lines: list[str]) -> None:
+        """Store what a split holds as the run begins."""
+        file = self.path / "data" / f"{split}.tsv"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
+
+    def read(self, name: str) -> Any:
+        """A JSON file of the run. Raises RecipeError where it is missing or damaged."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RecipeError(
+                f"{self.path / name}: not there; is {self.path} a run's folder that has come this far?"
+            ) from None
+        except json.JSONDecodeError as error:
+            raise RecipeError(
+                f"{self.path / name}: damaged JSON ({error}); put the original back, or use another run"
+            ) from None
+
+    def write(self, name: str, value: Any) -> None:
+        """Replace a JSON file of the run as one step."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        beside = self.path / f".{name}.tmp"
+        beside.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
+        beside.replace(self.path / name)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return (
+            f'<iframe srcdoc="{html.escape(self.report.read_text(encoding="utf-8"))}" width="100%" height="700"></iframe>'
+            if self.report.exists()
+            else f"<p>Run at <code>{html.escape(str(self.path))}</code></p>"
+        )
+
+    def __repr__(self) -> str:
+        return f"Run({self.shown!r})"
+
+
+_OURS = ("metrics.jsonl", "tensorboard", "logs", "features", "checkpoints")
+
+
+def refuse_strangers(run: Run) -> None:
+    """Raise RecipeError where the folder is a file, or holds files of somebody else and no run."""
+    if run.exists() or not run.path.exists():
+        return
+    found = sorted(run.path.iterdir()) if run.path.is_dir() else []
+    strangers = [p.name for p in found if p.name not in _OURS and not p.name.startswith(".")]
+    if strangers or not run.path.is_dir():
+        raise RecipeError(f"{run.shown}: is there and holds no run ({', '.join(strangers[:4])}); choose another --run")
+
+
+def claim(run: Run, resolved: dict[str, Any]) -> dict[str, Any]:
+    """Begin a run in its folder, or go on with the one that is there; returns what `recipe.json` is to say.
+
+    A run that is there is not changed yet: its data and checkpoint may still refuse.
+
+    `auto` settings of the first start stay. Raises RecipeError where the folder holds another recipe (with the
+    differences) or files that are no run's.
+    """
+    run.forget()
+    if not run.exists():
+        refuse_strangers(run)
+        run.write("recipe.json", resolved)
+        return resolved
+    before = run.recipe
+    kept = {k: v for k, v in before.get("auto", {}).items() if k != "machine.workers"}
+    was, now = flat(before["resolved"]), flat(resolved["resolved"])
+    # what auto became here, or has yet to become, gives way to what it became then
+    asked = {k for k in now if resolved["auto"].get(k) or now[k] == "auto"}
+    wrong = [
+        f"  {k}: {was.get(k, 'not set')} there, {now.get(k, 'not set')} now"
+        for k in sorted(was.keys() | now.keys())
+        if was.get(k) != now.get(k) and not changeable(k) and not (k in kept and k in asked)
+    ]
+    if before["recipe"] != resolved["recipe"]:
+        wrong.insert(0, f"  recipe: {before['recipe']} there, {resolved['recipe']} now")
+    if wrong:
+        raise RecipeError(
+            f"{run.shown}: holds a run of another recipe; choose another --run, or give the same settings again:\n"
+            + "\n".join(wrong)
+        )
+    if run.trained and (began := was.get("network.weights")) != now.get("network.weights"):
+        resolved["resolved"]["network"]["weights"] = began  # the run goes on from its own, whatever is given now
+        resolved["knobs"] = {**resolved["knobs"], "weights": began}
+    for key, (value, _) in kept.items():
+        put = resolved["resolved"]
+        *path, last = key.split(".")
+        for part in path:
+            put = put[int(part)] if isinstance(put, list) else put[part]
+        put[last] = value
+    resolved["auto"] |= kept
+    return resolved
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested tree as dotted keys."""
+    if isinstance(tree, dict) and tree:
+        return {k: v for name, node in tree.items() for k, v in flat(node, f"{prefix}{name}.").items()}
+    if isinstance(tree, list) and any(isinstance(v, dict) for v in tree):
+        return {k: v for i, node in enumerate(tree) for k, v in flat(node, f"{prefix}{i}.").items()}
+    return {prefix.rstrip("."): tree}
+
+
+def changeable(key: str) -> bool:
+    """Whether a setting may differ when a run goes on."""
+    parts = key.split(".")
+    return any(
+        len(pattern) == len(parts) and all(p in ("*", q) for p, q in zip(pattern, parts, strict=True))
+        for pattern in (c.split(".") for c in CHANGEABLE)
+    )
+
+
+@contextlib.contextmanager
+def locked(run: Run, patience: float = 0.0) -> Iterator[None]:
+    """Hold the run for this process. Raises RecipeError where another one writes it, and still does after `patience` s."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    until = time.monotonic() + patience
+    with (run.path / ".lock").open("w") as file:
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by the loader's processes
+                break
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() < until:
+                    time.sleep(0.25)
+                    continue
+                raise RecipeError(
+                    f"{run.shown}: another process is writing this run; wait for it or choose another --run"
+                ) from None
+        yield
+
+
+class Metrics:
+    """Appends to `metrics.jsonl` and TensorBoard; on a resume what came after the checkpoint is dropped."""
+
+    def __init__(self, run: Run, update: int, tensorboard: bool):
+        self.file = run.path / "metrics.jsonl"
+        kept = [m for m in run.metrics if m.get("update", 0) <= update and m["kind"] != "end"]
+        beside = run.path / ".metrics.tmp"
+        beside.write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
+        beside.replace(self.file)
+        self.board: Any = None
+        if tensorboard:
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=update + 1 if update else None)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Write one line; numbers go to TensorBoard as `kind/name` at its update."""
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.board:
+            numbers = {**line, **line.get("losses", {}), **line.get("metrics", {})}
+            for name, value in numbers.items():
+                if isinstance(value, float) and name != "time":
+                    self.board.add_scalar(f"{line['kind']}/{name}", value, line["update"])
+
+    def close(self) -> None:
+        """Flush what TensorBoard holds."""
+        if self.board:
+            self.board.close()

@@ -1,0 +1,154 @@
+"""Scoring folders of masks, whoever predicted them. No model is needed."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from trunkline.ground.errors import DataError, RecipeError
+
+from ...heads.contract import VOID
+from ...tasks.segmentation.formats.encoding import Encoding, numbered
+from ...tasks.segmentation.formats.layouts import files_below, read_classes
+from ..show import bar, note
+from .score import Scored, lines_of
+
+_LISTED = 20
+
+
+def masks(
+    truth: str | Path,
+    predicted: str | Path,
+    *,
+    classes: int | str,
+    names: str | Path | None = None,
+    list: str | Path | None = None,
+    void: tuple[int, ...] = (255,),
+    absent: Literal["truth", "either"] = "truth",
+    boundary: bool = False,
+) -> Scored:
+    """mIoU, pixel and mean accuracy of a folder of masks (PNGs whose pixels are classes' numbers) for a folder of true ones.
+
+    classes   how many there are, the background among them: numbers from 0 to below it; or the data's classes.txt, whose
+              numbers or colours the true masks have, and the others what `evaluate results=` writes for them
+    names     a text file with their names, one a line
+    list      a text file with the masks' names, one a line; by default every mask of the true folder, which must all be there
+    void      numbers in the true masks whose pixels do not count
+    absent    truth: the mean is over the classes that the truth has; either: over those that either side has (mmsegmentation)
+    boundary  boundary IoU too (Cheng et al. 2021)
+    """
+    import numpy as np
+
+    from ...tasks.segmentation.confusion import scores
+
+    if isinstance(classes, str) and classes.strip().removeprefix("-").isdigit():
+        classes = int(classes)
+    theirs, ours = (
+        _by_file(Path(classes), names, void) if isinstance(classes, str) else _by_number(classes, names, void)
+    )
+    labels = theirs.classes
+    pairs = _pairs(Path(truth), Path(predicted), list)
+    matrix, edges = _counts(pairs, theirs, ours, boundary)
+    result = scores(matrix, absent)
+    metrics = {"mIoU": result.miou, "pixel_accuracy": result.pixel_accuracy, "mean_accuracy": result.mean_accuracy}
+    there = matrix.sum(1) > 0
+    if boundary:
+        ratio = edges[there, 0] / np.maximum(edges[there, 1], 1)
+        metrics["boundary_IoU"] = float(ratio.mean()) if there.any() else -1.0
+    by_class = {n: None if np.isnan(v) else float(v) for n, v in zip(labels, result.iou, strict=True)}
+    ignored = [value for value, number in theirs.values.items() if number == VOID]
+    settings = {"protocol": "masks", "score": "IoU", "classes": len(labels), "void": ignored, "absent": absent}
+    warnings = [] if there.any() else [f"{truth}: no pixel has a class"]
+    if not list and (more := len(_found(Path(predicted))) - len(pairs)):
+        warnings.append(f"{predicted}: {more} masks are of no true one and do not count")
+    for warning in warnings:
+        note(warning)
+    counts = {"masks": len(pairs), "pixels": int(matrix.sum())}
+    return Scored(metrics, by_class, settings, counts, {}, warnings)
+
+
+def _by_number(classes: int, names: str | Path | None, void: tuple[int, ...]) -> tuple[Encoding, Encoding]:
+    """How the true masks and the others say classes that stand as 0, 1, …"""
+    if not 1 <= classes <= 255:
+        raise RecipeError(f"classes={classes}: expected 1 to 255, or the data's classes.txt")
+    if wrong := [
+        f"void={v}: expected {classes} to 255; below stand the classes" for v in void if not classes <= v <= 255
+    ]:
+        raise RecipeError(wrong)
+    labels = lines_of(names) if names else [str(n) for n in range(classes)]
+    if twice := sorted({n for n in labels if labels.count(n) > 1}):
+        raise RecipeError(f"names={names}: has {', '.join(twice)} twice")
+    if len(labels) != classes:
+        raise RecipeError(
+            f"names={names}: has {len(labels)} names for classes={classes}; the data's classes.txt goes to classes="
+        )
+    return numbered(tuple(labels), void=void), numbered(tuple(labels), void=())
+
+
+def _by_file(file: Path, names: str | Path | None, void: tuple[int, ...]) -> tuple[Encoding, Encoding]:
+    """The same for classes with the numbers or colours of a file."""
+    if names is not None or void != (VOID,):
+        raise RecipeError(f"classes={file}: says the names and what is void too; leave names= and void= out")
+    if not file.is_file():
+        raise RecipeError(f"classes={file}: there is no such file; expected a number, or the data's classes.txt")
+    theirs = read_classes(file)
+    return theirs, Encoding(theirs.classes, {number: n for n, number in enumerate(theirs.stored)})
+
+
+def _counts(pairs: list[tuple[Path, Path]], theirs: Encoding, ours: Encoding, boundary: bool) -> tuple[Any, Any]:
+    """The confusion matrix of all pairs, and the counts of their boundaries. Raises DataError with up to 20 wrong masks."""
+    import numpy as np
+
+    from ...tasks.segmentation.boundary import boundary_counts
+    from ...tasks.segmentation.confusion import confusion
+    from ...tasks.segmentation.formats.encoding import read_mask
+
+    classes = len(theirs.classes)
+    matrix, edges = np.zeros((classes, classes), np.int64), np.zeros((classes, 2), np.int64)
+    problems: list[str] = []
+    with bar("score", len(pairs), "masks") as advance:
+        for true, found in pairs:
+            try:
+                one, other = read_mask(true, theirs), read_mask(found, ours)
+                if one.shape != other.shape:
+                    sizes = [f"{a.shape[1]} x {a.shape[0]}" for a in (other, one)]
+                    raise DataError(f"{found}: is {sizes[0]} pixels; the true mask {true} is {sizes[1]}")
+                matrix += confusion(one, other, classes)
+                if boundary:
+                    edges += boundary_counts(one, other, classes)
+            except DataError as error:
+                problems.append(str(error))
+                if len(problems) == _LISTED:
+                    break
+            advance()
+    if problems:
+        raise DataError("\n".join(problems))
+    return matrix, edges
+
+
+def _pairs(truth: Path, predicted: Path, file: str | Path | None) -> list[tuple[Path, Path]]:
+    """The masks of one name in both folders. Raises DataError with every one that is missing, up to 20."""
+    true, found = _found(truth), _found(predicted)
+    names = [n.removesuffix(".png") for n in lines_of(file)] if file else [*true]
+    if not names:
+        jpegs = len(files_below(truth, "", (".jpg", ".jpeg")))
+        raise DataError(
+            f"{truth}: holds no PNG{f', but {jpegs} JPEGs, which change numbers: masks are PNGs' if jpegs else ''}"
+        )
+    lacking = [f"{folder}/{n}.png: there is no such mask{_instead(folder, n)}" for n in names for folder, there in
+               ((truth, true), (predicted, found)) if n not in there]  # fmt: skip
+    if lacking:
+        more = [f"and {len(lacking) - _LISTED} more"] if len(lacking) > _LISTED else []
+        raise DataError("\n".join(lacking[:_LISTED] + more))
+    return [(true[n], found[n]) for n in dict.fromkeys(names)]
+
+
+def _instead(folder: Path, name: str) -> str:
+    """What a message adds where a JPEG stands in a mask's place."""
+    there = any((folder / f"{name}{end}").is_file() for end in (".jpg", ".jpeg", ".JPG"))
+    return " (but a JPEG, which changes numbers)" if there else ""
+
+
+def _found(folder: Path) -> dict[str, Path]:
+    """The PNGs below a folder by their paths without the end, in order."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    return {stem: folder / file for stem, file in files_below(folder, ".png").items()}

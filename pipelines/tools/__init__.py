@@ -1,0 +1,1 @@
+"""What a person asks of a machine or a recipe: doctor, profile, memory, demo."""

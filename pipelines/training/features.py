@@ -1,0 +1,93 @@
+"""The maps of a frozen trunk, computed once and kept in the run's folder."""
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trunkline.ground.errors import DataError
+
+from ...heads.contract import Batch
+from ...heads.model import Model
+from ...tasks.contract import Samples
+from ..evaluation.measure import in_turn, inference
+from ..feeding.feed import Cache, Draws, in_order
+from ..show import bar
+from .checks import publish
+from .session import Session
+
+BATCH = 32  # samples at once: fixed, as it may decide a map's last bits
+
+
+def cache(session: Session, model: Model, split: str, samples: Samples, precision: str) -> Cache:
+    """The maps of the model's frozen trunk for a split; every worker computes its share and reads the whole."""
+    file = session.run.path / "features" / f"{split}.safetensors"
+    digest = f"{samples.fingerprint()['digest']} {weights_digest(model.backbone)} {precision}"
+    ids = [samples.id(i) for i in range(len(samples))]
+    workers = session.workers
+    if not workers.from_lead(lambda: _read(file, digest) is not None, "reading features"):
+        computed = compute_maps(session, model, samples, precision)
+        workers.from_lead(lambda: _write(file, computed, digest), "writing features")
+        publish(session.run, workers)
+    tensors = _read(file, digest)
+    if tensors is None:
+        raise DataError(
+            f"{file}: was written by the leading worker and cannot be read here; is the run's folder shared?"
+        )
+    maps = {k.removeprefix("map."): v for k, v in tensors.items() if k.startswith("map.")}
+    targets = {k.removeprefix("target."): v for k, v in tensors.items() if k.startswith("target.")}
+    return Cache(session.task.name, ids, maps, targets)
+
+
+def _read(file: Path, digest: str) -> dict[str, Tensor] | None:
+    """What the file holds, if it is whole and of this digest; what is not is computed again."""
+    with contextlib.suppress(OSError, SafetensorError), safe_open(str(file), "pt") as stored:
+        if (stored.metadata() or {}).get("data") == digest:
+            return {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118
+    return None
+
+
+def _write(file: Path, tensors: dict[str, Tensor], digest: str) -> None:
+    file.parent.mkdir(exist_ok=True)
+    beside = file.with_suffix(".tmp")
+    try:
+        save_file(tensors, str(beside), {"data": digest})
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)  # what a full disk cut off
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """BLAKE2b over a module's tensors: the features of other weights are other features."""
+    total = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(module.state_dict().items()):
+        total.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def compute_maps(session: Session, model: Model, samples: Samples, precision: str) -> dict[str, Tensor]:
+    """The condensed maps that the head needs (`map.c5`) and the targets (`target.label`), with one row a sample.
+
+    Whole on the worker that leads; the others have nothing.
+    """
+    head: Any = model.heads[session.task.name]
+    draws = Draws(session.task, samples, session.recipe.seed, training=False)
+    batches = in_order(draws, BATCH, int(session.recipe.machine.workers), workers=session.workers)
+    rows: list[dict[str, Tensor]] = []
+
+    def condensed(batch: Batch) -> dict[str, Tensor]:
+        found = model.maps(batch.to(session.device))
+        maps = head.condense({n: found[n] for n in head.needs})
+        whole = {f"map.{k}": v.to(torch.promote_types(v.dtype, torch.float32)).cpu() for k, v in maps.items()}
+        return whole | {f"target.{k}": v for k, v in batch.targets.items()}
+
+    with inference(model, precision, session.device), bar("features", len(samples)) as advance:
+        for part in in_turn(batches, condensed, session.workers, "the computing of features", session.end_if_asked):
+            rows.append(part)
+            advance(len(next(iter(part.values()))))
+    return {k: torch.cat([part[k] for part in rows]) for k in rows[0]} if rows else {}

@@ -1,0 +1,51 @@
+"""The training loop."""
+
+import time
+from collections.abc import Iterator
+
+from ...cluster.engines.torch_engine import Engine
+from ...heads.model import losses
+from ..feeding.feed import Plan, Turn
+from ..recipe.fields import Evaluation
+from ..show import progress
+from .session import Session
+
+
+def between(evaluation: Evaluation, per_epoch: int, length: int) -> int:
+    """The updates from one evaluation to the next, in a phase of `length`."""
+    step = max(1, round(evaluation.every * per_epoch)) if evaluation.every else length
+    return max(step, -(-length // evaluation.times)) if evaluation.times else step
+
+
+def run_phase(session: Session, engine: Engine, feed: Iterator[Turn], plan: Plan, before: int, length: int) -> None:
+    """Run a phase to its end: update, log, evaluate, save. `before` counts the updates of the phases before it.
+
+    Raises Stopped once the run was asked to end and is saved, EngineError at a loss that is not finite.
+    """
+    step = between(session.recipe.evaluation, plan.per_epoch, length)
+    with progress() as shown:
+        title = session.recipe.phases[session.state["phase"]].name
+        bar = shown.add_task(title, total=length, completed=engine.updates, unit="images", scale=plan.batch, say="")
+        start = time.perf_counter()
+        for turn in feed:
+            report, done = engine.update(losses, turn.micro_batches), before + engine.updates
+            now = time.perf_counter()
+            session.log(report, turn, done, plan, now - start)
+            start = now
+            shown.update(bar, advance=1, say=session.loss)
+
+            last, epoch = engine.updates == length, engine.updates / plan.per_epoch
+            saved = False
+            if last or engine.updates % step == 0:
+                better = session.evaluate(engine, done, epoch)
+                if better or last or session.out_of_patience():
+                    session.save(engine, done, best=better)
+                    saved = True
+                start = time.perf_counter()
+            stopping = session.stopping
+            if (session.due(done) or stopping) and not saved:
+                session.save(engine, done)
+            if stopping:
+                raise session.stopped(done)
+            if session.out_of_patience():
+                break

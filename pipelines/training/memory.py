@@ -1,0 +1,108 @@
+"""How many samples fit into memory at once: what `batch.micro=auto` becomes."""
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trunkline.ground.errors import EngineError
+
+from ...cluster.engines.memory_format import place
+from ...heads.contract import Batch
+from ...heads.model import Model
+from ..recipe.fields import Machine
+
+SHARE = 0.8  # of the free memory may be used
+LIBRARIES = 300 * 2**20  # bytes that kernels keep for themselves on a CPU, as measured
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def fitting_micro_batch(model: Model, sample: Batch, size: int, machine: Machine) -> tuple[int, str]:
+    """The largest divisor of `size` whose micro-batch fits, and why. `sample` is a batch of one.
+
+    On a GPU the largest is tried, then the next smaller one; elsewhere, where running out of memory ends the process,
+    it is reckoned from what one sample keeps for its backward pass. Raises EngineError where not even one fits.
+    """
+    divisors = [d for d in range(size, 0, -1) if size % d == 0]
+    if torch.device(machine.device).type == "cuda":
+        for micro in divisors:
+            if _fits(model, sample, micro, machine):
+                return micro, "the largest that this GPU ran"
+        raise EngineError("not even a micro-batch of one sample fits this GPU: choose a smaller size= or backbone=")
+    kept, each = kept_for_backward(model, sample, machine)
+    free, fixed, each = free_memory(), _fixed(model) + kept + LIBRARIES, 2 * each  # the backward holds as much again
+    for micro in divisors:
+        if fixed + micro * each <= SHARE * free:
+            return micro, f"{(fixed + micro * each) / 2**30:.1f} of {free / 2**30:.1f} GiB that are free"
+    raise EngineError(
+        f"not even a micro-batch of one sample fits the {free / 2**30:.1f} GiB that are free: choose a smaller size= or backbone="
+    )
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take, a container's limit included; 4 GiB where the system does not say."""
+    known = [4 * 2**30]
+    file = Path("/proc/meminfo")
+    if file.is_file():
+        known = [
+            int(line.split()[1]) * 1024 for line in file.read_text().splitlines() if line.startswith("MemAvailable")
+        ]
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and limit.read_text().strip().isdigit():
+        known.append(int(limit.read_text()) - int(used.read_text()))
+    return min(known)
+
+
+def _fixed(model: Model) -> int:
+    """Gradient, its sum in fp64 and two optimizer moments of what learns, in bytes."""
+    return sum(p.numel() * (4 + 8 + 8) for p in model.parameters() if p.requires_grad)
+
+
+def kept_for_backward(model: Model, sample: Batch, machine: Machine) -> tuple[int, int]:
+    """Bytes that a forward pass keeps for its backward: whatever the number of samples, and for each of them."""
+    place(model, machine.device, machine.channels_last is True)
+    two, four = (_kept(model, _repeat(sample, n), machine) for n in (2, 4))
+    each = max(0, four - two) // 2
+    return max(0, two - 2 * each), each
+
+
+def _kept(model: Model, batch: Batch, machine: Machine) -> int:
+    kept: dict[int, int] = {}
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        _loss(model, batch, machine)
+    return sum(kept.values())
+
+
+def _fits(model: Model, sample: Batch, micro: int, machine: Machine) -> bool:
+    try:
+        _loss(model, _repeat(sample, micro), machine).backward()
+        return True
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        model.zero_grad(set_to_none=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _loss(model: Model, batch: Batch, machine: Machine) -> torch.Tensor:
+    place(model, machine.device, machine.channels_last is True).train()
+    dtype = _AUTOCAST.get(machine.precision)
+    with torch.autocast(torch.device(machine.device).type, dtype, enabled=dtype is not None):
+        return torch.stack([v.float() for v in model.losses(batch.to(machine.device)).values()]).sum()
+
+
+def _repeat(batch: Batch, times: int) -> Batch:
+    """The same sample several times over."""
+    assert batch.images is not None
+    targets: dict[str, Any] = {n: t.repeat(times, *[1] * (t.ndim - 1)) for n, t in batch.targets.items()}
+    return Batch(batch.task, batch.ids * times, batch.images.repeat(times, 1, 1, 1), targets=targets)

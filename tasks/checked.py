@@ -1,0 +1,97 @@
+"""What a look at a whole data set found."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+SHOWN = 20  # lines of a kind in the summary
+
+
+@dataclass
+class Check:
+    """What a data set holds. `problems` stop a training; `oddities` do not. Both are `{"file", "what"}`.
+
+    `counts` is split to class to `counted` (files, or objects); `sizes` has minimum, median and maximum of width and
+    height in pixels (upright) and of bytes; `formats` and `modes` are Pillow's names. `leaks` are groups of files with
+    the same bytes in train and val, `conflicts` the same in two classes, `repeats` the same within one class of one split.
+    """
+
+    root: str
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    sizes: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    formats: dict[str, int] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)
+    problems: list[dict[str, str]] = field(default_factory=list)
+    oddities: list[dict[str, str]] = field(default_factory=list)
+    leaks: list[list[str]] = field(default_factory=list)
+    conflicts: list[list[str]] = field(default_factory=list)
+    repeats: list[list[str]] = field(default_factory=list)
+    files: int = 0
+    seconds: float = 0.0
+    counted: str = "files"  # what `counts` are
+
+    @property
+    def ok(self) -> bool:
+        """Whether training would start and read every file."""
+        return not self.problems
+
+    def measure(self, sizes: Sequence[tuple[int, int, int]]) -> None:
+        """Fill in `sizes` from each picture's width, height and bytes."""
+        for name, values in zip(("width", "height", "bytes"), zip(*sizes, strict=True), strict=False):
+            self.sizes[name] = (min(values), float(np.median(values)), max(values))
+
+    def compare(self, digests: Mapping[bytes, Sequence[tuple[str, str]]]) -> None:
+        """Fill in `leaks` and `repeats` from the splits and names of the pictures by their bytes' digest."""
+        for same in digests.values():
+            names = [name for _, name in same]
+            if len({split for split, _ in same}) > 1:
+                self.leaks.append(names)
+            elif len(names) > 1:
+                self.repeats.append(names)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field and `ok`, as plain data."""
+        return {**asdict(self), "ok": self.ok}
+
+    def summary(self) -> str:
+        """The same as text for a person."""
+        return "\n".join(_summary(self))
+
+    __str__ = summary
+
+
+def _summary(result: Check) -> list[str]:
+    lines = [f"{result.root}: {result.files} files in {result.seconds:.1f} s"]
+    for split, counts in result.counts.items():
+        few = dict(list(counts.items())[:SHOWN])
+        more = f", and {len(counts) - SHOWN} more classes" if len(counts) > SHOWN else ""
+        each = ", ".join(f"{name} {n}" for name, n in few.items())
+        lines.append(f"  {split}: {sum(counts.values())} {result.counted} in {len(counts)} classes ({each}{more})")
+    for name, (low, middle, high) in result.sizes.items():
+        lines.append(f"  {name}: {low:,.0f} to {high:,.0f}, median {middle:,.0f}")
+    for name, kinds in (("formats", result.formats), ("modes", result.modes)):
+        if kinds:
+            lines.append(f"  {name}: " + ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
+    for title, entries in (
+        ("problems (training stops at them; on_bad_sample=skip leaves out single files)", result.problems),
+        ("oddities", result.oddities),
+    ):
+        lines += _listed(title, [f"{entry['file']}: {entry['what']}" for entry in entries])
+    for title, groups in (
+        ("the same bytes in train and val: the score counts what was learnt by heart", result.leaks),
+        ("the same bytes in two classes", result.conflicts),
+        ("the same bytes twice in a class", result.repeats),
+    ):
+        lines += _listed(title, [" = ".join(group) for group in groups])
+    if result.ok:
+        lines.append("  no problems: training can start")
+    return lines
+
+
+def _listed(title: str, entries: list[str]) -> list[str]:
+    if not entries:
+        return []
+    more = [f"    and {len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
+    return [f"  {title}: {len(entries)}", *(f"    {entry}" for entry in entries[:SHOWN]), *more]

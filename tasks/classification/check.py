@@ -1,0 +1,178 @@
+"""Decode every photo of class folders, compare all files by their bytes, and say everything that is wrong or odd."""
+
+import hashlib
+import io
+import os
+import time
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from trunkline.ground import storage
+from trunkline.ground.errors import DataError
+
+from ..checked import Check
+from ..data.file_index import printable
+from ..data.file_workers import Crash, run_all
+from ..images.decode import FORMATS, decode
+from .folder import Folder
+from .folder_scan import scan
+from .folders import ONE_CLASS, class_problems
+
+SMALL = 32  # pixels: a shorter side below it is odd
+
+
+LONG = 5.0  # a longer side so many times the shorter is odd
+
+
+def check_folders(
+    root: str | os.PathLike[str],
+    classes: Sequence[str] | None = None,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Check:
+    """What class folders hold. `classes` are those to expect. Raises DataError where `root` is missing or no such folder."""
+    started = time.perf_counter()
+    folders = scan(root)
+    result = Check(os.fspath(root))
+    found = {f"{name}/" if name else "the data": folder.classes for name, folder in folders.items()}
+    result.problems += [{"file": ".", "what": what} for what in class_problems(found, classes)]
+    one = {name for folder in folders.values() for name in folder.classes}
+    if len(one) == 1 and not classes:
+        (name,) = one
+        result.problems.append({"file": ".", "what": ONE_CLASS.format(name, storage.join(root, name))})
+    for folder in folders.values():
+        result.problems += [{"file": where, "what": what} for where, what in folder.problems]
+        result.problems += [{"file": where, "what": what} for where, what in folder.strays.items()]
+    files = _Files(os.fspath(root), folders)
+    facts: dict[int, _Facts] = {}
+    for i, fact in run_all(partial(_examine, files), len(files), workers, "checking", progress):
+        facts[i] = _Facts(problem=fact.what) if isinstance(fact, Crash) else fact
+    _tell(result, files, [facts[i] for i in range(len(files))])
+    result.files = len(files)
+    result.seconds = round(time.perf_counter() - started, 3)
+    return result
+
+
+class _Files:
+    """All files of all splits under one number each."""
+
+    def __init__(self, root: str, folders: Mapping[str, Folder]) -> None:
+        self.root, self.folders = root, list(folders.values())
+        self.starts = np.cumsum([0, *(len(folder.index) for folder in self.folders)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def path(self, number: int) -> bytes:
+        at = int(np.searchsorted(self.starts, number, "right")) - 1
+        return self.folders[at].index.path(number - int(self.starts[at]))
+
+    def address(self, number: int) -> str:
+        at = int(np.searchsorted(self.starts, number, "right")) - 1
+        return storage.join(self.root, self.folders[at].index.address(number - int(self.starts[at])))
+
+    def place(self, number: int) -> tuple[str, str]:
+        """Split and class."""
+        at = int(np.searchsorted(self.starts, number, "right")) - 1
+        folder = self.folders[at]
+        return folder.name or "all", folder.classes[folder.index.labels[number - int(self.starts[at])]]
+
+
+class _Facts(NamedTuple):
+    problem: str = ""
+    width: int = 0
+    height: int = 0
+    size: int = 0
+    format: str = ""
+    mode: str = ""
+    digest: bytes = b""
+
+
+def _examine(files: _Files, number: int) -> _Facts:
+    try:
+        data = bytes(storage.read(files.address(number)))
+    except OSError as error:
+        return _Facts(problem=f"cannot be read ({error.strerror or error})")
+    kind, mode = _kind(data)
+    facts = _Facts("", 0, 0, len(data), kind, mode, hashlib.blake2b(data, digest_size=16).digest())
+    try:
+        image = decode(bytearray(data))
+    except DataError as error:
+        return facts._replace(problem=str(error))
+    return facts._replace(width=image.shape[2], height=image.shape[1])
+
+
+def _kind(data: bytes) -> tuple[str, str]:
+    """Format and mode as Pillow names them; empty where it can't."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return image.format or "", image.mode
+        except Exception:  # `decode` says what is wrong
+            return "", ""
+
+
+def _tell(result: Check, files: _Files, facts: list[_Facts]) -> None:
+    result.counts = {
+        folder.name or "all": dict(
+            zip(
+                folder.classes,
+                np.bincount(folder.index.labels, minlength=len(folder.classes)).tolist(),
+                strict=True,
+            )
+        )
+        for folder in files.folders
+    }
+    good = [fact for fact in facts if not fact.problem]
+    for name, values in (
+        ("width", [fact.width for fact in good]),
+        ("height", [fact.height for fact in good]),
+        ("bytes", [fact.size for fact in good]),
+    ):
+        if values:
+            result.sizes[name] = (min(values), float(np.median(values)), max(values))
+    result.formats = dict(Counter(fact.format for fact in good).most_common())
+    result.modes = dict(Counter(fact.mode for fact in good).most_common())
+    for number, fact in enumerate(facts):
+        if fact.problem:
+            result.problems.append({"file": printable(files.path(number)), "what": fact.problem})
+        elif what := _odd(fact):
+            result.oddities.append({"file": printable(files.path(number)), "what": what})
+    _tell_duplicates(result, files, facts)
+
+
+def _odd(fact: _Facts) -> str:
+    short, long = sorted((fact.width, fact.height))
+    if short < SMALL:
+        return f"is very small: {fact.width} x {fact.height} pixels"
+    if long > LONG * short:
+        return f"is very long: {fact.width} x {fact.height} pixels"
+    return ""
+
+
+def _tell_duplicates(result: Check, files: _Files, facts: list[_Facts]) -> None:
+    same: dict[bytes, list[int]] = defaultdict(list)
+    for number, fact in enumerate(facts):
+        if fact.size:
+            same[fact.digest].append(number)
+    for numbers in same.values():
+        if len(numbers) < 2:
+            continue
+        places = [files.place(number) for number in numbers]
+        names = [printable(files.path(number)) for number in numbers]
+        across = len({split for split, _ in places}) > 1
+        mixed = len({cls for _, cls in places}) > 1
+        if across:
+            result.leaks.append(names)
+        if mixed:
+            result.conflicts.append(names)
+        if len(set(places)) < len(places):
+            result.repeats.append(names)

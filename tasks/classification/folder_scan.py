@@ -1,0 +1,190 @@
+"""Walk class folders: every photo with its class, and everything that is not as it should be, found in one go."""
+
+# Names that are no valid UTF-8 live in `os` and in bytes; Path objects are slow by the million.
+# ruff: noqa: PTH110, PTH118, PTH122
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from trunkline.ground.errors import DataError
+from trunkline.ground.storage import is_remote
+
+from ..data.file_index import IndexBuilder, printable
+from ..images.decode import SUFFIXES
+from .folder import OTHER_NAMES, SPLITS, Folder, class_name
+from .remote_folders import scan_remote
+from .shards import find_shards, scan_shards
+
+_CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"))
+
+
+def scan(root: str | os.PathLike[str]) -> dict[str, Folder]:
+    """What lies below `root`, by split: shards where there are any, else class folders, on this machine or elsewhere.
+
+    Raises DataError where `root` is missing or its layout is none of these.
+    """
+    if not is_remote(root) and not Path(root).is_dir():
+        raise DataError(_missing(Path(root)))
+    try:
+        if found := find_shards(root):
+            return scan_shards(root, found)
+        if is_remote(root):
+            return scan_remote(os.fspath(root))
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read ({error})") from None
+    return scan_folders(root)
+
+
+def scan_folders(root: str | os.PathLike[str]) -> dict[str, Folder]:
+    """What lies in `root/train` and `root/val`, or in `root` itself (then under the name "").
+
+    Raises DataError where `root` is missing or its layout is none of the two. Hidden files and folders are ignored.
+    """
+    base = Path(root)
+    if not base.is_dir():
+        raise DataError(_missing(base))
+    folders, _ = _visible(os.fspath(base))
+    names = [entry.name for entry in folders]
+    splits = [entry for entry in folders if entry.name in SPLITS and _visible(entry.path)[0]]
+    if not splits:
+        splits = [entry for entry in folders if entry.name in SPLITS] if set(SPLITS) <= set(names) else []
+    if splits:
+        return {entry.name: _scan_split(base, entry.name) for entry in splits}
+    if wanted := renames(names):
+        raise DataError(f"{base}: expected train/ and val/, or one folder a class; found {_some(names)}. {wanted}")
+    if not names:
+        raise DataError(
+            f"{base}: holds no folders; expected {base}/train/CLASS/photo.jpg and {base}/val/CLASS/photo.jpg, "
+            f"or {base}/CLASS/photo.jpg with val=0.2"
+        )
+    return {"": _scan_split(base, "")}
+
+
+def renames(names: Iterable[str]) -> str:
+    """What to rename so that folders of other customs ("valid", "Train") are found; "" where there are none."""
+    right = {name: OTHER_NAMES.get(name.lower(), name.lower()) for name in names if name not in SPLITS}
+    told = [f"{name}/ to {new}/" for name, new in right.items() if new in SPLITS]
+    return f"Rename {' or '.join(told)}" if told else ""
+
+
+def _missing(base: Path) -> str:
+    if base.exists():
+        return f"{base}: is a file; data= takes the folder that holds train/ and val/, or one folder a class"
+    parent = next((p for p in base.absolute().parents if p.is_dir()), Path("/"))
+    found = sorted(entry.name for entry in os.scandir(parent) if not _hidden(entry.name))
+    return f"{base}: there is no such folder; {parent} holds {_some(found) or 'nothing'}"
+
+
+def _scan_split(root: Path, name: str) -> Folder:
+    walker = _Walker(os.path.realpath(root))
+    top = os.path.join(os.fspath(root), name) if name else os.fspath(root)
+    folders, files = _visible(top)
+    named: dict[str, os.DirEntry[str]] = {}
+    for entry in folders:
+        label = class_name(entry.name)
+        if label in named:
+            walker.problem(walker.id(name, entry.name), "two folders have this name in Unicode's normal form")
+        named[label] = entry
+    classes = tuple(sorted(named))
+    builder = IndexBuilder()
+    for label, cls in enumerate(classes):
+        before = len(builder), len(walker.strays)
+        entry = named[cls]
+        prefix = f"{name}/{entry.name}" if name else entry.name
+        for path in walker.photos(entry, prefix, ()):
+            builder.add(os.fsencode(path), label)
+        if len(builder) == before[0]:
+            stray = len(walker.strays) > before[1]
+            walker.problem(walker.id(prefix), f"the class holds no {'file with a photo suffix' if stray else 'files'}")
+    for entry in files:
+        if name or _suffix(entry.name) in SUFFIXES:
+            place = f"{name}/" if name else "the data folder"
+            walker.stray(walker.id(name, entry.name), f"lies directly in {place}, in no class folder")
+    if not classes:
+        walker.problem(f"{name}/", "holds no class folders")
+    return Folder(name, classes, builder.build(), walker.strays, walker.problems)
+
+
+class _Walker:
+    """The photos below a class folder in a fixed order; what is wrong is noted, not raised."""
+
+    def __init__(self, real_root: str) -> None:
+        self.real_root = real_root
+        self.strays: dict[str, str] = {}
+        self.problems: list[tuple[str, str]] = []
+
+    @staticmethod
+    def id(*parts: str) -> str:
+        return printable(os.fsencode("/".join(part for part in parts if part)))
+
+    def problem(self, where: str, what: str) -> None:
+        self.problems.append((where, what))
+
+    def stray(self, where: str, what: str) -> None:
+        self.strays[where] = what
+
+    def photos(self, folder: os.DirEntry[str], path: str, chain: tuple[str, ...]) -> Iterator[str]:
+        """Paths relative to the root, files of a folder before its subfolders, each sorted by name."""
+        if folder.is_symlink() and not self._may_follow(folder, path, chain):
+            return
+        chain = (*chain, os.path.realpath(folder.path))
+        try:
+            folders, files = _visible(folder.path)
+        except OSError as error:
+            self.problem(self.id(path), f"cannot be read ({error.strerror})")
+            return
+        for entry in files:
+            inside = f"{path}/{entry.name}"
+            if entry.is_symlink() and not self._may_follow(entry, inside, ()):
+                continue
+            if (suffix := _suffix(entry.name)) not in SUFFIXES:
+                self.stray(self.id(inside), f"is no photo by its name (suffix {suffix or 'missing'!r})")
+            elif entry.is_file():
+                yield inside
+            else:
+                self.stray(self.id(inside), "is no file")
+        for entry in folders:
+            yield from self.photos(entry, f"{path}/{entry.name}", chain)
+
+    def _may_follow(self, entry: os.DirEntry[str], path: str, chain: tuple[str, ...]) -> bool:
+        target = os.path.realpath(entry.path)
+        if not os.path.exists(target):
+            self.stray(self.id(path), "is a link to nothing")
+        elif os.path.commonpath((target, self.real_root)) != self.real_root:
+            self.problem(self.id(path), f"is a link out of the data folder (to {target}); put the file itself there")
+        elif target in chain:
+            self.problem(self.id(path), "is a link to a folder that it lies in")
+        else:
+            return True
+        return False
+
+
+def _visible(folder: str) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]:
+    """Folders and files that are not hidden, sorted by name."""
+    with os.scandir(folder) as entries:
+        seen = sorted((e for e in entries if not _hidden(e.name)), key=lambda e: e.name)
+    folders, files = [], []
+    for entry in seen:
+        (folders if _is_folder(entry) else files).append(entry)
+    return folders, files
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _some(names: list[str], limit: int = 10) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(printable(os.fsencode(name)) for name in names[:limit]) + more

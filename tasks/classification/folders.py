@@ -1,0 +1,217 @@
+"""Class folders: `root/train/CLASS/photo.jpg` and `root/val/CLASS/photo.jpg`, or `root/CLASS/photo.jpg` to be split."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from trunkline.ground import storage
+from trunkline.ground.errors import DataError
+
+from ..contract import Sample
+from ..data.file_index import FileIndex, printable
+from ..data.fingerprint import digest, manifest_lines
+from ..data.split import split_rows
+from ..images.decode import read_image
+from .folder_scan import SPLITS, Folder, renames, scan
+
+SHOWN = 20  # problems in one message
+ONE_CLASS = "holds a single class, {}: there is nothing to tell apart. If its folders are the classes, give data={}"
+
+
+@dataclass(frozen=True, eq=False)
+class FolderSamples:
+    """One split of class folders; a `Samples`. Row `rows[i]` of the index is sample i.
+
+    `numbers[n]` is the position in `classes` of the index's label n; `excluded` is id to reason.
+    """
+
+    root: str
+    split: str
+    classes: tuple[str, ...]
+    index: FileIndex
+    rows: np.ndarray
+    numbers: np.ndarray
+    excluded: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read and decode a sample: `targets` is `{"label": int}`. Raises DataError with the file's name."""
+        source = self.source(index)
+        label = int(self.numbers[self.index.labels[self.rows[index]]])
+        return Sample(self.id(index), source, read_image(source), {"label": label})
+
+    def id(self, index: int) -> str:
+        """The path below the data folder with forward slashes, as "train/ants/x.jpg"."""
+        return printable(self.index.path(self.rows[index]))
+
+    def source(self, index: int) -> str:
+        """The file's address, without decoding it."""
+        return storage.join(self.root, self.index.address(self.rows[index]))
+
+    def remarks(self) -> list[str]:
+        """Nothing: a sample is taken whole or left out whole."""
+        return []
+
+    def units(self) -> np.ndarray | None:
+        """Of shards a number for each sample: those with the same one are read together."""
+        return None if self.index.parts is None else self.index.parts.units()[self.rows]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The class of every sample as a position in `classes`, int64 `(N,)`."""
+        return self.numbers[self.index.labels[self.rows]]
+
+    def groups(self, training: bool) -> None:
+        """None: every sample becomes the same shape."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """`{"digest", "samples", "classes"}`; equal digests: the same ids, classes, sizes and edges of files."""
+        return {"digest": digest(self.manifest_lines()), "samples": len(self), "classes": list(self.classes)}
+
+    def manifest(self) -> list[str]:
+        """A line a sample, for `fingerprint.compare`."""
+        return list(self.manifest_lines())
+
+    def manifest_lines(self) -> Iterator[str]:
+        """The manifest one line after the other."""
+        index = self.index
+        files = (
+            (
+                printable(index.path(row)),
+                storage.join(self.root, index.address(row)),
+                self.classes[self.numbers[index.labels[row]]],
+                index.mark(row),
+            )
+            for row in self.rows
+        )
+        return manifest_lines(files, len(self))
+
+    def without(self, reasons: Mapping[str, str]) -> "FolderSamples":
+        """The same without some ids, which join `excluded`. Raises DataError where a class has none left."""
+        if not reasons:
+            return self
+        kept = np.fromiter((self.id(i) not in reasons for i in range(len(self))), bool, len(self))
+        shorter = replace(self, rows=self.rows[kept], excluded={**self.excluded, **reasons})
+        counts = np.bincount(shorter.labels, minlength=len(self.classes))
+        gone = np.flatnonzero((counts == 0) & (np.bincount(self.labels, minlength=len(self.classes)) > 0))
+        if len(gone):
+            names = ", ".join(self.classes[c] for c in gone)
+            some = "\n".join(f"  {name}: {what}" for name, what in list(reasons.items())[:SHOWN])
+            raise DataError(f"{self.root}: no file of {self.split or 'the data'} can be used for: {names}\n{some}")
+        return shorter
+
+
+def read_folders(
+    root: str | os.PathLike[str],
+    split: str,
+    *,
+    val: float = 0.0,
+    group: str = "",
+    classes: Sequence[str] | None = None,
+    on_bad_sample: str = "stop",
+) -> FolderSamples:
+    """One split, "train" or "val", of class folders; `read_splits` reads both at once and says what is raised."""
+    if split not in SPLITS:
+        raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    found = read_splits(root, val=val, group=group, classes=classes, on_bad_sample=on_bad_sample)
+    if split not in found:
+        raise DataError(f"{root}: has no {split}/, only {', '.join(f'{name}/' for name in found)}")
+    return found[split]
+
+
+def read_splits(
+    root: str | os.PathLike[str],
+    *,
+    val: float = 0.0,
+    group: str = "",
+    classes: Sequence[str] | None = None,
+    on_bad_sample: str = "stop",
+) -> dict[str, FolderSamples]:
+    """`{"train": ..., "val": ...}` of `root/{train,val}/CLASS/...`, or of `root/CLASS/...` and `val`, a share of 0..1.
+
+    Classes are the folders' sorted names, or `classes` in their order (those of a checkpoint). Photos in folders below
+    a class's count as the class's. Nothing is decoded. With `on_bad_sample="skip"` files without a photo's suffix are
+    listed in `excluded`; otherwise they are problems, as are empty classes, classes that differ between splits or from
+    `classes`, and links out of `root`. Raises one DataError with all problems. A root with val/ alone gives only that.
+    """
+    folders = scan(root)
+    problems = [(where, what) for folder in folders.values() for where, what in folder.problems]
+    if on_bad_sample != "skip":
+        problems += [(where, what) for folder in folders.values() for where, what in folder.strays.items()]
+    texts = layout_problems(folders, val, group, renames(sorted(entry.name for entry in storage.entries(root))))
+    texts += class_problems({f"{name}/" if name else "the data": f.classes for name, f in folders.items()}, classes)
+    texts += [f"{where}: {what}" for where, what in problems]
+    if texts:
+        raise DataError(_message(root, texts, bool(problems) and on_bad_sample != "skip"))
+    splits = {name: _samples(os.fspath(root), name, folder, classes) for name, folder in folders.items()}
+    if not val:
+        return splits
+    whole = next(iter(splits.values()))
+    return _divide(whole, val, group)
+
+
+def layout_problems(folders: Mapping[str, Folder], val: float, group: str, hint: str = "") -> list[str]:
+    """What does not fit between the folders found and what was asked for."""
+    if "val" in folders:
+        if val:
+            return [f"val={val}: the data folder has its own val/; leave val= out, or move val/ away"]
+        return [f"group={group!r}: the data folder has its own val/; group= goes with val="] if group else []
+    if not val:
+        place = "train/" if "train" in folders else "the class folders"
+        hint = hint if "train" in folders else ""
+        return [f"there is no val/ beside {place}: give val=0.2 to hold out a fifth of each class. {hint}".rstrip()]
+    return [] if 0 < val < 1 else [f"val={val}: the share to hold out is a number between 0 and 1, as val=0.2"]
+
+
+def class_problems(found: Mapping[str, Sequence[str]], expected: Sequence[str] | None) -> list[str]:
+    """Where class lists differ between folders, or from a checkpoint's."""
+    lists = list(found.items())
+    if expected is not None:
+        lists.insert(0, ("the checkpoint", expected))
+    (first, names), *others = lists
+    problems = []
+    for place, other in others:
+        extra = sorted(set(other) - set(names))
+        lacking = sorted(set(names) - set(other))
+        if not extra and not lacking:
+            continue
+        lines = [f"the classes of {first} and {place} differ:"]
+        lines += [f"    {first}: {_names(names)}", f"    {place}: {_names(other)}"]
+        lines += [f"    only in {place}: {_names(extra)}"] if extra else []
+        lines += [f"    only in {first}: {_names(lacking)}"] if lacking else []
+        problems.append("\n".join(lines))
+    return problems
+
+
+def _samples(root: str, name: str, folder: Folder, classes: Sequence[str] | None) -> FolderSamples:
+    order = tuple(classes) if classes is not None else folder.classes
+    place = {cls: number for number, cls in enumerate(order)}
+    numbers = np.array([place[cls] for cls in folder.classes], np.int64)
+    rows = np.arange(len(folder.index), dtype=np.min_scalar_type(len(folder.index)))
+    return FolderSamples(root, name, order, folder.index, rows, numbers, dict(folder.strays))
+
+
+def _divide(whole: FolderSamples, val: float, group: str) -> dict[str, FolderSamples]:
+    held = split_rows(whole.id, whole.labels, whole.classes, val, group)
+    train = replace(whole, split="train", rows=whole.rows[~held])
+    return {"train": train, "val": replace(whole, split="val", rows=whole.rows[held], excluded={})}
+
+
+def _message(root: str | os.PathLike[str], texts: list[str], skippable: bool) -> str:
+    lines = [f"{root}: {len(texts)} problem{'s' if len(texts) > 1 else ''}"]
+    lines += [f"  {text}" for text in texts[:SHOWN]]
+    if len(texts) > SHOWN:
+        lines.append(f"  and {len(texts) - SHOWN} more")
+    if skippable:
+        lines.append("`trunkline check` lists everything; on_bad_sample=skip leaves out files that are no photos.")
+    return "\n".join(lines)
+
+
+def _names(names: Sequence[str], limit: int = 30) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{', '.join(names[:limit])}{more} ({len(names)})"

@@ -1,0 +1,147 @@
+"""Run a function for every file in parallel processes; a file that kills its process is named, the rest goes on."""
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from trunkline.ground.errors import DataError
+from trunkline.ground.progress import progress
+
+CHUNK = 16  # items that a process takes at once
+
+
+@dataclass(frozen=True)
+class Crash:
+    """In place of a result: the process died while it worked on this item."""
+
+    what: str
+
+
+def run_all(
+    work: Callable[[int], Any], count: int, workers: int | None = None, title: str = "", show: bool = True
+) -> Iterator[tuple[int, Any]]:
+    """`(i, work(i))`, or `(i, Crash)`, for i in `range(count)`, in the order in which they are done.
+
+    `workers` processes (None: one a core; 0: this process). `work` must raise nothing that it can put into its result:
+    an exception ends everything. Raises DataError where the system kills a process, mostly for want of memory.
+    """
+    if workers is None:
+        workers = available_cores()
+    results = _run_here(work, count) if workers < 1 else _run_processes(work, count, min(workers, max(1, count)))
+    if not show:
+        yield from results
+        return
+    # the first result starts the processes: forked before the bar's own thread exists
+    first = next(results, None)
+    with progress() as bar:
+        task = bar.add_task(title, total=count, unit="files", say="")
+        if first is not None:
+            bar.advance(task)
+            yield first
+        for result in results:
+            bar.advance(task)
+            yield result
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run_here(work: Callable[[int], Any], count: int) -> Iterator[tuple[int, Any]]:
+    for i in range(count):
+        yield i, work(i)
+
+
+class _Worker:
+    """One process, and the items it has been given and not yet answered."""
+
+    def __init__(self, context: Any, work: Callable[[int], Any]) -> None:
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.left: deque[int] = deque()
+
+    def give(self, items: range) -> None:
+        self.left.extend(items)
+        self.pipe.send(items)
+
+    def end(self) -> None:
+        self.pipe.close()
+        self.process.terminate()
+        self.process.join()
+
+
+def _serve(work: Callable[[int], Any], pipe: Connection) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    torch.set_num_threads(1)
+    while True:
+        try:
+            items = pipe.recv()
+        except EOFError:
+            return
+        for i in items:
+            try:
+                pipe.send((True, work(i)))
+            except BrokenPipeError:
+                return
+            except Exception as error:
+                pipe.send((False, error))
+
+
+def _run_processes(work: Callable[[int], Any], count: int, number: int) -> Iterator[tuple[int, Any]]:
+    kinds = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in kinds and os.name == "posix" else None)
+    chunks = deque(range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
+    workers: list[_Worker] = []
+    try:
+        for _ in range(min(number, len(chunks))):
+            workers.append(_Worker(context, work))
+            workers[-1].give(chunks.popleft())
+        while workers:
+            ready = wait([worker.pipe for worker in workers])
+            for worker in [w for w in workers if w.pipe in ready]:
+                try:
+                    done, result = worker.pipe.recv()
+                except (EOFError, ConnectionResetError):
+                    workers.remove(worker)
+                    yield _crashed(worker)
+                    if rest := [range(i, i + 1) for i in worker.left]:
+                        chunks.extendleft(reversed(rest))
+                    if chunks:
+                        workers.append(_Worker(context, work))
+                        workers[-1].give(chunks.popleft())
+                    continue
+                if not done:
+                    raise result
+                yield worker.left.popleft(), result
+                if not worker.left:
+                    if chunks:
+                        worker.give(chunks.popleft())
+                    else:
+                        workers.remove(worker)
+                        worker.end()
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+def _crashed(worker: _Worker) -> tuple[int, Crash]:
+    worker.process.join()
+    code = worker.process.exitcode or 0
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    worker.pipe.close()
+    if name in ("SIGKILL", "SIGTERM"):
+        raise DataError(
+            f"a process that decodes files was ended from outside ({name}); with SIGKILL it is mostly memory that "
+            "ran out: use fewer workers"
+        )
+    return worker.left.popleft(), Crash(f"the decoder crashed on it ({name})")

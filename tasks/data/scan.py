@@ -1,0 +1,28 @@
+"""Decode a whole split before training starts: what on_bad_sample=skip leaves out."""
+
+from functools import partial
+
+from trunkline.ground.errors import DataError
+
+from ..samples import Samples
+from .file_workers import Crash, run_all
+
+
+def scan(samples: Samples, workers: int | None = None, progress: bool = True) -> dict[str, str]:
+    """Decode every sample, and give id to reason of those that can't be used: what `samples.without` takes.
+
+    `workers` processes (None: one a core; 0: this one, which a crashing decoder ends).
+    """
+    reasons: dict[str, str] = {}
+    for i, what in run_all(partial(_why_not, samples), len(samples), workers, "decoding", progress):
+        if what is not None:
+            reasons[samples.id(i)] = what.what if isinstance(what, Crash) else what
+    return dict(sorted(reasons.items()))
+
+
+def _why_not(samples: Samples, index: int) -> str | None:
+    try:
+        samples[index]
+    except DataError as error:
+        return getattr(error, "what", "") or str(error)
+    return None

@@ -1,0 +1,130 @@
+"""Hold out a share of each class, the same files every time and on every machine."""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from trunkline.ground.errors import DataError
+
+HOW_TO_GO_ON = "Add files, or make train/ and val/ yourself."
+
+
+def split_rows(
+    ids: Sequence[str] | Callable[[int], str],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    share: float,
+    group: str = "",
+    seed: int = 0,
+) -> np.ndarray:
+    """Which rows are held out: a boolean array as long as `labels`.
+
+    Of each class about `share` (0..1, at least one file, never all). With `group`, a regular expression that is
+    searched in each id, all files for which its first group (else the whole match) is the same text are on one side.
+    Depends on the ids, the share and the seed alone: groups are taken in the order of a hash of their names, each where
+    it brings the classes nearer to their share. A new file moves the files of its class by at most about one.
+    Raises DataError where the expression is invalid or fails to match, or where a class can't be on both sides.
+    """
+    if not 0 < share < 1:
+        raise DataError(f"val={share}: the share to hold out is a number between 0 and 1, as val=0.2")
+    name = ids if callable(ids) else ids.__getitem__
+    totals = np.bincount(labels, minlength=len(classes))
+    targets = [max(1, min(n - 1, round(share * n))) if n else 0 for n in totals.tolist()]
+    if not group:
+        if lone := [
+            f"class {classes[c]!r} has 1 file: none would be left for training"
+            for c in np.flatnonzero(totals == 1).tolist()
+        ]:
+            raise DataError("\n".join([*lone, HOW_TO_GO_ON]))
+        return _first_by_hash(name, labels, totals, targets, seed)
+    names = _group_names(name, len(labels), group)
+    members = _members(names, labels)
+    held = [0] * len(classes)
+    chosen: set[str] = set()
+    order = sorted(members, key=lambda text: (_hash(text, seed), text))
+    for text in order:
+        counts = members[text]
+        if sum(abs(held[c] + n - targets[c]) - abs(held[c] - targets[c]) for c, n in counts.items()) < 0:
+            chosen.add(text)
+            for c, n in counts.items():
+                held[c] += n
+    _mend(order, members, totals.tolist(), held, chosen, classes)
+    return np.fromiter((text in chosen for text in names), bool, len(names))
+
+
+def _first_by_hash(name, labels: np.ndarray, totals: np.ndarray, targets: list[int], seed: int) -> np.ndarray:
+    """What the greedy choice comes to where every file is a group of its own, without a Python object a file."""
+    hashes = np.fromiter((int.from_bytes(_hash(name(i), seed)) for i in range(len(labels))), np.uint64, len(labels))
+    order = np.lexsort((hashes, labels))
+    rank = np.empty(len(labels), np.int64)
+    rank[order] = np.arange(len(labels)) - np.repeat(np.cumsum(totals) - totals, totals)
+    return rank < np.asarray(targets)[labels]
+
+
+def _members(names: list[str], labels: np.ndarray) -> dict[str, dict[int, int]]:
+    """Group to class to the number of files."""
+    members: dict[str, dict[int, int]] = defaultdict(dict)
+    for text, label in zip(names, labels.tolist(), strict=True):
+        counts = members[text]
+        counts[label] = counts.get(label, 0) + 1
+    return members
+
+
+def _mend(order, members, totals, held, chosen, classes) -> None:
+    """Move a group to the side on which a class has none, where that empties no other class's side."""
+    problems = []
+    for cls, total in enumerate(totals):
+        if not total:
+            continue
+        for side, lacking in (("validation", held[cls] == 0), ("training", held[cls] == total)):
+            if not lacking:
+                continue
+            into = side == "validation"
+            kept = [total - n if into else n for total, n in zip(totals, held, strict=True)]
+            able = [
+                text
+                for text in order
+                if cls in members[text]
+                and (text in chosen) != into
+                and all(kept[c] > n for c, n in members[text].items())
+            ]
+            if not able:
+                problems.append(
+                    f"class {classes[cls]!r} would have none for {side}: its groups are too few or too large"
+                )
+                break
+            text = min(able, key=lambda t: sum(members[t].values()))
+            (chosen.add if into else chosen.remove)(text)
+            for c, n in members[text].items():
+                held[c] += n if into else -n
+    if problems:
+        raise DataError("\n".join([*problems, HOW_TO_GO_ON]))
+
+
+def _group_names(name: Callable[[int], str], count: int, pattern: str) -> list[str]:
+    try:
+        search = re.compile(pattern).search
+    except re.error as error:
+        raise DataError(
+            f"group={pattern!r}: no valid regular expression ({error}); for example group='([^/_]+)_'"
+        ) from error
+    names, unmatched = [], []
+    for i in range(count):
+        found = search(name(i))
+        text = found and (found[1] if found.re.groups else found[0])
+        if text is None:
+            unmatched.append(name(i))
+        names.append(text)
+    if unmatched:
+        raise DataError(
+            f"group={pattern!r}: does not match {len(unmatched)} of {count} files, such as {', '.join(unmatched[:3])}; "
+            "it is searched in the path below the data folder"
+        )
+    return names
+
+
+def _hash(text: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}\x1f{text}".encode(), digest_size=8).digest()

@@ -1,0 +1,200 @@
+"""Read one image file: RGB, upright, 8 bits; JPEG by torchvision's codec, everything else by Pillow."""
+
+import io
+import os
+import re
+import struct
+import sys
+import warnings
+import zlib
+
+import numpy
+import torch
+import torchvision.io  # noqa: F401 - registers torch.ops.image
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from trunkline.ground import storage
+from trunkline.ground.errors import DataError
+
+from .jpeg_header import read_jpeg_header
+from .native_stderr import call_listening
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # Pillow knows more, some of which run programs
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))  # a GIF is no photo
+MAX_PIXELS = 89_478_485  # as Pillow: beyond it an image is taken for a decompression bomb
+HOW_TO_GO_ON = "`trunkline check` lists every such file; on_bad_sample=skip leaves them out"
+
+# libjpeg decodes on after these, with made-up pixels; its other remarks are about headers and harmless
+_DAMAGE = re.compile(r"premature end|bad Huffman code|bad arithmetic code|instead of RST", re.IGNORECASE)
+_LIBJPEG = re.compile(
+    r"^(Corrupt JPEG data:|Premature end of JPEG|Invalid SOS parameters|Inconsistent progression|"
+    r"Unknown Adobe color transform|Warning: unknown JFIF).*\n?",
+    re.MULTILINE,
+)
+
+
+class BadImage(DataError):
+    """A file that is no image that can be used; `what` is wrong with it, without the file's name."""
+
+    what = ""  # no argument: loaders build an error of a worker again from its message alone
+
+
+def read_image(path: str | os.PathLike[str]) -> Tensor:
+    """The first frame of an image file as uint8 `(3, H, W)`, RGB, 0..255, EXIF orientation applied.
+
+    Its pixels are those of Pillow's `ImageOps.exif_transpose(Image.open(path)).convert("RGB")`; its memory is laid out
+    height, width, channel. Raises DataError, with the file's name, for a file that is missing, empty, truncated,
+    damaged, not an image, of 16 bits or more a channel, or of more than 89 million pixels.
+    """
+    try:
+        data = storage.read(path)
+    except OSError as error:
+        bad = BadImage(f"{shown(path)}: cannot be read ({error.strerror or error})")
+        bad.what = f"cannot be read ({error.strerror or error})"
+        raise bad from error
+    try:
+        return decode(data)
+    except DataError as error:
+        bad = BadImage(f"{shown(path)}: {error}; {HOW_TO_GO_ON}")
+        bad.what = str(error)
+        raise bad from error.__cause__
+
+
+def decode(data: bytearray | bytes) -> Tensor:
+    """`read_image` for a file's bytes; the message of its DataError says what is wrong, without a name."""
+    if not data:
+        raise DataError("the file is empty")
+    data = bytearray(data) if isinstance(data, bytes) else data  # torch wants memory that may be written
+    if data[:2] != b"\xff\xd8":
+        return _decode_by_pillow(data)
+    header = read_jpeg_header(data)
+    if header is None or not header.plain:
+        return _decode_by_pillow(data)
+    if header.width * header.height > MAX_PIXELS:
+        raise _too_large(header.width, header.height)
+    return _upright(_decode_jpeg(data), header.orientation)
+
+
+def is_turned(path: str | os.PathLike[str], width: int, height: int) -> bool:
+    """Whether a picture that `read_image` gave as `width` x `height` is stored otherwise: its EXIF orientation turned it."""
+    try:
+        with Image.open(io.BytesIO(storage.read(path)), formats=FORMATS) as image:
+            return image.size != (width, height)
+    except OSError:
+        return False
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as printable text, also where its bytes are no valid UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _decode_jpeg(data: bytearray | bytes) -> Tensor:
+    # the operator itself: its wrapper in torchvision.io spends 17 us a call on a deprecation warning
+    decode_jpeg = torch.ops.image.decode_jpeg
+    codes = torch.frombuffer(data, dtype=torch.uint8)
+    try:
+        image, heard = call_listening(lambda: decode_jpeg(codes, 3, False))
+    except RuntimeError as error:
+        what = str(error).rsplit(", ", 1)[-1].strip().splitlines()[0]
+        raise DataError(f"the JPEG is damaged or cut off ({what})") from error
+    if heard:
+        if _DAMAGE.search(heard):
+            raise DataError(f"the JPEG is damaged ({heard.strip().splitlines()[0]})")
+        sys.stderr.write(_LIBJPEG.sub("", heard))  # what another thread said meanwhile
+    return image
+
+
+def _upright(image: Tensor, orientation: int) -> Tensor:
+    if orientation == 1:
+        return image
+    pixels = image.permute(1, 2, 0)
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(0, 1)
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
+    return pixels.flip(flips).contiguous().permute(2, 0, 1)
+
+
+def _decode_by_pillow(data: bytearray | bytes) -> Tensor:
+    # Pillow's readers raise a dozen kinds of exception on damaged files (OSError, SyntaxError, struct.error, ...)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise _too_large(image.width, image.height)
+                bits = _bits(image, data)
+                if bits > 8:
+                    raise DataError(f"it has {bits} bits a channel where 8 are read; convert it to 8 bits")
+                if image.format == "PNG":
+                    check_png(data)
+                load(image)
+                pixels = numpy.array(_exif_transpose(image).convert("RGB"))
+        except DataError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise DataError(f"it has far too many pixels ({error})") from error
+        except Image.UnidentifiedImageError as error:
+            raise DataError("it is no image of a known format, or its header is damaged") from error
+        except Exception as error:
+            raise DataError(f"the image is damaged or cut off ({error or type(error).__name__})") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def check_png(data: bytearray | bytes) -> None:
+    """Raise DataError where a chunk that decides pixels is damaged, or the last one is missing (PNG 1.2, section 3.2).
+
+    Pillow compares no checksums while it decodes, and makes up what a damaged stream does not give.
+    """
+    at, view = 8, memoryview(data)
+    while at + 12 <= len(data):
+        size, kind = struct.unpack(">I4s", view[at : at + 8])
+        end = at + 12 + size
+        if end > len(data):
+            break
+        if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != struct.unpack(">I", view[end - 4 : end])[0]:
+            raise DataError(f"the PNG is damaged (checksum of its {kind.decode('latin-1')} chunk)")
+        if kind == b"IEND":
+            return
+        at = end
+    raise DataError("the PNG is cut off: its last chunk is missing")
+
+
+def load(image: Image.Image) -> None:
+    """Decode what Pillow has opened. Raises DataError for a damaged TIFF, of which Pillow itself may say nothing."""
+    if image.format != "TIFF":
+        image.load()
+        return
+    _, heard = call_listening(image.load)
+    if heard:  # libtiff's errors, after which Pillow may go on; its warnings Pillow has switched off
+        raise DataError(f"the TIFF is damaged ({heard.strip().splitlines()[0]})")
+
+
+def _exif_transpose(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF says nothing about the pixels, which are read
+        return image
+
+
+def _too_large(width: int, height: int) -> DataError:
+    return DataError(f"it has {width} x {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million; make it smaller")
+
+
+def _bits(image: Image.Image, data: bytearray | bytes) -> int:
+    """Bits per channel as stored: Pillow reduces 16-bit colours to 8 without a word."""
+    if image.mode.startswith("I;16"):
+        return 16
+    if image.mode in ("I", "F"):
+        return 16 if image.format == "PPM" else 32
+    if image.format == "PNG":
+        return data[24]
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (8,)))  # type: ignore[attr-defined]
+    if image.format == "PPM":
+        args = image.tile[0].args  # type: ignore[attr-defined]
+        return 16 if isinstance(args, tuple) and isinstance(args[-1], int) and args[-1] > 255 else 8
+    if image.format in ("JPEG", "MPO"):
+        return getattr(image, "bits", 8)
+    return 8

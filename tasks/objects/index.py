@@ -1,0 +1,236 @@
+"""The images of a split with their objects, as flat arrays: built once from COCO or VOC files, kept in a cache, mapped."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from trunkline.ground import storage
+from trunkline.ground.cache import cache_folder
+from trunkline.ground.errors import DataError
+
+from .coco_file import NULL, Objects, Problems, Truth, read_truth
+from .polygons import check
+from .voc_file import VocAnnotation, read_annotations, read_list
+
+VERSION = 1  # of the cache's form
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectIndex:
+    """Row i is an image, of the objects `starts[i]` to `starts[i + 1]`.
+
+    `names` are paths as one array of bytes that end at `name_ends`; `sizes` are `(N, 2)` height and width as annotated.
+    Of each object: `boxes` `(M, 4)` float64 x, y, width, height from 0; `labels`, positions in `classes`; `flags`, 1 for a
+    crowd (COCO) or a difficult one (VOC); `area`; `object_ids`; `masks`, its segmentation's JSON, ending at `mask_ends`
+    (COCO, where masks were asked for). `image_ids` are COCO's, or the row's number from 1. `category_ids[n]` is COCO's
+    number of class n.
+    """
+
+    classes: tuple[str, ...]
+    category_ids: np.ndarray
+    image_ids: np.ndarray
+    names: np.ndarray
+    name_ends: np.ndarray
+    sizes: np.ndarray
+    starts: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    flags: np.ndarray
+    area: np.ndarray
+    object_ids: np.ndarray
+    masks: np.ndarray
+    mask_ends: np.ndarray
+    folder: str = ""  # of the cache that it is mapped from
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __reduce__(self) -> Any:
+        return (_load, (Path(self.folder),)) if self.folder else (ObjectIndex, tuple(vars(self).values()))
+
+    def name(self, row: int) -> str:
+        """The image's path below the folder of images."""
+        return os.fsdecode(_slice(self.names, self.name_ends, row).tobytes())
+
+    def objects(self, row: int) -> slice:
+        """Where its objects are."""
+        return slice(int(self.starts[row]), int(self.starts[row + 1]))
+
+    def segmentation(self, at: int) -> Any:
+        """The polygons or the run-length code of an object; None where it has none."""
+        found = _slice(self.masks, self.mask_ends, at).tobytes()
+        return msgspec.json.decode(found) if found else None
+
+    def mark(self, row: int) -> str:
+        """What changes with the annotations of an image: 64 bits in hex."""
+        own = self.objects(row)
+        found = hashlib.blake2b(digest_size=8)
+        for column in (self.boxes, self.labels, self.flags, self.area):
+            found.update(np.ascontiguousarray(column[own]).tobytes())
+        if len(self.mask_ends) and own.stop > own.start:
+            first = self.mask_ends[own.start - 1] if own.start else 0
+            found.update(self.masks[first : self.mask_ends[own.stop - 1]].tobytes())
+        return found.hexdigest()
+
+
+_ARRAYS = tuple(f.name for f in fields(ObjectIndex) if f.name not in ("classes", "folder"))
+
+
+def _slice(blob: np.ndarray, ends: np.ndarray, row: int) -> np.ndarray:
+    return blob[ends[row - 1] if row else 0 : ends[row]]
+
+
+def coco_index(file: str, masks: bool = False) -> ObjectIndex:
+    """The index of a COCO annotation file; with `masks` every object must have a segmentation.
+
+    It is kept under the digest of the file's bytes, so that it is read again in no time. Raises DataError with every
+    problem of the file.
+    """
+    try:
+        digest = hashlib.sha256(storage.read(file)).hexdigest()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+    folder = cache_folder() / "index" / f"{digest[:32]}-{'masks' if masks else 'boxes'}-{VERSION}"
+    found = _load(folder)
+    if found is not None:
+        return found
+    truth = read_truth(file, masks)
+    if masks:
+        problems = Problems(file)
+        check(truth.objects, truth.images, problems)
+        problems.stop()
+    return _keep(_from_truth(truth), folder)
+
+
+def _from_truth(truth: Truth) -> ObjectIndex:
+    images, objects = truth.images, truth.objects
+    place = np.argsort(images.ids, kind="stable")
+    row_of = place[np.searchsorted(images.ids[place], objects.image_ids)]
+    order = np.argsort(row_of, kind="stable")
+    counts = np.bincount(row_of, minlength=len(images.ids))
+    ids = np.array(list(truth.categories), np.int64)
+    by_id = np.argsort(ids)
+    labels = by_id[np.searchsorted(ids[by_id], objects.category_ids)]
+    names = [os.fsencode(name) for name in images.names]
+    masks, ends = _masks(objects, order)
+    return ObjectIndex(
+        classes=tuple(truth.categories.values()),
+        category_ids=ids,
+        image_ids=images.ids,
+        names=np.frombuffer(b"".join(names), np.uint8),
+        name_ends=np.cumsum([len(n) for n in names], dtype=np.int64),
+        sizes=np.stack([images.heights, images.widths], 1).astype(np.int32),
+        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes=objects.boxes[order],
+        labels=labels[order].astype(np.min_scalar_type(len(ids))),
+        flags=objects.crowd[order].astype(np.uint8),
+        area=objects.area[order],
+        object_ids=objects.ids[order],
+        masks=masks,
+        mask_ends=ends,
+    )
+
+
+def _masks(objects: Objects, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if objects.segmentation is None:
+        return np.zeros(0, np.uint8), np.zeros(0, np.int64)
+    given = [b"" if raw == NULL else raw for raw in map(objects.segmentation.__getitem__, order.tolist())]
+    ends = np.cumsum([memoryview(raw).nbytes for raw in given], dtype=np.int64)
+    return np.frombuffer(b"".join(given), np.uint8), ends
+
+
+def voc_index(lists: Sequence[Path], classes: Sequence[str] | None = None) -> ObjectIndex:
+    """The index of VOC's image lists; each stands in `ROOT/ImageSets/KIND/`, beside `ROOT/Annotations` and `ROOT/JPEGImages`.
+
+    Names are below the folder that holds the roots of all lists. `classes` is their order (a checkpoint's); else they are
+    sorted. Raises DataError with every problem.
+    """
+    found: list[VocAnnotation] = []
+    names: list[bytes] = []
+    for file in lists:
+        listed, root = read_list(file), root_of(file)
+        found += read_annotations(root / "Annotations", listed)
+        own = [_picture(root, name, a.filename) for a, name in zip(found[-len(listed) :], listed, strict=True)]
+        names += [os.fsencode(f"{root.name}/JPEGImages/{name}") for name in own]
+    objects = [o for annotation in found for o in annotation.objects]
+    known = tuple(classes) if classes is not None else tuple(sorted({o.name for o in objects}))
+    number = {name: i for i, name in enumerate(known)}
+    unknown = sorted({o.name for o in objects} - number.keys())
+    if unknown:
+        raise DataError(
+            f"{', '.join(map(str, lists))}: objects of {', '.join(unknown)}, which the model does not know; "
+            f"it knows {', '.join(known)}"
+        )
+    corners = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
+    boxes = np.concatenate(
+        [corners[:, :2] - 1, corners[:, 2:] - corners[:, :2] + 1], 1
+    )  # from 1, the last pixel within
+    return ObjectIndex(
+        classes=known,
+        category_ids=np.arange(1, len(known) + 1),
+        image_ids=np.arange(1, len(found) + 1),
+        names=np.frombuffer(b"".join(names), np.uint8),
+        name_ends=np.cumsum([len(n) for n in names], dtype=np.int64),
+        sizes=np.array([(a.height, a.width) for a in found], np.int32).reshape(-1, 2),
+        starts=np.concatenate([[0], np.cumsum([len(a.objects) for a in found])]).astype(np.int64),
+        boxes=boxes,
+        labels=np.array([number[o.name] for o in objects], np.min_scalar_type(max(1, len(known)))),
+        flags=np.array([o.difficult for o in objects], np.uint8),
+        area=boxes[:, 2] * boxes[:, 3],
+        object_ids=np.arange(1, len(objects) + 1),
+        masks=np.zeros(0, np.uint8),
+        mask_ends=np.zeros(0, np.int64),
+    )
+
+
+def _picture(root: Path, listed: str, filename: str) -> str:
+    """The picture of a listed name: the one of that name, else the one that the annotation names."""
+    own = f"{listed}{Path(filename).suffix or '.jpg'}"
+    return own if not filename or own == filename or (root / "JPEGImages" / own).is_file() else filename
+
+
+def root_of(file: Path) -> Path:
+    """The folder of a VOC data set that a list belongs to. Raises DataError where the list lies elsewhere."""
+    parents = file.absolute().parents
+    root = parents[2] if len(parents) > 2 else parents[0]
+    if not (root / "Annotations").is_dir():
+        raise DataError(
+            f"{file}: expected a list in ROOT/ImageSets/Main/ beside ROOT/Annotations; there is no {root}/Annotations"
+        )
+    return root
+
+
+def _keep(index: ObjectIndex, folder: Path) -> ObjectIndex:
+    """The index in the cache, mapped from there; the index itself where nothing can be written."""
+    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        beside.mkdir(parents=True)
+        for name in _ARRAYS:
+            np.save(beside / f"{name}.npy", getattr(index, name))
+        (beside / "classes.json").write_text(json.dumps(index.classes), encoding="utf-8")
+        if _load(folder) is None:  # there is none, or a damaged one
+            shutil.rmtree(folder, ignore_errors=True)
+            beside.rename(folder)
+    except OSError:
+        return index
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return _load(folder) or index
+
+
+def _load(folder: Path) -> ObjectIndex | None:
+    try:
+        classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    except (OSError, ValueError, EOFError):
+        return None
+    return ObjectIndex(tuple(classes), **arrays, folder=str(folder))

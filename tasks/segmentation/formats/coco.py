@@ -1,0 +1,119 @@
+"""COCO's objects drawn as masks: a class for every pixel, the background first."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from trunkline.ground import storage
+from trunkline.ground.errors import DataError
+
+from ....heads.contract import VOID
+from ...data.fingerprint import manifest_lines
+from ...detection.options import Options as ObjectOptions
+from ...detection.samples import BoxSamples
+from ...detection.samples import read_split as read_objects
+from ...images.decode import MAX_PIXELS
+from ...objects.masks import to_bitmap
+from ..options import Options
+from ..samples import PixelSamples, in_order, texts
+from .encoding import numbered
+
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True, eq=False)
+class RasterSamples(PixelSamples):
+    """One split; `objects` are read from COCO's file, and `numbers` has for each of their classes its number before order."""
+
+    objects: BoxSamples | None = None
+    numbers: tuple[int, ...] = ()
+
+    @property
+    def found(self) -> BoxSamples:
+        """The objects."""
+        assert self.objects is not None
+        return self.objects
+
+    def source(self, index: int) -> str:
+        """The picture's address."""
+        return storage.join(self.found.images, os.fsdecode(self.names.path(self.rows[index])))
+
+    def mask_source(self, index: int) -> str:
+        """What a message calls the mask."""
+        return f"{self.found.options.data}: the annotation of {self.id(index)}"
+
+    def labels(self, index: int) -> np.ndarray:
+        """The objects' masks on one canvas; void where those of two classes overlap. Crowds count as their class."""
+        row = int(self.rows[index])
+        height, width = (int(side) for side in self.found.index.sizes[row])
+        if height * width > MAX_PIXELS:
+            raise DataError(
+                f"{self.mask_source(index)}: states {width} x {height} pixels; expected those of its picture"
+            )
+        canvas = np.zeros((height, width), np.uint8)
+        own = self.found.index.objects(row)
+        for at in range(own.start, own.stop):
+            number = self.numbers[int(self.found.index.labels[at])]
+            if not number:
+                continue
+            inside = to_bitmap(self.found.index.segmentation(at), height, width).astype(bool)
+            other = inside & (canvas != 0) & (canvas != number)
+            canvas[inside] = number
+            canvas[other] = VOID
+        order = np.full(256, VOID, np.uint8)
+        order[list(self.encoding.values)] = list(self.encoding.values.values())
+        return order[canvas]
+
+    @cached_property
+    def _sizes(self) -> list[tuple[int, int]]:
+        return [(int(h), int(w)) for h, w in self.found.index.sizes[self.rows].tolist()]
+
+    def manifest(self) -> list[str]:
+        """A line for each picture, with its objects' mark."""
+        return list(manifest_lines(self._files(), len(self)))
+
+    def _files(self) -> Iterator[tuple[str, str, str, str | None]]:
+        for i, row in enumerate(self.rows.tolist()):
+            yield self.id(i), self.source(i), f"objects {self.found.index.mark(row)}", None
+
+
+def read_coco(options: Options, split: str, classes: Sequence[str] | None) -> RasterSamples:
+    """The split "train" or "val" of COCO's format. `classes` are a checkpoint's. Raises DataError with every problem."""
+    own = ObjectOptions(
+        data=options.data, train=options.train, val=options.val, train_images=options.train_images,
+        val_images=options.val_images, head="mask_rcnn", on_bad_box="skip", empty=True,
+    )  # fmt: skip
+    objects = read_objects(own, split)
+    names = options.categories or objects.classes
+    if unknown := [name for name in names if name not in objects.classes]:
+        raise DataError(
+            f"categories={','.join(unknown)}: {options.data} has no such categories; it has {', '.join(objects.classes)}"
+        )
+    if BACKGROUND in names:
+        raise DataError(
+            f"{options.data}: a category is called {BACKGROUND}, which is what lies beside all objects here"
+        )
+    if len(names) > VOID - 1:
+        raise DataError(
+            f"{options.data}: has {len(names)} categories; expected up to {VOID - 1}, or choose with categories="
+        )
+    number = {name: n for n, name in enumerate(names, 1)}
+    encoding = numbered((BACKGROUND, *names))
+    hint = "" if options.categories else "; choose some of COCO's with categories="
+    numbers = np.array([number.get(name, 0) for name in objects.classes])
+    rows = objects.rows
+    if options.least and split == "train":
+        index = objects.index
+        covered = np.where(numbers[index.labels.astype(np.int64)] > 0, index.area, 0.0)
+        sums = np.concatenate([[0.0], np.cumsum(covered)])
+        rows = rows[(sums[index.starts[1:]] - sums[index.starts[:-1]])[rows] > options.least]
+        if not len(rows):
+            raise DataError(f"{options.data}: no picture has objects of more than least={options.least} pixels")
+    files = texts([objects.id(i) for i in range(len(objects))])
+    return RasterSamples(
+        files, files, files, encoding if classes is None else in_order(encoding, classes, options.data, hint),
+        rows[: options.limit or None], options, split=split, objects=objects, numbers=tuple(numbers.tolist()),
+    )  # fmt: skip

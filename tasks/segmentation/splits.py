@@ -1,0 +1,55 @@
+"""From options to a split of pictures with masks, whatever its format."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+
+import numpy as np
+
+from trunkline.ground.errors import DataError
+
+from ..data.file_index import printable
+from ..images.decode import HOW_TO_GO_ON
+from .formats.coco import read_coco
+from .formats.layouts import read_pairs
+from .options import Options
+from .samples import SPLITS, PixelSamples, in_order, texts
+
+_LISTED = 20
+_READ_BY = {"voc": {"masks", "sbd"}, "coco": {"train_images", "val_images", "categories", "least"}}
+
+
+def read_split(options: Options, split: str, classes: Sequence[str] | None = None) -> PixelSamples:
+    """The split "train" or "val". `classes` are a checkpoint's, in its order. Raises DataError with every problem."""
+    if split not in SPLITS:
+        raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    own = set().union(*(keys for form, keys in _READ_BY.items() if form != options.format))
+    if unread := sorted(key for key in own if getattr(options, key)):
+        raise DataError(f"{', '.join(unread)}: data of format={options.format} has no use for this; leave it out")
+    if outside := [f"{key}={value}" for key in ("masks", "sbd") if _outside(value := getattr(options, key))]:
+        raise DataError(f"{', '.join(outside)}: expected a folder below data={options.data}")
+    if options.format == "coco":
+        return read_coco(options, split, classes)
+    found = read_pairs(options, split)
+    if found.lacking and options.on_bad_sample == "stop":
+        raise DataError(_lacking(options.data, found.lacking))
+    if not found.names:
+        reason = next(iter(found.lacking.values()), "it has none")
+        raise DataError(f"{options.data}: no picture of {split} can be used: {reason}")
+    count = min(len(found.names), options.limit or len(found.names))
+    encoding = found.encoding if classes is None else in_order(found.encoding, classes, options.data)
+    return PixelSamples(
+        texts(found.names), texts(found.images), texts(found.masks), encoding, np.arange(count), options,
+        {printable(os.fsencode(name)): reason for name, reason in found.lacking.items()}, split, found.notes,
+    )  # fmt: skip
+
+
+def _lacking(data: str, reasons: Mapping[str, str]) -> str:
+    lines = [f"{name}: {reason}" for name, reason in list(reasons.items())[:_LISTED]]
+    more = [f"and {len(reasons) - _LISTED} more"] if len(reasons) > _LISTED else []
+    return "\n  ".join([f"{data}: pictures without a mask, or masks without a picture; {HOW_TO_GO_ON}", *lines, *more])
+
+
+def _outside(folder: str) -> bool:
+    path = PurePath(folder)
+    return path.is_absolute() or ".." in path.parts

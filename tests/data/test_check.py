@@ -1,0 +1,108 @@
+"""`check`: everything that is wrong or odd with a data set, in one report."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from trunkline.tasks.check import check
+
+from trunkline.ground.errors import DataError
+
+DATA = os.environ.get("TRUNKLINE_TEST_DATA", "")
+
+
+def photo(file: Path, width: int = 40, height: int = 50, mode: str = "RGB", seed: int | None = None) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(abs(hash(str(file))) if seed is None else seed)
+    Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).convert(mode).save(file)
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    for split, count in (("train", 5), ("val", 3)):
+        for cls in ("ants", "bees"):
+            for i in range(count):
+                photo(tmp_path / split / cls / f"{i}.jpg", 40 + i)
+    return tmp_path
+
+
+def problems(result) -> dict[str, str]:
+    return {entry["file"]: entry["what"] for entry in result.problems}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_good_data_set(data, workers):
+    photo(data / "train/ants/grey.png", 100, 200, "L")
+    result = check(data, workers=workers, progress=False)
+    assert result.ok and result.problems == [] and result.oddities == [] and result.leaks == []
+    assert result.counts == {"train": {"ants": 6, "bees": 5}, "val": {"ants": 3, "bees": 3}} and result.files == 17
+    assert result.sizes["width"] == (40, 42, 100) and result.sizes["height"] == (50, 50, 200)
+    sizes = sorted(file.stat().st_size for file in data.rglob("*.*g"))
+    assert result.sizes["bytes"] == (sizes[0], sizes[8], sizes[-1])
+    assert result.formats == {"JPEG": 16, "PNG": 1} and result.modes == {"RGB": 16, "L": 1}
+    assert "no problems: training can start" in result.summary()
+    again = json.loads(json.dumps(result.to_json()))
+    assert again["ok"] is True and again["counts"] == result.counts
+
+
+def test_every_kind_of_problem_at_once(data):
+    cut = data / "train/ants/1.jpg"
+    cut.write_bytes(cut.read_bytes()[:300])
+    (data / "val/bees/2.jpg").write_bytes(b"")
+    (data / "train/bees/notes.txt").write_text("x")
+    (data / "train/wasps").mkdir()
+    Image.fromarray(np.zeros((40, 40), np.uint16)).save(data / "train/bees/deep.png")
+    result = check(data, classes=("ants", "flies"), workers=2, progress=False)
+    found = problems(result)
+    assert not result.ok
+    assert "cut off" in found["train/ants/1.jpg"] or "no image" in found["train/ants/1.jpg"]
+    assert found["val/bees/2.jpg"] == "the file is empty"
+    assert "no photo by its name" in found["train/bees/notes.txt"]
+    assert "16 bits" in found["train/bees/deep.png"]
+    assert "no files" in found["train/wasps"]
+    said = "\n".join(entry["what"] for entry in result.problems if entry["file"] == ".")
+    assert "the checkpoint: ants, flies (2)" in said and "val/: ants, bees (2)" in said
+    for file in found:
+        assert file in result.summary()
+
+
+def test_leaks_conflicts_repeats_and_odd_shapes(data):
+    shutil.copy(data / "train/ants/0.jpg", data / "val/ants/copy.jpg")
+    shutil.copy(data / "train/ants/1.jpg", data / "train/bees/copy.jpg")
+    shutil.copy(data / "train/ants/2.jpg", data / "train/ants/copy.jpg")
+    photo(data / "train/ants/tiny.jpg", 8, 8)
+    photo(data / "train/ants/long.jpg", 400, 40)
+    result = check(data, workers=0, progress=False)
+    assert result.leaks == [["train/ants/0.jpg", "val/ants/copy.jpg"]]
+    assert result.conflicts == [["train/ants/1.jpg", "train/bees/copy.jpg"]]
+    assert result.repeats == [["train/ants/2.jpg", "train/ants/copy.jpg"]]
+    assert {entry["file"]: entry["what"] for entry in result.oddities} == {
+        "train/ants/tiny.jpg": "is very small: 8 x 8 pixels",
+        "train/ants/long.jpg": "is very long: 400 x 40 pixels",
+    }
+    assert result.ok and "the same bytes in train and val" in result.summary()
+
+
+def test_a_folder_of_classes_needs_no_split(data):
+    result = check(data / "train", workers=0, progress=False)
+    assert result.ok and result.counts == {"all": {"ants": 5, "bees": 5}}
+
+
+def test_what_is_no_data_set(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        check(tmp_path / "gone", progress=False)
+    with pytest.raises(DataError, match="holds no folders"):
+        check(tmp_path, progress=False)
+
+
+@pytest.mark.skipif(not DATA, reason="TRUNKLINE_TEST_DATA is unset: the awkward images are not at hand")
+def test_awkward_images_in_a_class_folder(tmp_path):
+    shutil.copytree(Path(DATA, "awkward"), tmp_path / "data" / "awkward")
+    found = problems(check(tmp_path / "data", workers=2, progress=False))
+    assert "a single class, awkward" in found.pop(".")
+    bad = ["broken_data_stream", "truncated_end_chunk", "truncated_image", "truncated_jpeg", "i_trns", "mode_16bit"]
+    assert {Path(file).stem for file in found} == set(bad)

@@ -1,0 +1,254 @@
+"""The documents: every command and every piece of Python in them is run, every link leads somewhere."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+SLOW = {"transfer.md", "recipes.md", "cluster.md", "benchmarks.md"}  # documents that train a dozen times
+EVERY = [pytest.param(d, id=d.name, marks=[pytest.mark.slow] if d.name in SLOW else []) for d in DOCUMENTS]
+
+NOT_RUN = {  # the beginning of a command: why it is not run here
+    "git clone": "needs the network",
+    "make ": "installs, or runs these tests: it is how they are run",
+    ".venv/bin/pre-commit install": "changes the checkout",
+    "trunkline demo": "three minutes; tests/runs/test_demo.py runs its smoke variant",
+}
+QUICKER = {  # the beginning of a command: settings in place of its own, or added to them
+    "trunkline bench train": "rounds=1 steps=1 batch=2 size=32 backbone=resnet18",
+    "trunkline bench loader": "rounds=1 batch=2 size=32 images=4 workers=0",
+    "trunkline bench scale": "rounds=1 steps=1 size=32 wide=32 ray=false",
+    "trunkline train transfer data=photos val=0.2 batch=16": "weights=none backbone=resnet18",  # workers have their own cache
+    "trunkline profile": "profile_updates=1",
+    "trunkline train finetune.py": "epochs=1 size=32",
+    "trunkline train rate.py": "epochs=1 size=32",
+    "trunkline train segment": "epochs=0.5 crop=64 batch=2 weights=none backbone=resnet18",
+    "trunkline train detect": "updates=2 size=64 batch=2 weights=none backbone=resnet18",
+}
+SMALL = {"updates": "2", "size": "32", "batch": "8"}  # of every run of `transfer` that is not a smoke run already
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: where it begins, its language and its text."""
+
+    line: int
+    language: str
+    text: str
+
+    @property
+    def file(self) -> str | None:
+        """The name in the first line of a piece of Python that stands for a file."""
+        found = re.match(r"# (\S+\.py)\n", self.text)
+        return found[1] if found else None
+
+    @property
+    def commands(self) -> list[str]:
+        return [c for c in (line.partition(" #")[0].strip() for line in self.text.splitlines()) if c]
+
+
+def blocks(document: Path) -> list[Block]:
+    text = document.read_text(encoding="utf-8")
+    assert text.count("```") % 2 == 0, f"{document.name}: a fence is not closed"
+    return [
+        Block(text[: found.start()].count("\n") + 1, found[1], found[2])
+        for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+def why_not(command: str) -> str | None:
+    return next((why for start, why in NOT_RUN.items() if f"{command} ".startswith(start)), None)
+
+
+@pytest.fixture(scope="module")
+def downloaded(tmp_path_factory):
+    """In place of a download: a file of random numbers under the published names, made once for each network."""
+    folder = tmp_path_factory.mktemp("published")
+
+    def fetch(source) -> Path:
+        import torchvision
+
+        file = folder / f"{source.arch}.pth"
+        if not file.is_file():
+            torch.manual_seed(0)
+            torch.save(getattr(torchvision.models, source.arch)().state_dict(), file)
+        return file
+
+    return fetch
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, downloaded):
+    """A folder to work in, with photos; what the documents train there is small, and global settings are put back."""
+    from trunkline.backbones import download
+    from trunkline.pipelines import api
+    from trunkline.pipelines.launch.launch import launch
+    from trunkline.pipelines.recipe import knobs
+    from trunkline.pipelines.runs import machine
+
+    photos(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(download, "fetch", downloaded)
+    monkeypatch.setattr(machine, "cores", lambda: 1)  # one thread, no processes that decode unless they are asked for
+    resolve = knobs.resolve
+
+    def small(name, given, **more):
+        if name == "transfer" and not given.get("smoke"):
+            given = {k: v for k, v in given.items() if k not in ("epochs", "updates")} | SMALL
+            given |= {"micro_batch": "4"} if str(given.get("micro_batch", "")).isdigit() else {}
+        return resolve(name, {"log.tensorboard": "false", "machine.precision": "fp32", **given}, **more)
+
+    for module in (api, launch):
+        monkeypatch.setattr(module, "resolve", small)
+    threads, modules, path = torch.get_num_threads(), set(sys.modules), list(sys.path)
+    yield tmp_path
+    torch.set_num_threads(threads)
+    if torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(False)
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if name.startswith("trunkline.tasks.rating"):
+            del sys.modules[name]
+
+
+def photos(folder: Path) -> None:
+    """Three classes of photos in two series each, some more without a class, and rated ones."""
+    from PIL import Image
+    from trunkline.tasks.detection.scenes import write_box_scenes
+    from trunkline.tasks.scenes import write_scenes
+    from trunkline.tasks.segmentation.scenes import write_pixel_scenes
+
+    write_box_scenes(folder / "cells", train=8, val=4, size=64)
+    write_pixel_scenes(folder / "streets", train=8, val=4, size=64)
+    write_scenes(folder / "scenes", train=90, val=10, size=48)
+    for number, kind in enumerate(sorted((folder / "scenes/train").iterdir())[:3]):
+        pictures = sorted(kind.iterdir())
+        (folder / "new-photos").mkdir(exist_ok=True)
+        for i, picture in enumerate(pictures[:8]):
+            for place in (f"photos/{kind.name}/scan-{i // 2}{'ab'[i % 2]}.jpg",
+                          f"stars/{'val' if i % 3 == 2 else 'train'}/{number + 1}/{i}.jpg"):  # fmt: skip
+                (folder / place).parent.mkdir(parents=True, exist_ok=True)
+                Image.open(picture).convert("RGB").save(folder / place, quality=90)
+        Image.open(pictures[-1]).convert("RGB").rotate(90).save(folder / f"new-photos/{number}.jpg")
+
+
+@pytest.mark.parametrize("document", EVERY)
+def test_every_block_runs(document, place, monkeypatch, capfd):
+    names: dict = {}
+    for block in blocks(document):
+        where = f"{document.name}:{block.line}"
+        if block.language == "bash":
+            for command in block.commands:
+                if why_not(command) is None:
+                    run_command(command, where, capfd)
+        elif block.language == "python" and block.file:
+            install(block, place, monkeypatch)
+        elif block.language == "python":
+            exec(compile(block.text, where, "exec"), names)
+        elif block.language == "yaml":
+            assert pytest.importorskip("yaml").safe_load(block.text)["kind"]
+        elif block.language == "dockerfile":
+            assert block.text.startswith("FROM ")  # marked in the document as not run
+        else:
+            assert block.language == "text", f"{where}: language {block.language!r} is none that is run (bash, python)"
+
+
+def run_command(command: str, where: str, capfd) -> None:
+    """Run it as written, apart from QUICKER: Trunkline's verbs in this process, other programs as they are."""
+    added = next((more for start, more in QUICKER.items() if command.startswith(start)), "")
+    own = {setting.partition("=")[0] for setting in added.split()}
+    words = [w for w in shlex.split(command) if w.partition("=")[0] not in own] + added.split()
+    capfd.readouterr()
+    if words[0] == "trunkline":
+        from trunkline.pipelines.command.cli import main
+
+        code = main(words[1:])
+    else:
+        code = subprocess.run(words, check=False).returncode
+    out, err = capfd.readouterr()
+    assert code == 0, f"{where}: `{command}` ends with {code}\n{out}\n{err}"
+
+
+def install(block: Block, place: Path, monkeypatch) -> None:
+    """Write a file; one of tasks/ becomes a module of the package, and the tables' lines count."""
+    assert block.file
+    file = place / block.file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(block.text)
+    if block.file == "tasks/table.py":
+        from trunkline.tasks import table
+
+        given: dict = {}
+        exec(block.text, given)
+        for name in ("TASKS", "OPTIONS"):
+            assert getattr(table, name).items() <= given[name].items(), f"{name} of the document lacks what is there"
+            for key, value in given[name].items():
+                monkeypatch.setitem(getattr(table, name), key, value)
+    elif file.parent.name == "tasks":
+        name = f"trunkline.tasks.{file.stem}"
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec and spec.loader
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_links_lead_somewhere(document):
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), f"{document.name}: {target} leads nowhere"
+        assert not anchor or anchor in anchors(file), f"{document.name}: {target}: there is no such heading"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_files_that_are_named_are_there(document):
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    floors = "backbones|heads|tasks|cluster|pipelines|tests|docs"
+    for name in re.findall(rf"`((?:{floors})/[\w/.-]*)`", text):
+        assert (ROOT / name).exists(), f"{document.name}: {name} is not there"
+
+
+def anchors(file: Path) -> set[str]:
+    """The names of a document's headings as they are linked to."""
+    text = re.sub(r"^```.*?^```$", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
+
+def test_every_exception_is_needed():
+    commands = [c for d in DOCUMENTS for b in blocks(d) if b.language == "bash" for c in b.commands]
+    for start in (*NOT_RUN, *QUICKER):
+        assert any(f"{c} ".startswith(start) for c in commands), f"{start!r} stands in no document any more"
+
+
+def test_every_document_is_linked_from_the_readme():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for document in DOCUMENTS[1:]:
+        assert os.path.relpath(document, ROOT) in text, f"README.md does not mention {document.name}"
+
+
+def test_the_readme_lists_every_mode_of_transfer_and_every_recipe():
+    from trunkline.pipelines.recipes.table import RECIPES
+    from trunkline.pipelines.recipes.transfer import _MODES
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in (*RECIPES, *_MODES))
+
+
+def test_pictures_are_small():
+    for picture in (ROOT / "docs/images").iterdir():
+        assert picture.stat().st_size < 300_000, f"{picture.name} has {picture.stat().st_size} bytes"

@@ -1,0 +1,47 @@
+"""The demonstration proves learning: no linear model on pixels could do it, and chance is one in ten."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from trunkline.pipelines.recipe.demo_data import SIZES
+from trunkline.tasks.classification.folders import read_splits
+from trunkline.tasks.scenes import write_scenes
+
+
+def pixels(samples) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.stack([samples[i].image for i in range(len(samples))]).float()
+    small = torch.nn.functional.interpolate(images, 32, mode="area").flatten(1) / 127.5 - 1
+    return small, torch.from_numpy(np.asarray(samples.labels))
+
+
+def test_a_linear_model_on_pixels_stays_below_forty_percent(tmp_path):
+    splits = read_splits(write_scenes(tmp_path / "data", **{**SIZES["demo"], "train": 1000, "val": 300}))
+    (x, y), (xv, yv) = pixels(splits["train"]), pixels(splits["val"])
+    best = 0.0
+    for decay in (0.01, 0.1, 1.0):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(x.shape[1], 10)
+        optimizer = torch.optim.AdamW(layer.parameters(), 1e-3, weight_decay=decay)
+        for _ in range(150):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(layer(x), y).backward()
+            optimizer.step()
+        best = max(best, float((layer(xv).argmax(1) == yv).float().mean()))
+    assert 0.05 < best < 0.40
+
+
+@pytest.mark.slow
+def test_the_demo_learns_in_three_minutes(tmp_path):
+    start = time.monotonic()
+    command = [str(Path(sys.executable).with_name("trunkline")), "demo", str(tmp_path / "demo"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["top1"] > 0.90
+    assert "transfer" in done.stderr  # what to run next
+    assert time.monotonic() - start < 180

@@ -1,0 +1,57 @@
+"""A file of this machine, or one that fsspec reaches (`s3://…`, `https://…`), to read and seek in."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import IO, Any
+
+from trunkline.ground.errors import DataError
+
+
+def is_remote(address: str | os.PathLike[str]) -> bool:
+    """Whether it is a URL."""
+    return "://" in os.fspath(address)
+
+
+@contextmanager
+def opened(address: str) -> Iterator[IO[bytes]]:
+    """A file to read and seek in. Raises OSError where it cannot be had."""
+    if is_remote(address):
+        with told(address):
+            fs, path = filesystem(address)
+            with fs.open(path, "rb") as file:
+                yield file
+    else:
+        with open(address, "rb") as file:  # noqa: PTH123
+            yield file
+
+
+def filesystem(address: str) -> tuple[Any, str]:
+    """The file system of an address, and its path there."""
+    return _split(address, os.getpid())
+
+
+@lru_cache(maxsize=64)
+def _split(address: str, pid: int) -> tuple[Any, str]:
+    """One of each process: connections do not survive a fork."""
+    from fsspec.core import url_to_fs
+
+    return url_to_fs(address)
+
+
+@contextmanager
+def told(address: str) -> Iterator[None]:
+    """What fsspec's many implementations raise becomes one kind, with the address."""
+    try:
+        yield
+    except (DataError, OSError):
+        raise
+    except ImportError as error:
+        raise DataError(f"{address}: {error}") from None
+    except ValueError as error:
+        if "Protocol not known" not in str(error):
+            raise OSError(f"{type(error).__name__}: {error}") from error
+        raise DataError(f"{address}: {error}; expected a folder, or an address such as s3://bucket/photos") from None
+    except Exception as error:  # credentials, network: each implementation has its own
+        raise OSError(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,25 @@
+"""The user's mistakes, one class for each floor that finds them. `Mistake` is the base of them all."""
+
+
+class Mistake(ValueError):
+    """What its user can mend: the message names the file or key, the value, what was expected, and what to do."""
+
+
+class WeightsError(Mistake):
+    """Weights or a network that cannot be had as asked."""
+
+
+class DataError(Mistake):
+    """Data that cannot be used as asked."""
+
+
+class EngineError(Mistake):
+    """A run that cannot go on as asked (a loss that is not finite, a checkpoint of another model, a full disk)."""
+
+
+class RecipeError(Mistake):
+    """One or more wrong settings; `problems` has a line for each."""
+
+    def __init__(self, problems: list[str] | str):
+        self.problems = [problems] if isinstance(problems, str) else problems
+        super().__init__("\n".join(self.problems))
