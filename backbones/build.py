@@ -1,19 +1,22 @@
 """From a name, or a file of weights, to a trunk: one call."""
 
+import inspect
 from collections import OrderedDict
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from trunkline.ground.errors import WeightsError
+from trunkline.ground.names import load_named
 
-from .contract import Preprocessing
+from .contract import STATED, Preprocessing
 from .norm import FrozenBatchNorm2d, norm_layer
 from .residual import BasicBlock, Bottleneck, Norm, ResNet, conv
-from .table import ARCHITECTURES, NORMS, OUTPUT_STRIDES, STRIDE_IN, TIMM
+from .table import ARCHITECTURES, NORMS, OUTPUT_STRIDES, STRIDE_IN, TIMM, others
 from .timm_trunk import TimmTrunk
 from .weights import Weights, load, read_weights
 
@@ -30,7 +33,7 @@ def backbone(
     checkpointing: bool = False,
     zero_init: bool = True,
     adapt_input: bool = False,
-) -> ResNet | TimmTrunk:
+) -> Any:
     """A trunk by name, by its weights, or both.
 
     `weights` is a file, a name that `read_weights` knows, `Weights`, or None or "none" for random ones. Architecture
@@ -53,6 +56,8 @@ def backbone(
     wanted = found.arch if found else name or ""
     if wanted.startswith(TIMM):
         return _of_timm(wanted, found, in_channels, output_stride, norm, frozen)
+    if wanted in others():
+        return _of_others(wanted, found, in_channels, output_stride, norm, checkpointing, zero_init).freeze(frozen)
     trunk = resnet(
         wanted,
         in_channels=in_channels,
@@ -80,6 +85,29 @@ def _of_timm(
         trunk.preprocessing, trunk.classes = weights.preprocessing, weights.classes
     trunk.preprocessing = for_channels(trunk.preprocessing, in_channels)
     return trunk.freeze(frozen)
+
+
+def _of_others(
+    name: str,
+    weights: Weights | None,
+    in_channels: int,
+    output_stride: int,
+    norm: str,
+    checkpointing: bool,
+    zero_init: bool,
+) -> Any:
+    """A backbone of a plug-in, with what others read of one."""
+    make = load_named(others()[name])
+    given = {"in_channels": in_channels, "output_stride": output_stride, "norm": norm, "checkpointing": checkpointing,
+             "zero_init": zero_init}  # fmt: skip
+    takes = inspect.signature(make).parameters
+    trunk = make(**{key: value for key, value in given.items() if key in takes})
+    if lacking := [a for a in STATED if not hasattr(trunk, a)]:
+        raise WeightsError(f"the backbone {name} lacks {', '.join(lacking)} (backbones/contract.py says what they are)")
+    trunk.arch, trunk.report, trunk.classes = name, load(weights, trunk) if weights else None, None
+    if weights:
+        trunk.preprocessing, trunk.classes = weights.preprocessing, weights.classes
+    return trunk
 
 
 def resnet(
@@ -155,7 +183,7 @@ def _stages(row: dict, layer: Norm, output_stride: int, stride_in: str) -> list[
 
 
 def _row(name: str) -> dict:
-    if name.startswith(TIMM):
+    if name.startswith(TIMM) or name in others():
         return {}
     if name not in ARCHITECTURES:
         near = get_close_matches(name, ARCHITECTURES, 1)

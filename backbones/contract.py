@@ -13,14 +13,36 @@ Features = dict[str, "Tensor"]
 
 @runtime_checkable
 class Backbone(Protocol):
-    """Maps by name, fine to coarse: `c1` (the stem) to `c5`; `channels` and `strides` state each map's numbers."""
+    """What others use of a trunk, or of a wrapper around one (a pyramid, frames of clips).
+
+    channels      of each map by its name, fine to coarse: `c1` (the stem) to `c5`, `p2` … of a pyramid
+    strides       pixels of the image that one step of each map is, 1 everywhere for a super-resolution trunk
+    time_strides  frames that one step of each map is, for clips; empty where there is no time
+    stages        how many parts can be frozen, the stem among them
+    arch          its name in the table
+    stride_in     where its bottlenecks stride; 3x3 where it has none
+    report        what was loaded into it; None for random weights
+    """
 
     channels: dict[str, int]
     strides: dict[str, int]
+    time_strides: dict[str, int]
+    stages: int
+    arch: str
+    stride_in: str
+    report: Any
 
     def __call__(self, images: "Tensor") -> Features:
-        """Images `(N, C, H, W)`, normalised float, to `{"c1": (N, C1, H/2, W/2), ...}`."""
+        """Images `(N, C, H, W)` or clips `(N, C, T, H, W)`, normalised float, to `{"c1": (N, C1, H/2, W/2), ...}`."""
         ...
+
+    def freeze(self, stages: int) -> "Backbone":
+        """Freeze the first `stages` parts, norms too, and thaw the rest. Raises WeightsError for a number that there is not."""
+        ...
+
+
+STATED = ("channels", "strides", "time_strides", "stages", "stride_in", "freeze")
+"""The attributes that a backbone of a plug-in must have; the others are set for it."""
 
 
 @dataclass(frozen=True)

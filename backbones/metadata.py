@@ -6,7 +6,7 @@ from typing import Any
 from trunkline.ground.errors import WeightsError
 
 from .contract import Preprocessing
-from .table import ARCHITECTURES, STRIDE_IN, TIMM
+from .table import STRIDE_IN, is_known
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")  # Pillow's
 KEYS = ("arch", "stride_in_1x1", "classes", "mean", "std", "size", "resize", "interpolation")
@@ -20,7 +20,7 @@ def to_metadata(
     info: dict[str, Any] | None,
 ) -> dict[str, str]:
     """The header of a file, strings only. Raises WeightsError for values that could not be read back."""
-    if (arch not in ARCHITECTURES and not arch.startswith(TIMM)) or stride_in not in STRIDE_IN:
+    if not is_known(arch) or stride_in not in STRIDE_IN:
         raise WeightsError(f"arch={arch}, stride_in={stride_in}: expected a name of the table, and one of {STRIDE_IN}")
     taken = sorted(set(KEYS) & set(info or {}))
     if taken:

@@ -42,11 +42,17 @@ class Pyramid(nn.Module):
         self.levels = tuple(own)
         self.channels: dict[str, int] = {**body.channels, **dict.fromkeys(own, channels)}
         self.strides: dict[str, int] = {**body.strides, **own}
+        self.time_strides: dict[str, int] = dict(body.time_strides)
 
     @property
     def arch(self) -> str | None:
         """The trunk's name."""
         return self.body.arch
+
+    @property
+    def stages(self) -> int:
+        """How many of the trunk's parts can be frozen."""
+        return self.body.stages
 
     @property
     def stride_in(self) -> str:

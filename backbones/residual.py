@@ -134,6 +134,7 @@ class ResNet(nn.Module):
             self.add_module(name, part)  # the trunk's own layers, so that names are conv1 and not stem.conv1
         self.maxpool = pool or nn.Identity()
         self.channels, self.strides = _shapes(stem, stages, self.maxpool)
+        self.time_strides: dict[str, int] = {}
         self._frozen = 0
         self.checkpointing = False
         self.arch: str | None = None
@@ -158,6 +159,11 @@ class ResNet(nn.Module):
             # a node between the stages: else three gradients may meet in a map, in an order that DeepSpeed's hooks change
             x = x.view_as(x)
         return features
+
+    @property
+    def stages(self) -> int:
+        """How many parts can be frozen, the stem among them."""
+        return 1 + len(self._stages)
 
     @property
     def frozen(self) -> int:

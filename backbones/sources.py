@@ -47,22 +47,6 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-def coco_classes() -> tuple[str, ...]:
-    """The 90 names of COCO by category id from 1, from torchvision's metadata; ids without a category as `unused 12`."""
-    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
-
-    names = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:]
-    return tuple(f"unused {i}" if name == "N/A" else name for i, name in enumerate(names, 1))
-
-
-def voc_classes() -> tuple[str, ...]:
-    """The 21 names of VOC's segmentation, the background first, from torchvision's metadata."""
-    from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
-
-    names = DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
-    return tuple(name.strip("_") for name in names)
-
-
 def _from_address(name: str) -> Source:
     url, _, fragment = name.partition("#")
     digest = fragment.removeprefix("sha256=").lower()

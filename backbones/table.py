@@ -5,6 +5,7 @@
 (table 1), Zagoruyko and Komodakis 2016 (table 10).
 """
 
+from importlib.metadata import entry_points
 from typing import Any
 
 
@@ -30,3 +31,33 @@ NORMS = ("batch", "frozen", "sync", "group")
 OUTPUT_STRIDES = (32, 16, 8)
 TIMM = "timm:"  # before the name of any network of timm that gives feature maps
 PYRAMIDS = ("pool", "conv")
+
+_ADDED: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+
+
+def add(backbones: dict[str, Any], wrappers: dict[str, Any]) -> None:
+    """Know more backbones, and wrappers around one, by name in this process."""
+    _ADDED[0].update(backbones)
+    _ADDED[1].update(wrappers)
+
+
+def others() -> dict[str, Any]:
+    """Backbones beside the family: of other packages (entry points `trunkline.backbones`), and those that were added.
+
+    What a name stands for (or `module:name` of it) is called with keywords and gives a backbone; it takes those of
+    `in_channels`, `output_stride`, `norm`, `checkpointing` and `zero_init` that it has a use for.
+    """
+    return {e.name: e.value for e in entry_points(group="trunkline.backbones")} | _ADDED[0]
+
+
+def wrappers() -> dict[str, Any]:
+    """What can stand around a backbone and be one itself: entry points `trunkline.wrappers`, and those that were added.
+
+    What a name stands for is called with the backbone, and holds it as `body`.
+    """
+    return {e.name: e.value for e in entry_points(group="trunkline.wrappers")} | _ADDED[1]
+
+
+def is_known(arch: str) -> bool:
+    """Whether there is a backbone of this name; of timm's, whether it is asked for in their way."""
+    return arch in ARCHITECTURES or arch.startswith(TIMM) or arch in others()

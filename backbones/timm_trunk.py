@@ -46,6 +46,7 @@ class TimmTrunk(nn.Module):
         self._maps = tuple(named)
         self.channels = dict(zip(named, map(int, net.feature_info.channels()), strict=True))
         self.strides = dict(zip(named, strides, strict=True))
+        self.time_strides: dict[str, int] = {}
         self._frozen = 0
         self.arch, self.stride_in, self.norm = name, "3x3", norm
         self.preprocessing = preprocessing_of(plain)
@@ -61,6 +62,11 @@ class TimmTrunk(nn.Module):
     def _channels_second(self, name: str, x: Tensor) -> Tensor:
         count = self.channels[name]
         return x.permute(0, 3, 1, 2).contiguous() if x.shape[1] != count and x.shape[-1] == count else x
+
+    @property
+    def stages(self) -> int:
+        """How many parts can be frozen."""
+        return 5
 
     @property
     def frozen(self) -> int:

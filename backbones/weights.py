@@ -18,13 +18,11 @@ from .contract import Preprocessing
 from .formats import SUFFIXES, read_file, sha256
 from .metadata import from_metadata, to_metadata
 from .residual import ResNet
-from .table import ARCHITECTURES, STRIDE_IN, TIMM
+from .table import ARCHITECTURES, STRIDE_IN, TIMM, is_known
 from .timm_trunk import TimmTrunk, preprocessing_of
 
 CLASSIFIER = ("fc.weight", "fc.bias")
 _TRUNKS = ("backbone.body.", "backbone.")  # where torchvision has the trunk of a detector, and of a segmenter
-_PREDICTOR = "roi_heads.box_predictor.cls_score.weight"
-_PIXELS = "classifier.4.weight"  # the last layer of torchvision's segmenters
 _EPS = 1e-5
 
 
@@ -292,21 +290,11 @@ def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict
 
         stated = {**stated, "classes": imagenet_classes()}
         assumed["classes"] = "ImageNet's, from torchvision's metadata, as the classifier has 1000 and no names"
-    if "classes" not in stated and _PREDICTOR in tensors and len(tensors[_PREDICTOR]) == 91:
-        from .sources import coco_classes
-
-        stated = {**stated, "classes": coco_classes()}
-        assumed["classes"] = "COCO's, from torchvision's metadata, as the predictor has 91 and no names"
-    if "classes" not in stated and _PIXELS in tensors and len(tensors[_PIXELS]) == 21:
-        from .sources import voc_classes
-
-        stated = {**stated, "classes": voc_classes()}
-        assumed["classes"] = "VOC's, from torchvision's metadata, as the last layer has 21 and no names"
     return stated, assumed
 
 
 def _check_stated(stated: dict[str, Any], label: str) -> None:
-    if stated["arch"] not in ARCHITECTURES and not stated["arch"].startswith(TIMM):
+    if not is_known(stated["arch"]):
         raise WeightsError(f"{label}: architecture {stated['arch']!r} is none of {', '.join(ARCHITECTURES)}")
     if stated.get("stride_in", "3x3") not in STRIDE_IN:
         raise WeightsError(f"stride_in={stated['stride_in']}: expected one of {', '.join(STRIDE_IN)}")
@@ -356,7 +344,7 @@ def _refusal(report: LoadReport, weights: Weights, trunk: ResNet | TimmTrunk) ->
         hints.append(
             "the first convolution has another number of input channels; adapt_input=True of trunkline.backbone(…) adapts it"
         )
-    if trunk.norm == "group" and any("running_mean" in text for text in report.unexpected):
+    if getattr(trunk, "norm", "") == "group" and any("running_mean" in text for text in report.unexpected):
         hints.append("norm=group has no running statistics; these weights need norm=batch, frozen or sync")
     return "\n".join([f"{weights.source} does not fit: {report}", *(f"  {hint}" for hint in hints)])
 

@@ -67,7 +67,7 @@ def write_checkpoint(root: Path, name: str, fill: Callable[[Path], dict[str, Any
         beside.mkdir(parents=True)
         state = fill(beside)
         (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        for file in beside.iterdir():
+        for file in beside.rglob("*"):
             _sync(file)
         _sync(beside)
         if final.exists():  # the same update once more, after an evaluation or on a request to stop

@@ -46,8 +46,19 @@ class Average:
 
 
 @dataclass(frozen=True)
+class Learning:
+    """How one player learns in a phase of `total` updates, of which `per_epoch` are an epoch."""
+
+    optimizer: Optimizer
+    schedule: Schedule
+    average: Average
+    total: int
+    per_epoch: int
+
+
+@dataclass(frozen=True)
 class Machine:
-    """Where and how numbers are computed. All but `workers` is part of the result; `auto` is resolved once and stored."""
+    """Where and how numbers are computed. All but `loaders` is part of the result; `auto` is resolved once and stored."""
 
     device: str = "auto"  # cpu, cuda, cuda:N, mps
     precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = "auto"
@@ -56,7 +67,7 @@ class Machine:
     reduction: Literal["exact", "fp32"] = "exact"  # how gradients are summed: in fp64, so that order is nothing, or not
     deterministic: bool | Literal["auto"] = "auto"  # refuse kernels whose sums have no order; auto: on the CPU only
     threads: int | Literal["auto"] = "auto"  # of one process, for its arithmetic; another number gives other bits
-    workers: int | Literal["auto"] = "auto"  # processes that decode; never part of the result
+    loaders: int | Literal["auto"] = "auto"  # processes that decode; never part of the result
 
 
 OF_TRAINING = ("zero", "offload", "timeout", "placement", "failures", "preemptions", "grow")

@@ -34,6 +34,7 @@ class ClassificationHead(nn.Module):
     label_smoothing  share of the target spread evenly over all classes, 0 to 1 (Szegedy et al. 2016, section 7)
     """
 
+    trunk = ""  # where the trunk's tensors stand in a published file: at its top, as torchvision has them
     needs = ("c5",)
 
     def __init__(

@@ -1,11 +1,12 @@
 """What a head is to the floors above: feature maps in; losses or predictions out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ..backbones.contract import Features
 
@@ -17,9 +18,11 @@ VOID = 255  # in a mask, a pixel that has no class
 class Batch:
     """What one forward pass takes; with a `key` it is a micro-batch.
 
-    `images` are `(N, C, H, W)` uint8, `sizes` `(N, 2)` int64 (height and width before padding); `features` stand in for
-    images where the trunk's maps are cached. `targets` are tensors with N rows or lists of N tensors, by name. `key`
-    seeds whatever is random inside the model; `weight` multiplies the loss (1 unless several tasks share an update).
+    `images` are `(N, C, H, W)` uint8, of clips `(N, C, T, H, W)`; `sizes` `(N, 2)` int64 (height and width before padding);
+    `features` stand in for images where the trunk's maps are cached. `targets` are tensors with N rows or lists of N
+    tensors, by name. `key` seeds whatever is random inside the model. Where several tasks share an update, `loss_weight`
+    is the task's, and `scale` what the loss is multiplied by before its backward. A `stand_in` counts nothing: a worker
+    has it that has no micro-batch of its own.
     """
 
     task: str
@@ -29,7 +32,9 @@ class Batch:
     targets: dict[str, Any] = field(default_factory=dict)
     features: "Features | None" = None
     key: int = 0
-    weight: float = 1.0
+    loss_weight: float = 1.0
+    scale: float = 1.0
+    stand_in: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -65,6 +70,15 @@ class Prediction:
     """What a head says of one sample; each task has its own kind."""
 
     id: str
+
+
+@dataclass(frozen=True)
+class Player:
+    """Who learns in a turn of an update: `losses(module, batch)` of its micro-batches, those of `tasks` (empty: all)."""
+
+    module: "nn.Module"
+    losses: "Callable[[nn.Module, Batch], dict[str, Tensor]]"
+    tasks: tuple[str, ...] = ()
 
 
 @runtime_checkable

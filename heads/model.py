@@ -8,37 +8,54 @@ from trunkline.ground.keys import key, seed_model
 from ..backbones.contract import Features, Preprocessing
 from .contract import Batch, Prediction
 
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""The memory format with channels last, by rank: of images, and of clips."""
+
 
 class Model(nn.Module):
-    """Images in; losses or predictions of the batch's task out. `heads` maps a task's name to its head."""
+    """Images in; losses or predictions of the batch's task out. `heads` maps a task's name to its head.
+
+    `beside` are networks that learn beside it and are no part of it (a critic), by name: they stand in no state dict.
+    """
 
     mean: Tensor
     std: Tensor
+    beside: dict[str, nn.Module]
 
-    def __init__(self, backbone: nn.Module, heads: dict[str, nn.Module], preprocessing: Preprocessing):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        heads: dict[str, nn.Module],
+        preprocessing: Preprocessing,
+        beside: dict[str, nn.Module] | None = None,
+    ):
         super().__init__()
         self.backbone, self.heads = backbone, nn.ModuleDict(heads)
         self.preprocessing = preprocessing
+        self.__dict__["beside"] = beside or {}  # past nn.Module, which would take them in
         self.channels_last = False  # whether images are laid out so; all maps follow them
         for name in ("mean", "std"):
             numbers = torch.tensor(getattr(preprocessing, name)).view(1, -1, 1, 1)
             self.register_buffer(name, numbers, persistent=False)
 
     def freeze(self, stages: int) -> None:
-        """Freeze the trunk's first `stages` parts (0 to 5, the stem is the first) and thaw the rest."""
+        """Freeze the trunk's first `stages` parts (the stem is the first) and thaw the rest."""
         self.backbone.freeze(stages)  # type: ignore[operator]
 
     def normalise(self, batch: Batch) -> Tensor:
-        """Images `(N, C, H, W)` uint8 to normalised floats; padding (by `sizes`) is zero after it."""
+        """Images `(N, C, *T, H, W)` uint8 to normalised floats; padding (by `sizes`) is zero after it."""
         images = batch.images
         assert images is not None
         if self.channels_last and images.shape[1] > 1:
-            images = images.contiguous(memory_format=torch.channels_last)
-        x = images.to(dtype=self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
+            images = images.contiguous(memory_format=CHANNELS_LAST[images.ndim])
+        between = (1,) * (images.ndim - 2)
+        mean, std = self.mean.view(1, -1, *between), self.std.view(1, -1, *between)
+        x = images.to(dtype=self.mean.dtype).div_(255).sub_(mean).div_(std)
         if batch.sizes is not None:
-            rows = torch.arange(x.shape[2], device=x.device) < batch.sizes[:, :1]
-            columns = torch.arange(x.shape[3], device=x.device) < batch.sizes[:, 1:]
-            x = x * (rows[:, None, :, None] & columns[:, None, None, :])
+            rows = torch.arange(x.shape[-2], device=x.device) < batch.sizes[:, :1]
+            columns = torch.arange(x.shape[-1], device=x.device) < batch.sizes[:, 1:]
+            inside = rows[:, :, None] & columns[:, None, :]
+            x = x * inside.view(len(x), *(1,) * (x.ndim - 3), *inside.shape[1:])
         return x
 
     def maps(self, batch: Batch) -> Features:

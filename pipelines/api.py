@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from trunkline.ground.errors import RecipeError
 
-from .recipe.knobs import Resolved, recipe_function, recipe_names, resolve, typed, with_options
+from .recipe.convert import typed, with_options
+from .recipe.knobs import Resolved, recipe_function, recipe_names, resolve
 from .runs.machine import resolve_machine
 from .runs.run import Run
 
@@ -61,9 +62,22 @@ def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **set
 
 def model(weights: str | Path, **settings: Any) -> Any:
     """A ready model from a run's folder or a weights file: a `Model` in evaluation mode with `.preprocessing`."""
-    from .models.sources import ready
+    from .models.sources import Source, ready
 
-    return ready(_path_of(weights), **settings).model
+    return ready(Source(str(_path_of(weights)), **typed(_model, settings))).model
+
+
+def _model(
+    *,
+    task: str = "",
+    checkpoint: str = "last",
+    ema: bool | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    backbone: str | None = None,
+    stride_in: Literal["3x3", "1x1"] | None = None,
+) -> None:
+    """The settings of `model`."""
 
 
 def _path_of(source: Any) -> str | Path:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from trunkline.ground.progress import progress, say
 
-from ..tasks.contract import Scores
+from ..tasks.scores import Scores
 
 
 @contextmanager

@@ -1,15 +1,19 @@
 """What a task is to the pipelines: a data set, its transforms, a head, a score and a drawing, by name."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from trunkline.ground.errors import DataError as DataError
 
-from .data.scan import scan
+from .options import belonging
 from .predicted import Predicted, PredictedFields
 from .samples import Sample as Sample
 from .samples import Samples as Samples
+from .scores import Scores as Scores
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,39 +21,8 @@ if TYPE_CHECKING:
 
     from ..backbones.contract import Backbone, Preprocessing
     from ..backbones.weights import Weights
-    from ..heads.contract import Batch, Head, Prediction
-
-
-@dataclass
-class Scores:
-    """The result of an evaluation: `metrics` by name, `intervals` (95 %, low and high) and `details` for reports.
-
-    `headline` names the metrics that one line for people shows; where it is empty, all of them. Of `details` a report
-    shows `class_ap`, `mask_class_ap`, `class_iou`, `class_accuracy`, `precision`, and draws the samples of `examples`.
-    """
-
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-    samples: int = 0
-    headline: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Metrics at the top level under their names; the rest under `intervals`, `details` and `samples`."""
-        rest = asdict(self)
-        rest.pop("headline")
-        return {**rest.pop("metrics"), **rest}
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{name}</td><td>{value:.4f}</td><td>{_interval(self.intervals.get(name))}</td></tr>"
-            for name, value in self.metrics.items()
-        )
-        return f"<table><tr><th>metric</th><th>value</th><th>95 % interval</th></tr>{rows}</table>"
-
-
-def _interval(pair: Sequence[float] | None) -> str:
-    return "" if pair is None else f"{pair[0]:.4f} to {pair[1]:.4f}"
+    from ..heads.contract import Batch, Head, Player, Prediction
+    from ..heads.model import Model
 
 
 Record = dict[str, Any]
@@ -76,50 +49,166 @@ class Evaluator(Protocol):
         return {}
 
 
-class Task(Protocol):
-    """Reader + transforms + head + evaluator + drawing. Built as `Task(options, preprocessing, facts)`.
+class Task(ABC):
+    """A reader, transforms, a head, an evaluator and a drawing. Built as `Task(options, preprocessing, facts)`.
 
-    `facts` is what a checkpoint must say, besides tensors, for the task to be built again: class names above all. It
-    is None for a new run, and then filled from the training split and the weights. A class that inherits from this one
-    has the parts that have a body here.
+    What is abstract here a task must write; the rest it may. Those that it forgets are named when it is loaded.
+
+    `facts` is what a checkpoint must say, besides tensors, for the task to be built again: class names above all. Given,
+    it is taken as it is, and no data is touched; else it comes from the training split, when it is first asked for.
     """
 
-    name: str
-    options: Any
-    preprocessing: "Preprocessing"
-    facts: dict[str, Any]
+    name: ClassVar[str]
+    """As recipes and tables call it."""
+    unit: ClassVar[str] = "images"
+    """What a sample is called, where people are told how many there are a second."""
+    inputs_are: ClassVar[str] = "photo"
+    """What `inputs` looks for in a folder, in a word."""
+    together: ClassVar[int] = 32
+    """How many samples `evaluate` and `predict` take at once, unless they are told."""
     predicted: ClassVar[type[Predicted]] = PredictedFields
-    """What a prediction of one file becomes."""
+    """What a prediction of one input becomes."""
     for_results: ClassVar[Mapping[str, Any]] = {}
     """The options that records need so that the evaluator's `results` finds everything in them."""
 
-    together: ClassVar[int] = 32
-    """How many pictures `evaluate` and `predict` take at once, unless they are told."""
+    def __init__(self, options: Any, preprocessing: "Preprocessing", facts: dict[str, Any] | None = None):
+        self.options, self.preprocessing = options, preprocessing
+        self._facts = None if facts is None else dict(facts)
 
-    def stated(self) -> dict[str, str]:
-        """What the header of its published weights says besides, so that `reads` finds the options again."""
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says of the task; a head may add to it."""
+        if self._facts is None:
+            self._facts = self.facts_of(self.samples("train"))
+        return self._facts
+
+    def known(self, fact: str) -> Any:
+        """A fact that was given, or is known by now; None, without a look at the data, where it is not."""
+        return (self._facts or {}).get(fact)
+
+    def facts_of(self, training: Samples) -> dict[str, Any]:
+        """What the training split says: its class names, where it has any."""
+        return {"classes": list(training.classes)} if training.classes else {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the head's order; empty where the task has none."""
+        return tuple(self.facts.get("classes", ()))
+
+    # The data
+
+    @abstractmethod
+    def samples(self, split: str) -> Samples:
+        """The split `train` or `val`. Raises DataError with every problem of its files."""
+
+    def scan(self, samples: Samples, loaders: int) -> dict[str, str]:
+        """Decode everything; the ids that cannot be used, and why."""
+        from .data.scan import scan
+
+        return scan(samples, loaders)
+
+    @abstractmethod
+    def transform(self, training: bool) -> Callable[[Sample], Sample]:
+        """What happens to a sample before it stands in a batch; in training with chance."""
+
+    @abstractmethod
+    def collate(self, samples: list[Sample]) -> "Batch":
+        """Samples as a batch; their targets where they have any."""
+
+    # The model
+
+    @abstractmethod
+    def head(self, backbone: "Backbone", weights: "Weights | None" = None) -> "Head":
+        """The head on this trunk; its tensors from the weights, where they hold a head of this task."""
+
+    def beside(self) -> "dict[str, nn.Module]":
+        """Networks that learn beside the model and are no part of it (a critic), by the name of their player."""
         return {}
 
-    @staticmethod
-    def reads(weights: "Weights") -> dict[str, Any] | None:
-        """The options that these weights were made with; None where they hold no head of this task."""
-        return None
+    def players(self, model: "Model", playing: tuple[str, ...]) -> "dict[str, Player]":
+        """Who learns in an update, in the order of their turns: the model first, then networks of `model.beside`.
 
-    def samples(self, split: str) -> Samples: ...
-    def scan(self, samples: Samples, workers: int) -> dict[str, str]:
-        """Decode everything; the ids that cannot be used, and why."""
-        return scan(samples, workers)
+        `playing` are the names that the phase says; empty: all.
+        """
+        from ..heads.contract import Player
+        from ..heads.model import losses
 
-    def transform(self, training: bool) -> Callable[[Sample], Sample]: ...
-    def collate(self, samples: list[Sample]) -> "Batch": ...
-    def head(self, backbone: "Backbone", weights: "Weights | None" = None) -> "Head": ...
+        return {"model": Player(model, losses)}
+
+    # What a published file says
+
+    def stated(self) -> dict[str, str]:
+        """What the header of its published weights says besides, so that `reads` finds the options again.
+
+        By default the options that are neither a data set's nor training's, and the facts.
+        """
+        idle = {*belonging(self.options, "data"), *belonging(self.options, "training"), "data", "on_bad_sample"}
+        options = {f.name: getattr(self.options, f.name) for f in fields(self.options) if f.name not in idle}
+        return {"trunkline_options": json.dumps(options), "trunkline_facts": json.dumps(self.facts)}
+
+    @classmethod
+    def reads(cls, weights: "Weights") -> "Published | None":
+        """What these weights say of a task of this kind; None where they hold no head of it."""
+        if weights.info.get("trunkline_task") != cls.name:
+            return None
+        options, facts = (json.loads(weights.info.get(f"trunkline_{what}", "{}")) for what in ("options", "facts"))
+        return Published({name: _tuples(value) for name, value in options.items()}, facts)
+
+    # Prediction
+
+    @classmethod
+    def inputs(cls, given: str) -> Iterator[Path]:
+        """What a name given to `predict` stands for, in order: by default photos, of a file, a folder or a pattern."""
+        from .images.photos import photos
+
+        return photos(given)
+
+    def read(self, address: str) -> Sample:
+        """One input as a sample without targets. Raises DataError where it cannot be used."""
+        from .images.decode import read_image
+
+        return Sample(address, Path(address), read_image(address))
+
+    def alike(self, sample: Sample) -> Hashable:
+        """A mark of a transformed sample: those with the same one can stand in one batch."""
+        return tuple(sample.image.shape)
+
     def infer(self, model: "nn.Module", batch: "Batch") -> "list[Prediction]":
-        """One prediction a sample."""
+        """One prediction a sample: by default the head's; tiles, views and what follows stand here."""
         return model.predict(batch)  # type: ignore[operator]
 
-    def evaluator(self, samples: Samples) -> Evaluator: ...
-    def draw(self, sample: Sample, prediction: "Prediction") -> "Image": ...
+    # Scores and pictures
+
+    @abstractmethod
+    def evaluator(self, samples: Samples) -> Evaluator:
+        """What scores predictions of these samples."""
+
+    @abstractmethod
+    def draw(self, sample: Sample, prediction: "Prediction") -> "Image":
+        """A sample, as it was read, with what the model says of it."""
 
     def truth(self, sample: Sample) -> "Image | None":
         """What a prediction of the sample should say, drawn, for a report's examples; None: only the prediction is shown."""
         return None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a file of weights says of a task: options and facts, and the network where the file needs another one.
+
+    `network` has fields of a recipe's network (norm, pyramid, output_stride) that differ from the usual ones.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)
+
+
+def forgotten(kind: Any) -> list[str]:
+    """The methods and attributes that a task's class lacks."""
+    missing = sorted(getattr(kind, "__abstractmethods__", ()))
+    return missing + ([] if getattr(kind, "name", "") else ["name"])
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

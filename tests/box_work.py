@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from trunkline.tasks.detection.options import Options
 from trunkline.tasks.detection.scenes import write_box_scenes
 
-SHORT = ["weights=none", "backbone=resnet18", "size=64", "batch=2", "updates=2", "machine.threads=1", "machine.workers=0",
+SHORT = ["weights=none", "backbone=resnet18", "size=64", "batch=2", "updates=2", "machine.threads=1", "machine.loaders=0",
          "machine.precision=fp32", "log.tensorboard=false", "tasks.detection.detections=10"]  # fmt: skip
 
 

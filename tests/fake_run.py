@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+
 from trunkline.heads.classification import ClassPrediction
 from trunkline.heads.contract import Batch
 from trunkline.tasks.classification.evaluator import ClassificationEvaluator

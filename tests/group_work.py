@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
 from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing
 from trunkline.backbones.norm import norm_layer
 from trunkline.backbones.residual import BasicBlock, ResNet, conv
-from trunkline.cluster.config import Average, Machine, Optimizer, Schedule
+from trunkline.cluster.config import Average, Learning, Machine, Optimizer, Schedule
 from trunkline.cluster.engines.torch_engine import TorchEngine
+from trunkline.ground.errors import EngineError
+from trunkline.ground.keys import key, seed_model
 from trunkline.heads.classification import ClassificationHead
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model, losses
-
-from trunkline.ground.errors import EngineError
-from trunkline.ground.keys import key, seed_model
 
 UPDATES = 6
 
@@ -99,13 +99,14 @@ def engine_of(row: Row, workers, model=None):
     options = {"eps": 1e-4} if row.optimizer == "adamw" else {}
     lr = (0.002 if row.optimizer == "adamw" else 0.02) * (0.1 if row.gentle else 1.0)
     optimizer = Optimizer(row.optimizer, lr=lr, weight_decay=0.05, clip=row.clip, options=options)
-    machine = Machine("cpu", "fp32", row.channels_last, deterministic=True, threads=1, workers=0)
-    settings = (model or model_of(row), optimizer, Schedule("cosine"), Average(0.9), machine)
+    machine = Machine("cpu", "fp32", row.channels_last, deterministic=True, threads=1, loaders=0)
+    learning = Learning(optimizer, Schedule("cosine"), Average(0.9), UPDATES, 3)
+    settings = (model or model_of(row), losses, learning, machine, workers)
     if row.zero is None:
-        return TorchEngine(*settings, total=UPDATES, per_epoch=3, workers=workers)
-    from trunkline.cluster.engines.zero import DeepSpeedEngine
+        return TorchEngine(*settings)
+    from trunkline.cluster.engines.zero import DeepSpeedEngine, Zero
 
-    return DeepSpeedEngine(*settings, total=UPDATES, per_epoch=3, workers=workers, zero=row.zero)
+    return DeepSpeedEngine(*settings, Zero(row.zero))
 
 
 def run(row: Row, workers, folder: Path, first: int = 0, last: int = UPDATES, begin: Path | None = None) -> None:
@@ -117,8 +118,8 @@ def run(row: Row, workers, folder: Path, first: int = 0, last: int = UPDATES, be
         everyones = micro_batches(update, row)
         mine = list(workers.mine(everyones))
         if not mine:
-            mine = [Batch(**{**vars(everyones[0]), "weight": 0.0})]
-        report = engine.update(losses, mine)
+            mine = [Batch(**{**vars(everyones[0]), "stand_in": True})]
+        report = engine.update(mine)
         assert report.update == update and report.numbers()["total"] > 0
     if workers.leads:
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +147,7 @@ def mixture(args, workers):
         engine = two_heads(zero, workers)
         for update, tasks in enumerate(order):
             batches = [Batch(t, ["x"], *two_batch(update, i), key=key(update, i)) for i, t in enumerate(tasks)]
-            engine.update(losses, list(workers.mine(batches)))
+            engine.update(list(workers.mine(batches)))
         folder = Path(args["folder"]) / f"mixture-{zero}"
         if workers.leads:
             folder.mkdir(parents=True, exist_ok=True)
@@ -164,16 +165,15 @@ def two_heads(zero, workers):
     seed_model(7)
     trunk = trunk_of("small", "batch")
     heads = {name: ClassificationHead(trunk.channels["c5"], 5) for name in ("a", "b")}
-    machine = Machine("cpu", "fp32", False, deterministic=True, threads=1, workers=0)
+    machine = Machine("cpu", "fp32", False, deterministic=True, threads=1, loaders=0)
     optimizer = Optimizer("adamw", lr=0.002, weight_decay=0.05, clip=1.0, options={"eps": 1e-4})
-    settings = (Model(trunk, heads, Preprocessing()), optimizer, Schedule("constant"), Average(0.9), machine)
+    learning = Learning(optimizer, Schedule("constant"), Average(0.9), UPDATES, 3)
+    settings = (Model(trunk, heads, Preprocessing()), losses, learning, machine, workers)
     if zero is None:
-        return TorchEngine(*settings, total=UPDATES, per_epoch=3, workers=workers)
-    from trunkline.cluster.engines.zero import DeepSpeedEngine
+        return TorchEngine(*settings)
+    from trunkline.cluster.engines.zero import DeepSpeedEngine, Zero
 
-    return DeepSpeedEngine(
-        *settings, total=UPDATES, per_epoch=3, workers=workers, zero=zero, units=("heads.a.", "heads.b.")
-    )
+    return DeepSpeedEngine(*settings, Zero(zero, units=("heads.a.", "heads.b.")))
 
 
 def misbehave(args, workers):
@@ -213,7 +213,7 @@ def phases(args, workers):
             model.backbone.freeze(frozen)
             engine = engine_of(row, workers, model)
             for update in range(3):
-                engine.update(losses, list(workers.mine(micro_batches(update, row))))
+                engine.update(list(workers.mine(micro_batches(update, row))))
             engine.close()
         if workers.leads:
             torch.save(model.state_dict(), Path(args["folder"]) / f"phases-{zero}-{workers.size}.pt")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 SETTINGS = {"weights": "none", "backbone": "resnet18", "size": 32, "batch": 12, "micro_batch": 2, "optimizer.clip": 1,
             "ema": 0.9, "updates": 24, "checkpoints.updates": 4, "evaluation.every": 0, "machine.threads": 1,
-            "machine.workers": 0, "machine.precision": "fp32", "log.tensorboard": "false"}  # fmt: skip
+            "machine.loaders": 0, "machine.precision": "fp32", "log.tensorboard": "false"}  # fmt: skip
 
 
 def words(data: Path, run: Path, *more: str, **changed) -> list[str]:

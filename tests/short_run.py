@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-PLAIN = ["machine.threads=1", "machine.workers=0", "machine.precision=fp32", "log.tensorboard=false"]
+PLAIN = ["machine.threads=1", "machine.loaders=0", "machine.precision=fp32", "log.tensorboard=false"]
 SHORT = ["weights=none", "backbone=resnet18", "size=32", "batch=8", "updates=2", *PLAIN]
 
 

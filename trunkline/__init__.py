@@ -11,7 +11,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:  # the same names, for editors; in a checkout the floors lie beside this folder and are not found
     from .backbones import backbone  # pyright: ignore[reportMissingImports]
-    from .pipelines.api import (
+    from .pipelines.api import (  # pyright: ignore[reportMissingImports]
         bench,
         check,
         demo,

@@ -8,6 +8,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 _CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d)
+_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by rank
 
 
 def place(model: nn.Module, device: torch.device | str, channels_last: bool) -> nn.Module:
@@ -20,8 +21,8 @@ def place(model: nn.Module, device: torch.device | str, channels_last: bool) -> 
 def lay_out(model: nn.Module, channels_last: bool) -> None:
     """Give the weights of convolutions this memory format."""
     for parameter in model.parameters():
-        if parameter.ndim == 4:
-            form = torch.channels_last if channels_last else torch.contiguous_format
+        if parameter.ndim in _LAST:
+            form = _LAST[parameter.ndim] if channels_last else torch.contiguous_format
             parameter.data = parameter.data.contiguous(memory_format=form)
 
 

@@ -1,11 +1,10 @@
-"""The engine: one verb, `update`, which does all of an optimizer step."""
+"""The engine for one process or many."""
 
 import contextlib
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,83 +13,14 @@ from torch.profiler import record_function
 from trunkline.ground.errors import EngineError
 
 from ..checkpoint import check_tensors, read_tensors, write_tensors
-from ..config import Average, Machine, Optimizer, Schedule
-from ..workers import ALONE, LostWorker, Workers
+from ..config import Learning, Machine
+from ..contract import Losses, Report
+from ..workers import ALONE, Workers
 from .average import MovingAverage, live_tensors
 from .memory_format import place
 from .optimizer import build_optimizer, load_optimizer, optimizer_tensors
 from .schedule import factor
 from .sums import BufferMeans, GradientSums, wide
-
-Losses = Callable[[nn.Module, Any], dict[str, Tensor]]
-
-
-@dataclass
-class Report:
-    """What an update did. `losses` are means over its micro-batches, still on the device (reading one waits for it).
-
-    `own` is the sum of the losses that this worker computed, and `ids` are their samples.
-    """
-
-    update: int
-    lr: float
-    losses: dict[str, Tensor]
-    total: Tensor
-    own: Tensor
-    grad_norm: Tensor | None = None
-    skipped: bool = False  # fp16 only: the gradients overflowed, the loss scale was lowered, nothing moved
-    ids: list[list[str]] = field(default_factory=list)
-    _host: Tensor | None = None
-    _arrived: Any = None
-
-    def _numbers(self) -> Tensor:
-        norm = [] if self.grad_norm is None else [self.grad_norm.to(self.total)]
-        return torch.stack([self.total, self.own, *self.losses.values(), *norm])
-
-    def send(self) -> None:
-        """Begin to copy the numbers to the host: reading them then waits for this update, and for none after it."""
-        if self.total.device.type == "cuda":
-            numbers, self._arrived = self._numbers(), torch.cuda.Event()
-            self._host = torch.empty_like(numbers, device="cpu", pin_memory=True).copy_(numbers, non_blocking=True)
-            self._arrived.record(torch.cuda.current_stream(numbers.device))
-
-    def numbers(self) -> dict[str, float]:
-        """The losses by name, `grad_norm` where gradients are clipped, `total` and `own`."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        total, own, *rest = (self._numbers() if self._host is None else self._host).tolist()
-        names = [*self.losses, *([] if self.grad_norm is None else ["grad_norm"])]
-        return {**dict(zip(names, rest, strict=True)), "total": total, "own": own}
-
-    def check(self) -> None:
-        """Raise EngineError where a loss is not finite, with the samples that it was computed on.
-
-        On the workers that did not compute it: LostWorker.
-        """
-        numbers = self.numbers()
-        if math.isfinite(numbers["total"]):
-            return
-        if math.isfinite(numbers["own"]):
-            raise LostWorker(f"the loss of update {self.update} is not finite on another worker")
-        named = ", ".join(f"{k} = {numbers[k]:.4g}" for k in self.losses)
-        samples = [i for ids in self.ids for i in ids]
-        raise EngineError(
-            f"the loss of update {self.update} is not finite ({named}); its weights were not saved. Its {len(samples)} "
-            f"samples: {', '.join(samples[:8])}{' …' if len(samples) > 8 else ''}. Try a lower optimizer.lr, "
-            "optimizer.clip=1, or precision=fp32; the last good checkpoint stays"
-        )
-
-
-class Engine(Protocol):
-    """The same contract for one process, many processes, and DeepSpeed."""
-
-    updates: int
-
-    def update(self, losses: Losses, micro_batches: Sequence[Any]) -> Report: ...
-    def save(self, folder: Path | None) -> dict[str, Any]: ...
-    def load(self, folder: Path, state: dict[str, Any]) -> None: ...
-    def weights(self, averaged: bool = False) -> dict[str, Tensor]: ...
-    def close(self) -> None: ...
 
 
 class Call(nn.Module):
@@ -110,10 +40,28 @@ def summed(named: dict[str, Tensor]) -> Tensor:
     return torch.stack([v if v.dtype == torch.float64 else v.float() for v in named.values()]).sum()
 
 
-PARTS = ("trunkline::forward", "trunkline::backward", "trunkline::reduce", "trunkline::step")
-"""The names of an update's parts in a profiler's trace."""
+def loss_weight(batch: Any) -> float:
+    """The weight of the batch's task: what its losses count in the report's total."""
+    return getattr(batch, "loss_weight", 1.0)
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+def scaled(total: Tensor, batch: Any) -> Tensor:
+    """A micro-batch's loss times its `scale`, in the loss's own precision."""
+    scale = getattr(batch, "scale", 1.0)
+    return total if scale == 1.0 else total * scale
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What took part in an update, on all workers together."""
+
+    micro_batches: int
+    losses: list[int]  # by loss: in how many micro-batches it was
+    used: list[int]  # by parameter: on how many workers it had a gradient
+    ran: list[int]  # by module with buffers: in how many micro-batches it ran
+
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -146,22 +94,13 @@ def _advice(batch: Any, update: int) -> Iterator[None]:
 class TorchEngine:
     """One process or many: micro-batches one after another, gradients and buffers averaged by the rules in `sums`.
 
-    Each worker gives `update` the micro-batches that are its own, maybe none; all of them end with the same weights.
-    `model` is moved to `machine.device` and, for fp64, converted. `total` and `per_epoch` are the phase's updates; the
-    schedule is a function of them. What is frozen must be frozen before.
+    Each worker gives `update` the micro-batches that are its own; all of them end with the same weights.
+    `model` is moved to `machine.device` and, for fp64, converted; `losses(model, batch)` gives the named losses of one
+    micro-batch. What is frozen must be frozen before.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        schedule: Schedule,
-        average: Average,
-        machine: Machine,
-        *,
-        total: int,
-        per_epoch: int,
-        workers: Workers = ALONE,
+        self, model: nn.Module, losses: Losses, learning: Learning, machine: Machine, workers: Workers = ALONE
     ):
         self.workers = workers
         self.device = torch.device(machine.device)
@@ -172,72 +111,84 @@ class TorchEngine:
         place(model, self.device, machine.channels_last is True)
         if machine.precision == "fp64":
             model.double()
-        self.model, self.config, self.schedule, self.machine = model, optimizer, schedule, machine
-        self.total, self.per_epoch, self.updates = total, per_epoch, 0
-        self.optimizer = build_optimizer(model, optimizer)
+        self.model, self.losses, self.learning, self.machine, self.updates = model, losses, learning, machine, 0
+        self.optimizer = build_optimizer(model, learning.optimizer)
         self._base = [group["lr"] for group in self.optimizer.param_groups]
         self._call = Call(model).train()
         self._gradients = GradientSums(model, workers, machine.reduction == "exact")
         self._buffers = BufferMeans(model, workers)
         self._names: list[str] = []  # of the losses, as they appeared
+        average = learning.average
         self.average = MovingAverage(live_tensors(model), average) if average.decay > 0 else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=machine.precision == "fp16")
 
-    def autocast(self) -> contextlib.AbstractContextManager:
-        """Plain `torch.autocast` for bf16 and fp16; nothing for fp32 and fp64."""
-        dtype = _AUTOCAST.get(self.machine.precision)
-        return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+    def update(self, micro_batches: Sequence[Any]) -> Report:
+        """One optimizer step, in its whole order; what `DeepSpeedEngine` does otherwise stands beside each line.
 
-    def update(self, losses: Losses, micro_batches: Sequence[Any]) -> Report:
-        """One optimizer step over the micro-batches: the mean of the gradients of each one's own summed losses.
-
-        A micro-batch of `weight` 0 stands in for a worker that has none, and counts nothing.
+        The gradient is the mean over the micro-batches of all workers of the gradient of each one's own summed losses,
+        times its `scale`. A stand-in, of a worker that has no micro-batch, counts nothing.
         """
-        micro_batches = [b for b in micro_batches if getattr(b, "weight", 1.0) != 0]
+        own = [b for b in micro_batches if not getattr(b, "stand_in", False)]
+        self._begin(
+            own, micro_batches
+        )  # DeepSpeed: takes the model over; in stages 2 and 3 all workers run equally often
         if not self._call.training:  # walking all modules costs milliseconds
             self._call.train()
         parts: list[dict[str, Tensor]] = []
         self._buffers.begin()
-        for batch in micro_batches:
+        for batch in own:
             with _advice(batch, self.updates):
-                parts.append(self._forward_backward(losses, batch))
-                self._add(len(micro_batches))
+                batch = batch.to(self.device)
+                self._buffers.start()
+                with record_function("trunkline::forward"), self.autocast():
+                    named = self._forward(batch)  # stages 2 and 3: through DeepSpeed's module
+                self._buffers.take()
+                with record_function("trunkline::backward"):
+                    self._backward(scaled(summed(named), batch))  # stages 2 and 3: DeepSpeed's, which reduces
+                self._add_gradients(len(own))  # stages 2 and 3: nothing
+                parts.append({name: value.detach() for name, value in named.items()})
+        self._even_out(len(own))  # stages 2 and 3: stand-ins, so that no worker waits for another's reduction
         with record_function("trunkline::reduce"):
-            report = self._reduce(parts)
-            report.ids = [list(getattr(b, "ids", [])) for b in micro_batches]
+            counts = self._agree(parts)
+            self._finish_gradients(counts)  # stages 2 and 3: nothing
+            self._buffers.finish(counts.ran)
+            report = self._report(own, parts, counts)
         if self.device.type == "cpu":
             report.check()  # costs nothing here; elsewhere the loop reads it one update later, without a wait
         with record_function("trunkline::step"):
-            self._step(report)
+            report.skipped = not self._step(report)  # rates, L1, clipping, step; DeepSpeed: its own step
+            if report.skipped:
+                self._buffers.undo()
+            elif self.average:
+                self.average.update()
         report.send()
         self.updates += 1
         return report
 
-    def _forward_backward(self, losses: Losses, batch: Any) -> dict[str, Tensor]:
-        batch = batch.to(self.device)
-        self._buffers.start()
-        with record_function("trunkline::forward"), self.autocast():
-            named = self._run(losses, batch)
-        self._buffers.take()
-        total = summed(named)
-        weight = getattr(batch, "weight", 1.0)
-        with record_function("trunkline::backward"):
-            self._backward(total if weight == 1.0 else total * weight)
-        return {name: value.detach() for name, value in named.items()}
+    def _begin(self, own: Sequence[Any], micro_batches: Sequence[Any]) -> None:
+        """Nothing, in one process or many."""
 
-    def _run(self, losses: Losses, batch: Any) -> dict[str, Tensor]:
-        return self._call(losses, batch)
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Plain `torch.autocast` for bf16 and fp16; nothing for fp32 and fp64."""
+        dtype = AUTOCAST.get(self.machine.precision)
+        return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+
+    def _forward(self, batch: Any) -> dict[str, Tensor]:
+        return self._call(self.losses, batch)
 
     def _backward(self, total: Tensor) -> None:
         self.scaler.scale(total).backward()
 
-    def _add(self, count: int) -> None:
+    def _add_gradients(self, count: int) -> None:
         """Take the gradients of one of this worker's `count` micro-batches; where it is all there is, they stay."""
         if count > 1 or self.workers.size > 1:
             self._gradients.add()
 
-    def _reduce(self, parts: list[dict[str, Tensor]]) -> Report:
-        """Gradients and buffers become their means over the micro-batches of all workers."""
+    def _even_out(self, count: int) -> None:
+        """Nothing, in one process or many."""
+
+    def _agree(self, parts: list[dict[str, Tensor]]) -> "Counts":
+        """How many micro-batches there were on all workers together, and which losses, parameters and buffers took part."""
         used, ran = self._gradients.used(), self._buffers.counts
         while True:  # once; twice where a loss appears for the first time
             new = [n for n in dict.fromkeys(n for part in parts for n in part) if n not in self._names]
@@ -248,55 +199,59 @@ class TorchEngine:
             for names in self.workers.gather(new, "an update"):
                 self._names += [n for n in names if n not in self._names]
         named, used, ran = rest[: len(named)], rest[len(named) : len(named) + len(used)], rest[len(named) + len(used) :]
-        self._finish_gradients(count, used)
-        self._buffers.finish(ran)
-        return self._report(parts, named)
+        return Counts(count, named, used, ran)
 
-    def _finish_gradients(self, count: int, used: Sequence[int]) -> None:
-        if count > 1 or self.workers.size > 1:
-            self._gradients.finish(count, used)
+    def _finish_gradients(self, counts: "Counts") -> None:
+        if counts.micro_batches > 1 or self.workers.size > 1:
+            self._gradients.finish(counts.micro_batches, counts.used)
 
-    def _report(self, parts: list[dict[str, Tensor]], counts: Sequence[int]) -> Report:
-        """The mean of each named loss over the `counts` micro-batches that had it, on all workers together."""
+    def _report(self, own: Sequence[Any], parts: list[dict[str, Tensor]], counts: "Counts") -> Report:
+        """The mean of each named loss over the micro-batches that had it, on all workers together."""
         dtype = wide(torch.empty(0, device=self.device))
-        sums = torch.zeros(len(self._names), dtype=dtype, device=self.device)
+        sums = torch.zeros(2 * len(self._names), dtype=dtype, device=self.device)
         for i, name in enumerate(self._names):
-            if own := [part[name].to(dtype) for part in parts if name in part]:
-                sums[i] = torch.stack(own).sum()
-        own_total = sums.sum()
+            if mine := [part[name].to(dtype) for part in parts if name in part]:
+                sums[i] = torch.stack(mine).sum()
+                weights = [loss_weight(b) for b, part in zip(own, parts, strict=True) if name in part]
+                sums[len(self._names) + i] = sum(weights)
+        own_total = sums[: len(self._names)].sum()
         self.workers.add(sums, "the sum of losses")
-        means = {n: sums[i] / count for i, (n, count) in enumerate(zip(self._names, counts, strict=True)) if count}
-        total = torch.stack(list(means.values())).sum()
-        return Report(self.updates, self.config.lr * self._factor(), means, total, own_total)
+        there = [(n, i, count) for i, (n, count) in enumerate(zip(self._names, counts.losses, strict=True)) if count]
+        means = {n: sums[i] / count for n, i, count in there}
+        weighted = [means[n] * (sums[len(self._names) + i] / count) for n, i, count in there]
+        report = Report(self.updates, self._rate(), means, torch.stack(weighted).sum(), own_total)
+        report.ids = [list(getattr(b, "ids", [])) for b in own]
+        return report
 
     def _factor(self) -> float:
-        return factor(self.schedule, self.updates, self.total, self.per_epoch)
+        return factor(self.learning.schedule, self.updates, self.learning.total, self.learning.per_epoch)
+
+    def _rate(self) -> float:
+        return self.learning.optimizer.lr * self._factor()
 
     def _set_rates(self, groups: list[dict[str, Any]]) -> None:
         for group, base in zip(groups, self._base, strict=True):
             group["lr"] = base * self._factor()
 
     def _penalise_and_clip(self, report: Report) -> None:
-        if self.config.l1:
+        config = self.learning.optimizer
+        if config.l1:
             for p in self._gradients.parameters:
                 if p.ndim > 1 and p.grad is not None:
-                    p.grad.add_(p.detach().sign(), alpha=self.config.l1)
-        if self.config.clip:
-            report.grad_norm = nn.utils.clip_grad_norm_(self._gradients.parameters, self.config.clip)
+                    p.grad.add_(p.detach().sign(), alpha=config.l1)
+        if config.clip:
+            report.grad_norm = nn.utils.clip_grad_norm_(self._gradients.parameters, config.clip)
 
-    def _step(self, report: Report) -> None:
+    def _step(self, report: Report) -> bool:
+        """Move the weights; False where fp16's gradients overflowed and nothing moved."""
         self.scaler.unscale_(self.optimizer)
         self._set_rates(self.optimizer.param_groups)
         self._penalise_and_clip(report)
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        report.skipped = self.scaler.get_scale() < scale
         self.optimizer.zero_grad(set_to_none=True)
-        if report.skipped:
-            self._buffers.undo()
-        elif self.average:
-            self.average.update()
+        return not self.scaler.get_scale() < scale
 
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:
         """The model's state dict; with `averaged`, the moving average's values where it has them."""

@@ -14,7 +14,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,13 +23,14 @@ from torch._C._distributed_c10d import HashStore
 
 from trunkline.ground.errors import EngineError
 
-from ..config import Average, Machine, Optimizer, Schedule
+from ..config import Average, Learning, Machine, Optimizer
+from ..contract import Losses, Report
 from ..workers import Workers
 from . import shards
 from .average import MovingAverage, live_tensors
 from .memory_format import lay_out, lay_out_calls
 from .optimizer import names_of
-from .torch_engine import Losses, Report, TorchEngine, summed
+from .torch_engine import Counts, TorchEngine, summed
 
 ELEMENTWISE = ("sgd", "nesterov", "momentum", "adam", "adamw", "nadam", "nadamw", "radam", "adamax", "rmsprop", "adagrad",
                "adadelta", "lion")  # fmt: skip
@@ -103,51 +104,50 @@ def refuse(optimizer: Optimizer, machine: Machine, workers: int, zero: int, offl
     return problems
 
 
-class DeepSpeedEngine(TorchEngine):
-    """`TorchEngine` with DeepSpeed's step; the same contract and the same checkpoints at every stage.
+@dataclass(frozen=True)
+class Zero:
+    """What DeepSpeed divides.
 
-    zero       the stage, 0 to 3
+    stage      0 to 3
     offload    whether the optimizer's state (stages 1 to 3) lives in the host's memory
     units      prefixes of parameters that may be without a gradient in an update (the heads of a mixture): they are
                not moved then, in stages 0 and 1
+    """
 
+    stage: int = 0
+    offload: bool = False
+    units: tuple[str, ...] = ()
+
+
+class DeepSpeedEngine(TorchEngine):
+    """`TorchEngine` with DeepSpeed's step; the same contract and the same checkpoints at every stage.
+
+    `TorchEngine.update` is the update, in its order; what is done otherwise here is named there, line by line.
     Raises EngineError where a stage cannot give what is asked for.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        schedule: Schedule,
-        average: Average,
-        machine: Machine,
-        *,
-        total: int,
-        per_epoch: int,
-        workers: Workers,
-        zero: int = 0,
-        offload: bool = False,
-        units: Sequence[str] = (),
+        self, model: nn.Module, losses: Losses, learning: Learning, machine: Machine, workers: Workers, zero: Zero
     ):
-        if problems := refuse(optimizer, machine, workers.size, zero, offload):
+        if problems := refuse(learning.optimizer, machine, workers.size, zero.stage, zero.offload):
             raise EngineError("\n".join(problems))
-        if zero >= 2 and len(units) > 1:
+        if zero.stage >= 2 and len(zero.units) > 1:
             raise EngineError(
-                f"zero={zero}: DeepSpeed moves a head that has no micro-batch in an update, by momentum and decay, and this "
-                f"stage cannot be kept from it; a mixture of {', '.join(units)} needs zero=0 or zero=1"
+                f"zero={zero.stage}: DeepSpeed moves a head that has no micro-batch in an update, by momentum and decay, and "
+                f"this stage cannot be kept from it; a mixture of {', '.join(zero.units)} needs zero=0 or zero=1"
             )
-        super().__init__(model, optimizer, schedule, replace(average, decay=0.0), machine,
-                         total=total, per_epoch=per_epoch, workers=workers)  # fmt: skip
-        self.zero, self.offload, self._average = zero, offload, average
-        if zero:
-            _split(self.optimizer, model, units)
+        self._average = learning.average  # made when DeepSpeed has the weights
+        super().__init__(model, losses, replace(learning, average=Average(0.0)), machine, workers)
+        self.zero, self.offload = zero.stage, zero.offload
+        if zero.stage:
+            _split(self.optimizer, model, zero.units)
             self._base = [group["lr"] for group in self.optimizer.param_groups]
         self._groups = names_of(model, self.optimizer)
         self._inner = self.optimizer
         self._named = dict(model.named_parameters())
         self._deepspeed: Any = None
         self._sharded: Any = None
-        self._spare: tuple[Losses, Any] | None = None
+        self._spare: Any = None  # a batch for passes that count nothing
         self._turns, self._scale = 0, 1.0
 
     def _start(self) -> None:
@@ -169,7 +169,9 @@ class DeepSpeedEngine(TorchEngine):
         ops.__compatible_ops__ = {}  # else a compiler builds a collective for a minute and a half
         lay_out(self.model, channels_last=False)  # DeepSpeed takes weights in the order of their elements
         self._deepspeed, self._sharded, *_ = deepspeed.initialize(
-            model=self._call, optimizer=self.optimizer, config=config(self.zero, self.config.clip, self.offload)
+            model=self._call,
+            optimizer=self.optimizer,
+            config=config(self.zero, self.learning.optimizer.clip, self.offload),
         )
         if self.zero == 0:
             self._deepspeed.enable_backward_allreduce = False  # the sums are made already
@@ -178,23 +180,21 @@ class DeepSpeedEngine(TorchEngine):
             lay_out_calls(self.model, self.machine.channels_last is True)
         if self.zero == 1:
             self._inner.register_step_pre_hook(self._hold_unused)
-        elif self.zero and self.config.l1:
+        elif self.zero and self.learning.optimizer.l1:
             self._inner.register_step_pre_hook(self._penalise)
         if self._average.decay > 0:
             self.average = MovingAverage(shards.live(live_tensors(self.model)), self._average)
 
-    def update(self, losses: Losses, micro_batches: Sequence[Any]) -> Report:
-        """As in TorchEngine. In stages 2 and 3 all workers run equally often, at weight zero where one has no more to do."""
+    def _begin(self, own: Sequence[Any], micro_batches: Sequence[Any]) -> None:
+        """Take the model over; in stages 2 and 3, agree on how often all workers run."""
         self._start()
-        own = [b for b in micro_batches if getattr(b, "weight", 1.0) != 0]
         if self.zero >= 2:
             (count,) = self.workers.agree([len(own)], "an update")
             self._turns, self._scale = -(-count // self.workers.size), self.workers.size / count
-            self._spare = (losses, micro_batches[-1])
-        return super().update(losses, own)
+            self._spare = micro_batches[-1]
 
-    def _run(self, losses: Losses, batch: Any) -> dict[str, Tensor]:
-        return (self._deepspeed if self.zero >= 2 else self._call)(losses, batch)
+    def _forward(self, batch: Any) -> dict[str, Tensor]:
+        return (self._deepspeed if self.zero >= 2 else self._call)(self.losses, batch)
 
     def _backward(self, total: Tensor) -> None:
         if self.zero >= 2:
@@ -202,26 +202,23 @@ class DeepSpeedEngine(TorchEngine):
         else:
             total.backward()
 
-    def _add(self, count: int) -> None:
+    def _add_gradients(self, count: int) -> None:
         if self.zero < 2:
-            super()._add(count)
+            super()._add_gradients(count)
 
-    def _reduce(self, parts: list[dict[str, Tensor]]) -> Report:
-        if self.zero >= 2:
-            for _ in range(self._turns - len(parts)):
-                assert self._spare
-                losses, batch = self._spare
-                with self.autocast():
-                    named = self._run(losses, batch.to(self.device))
-                self._buffers.start()  # as if it had not run
-                self._backward(summed(named) * 0.0)
-        return super()._reduce(parts)
+    def _even_out(self, count: int) -> None:
+        """In stages 2 and 3, passes at weight zero where this worker has fewer micro-batches than others."""
+        for _ in range(self._turns - count if self.zero >= 2 else 0):
+            with self.autocast():
+                named = self._forward(self._spare.to(self.device))
+            self._buffers.start()  # as if it had not run
+            self._backward(summed(named) * 0.0)
 
-    def _finish_gradients(self, count: int, used: Sequence[int]) -> None:
+    def _finish_gradients(self, counts: Counts) -> None:
         if self.zero < 2:
-            super()._finish_gradients(count, used)
+            super()._finish_gradients(counts)
 
-    def _step(self, report: Report) -> None:
+    def _step(self, report: Report) -> bool:
         self._set_rates(self._sharded.param_groups)
         if self.zero < 2:
             self._penalise_and_clip(report)
@@ -230,12 +227,11 @@ class DeepSpeedEngine(TorchEngine):
             for p in self._gradients.parameters:  # DeepSpeed takes gradients whole, and in the order of their elements
                 p.grad = torch.zeros(p.shape, dtype=p.dtype, device=p.device) if p.grad is None else p.grad.contiguous()
         self._deepspeed.step()
-        if self.zero >= 2 and self.config.clip:
+        if self.zero >= 2 and self.learning.optimizer.clip:
             report.grad_norm = torch.as_tensor(self._deepspeed.get_global_grad_norm(), device=self.device)
         for p in self._gradients.parameters:
             p.grad = None
-        if self.average:
-            self.average.update()
+        return True
 
     def _hold_unused(self, optimizer: Any, *_: Any) -> None:
         """Stage 1 steps group by group: a group whose unit had no micro-batch is left where it is."""
@@ -247,7 +243,7 @@ class DeepSpeedEngine(TorchEngine):
     def _penalise(self, optimizer: Any, *_: Any) -> None:
         for group in optimizer.param_groups:
             for p in group["params"] if self._named[self._groups[group["number"]][0]].ndim > 1 else ():
-                p.grad.add_(p.detach().sign(), alpha=self.config.l1)
+                p.grad.add_(p.detach().sign(), alpha=self.learning.optimizer.l1)
 
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:
         """The model's whole state dict; with `averaged`, the moving average's values where it has them."""

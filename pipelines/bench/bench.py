@@ -10,9 +10,9 @@ from typing import Any
 
 from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import RecipeError
+from trunkline.ground.names import load_named
 
 from ..recipe.demo_data import SIZES
-from ..recipe.knobs import load_named
 from ..runs.environment import environment
 from ..show import bar
 
@@ -62,7 +62,7 @@ def options(what: str) -> Callable[..., Bench]:
     """The function that measures `what`; its keyword arguments are the settings."""
     if what not in BENCHES:
         raise RecipeError(f"{what!r} cannot be measured; expected {', '.join(BENCHES)}")
-    return load_named(f"trunkline.pipelines.{BENCHES[what]}")
+    return load_named(f"{__package__}.{BENCHES[what]}")
 
 
 def positive(**numbers: int) -> None:
@@ -126,7 +126,7 @@ def _our_update(backbone: str, images: Any, labels: Any, machine: Any, precision
 
     from ...backbones import backbone as make
     from ...backbones.contract import Preprocessing
-    from ...cluster.config import Average, Optimizer, Schedule
+    from ...cluster.config import Average, Learning, Optimizer, Schedule
     from ...cluster.engines.torch_engine import TorchEngine
     from ...heads.classification import ClassificationHead
     from ...heads.contract import Batch
@@ -135,9 +135,9 @@ def _our_update(backbone: str, images: Any, labels: Any, machine: Any, precision
     trunk = make(backbone)
     model = Model(trunk, {"classification": ClassificationHead(trunk.channels["c5"], 100)}, Preprocessing())
     machine = replace(machine, precision=precision, channels_last=channels_last)
-    engine = TorchEngine(model, Optimizer(), Schedule("constant"), Average(), machine, total=10**6, per_epoch=100)
+    engine = TorchEngine(model, losses, Learning(Optimizer(), Schedule("constant"), Average(), 10**6, 100), machine)
     batch = Batch("classification", [str(i) for i in range(len(labels))], images, targets={"label": labels})
-    return lambda: float(engine.update(losses, [batch]).total)
+    return lambda: float(engine.update([batch]).total)
 
 
 def paired(
@@ -264,15 +264,17 @@ def _our_loader(root: Path, size: int, batch: int, workers: int, images: int) ->
     from ...backbones.contract import Preprocessing
     from ...tasks.classification.options import Options
     from ...tasks.classification.task import Classification
-    from ..feeding.feed import Draws, Plan, turns
+    from ..feeding.draws import Draws
+    from ..feeding.plan import Mixture, Plan, Share
+    from ..feeding.turns import turns
 
     val = 0.0 if (root / "train").is_dir() else 0.1
     task = Classification(Options(data=str(root), val=val, size=size, on_bad_sample="skip"), Preprocessing())
     samples = task.samples("train")
     samples = samples.without(dict(samples.excluded))
     plan = Plan.over(samples, batch, batch, 0)
-    draws = Draws(task, samples, 0, training=True)
-    return lambda: sum(len(t.micro_batches[0]) for t in turns(draws, plan, 0, -(-images // batch), workers))
+    draws, mixture = {task.name: Draws(task, samples, 0, training=True)}, Mixture((Share(task.name, plan),))
+    return lambda: sum(len(t.micro_batches[0]) for t in turns(draws, mixture, 0, -(-images // batch), workers))
 
 
 def _photos() -> Path:

@@ -189,7 +189,7 @@ def _ours(work: _Work, machine: Any) -> tuple[dict[str, Callable[[], Any]], dict
     from ...backbones import backbone
     from ...backbones.contract import Preprocessing
     from ...backbones.pyramid import Pyramid
-    from ...cluster.config import Average, Optimizer, Schedule
+    from ...cluster.config import Average, Learning, Optimizer, Schedule
     from ...cluster.engines.torch_engine import TorchEngine
     from ...heads.contract import Batch
     from ...heads.model import Model, losses
@@ -203,7 +203,7 @@ def _ours(work: _Work, machine: Any) -> tuple[dict[str, Callable[[], Any]], dict
     model.freeze(2)
     tensors = {k.removeprefix("heads.boxes."): v.clone() for k, v in model.state_dict().items()}
     optimizer = Optimizer("momentum", lr=1e-4)
-    engine = TorchEngine(model, optimizer, Schedule("constant"), Average(), machine, total=10**6, per_epoch=100)
+    engine = TorchEngine(model, losses, Learning(optimizer, Schedule("constant"), Average(), 10**6, 100), machine)
     targets = {"boxes": work.boxes, "labels": work.labels} | ({"masks": work.masks} if work.with_masks else {})
     batch = Batch("boxes", [str(i) for i in range(len(work.images))], work.images, targets=targets)
     on_device = batch.to(work.device)
@@ -212,7 +212,7 @@ def _ours(work: _Work, machine: Any) -> tuple[dict[str, Callable[[], Any]], dict
         with inference(model, machine.precision, torch.device(work.device)):
             return model.predict(on_device)
 
-    return {"predict": predict, "train": lambda: float(engine.update(losses, [batch]).total)}, tensors
+    return {"predict": predict, "train": lambda: float(engine.update([batch]).total)}, tensors
 
 
 def _theirs(work: _Work, tensors: dict[str, Any]) -> dict[str, Callable[[], Any]]:

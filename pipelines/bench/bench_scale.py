@@ -14,7 +14,7 @@ from torch import nn
 
 from ...backbones import backbone
 from ...backbones.contract import Preprocessing
-from ...cluster.config import Average, Launch, Machine, Optimizer, Schedule
+from ...cluster.config import Average, Launch, Learning, Machine, Optimizer, Schedule
 from ...cluster.engines.torch_engine import TorchEngine
 from ...cluster.launchers.local import run_local
 from ...cluster.launchers.worker import Job
@@ -122,21 +122,21 @@ def measure(args: dict[str, Any], workers: Workers) -> None:
 
 def side(name: str, workers: Workers, size: int) -> Callable[[], None]:
     """One update, as `name` does it."""
-    machine = Machine("cpu", "fp32", True, deterministic=False, reduction="fp32", threads=1, workers=0)
+    machine = Machine("cpu", "fp32", True, deterministic=False, reduction="fp32", threads=1, loaders=0)
     model, optimizer = _model(), Optimizer("momentum", lr=0.01)
     batches = [_batch(workers.rank * MICRO + m, size) for m in range(MICRO)]
-    settings = (model, optimizer, Schedule("constant"), Average())
+    settings = (model, losses, Learning(optimizer, Schedule("constant"), Average(), 10**6, 100))
     if name == "ddp":
         return _ddp(model, batches)
     if name == "zero0":
-        from ...cluster.engines.zero import DeepSpeedEngine
+        from ...cluster.engines.zero import DeepSpeedEngine, Zero
 
-        engine = DeepSpeedEngine(*settings, machine, total=10**6, per_epoch=100, workers=workers)
+        engine = DeepSpeedEngine(*settings, machine, workers, Zero())
     else:
         machine = replace(machine, reduction="exact") if name == "exact" else machine
         own = Workers() if name == "apart" else workers
-        engine = TorchEngine(*settings, machine, total=10**6, per_epoch=100, workers=own)
-    return lambda: engine.update(losses, batches).check()
+        engine = TorchEngine(*settings, machine, own)
+    return lambda: engine.update(batches).check()
 
 
 def _model() -> Model:

@@ -71,7 +71,7 @@ def _ours(work: _Work, kind: str, machine: Any) -> tuple[dict[str, Callable[[], 
 
     from ...backbones import backbone
     from ...backbones.contract import Preprocessing
-    from ...cluster.config import Average, Optimizer, Schedule
+    from ...cluster.config import Average, Learning, Optimizer, Schedule
     from ...cluster.engines.torch_engine import TorchEngine
     from ...heads.contract import Batch
     from ...heads.model import Model, losses
@@ -84,7 +84,7 @@ def _ours(work: _Work, kind: str, machine: Any) -> tuple[dict[str, Callable[[], 
     model = Model(trunk, {"pixels": head}, Preprocessing())
     tensors = {k.removeprefix("heads.pixels."): v.clone() for k, v in model.state_dict().items()}
     optimizer = Optimizer("momentum", lr=1e-4)
-    engine = TorchEngine(model, optimizer, Schedule("constant"), Average(), machine, total=10**6, per_epoch=100)
+    engine = TorchEngine(model, losses, Learning(optimizer, Schedule("constant"), Average(), 10**6, 100), machine)
     batch = Batch("pixels", [str(i) for i in range(len(work.images))], work.images, targets={"mask": work.masks})
     on_device = batch.to(work.device)
 
@@ -92,7 +92,7 @@ def _ours(work: _Work, kind: str, machine: Any) -> tuple[dict[str, Callable[[], 
         with inference(model, machine.precision, torch.device(work.device)):
             return torch.stack(head.logits(model.maps(on_device), on_device))
 
-    return {"predict": predict, "train": lambda: float(engine.update(losses, [batch]).total)}, tensors
+    return {"predict": predict, "train": lambda: float(engine.update([batch]).total)}, tensors
 
 
 def _theirs(work: _Work, kind: str, tensors: dict[str, Any]) -> dict[str, Callable[[], Any]]:

@@ -12,7 +12,7 @@ from trunkline._version import __version__
 from trunkline.ground.errors import RecipeError
 
 from .. import api
-from ..recipe.knobs import convert, typed, with_options
+from ..recipe.convert import convert, typed, with_options
 from .usage import VERBS, usage, verb_usage
 
 _OUTSIDE = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR",

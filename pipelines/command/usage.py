@@ -4,8 +4,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
+from trunkline.ground.names import load_named
+
 from ...cluster.config import OF_TRAINING, Launch
-from ..recipe.knobs import describe, load_named, recipe_function
+from ..recipe.convert import describe
+from ..recipe.knobs import recipe_function
 
 _HERE = "trunkline.pipelines"
 _LAUNCHED = ("train", "evaluate", "predict")  # verbs that workers can do
@@ -13,13 +16,13 @@ _KINDS = {"bench": "train", "score": "coco"}  # verbs whose first word chooses t
 # verb: (positional arguments, what it does, where the settings are declared; None: they are a recipe's)
 VERBS: dict[str, tuple[str, str, str | None]] = {
     "train": ("RECIPE", "train by a recipe, or go on with the run in --run", None),
-    "evaluate": ("SOURCE", "score a run's folder or a weights file", f"{_HERE}.evaluate:evaluate"),
+    "evaluate": ("SOURCE", "score a run's folder or a weights file", f"{_HERE}.evaluation.evaluate:evaluate"),
     "score": (
         "coco|voc|masks TRUTH RESULTS",
         "score the results of any detector or segmenter",
-        f"{_HERE}.score:protocol",
+        f"{_HERE}.score.score:protocol",
     ),
-    "predict": ("SOURCE INPUT…", "what a model says of files, folders and globs", f"{_HERE}.predict:stream"),
+    "predict": ("SOURCE INPUT…", "what a model says of files, folders and globs", f"{_HERE}.prediction.predict:stream"),
     "list": ("", "the recipes and architectures", None),
     "show": ("RECIPE", "every field of a recipe, its value and where it came from", None),
     "check": ("FOLDER", "decode and validate a whole data set", "trunkline.tasks.check:check"),
@@ -27,10 +30,10 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
     "bench": (
         "train|loader|scale|score|masks|detect|segment",
         "measure beside a plain torchvision loop",
-        f"{_HERE}.bench:options",
+        f"{_HERE}.bench.bench:options",
     ),
     "doctor": ("", "whether this installation and machine are fit", None),
-    "demo": ("[FOLDER]", "generated scenes: train, evaluate, report, in three minutes", f"{_HERE}.demo:demo"),
+    "demo": ("[FOLDER]", "generated scenes: train, evaluate, report, in three minutes", f"{_HERE}.tools.demo:demo"),
 }
 _OWN = {  # settings that are no recipe's
     "train": "\n\n  --run DIR    the run's folder; a run that is there goes on (default: the next free runs/RECIPE-N)",

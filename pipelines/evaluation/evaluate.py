@@ -1,26 +1,41 @@
 """Scoring a run or a weights file on a split."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError, RecipeError
+from trunkline.ground.storage import is_remote
 
 from ...cluster.config import Launch
-from ...tasks.contract import Samples, Scores
 from ...tasks.data.fingerprint import compare
 from ...tasks.options import belonging
-from ..feeding.feed import Draws, decoding, in_order, ordered_lists
+from ...tasks.samples import Samples
+from ...tasks.scores import Scores, joined
+from ..feeding.draws import Draws
+from ..feeding.loader import decoding
+from ..feeding.ordered import in_order, ordered_lists
 from ..launch.worker import mistakes_as_engine_errors
-from ..models.sources import Ready, fetched, ready, task_kind
+from ..models.sources import Ready, Source, fetched, ready, task_kind, tasks_of
 from ..recipe import plugin as plugins
-from ..runs.files import new_file, new_folder, write_folder
+from ..runs.files import new_file, new_folder, write_folder, write_records
 from ..runs.run import Run
 from ..show import bar, note, samples_left_out
-from ..training.finish import write_records
 from .measure import inference, score
+
+
+@dataclass(frozen=True)
+class Evaluating:
+    """What is scored: a source on a split of its data, or of other data. As JSON it goes to workers."""
+
+    source: Source
+    data: str | None = None
+    split: str = "val"
+    precision: str = "fp32"
+    batch: int | None = None
+    loaders: int | None = None
 
 
 @dataclass
@@ -40,6 +55,7 @@ def evaluate(
     *,
     data: str | None = None,
     split: Literal["train", "val"] = "val",
+    task: str = "",
     checkpoint: str = "last",
     ema: bool | None = None,
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32",
@@ -62,47 +78,82 @@ def evaluate(
 
     data           another folder than the run's own; a weights file needs one
     split          val or train, under the evaluation transform
+    task           of a run of several, which one; by default all, whose metrics are called task/metric
     checkpoint     last, best or a number such as 000480
     ema            true: averaged weights, false: raw ones; by default averaged where there are any
     precision      what is computed in; fp32 unless asked otherwise
-    batch          samples at once; by default 32 of a classifier, 4 of a detector or segmenter
+    batch          samples at once; by default what the task takes (32 of a classifier, 4 of a detector or segmenter)
     loaders        processes that decode
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     out            a JSON lines file for one record a sample
     results        a folder for what the official tools read (COCO's JSON, VOC's comp4 files, masks)
     plugin         the recipe file that holds the run's task, where that is one of your own
     """
-    settings: dict[str, Any] = {
-        "source": absolute(source), "data": storage.absolute(data) if data else None, "split": split,
-        "checkpoint": checkpoint, "ema": ema, "precision": precision, "batch": batch, "loaders": loaders,
-        "device": device, "threads": threads, "backbone": backbone, "stride_in": stride_in, "options": options or {},
-    }  # fmt: skip
     if plugin:
         plugins.load(plugin)
+    where = Source(absolute(source), task, checkpoint, ema, device, threads, backbone, stride_in, options or {})
+    wanted = Evaluating(where, storage.absolute(data) if data else None, split, precision, batch, loaders)
+    return _each(wanted, Written(out, results), plugin, launch, str(source))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an evaluation writes besides its scores."""
+
+    out: str | Path | None = None
+    results: str | Path | None = None
+
+
+def _each(
+    wanted: Evaluating, written: "Written", plugin: str | Path | None, launch: Launch | None, shown: str
+) -> Scores:
+    """The scores of the task that is asked for, or of all that a run has."""
+    where = wanted.source
+    names = list(tasks_of(where.source, where.task)) if Path(where.source).is_dir() or is_remote(where.source) else [""]
+    if len(names) == 1:
+        return _one(wanted, written, plugin, launch, shown)
+    given = {"data": wanted.data, **asdict(written), **where.options}
+    if alone := [f"{key}={value}" for key, value in given.items() if value is not None]:
+        raise RecipeError(
+            f"{', '.join(alone)}: {shown} has several tasks: say which with task=, one of {', '.join(names)}"
+        )
+    each = {}
+    for name in names:
+        each[name] = _one(replace(wanted, source=replace(where, task=name)), written, plugin, launch, shown)
+    origins = {name: scores.details.pop("origin") for name, scores in each.items()}
+    scores = joined(each)
+    first = next(iter(origins.values()))
+    scores.details["origin"] = {**first, "task": names, "data": {name: o["data"] for name, o in origins.items()}}
+    return scores
+
+
+def _one(wanted: Evaluating, written: Written, plugin: str | Path | None, launch: Launch | None, shown: str) -> Scores:
+    """The scores of one task, with what was asked to be written."""
+    out, results = written.out, written.results
     if results:
-        settings["options"] = {**settings["options"], **task_kind(settings["source"]).for_results}
+        asked = task_kind(wanted.source.source, wanted.source.task).for_results
+        wanted = replace(wanted, source=replace(wanted.source, options={**wanted.source.options, **asked}))
     file = new_file(out) if out else None
     folder = new_folder(results, "results") if results else None
-    p = prepare(**settings)
+    p = prepare(wanted)
     if launch and launch.launch == "ray":
-        scores, records = _on_ray(p, settings | {"plugins": plugins.texts(plugin)}, launch)
+        scores, records = _on_ray(p, asdict(wanted) | {"plugins": plugins.texts(plugin)}, launch)
     else:
         with decoding(p.loaders):
             batches = in_order(p.draws, p.batch, p.loaders)
             scores, records = score(p.found.model, p.found.task, p.samples, batches, p.precision)
-    where = {"data": next(iter(p.found.recipe.tasks.values())).data, "split": split, "precision": precision}
-    scores.details |= {"origin": p.found.origin | {"source": str(source)} | where}
+    where = {"data": p.found.options.data, "split": wanted.split, "precision": wanted.precision}
+    scores.details |= {"origin": p.found.origin | {"source": shown} | where}
     if file:
         write_records(file, records)
     if folder:
         made = getattr(p.found.task.evaluator(p.samples), "results", None)
-        written = made(records) if made else {}
-        if not written:
+        if files := made(records) if made else {}:
+            write_folder(folder, files)
+        else:
             note(
                 f"results={results}: the task {p.found.task.name} has no files for official tools; out= writes its records"
             )
-            return scores
-        write_folder(folder, written)
     return scores
 
 
@@ -111,53 +162,58 @@ def absolute(source: str | Path) -> str:
     return str(Path(source).absolute()) if Path(source).exists() else str(source)
 
 
-def prepare(
-    *, source: str, data: str | None, split: str, checkpoint: str, ema: bool | None, precision: str, batch: int | None,
-    loaders: int | None, device: str, threads: int | None, backbone: str | None, stride_in: Any, options: dict[str, Any],
-) -> Prepared:  # fmt: skip
+def prepare(wanted: Evaluating) -> Prepared:
     """What `evaluate` starts from, on any worker: the settings are its own."""
+    batch, loaders, threads, source = wanted.batch, wanted.loaders, wanted.source.threads, wanted.source
     problems = [f"batch={batch}: expected a number above 0"] if batch is not None and batch < 1 else []
     problems += [f"loaders={loaders}: expected 0 or more"] if loaders is not None and loaders < 0 else []
     problems += [f"threads={threads}: expected a number above 0"] if threads is not None and threads < 1 else []
     if problems:
         raise RecipeError(problems)
-    given = {"data": data, **options}
-    source = str(fetched(source))
-    found = ready(
-        source, checkpoint_name=checkpoint, averaged=ema, device=device, threads=threads, backbone=backbone, stride_in=stride_in,
-        options={k: v for k, v in given.items() if v is not None},
-    )  # fmt: skip
-    own = next(iter(found.recipe.tasks.values()))
-    if not own.data:
-        raise RecipeError(f"{source}: a weights file does not say which data: give data=FOLDER")
-    samples = found.task.samples(split)
-    processes = int(found.recipe.machine.workers) if loaders is None else loaders
-    if own.on_bad_sample == "skip":
-        run = Run(source)
-        stored = run.read("excluded.json") if not data and (run.path / "excluded.json").is_file() else None
-        reasons = dict(samples.excluded) | found.task.scan(samples, max(1, processes)) if stored is None else stored
-        samples = samples.without(reasons)
-        if samples.excluded:
-            note(f"{samples_left_out(len(samples.excluded))} that cannot be decoded")
+    given = {"data": wanted.data, **source.options}
+    path = fetched(source.source)
+    found = ready(replace(source, source=str(path), options={k: v for k, v in given.items() if v is not None}))
+    if not found.options.data:
+        raise RecipeError(f"{source.source}: a weights file does not say which data: give data=FOLDER")
+    processes = int(found.recipe.machine.loaders) if loaders is None else loaders
+    samples = _readable(found, wanted, path, max(1, processes))
     for remark in samples.remarks():
         note(remark)
-    as_it_was = not data and not belonging(own, "data") & options.keys() and Path(source).is_dir()
-    stored = Run(source).manifest(split) if as_it_was else None
+    _compare(found, wanted, path, samples)
+    if wanted.precision == "fp64":
+        found.model.double()
+    draws = Draws(found.task, samples, 0, training=False)
+    return Prepared(found, samples, draws, wanted.precision, batch or found.task.together, processes)
+
+
+def _folder(found: Ready) -> str:
+    """The folder of the task's files within a run's."""
+    return found.task.name if len(found.recipe.tasks) > 1 else ""
+
+
+def _readable(found: Ready, wanted: Evaluating, path: Path, loaders: int) -> Samples:
+    """The split, without what cannot be decoded where on_bad_sample=skip says so."""
+    samples = found.task.samples(wanted.split)
+    if found.options.on_bad_sample != "skip":
+        return samples
+    stored = None if wanted.data or not path.is_dir() else Run(path).excluded(_folder(found))
+    reasons = dict(samples.excluded) | found.task.scan(samples, loaders) if stored is None else stored
+    samples = samples.without(reasons)
+    if samples.excluded:
+        note(f"{samples_left_out(len(samples.excluded))} that cannot be decoded")
+    return samples
+
+
+def _compare(found: Ready, wanted: Evaluating, path: Path, samples: Samples) -> None:
+    """Raise DataError where the run's own data are others now."""
+    if wanted.data or not path.is_dir() or belonging(found.options, "data") & wanted.source.options.keys():
+        return
+    stored = Run(path).manifest(wanted.split, _folder(found))
     if stored is not None and stored != (lines := samples.manifest()):
         raise DataError(
-            f"the {split} data of {source} changed since it began: {compare(stored, lines)}. Put it back, or score what "
-            f"is there now with data={own.data}"
+            f"the {wanted.split} data of {path} changed since it began: {compare(stored, lines)}. Put it back, or score what "
+            f"is there now with data={found.options.data}"
         )
-    if precision == "fp64":
-        found.model.double()
-    return Prepared(
-        found,
-        samples,
-        Draws(found.task, samples, 0, training=False),
-        precision,
-        batch or found.task.together,
-        processes,
-    )
 
 
 def _on_ray(p: Prepared, settings: dict[str, Any], launch: Launch) -> tuple[Scores, list[dict[str, Any]]]:
@@ -166,7 +222,8 @@ def _on_ray(p: Prepared, settings: dict[str, Any], launch: Launch) -> tuple[Scor
 
     evaluator, kept = p.found.task.evaluator(p.samples), []
     numbers = list(range(len(ordered_lists(p.samples, p.batch))))
-    with bar("evaluate", len(p.samples)) as advance, pool(f"{__name__}:measurer", settings, launch) as compute:
+    with bar("evaluate", len(p.samples), p.found.task.unit) as advance, \
+            pool(f"{__name__}:measurer", settings, launch) as compute:  # fmt: skip
         for records in compute(numbers):
             evaluator.add(records)
             kept += records
@@ -178,7 +235,7 @@ def measurer(settings: dict[str, Any]) -> Callable[[int], list[dict[str, Any]]]:
     """What a worker of the pool is: from a batch's number to its records."""
     with mistakes_as_engine_errors():
         plugins.load_all(settings.pop("plugins"))
-        p = prepare(**settings)
+        p = prepare(Evaluating(**{**settings, "source": Source(**settings["source"])}))
     lists, task = ordered_lists(p.samples, p.batch), p.found.task
     evaluator, device = task.evaluator(p.samples), next(p.found.model.parameters()).device
 

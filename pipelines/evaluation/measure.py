@@ -11,18 +11,16 @@ from torch import nn
 
 from trunkline.ground.errors import EngineError
 
-from ...cluster.engines.torch_engine import out_of_memory
+from ...cluster.engines.torch_engine import AUTOCAST, out_of_memory
 from ...cluster.workers import ALONE, Workers
 from ...heads.contract import Batch
 from ...heads.model import Model
 from ...tasks.contract import Samples, Scores, Task
-from ..feeding.feed import Ordered
+from ..feeding.ordered import Ordered
 from ..show import bar
 
 T = TypeVar("T")
 ROUND = 4  # batches of each worker that come together at once
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextlib.contextmanager
@@ -30,7 +28,7 @@ def inference(model: nn.Module, precision: str, device: torch.device) -> Iterato
     """Evaluation mode, no gradients, and autocast where bf16 or fp16 is asked for; the mode is put back."""
     training = model.training
     model.eval()
-    cast = torch.autocast(device.type, _DTYPES[precision]) if precision in _DTYPES else contextlib.nullcontext()
+    cast = torch.autocast(device.type, AUTOCAST[precision]) if precision in AUTOCAST else contextlib.nullcontext()
     try:
         with torch.inference_mode(), cast:
             yield
@@ -59,7 +57,7 @@ def score(
         batch = batch.to(device)
         return evaluator.measure(batch, task.infer(model, batch))
 
-    with inference(model, precision, device), bar("evaluate", len(samples)) as advance:
+    with inference(model, precision, device), bar("evaluate", len(samples), task.unit) as advance:
         for records in in_turn(batches, measure, workers, "an evaluation"):
             evaluator.add(records)
             kept += records

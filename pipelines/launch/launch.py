@@ -12,9 +12,11 @@ from trunkline.ground.storage import absolute
 
 from ...cluster.config import OF_RAY, OF_TRAINING, Launch
 from ..recipe import plugin
+from ..recipe.convert import convert
 from ..recipe.demo_data import whole_paths
 from ..recipe.fields import Recipe
-from ..recipe.knobs import Resolved, convert, resolve, to_plain
+from ..recipe.knobs import Resolved, resolve
+from ..recipe.plain import to_plain
 from ..runs.run import Run, refuse_strangers
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from trunkline.ground.errors import DataError, EngineError, RecipeError, Weights
 from ...cluster.config import Launch
 from ...cluster.workers import Workers
 from ..recipe import plugin
-from ..recipe.knobs import Resolved, from_plain
+from ..recipe.knobs import Resolved
+from ..recipe.plain import from_plain
 
 
 @contextmanager

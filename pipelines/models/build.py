@@ -9,16 +9,17 @@ import torch
 
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.keys import key, seed_model
+from trunkline.ground.names import load_named
 
 from ...backbones import backbone, read_weights
 from ...backbones.contract import Preprocessing
 from ...backbones.pyramid import Pyramid
+from ...backbones.table import wrappers
 from ...backbones.weights import Weights
 from ...heads.model import Model
-from ...tasks.contract import Task
+from ...tasks.contract import Published, Task, forgotten
 from ...tasks.table import tasks as known_tasks
 from ..recipe.fields import Network, Recipe
-from ..recipe.knobs import load_named
 from ..runs.run import Run
 
 
@@ -51,7 +52,15 @@ def weights_of(source: str | Path, arch: str | None = None, stride_in: str | Non
 
 def make_task(name: str, options: Any, preprocessing: Preprocessing, facts: dict[str, Any] | None = None) -> Task:
     """The task `name` of the table."""
-    return load_named(known_tasks()[name])(options, preprocessing, facts)
+    return task_class(name)(options, preprocessing, facts)
+
+
+def task_class(name: str) -> type[Task]:
+    """The class of a task. Raises RecipeError naming what it forgot."""
+    kind = load_named(known_tasks()[name])
+    if missing := forgotten(kind):
+        raise RecipeError(f"the task {name} ({kind.__module__}.{kind.__qualname__}) lacks {', '.join(missing)}")
+    return kind
 
 
 def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], Model, Facts]:
@@ -63,28 +72,21 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
         name: make_task(name, options, preprocessing, facts.tasks[name] if facts else None)
         for name, options in recipe.tasks.items()
     }
-    for task in tasks.values():  # class names come from the data before any network is built
-        task.samples("train") if not task.facts.get("classes") else None
+    for task in tasks.values():  # class names come from the data before any network is built, in the tasks' order
+        _ = task.facts
     seed_model(key(recipe.seed, "init"))
     trunk = make_trunk(network, weights, facts)
-    heads = {}
+    heads, beside = {}, {}
     for name, task in tasks.items():
         seed_model(key(recipe.seed, "init", name))
         heads[name] = task.head(trunk, weights)
+        seed_model(key(recipe.seed, "init", name, "beside"))
+        beside |= task.beside()
     first = next(iter(tasks.values()))
-    model = Model(trunk, heads, first.preprocessing)
-    return (
-        tasks,
-        model,
-        facts
-        or Facts(
-            arch=trunk.arch,
-            stride_in=trunk.stride_in,
-            preprocessing=asdict(preprocessing),
-            tasks={name: task.facts for name, task in tasks.items()},
-            loaded=str(trunk.report) if weights else "random weights",
-        ),
-    )
+    model = Model(trunk, heads, first.preprocessing, beside)
+    loaded = str(trunk.report) if weights else "random weights"
+    own = {name: task.facts for name, task in tasks.items()}
+    return tasks, model, facts or Facts(trunk.arch, trunk.stride_in, asdict(preprocessing), own, loaded)
 
 
 def stated(facts: Facts) -> Preprocessing:
@@ -106,7 +108,8 @@ def make_trunk(network: Network, weights: Weights | None, facts: Facts | None) -
         zero_init=network.zero_init,
         stride_in=stride_in,
     )
-    return trunk if network.pyramid == "none" else Pyramid(trunk, network.pyramid)
+    trunk = trunk if network.pyramid == "none" else Pyramid(trunk, network.pyramid)
+    return trunk if network.wrapper == "none" else load_named(wrappers()[network.wrapper])(trunk)
 
 
 def from_weights(
@@ -114,26 +117,19 @@ def from_weights(
 ) -> tuple[Recipe, Task, Model, Facts]:
     """A model exactly as a weights file holds it. `choose` makes a task's options from what the file says of them.
 
-    Raises RecipeError where no task finds its head and its class names in the file.
+    Raises RecipeError where no task finds its head in the file.
     """
     weights = weights_of(source, network.backbone, network.stride_in)
-    kinds = {name: load_named(target) for name, target in known_tasks().items()}
-    said = {name: kind.reads(weights) for name, kind in kinds.items() if weights is not None}
-    name = next((name for name, options in said.items() if options is not None), None)
-    if weights is None or not weights.classes or name is None:
-        raise RecipeError(
-            f"{source}: holds no head with class names; give a run's folder, or the file of a classifier, detector or segmenter"
-        )
-    options, info = choose(name, said[name]), weights.info
-    task = make_task(name, options, weights.preprocessing, {"classes": list(weights.classes)})
-    has = [any(name.startswith(start) for name in weights.rest) for start in ("backbone.fpn.", "classifier.")]
-    pyramid = "none" if not has[0] else "conv" if "backbone.fpn.extra_blocks.p6.weight" in weights.rest else "pool"
-    stride = info.get("trunkline_output_stride", 8 if has[1] else 32)  # 8: torchvision's segmenters
+    name, said = held_by(source, weights)
+    assert weights is not None
+    options, info = choose(name, said.options), weights.info
+    task = make_task(name, options, weights.preprocessing, said.facts)
     network = replace(
         network,
-        output_stride=int(stride),  # pyright: ignore[reportArgumentType]
-        norm=info.get("trunkline_norm", "frozen" if weights.rest else "batch"),
-        pyramid=info.get("trunkline_pyramid", pyramid),
+        output_stride=int(info.get("trunkline_output_stride", said.network.get("output_stride", 32))),  # pyright: ignore
+        norm=info.get("trunkline_norm", said.network.get("norm", "batch")),
+        pyramid=info.get("trunkline_pyramid", said.network.get("pyramid", "none")),
+        wrapper=info.get("trunkline_wrapper", "none"),
     )
     trunk = make_trunk(network, weights, None)
     model = Model(trunk, {name: task.head(trunk, weights)}, task.preprocessing)  # type: ignore[arg-type]
@@ -141,18 +137,32 @@ def from_weights(
     return Recipe({name: options}, network), task, model, facts
 
 
-def published(model: Model, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors under the names that others read: torchvision's for a trunk with one head, also on a pyramid."""
-    first, *others = model.heads.values()
-    prefix = "backbone." if isinstance(model.backbone, Pyramid) else "" if others else getattr(first, "trunk", "")
-    result = {
+def held_by(source: str | Path, weights: Weights | None) -> tuple[str, Published]:
+    """The task whose head a file holds, and what the file says of it. Raises RecipeError where there is none."""
+    kinds = {name: task_class(name) for name in known_tasks()}
+    named = weights.info.get("trunkline_task") if weights else None
+    if named and named not in kinds:
+        raise RecipeError(
+            f"{source}: holds a head of the task {named}, unknown here; give its recipe file, plugin=FILE"
+        )
+    for name, kind in kinds.items():
+        if weights and named in (None, name) and (said := kind.reads(weights)) is not None:
+            return name, said
+    raise RecipeError(
+        f"{source}: holds no head that a task knows ({', '.join(kinds)}), or one without class names; give a run's folder, or "
+        "the file of a model that was published by one"
+    )
+
+
+def published(model: Model, tensors: dict[str, torch.Tensor], task: str) -> dict[str, torch.Tensor]:
+    """The trunk's and the task's head's tensors under the names that others read: torchvision's, also on a pyramid."""
+    head: Any = model.heads[task]
+    prefix = "backbone." if hasattr(model.backbone, "body") else getattr(head, "trunk", "backbone.")
+    trunk = {
         prefix + name.removeprefix("backbone."): tensor
         for name, tensor in tensors.items()
         if name.startswith("backbone.")
     }
-    for task, head in model.heads.items():
-        prefix = f"heads.{task}."
-        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        alone = len(model.heads) == 1
-        result |= {n if alone else prefix + n: t for n, t in head.published(own).items()}  # type: ignore[operator]
-    return result
+    start = f"heads.{task}."
+    own = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+    return trunk | head.published(own)

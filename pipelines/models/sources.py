@@ -1,11 +1,11 @@
 """What `evaluate` and `predict` start from: a run's folder or a weights file, made ready to compute."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from trunkline.ground.errors import RecipeError
-from trunkline.ground.names import nearest
+from trunkline.ground.names import load_named, nearest
 from trunkline.ground.storage import is_remote
 
 from ...cluster import checkpoint
@@ -13,13 +13,36 @@ from ...heads.model import Model
 from ...tasks.contract import Task
 from ...tasks.options import belonging, followed, reset
 from ...tasks.table import options as known_options
-from ...tasks.table import tasks as known_tasks
+from ..recipe.convert import convert
 from ..recipe.fields import Machine, Network, Recipe
-from ..recipe.knobs import convert, from_plain, load_named
 from ..recipe.limits import check_options
+from ..recipe.plain import from_plain
 from ..runs.machine import check_device, resolve_machine
 from ..runs.run import STATE, Run
-from .build import Facts, build, from_weights, weights_of
+from .build import Facts, build, from_weights, held_by, task_class, weights_of
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run's folder or a weights file, what of it is wanted, and where it shall compute. As JSON it goes to workers.
+
+    task        of a run of several, which one; empty: the only one
+    checkpoint  of a run: last, best or a number; `ema` true: averaged weights, false: raw ones, None: averaged if there
+    backbone, stride_in  what a file does not say of its network
+    options     fields of the task's options that are given anew
+    files       whether files are predicted: then there is no data set, and options of one are refused
+    """
+
+    source: str
+    task: str = ""
+    checkpoint: str = "last"
+    ema: bool | None = None
+    device: str = "auto"
+    threads: int | None = None
+    backbone: str | None = None
+    stride_in: Any = None
+    options: dict[str, Any] = field(default_factory=dict)
+    files: bool = False
 
 
 @dataclass
@@ -32,40 +55,40 @@ class Ready:
     facts: Facts
     origin: dict[str, Any]  # source, checkpoint, update, weights (raw or ema)
 
+    @property
+    def options(self) -> Any:
+        """The task's options."""
+        return self.recipe.tasks[self.task.name]
 
-def ready(
-    source: str | Path,
-    *,
-    checkpoint_name: str = "last",
-    averaged: bool | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    options: dict[str, Any] | None = None,
-    backbone: str | None = None,
-    stride_in: Any = None,
-    files: bool = False,
-) -> Ready:
+
+def ready(source: Source) -> Ready:
     """A run's checkpoint (`last`, `best` or a number; averaged weights where there are any), or a weights file.
 
     `options` replace fields of the task's options, as text or as values; of other `data`, what says how the run's own data
-    is laid out does not hold. With `files` there is no data set, and options of one are refused, as are those of training
-    always. Raises RecipeError where the source is neither a run nor a file, WeightsError where the file cannot be used.
+    is laid out does not hold. Options of training alone are refused. Raises RecipeError where the source is neither a run
+    nor a file, WeightsError where the file cannot be used.
     """
-    path = fetched(source)
-    machine, _ = resolve_machine(Machine(device=device, threads="auto" if threads is None else threads))
+    path = fetched(source.source)
+    machine, _ = resolve_machine(
+        Machine(device=source.device, threads="auto" if source.threads is None else source.threads)
+    )
     check_device(machine.device)
     if path.is_dir():
-        found = _from_run(Run(path), checkpoint_name, averaged, options or {}, files)
+        found = _from_run(Run(path), source)
     else:
-        if checkpoint_name != "last" or averaged is not None:
-            raise RecipeError(f"{source}: is a file; checkpoint= and ema= are for runs")
+        if source.checkpoint != "last" or source.ema is not None:
+            raise RecipeError(f"{source.source}: is a file; checkpoint= and ema= are for runs")
+        if source.task:
+            raise RecipeError(f"{source.source}: is a file, which holds one task; task= is for runs")
 
         def choose(name: str, said: dict[str, Any]) -> Any:
             own = load_named(known_options()[name])()
-            return with_options(name, replace(own, **said), options or {}, files)
+            return with_options(name, replace(own, **said), source.options, source.files)
 
-        recipe, task, model, facts = from_weights(source, Network(backbone, stride_in=stride_in), choose)
-        found = Ready(model, task, recipe, facts, {"source": str(source)})
+        recipe, task, model, facts = from_weights(
+            source.source, Network(source.backbone, stride_in=source.stride_in), choose
+        )
+        found = Ready(model, task, recipe, facts, {"source": source.source})
     import torch
 
     from ...cluster.engines.memory_format import place
@@ -104,18 +127,29 @@ def with_options(name: str, own: Any, given: dict[str, Any], files: bool = False
     return changed
 
 
-def task_kind(source: str | Path) -> Any:
-    """The class of the task that a source holds, before anything of it is built: the task that a run's recipe names first."""
+def tasks_of(source: str | Path, task: str = "") -> dict[str, Any]:
+    """The classes of the tasks that a source holds, before anything of it is built; with `task`, of that one alone.
+
+    Raises RecipeError where it holds none, or not this one.
+    """
     path = fetched(source)
     if path.is_dir():
-        return load_named(known_tasks()[next(iter(from_plain(Run(path).recipe["resolved"]).tasks))])
-    weights = weights_of(source)
-    found = [kind for kind in map(load_named, known_tasks().values()) if weights and kind.reads(weights) is not None]
-    if not found:
-        raise RecipeError(
-            f"{source}: holds no head with class names; give a run's folder, or the file of a classifier, detector or segmenter"
-        )
-    return found[0]
+        names = list(from_plain(Run(path).recipe["resolved"]).tasks)
+        if task and task not in names:
+            raise RecipeError(
+                f"task={task}: {source} has no such task{nearest(task, names)}; it has {', '.join(names)}"
+            )
+        return {name: task_class(name) for name in ([task] if task else names)}
+    name, _ = held_by(source, weights_of(source))
+    return {name: task_class(name)}
+
+
+def task_kind(source: str | Path, task: str = "") -> Any:
+    """The class of the one task that is asked for. Raises RecipeError where a run has several and none is named."""
+    found = tasks_of(source, task)
+    if len(found) > 1:
+        raise RecipeError(f"{source}: has several tasks: say which with task=, one of {', '.join(found)}")
+    return next(iter(found.values()))
 
 
 def fetched(source: str | Path) -> Path:
@@ -129,9 +163,9 @@ def fetched(source: str | Path) -> Path:
     return run.path
 
 
-def _from_run(run: Run, name: str, averaged: bool | None, options: dict[str, Any], files: bool) -> Ready:
+def _from_run(run: Run, source: Source) -> Ready:
     recipe = from_plain(run.recipe["resolved"])
-    root = run.checkpoints
+    root, name = run.checkpoints, source.checkpoint
     known = checkpoint.find(root) if name == "last" else checkpoint.name_of(root, name) if name == "best" else name
     if not known or not (root / known / "state.json").is_file():
         there = sorted(p.name for p in root.glob("[0-9]*")) if root.is_dir() else []
@@ -140,15 +174,19 @@ def _from_run(run: Run, name: str, averaged: bool | None, options: dict[str, Any
         )
     folder = root / known
     state = checkpoint.read_state(folder, *STATE)
-    (task_name, kind), *_ = recipe.tasks.items()
-    recipe = replace(recipe, tasks={task_name: with_options(task_name, kind, options, files)})
+    task = task_kind(run.path, source.task).name
+    options = with_options(task, recipe.tasks[task], source.options, source.files)
+    recipe = replace(recipe, tasks={**recipe.tasks, task: options})
     tasks, model, facts = build(recipe, Facts(**state["facts"]))
     has = (folder / "ema.safetensors").is_file()
-    if averaged and not has:
+    if source.ema and not has:
         raise RecipeError(f"{run.path}: keeps no averaged weights (average.decay is 0); leave ema=true out")
-    use = has if averaged is None else averaged
+    use = has if source.ema is None else source.ema
     tensors = checkpoint.read_tensors(folder / ("ema.safetensors" if use else "model.safetensors"))
     checkpoint.check_tensors(folder, model.state_dict(), tensors)
     model.load_state_dict(tensors)
+    model.preprocessing = tasks[task].preprocessing
     origin = {"source": str(run.path), "checkpoint": name if name == "best" else known, "update": state["update"]}
-    return Ready(model, tasks[task_name], recipe, facts, origin | {"weights": "ema" if use else "raw"})
+    if len(tasks) > 1:
+        origin["task"] = task
+    return Ready(model, tasks[task], recipe, facts, origin | {"weights": "ema" if use else "raw"})

@@ -1,22 +1,22 @@
 """Predictions for files, folders and globs."""
 
-import glob
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from trunkline.ground.errors import DataError, RecipeError
 
 from ...cluster.config import Launch
-from ...tasks.contract import Sample
-from ...tasks.images.decode import HOW_TO_GO_ON, SUFFIXES, read_image
+from ...tasks.contract import Task
+from ...tasks.images.decode import HOW_TO_GO_ON
 from ...tasks.predicted import Predicted
+from ...tasks.samples import Sample
 from ..evaluation.evaluate import absolute
 from ..evaluation.measure import inference
 from ..launch.worker import mistakes_as_engine_errors
-from ..models.sources import Ready, ready, task_kind
+from ..models.sources import Source, ready, task_kind
 from ..recipe import plugin as plugins
 from ..show import bar, note
 from .predictions import Output, Predictions
@@ -35,6 +35,7 @@ def stream(
     *,
     out: str | Path | None = None,
     pictures: bool = False,
+    task: str = "",
     checkpoint: str = "last",
     ema: bool | None = None,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
@@ -53,9 +54,10 @@ def stream(
     Any option of the task can be given too (size=; a classifier's top=, how many classes it names; a detector's score=,
     the lowest that it gives out): what there is, an unknown one's message lists.
 
-    inputs         files, folders (searched for photos) and globs
+    inputs         files, folders (searched for what the task predicts, photos as a rule) and globs
+    task           of a run of several, which one
     out            a folder for predictions.jsonl, predictions.csv and sheet.png; a prediction that was stopped goes on
-    batch          pictures at once; by default 32 of a classifier, 4 of a detector or segmenter
+    batch          samples at once; by default what the task takes (32 of a classifier, 4 of a detector or segmenter)
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     pictures       draw each picture too, into out/pictures
     on_bad_sample  skip: a file that cannot be read becomes a line with its error; stop: it ends the work
@@ -67,28 +69,50 @@ def stream(
     if problems:
         raise RecipeError(problems)
     given = [str(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
-    find_nothing(given)
     if plugin:
         plugins.load(plugin)
-    task = task_kind(source)
-    kind, together = task.predicted, batch or task.together
-    settings: dict[str, Any] = {
-        "source": absolute(source), "checkpoint": checkpoint, "ema": ema, "precision": precision, "device": device,
-        "threads": threads, "backbone": backbone, "stride_in": stride_in, "options": options or {}, "batch": together,
-        "on_bad_sample": on_bad_sample, "plugins": plugins.texts(plugin),
-    }  # fmt: skip
-    output = Output(Path(out), {**settings, "inputs": given}, kind, pictures) if out else None
+    kind = task_kind(source, task)
+    find_nothing(given, kind)
+    where = Source(
+        absolute(source), task, checkpoint, ema, device, threads, backbone, stride_in, options or {}, files=True
+    )
+    wanted = Predicting(where, precision, batch or kind.together, on_bad_sample)
+    return _stream(given, wanted, kind, Path(out) if out else None, pictures, plugin, launch)
+
+
+@dataclass(frozen=True)
+class Predicting:
+    """What predicts, and how. As JSON it goes to workers."""
+
+    source: Source
+    precision: str
+    batch: int
+    on_bad_sample: str
+
+
+def _stream(
+    given: list[str],
+    wanted: Predicting,
+    task: type[Task],
+    out: Path | None,
+    pictures: bool,
+    plugin: Any,
+    launch: Launch | None,
+) -> Iterator[Predicted]:
+    """The predictions one after the other; those that stand in the output already come first."""
+    settings: dict[str, Any] = {**asdict(wanted), "plugins": plugins.texts(plugin)}
+    output = Output(out, {**settings, "inputs": given}, task.predicted, pictures) if out else None
+    done, first = (output.done, -(output.done % wanted.batch)) if output else (0, 0)
     whole = False
     try:
-        total = sum(1 for _ in expand(given))
+        total = sum(1 for _ in expand(given, task))
         if output:
             yield from output.lines()
-        done = output.done if output else 0
         # batches stay what they were: a stopped prediction goes on at the beginning of the one it stood in
-        files = itertools.islice(expand(given), done - done % together, None)
-        with bar("predict", total) as advance:
+        files = itertools.islice(expand(given, task), done + first, None)
+        with bar("predict", total, task.unit) as advance:
             advance(done)
-            for skipped, predicted in enumerate(_compute(files, settings, kind, launch), start=-(done % together)):
+            for skipped, predicted in enumerate(_compute(files, settings, task.predicted, launch), start=first):
                 if skipped < 0:
                     continue
                 if output:
@@ -103,51 +127,26 @@ def stream(
         note(f"wrote {out}/predictions.jsonl, predictions.csv and sheet.png")
 
 
-def find_nothing(inputs: list[str]) -> None:
-    """Raise RecipeError naming every input that stands for no file."""
+def find_nothing(inputs: list[str], task: type[Task]) -> None:
+    """Raise RecipeError naming every input that stands for nothing that the task predicts."""
     wrong = [
-        f"{given}: there is no such file, no photo in that folder, and nothing that this pattern matches"
+        f"{given}: there is no such file, no {task.inputs_are} in that folder, and nothing that this pattern matches"
         for given in inputs
-        if next(_expand(given), None) is None
+        if next(iter(task.inputs(given)), None) is None
     ]
     if wrong or not inputs:
         raise RecipeError(wrong or "nothing to predict: give files, folders or globs")
 
 
-def expand(inputs: list[str]) -> Iterator[Path]:
-    """The files that inputs stand for, in order, each once."""
+def expand(inputs: list[str], task: type[Task]) -> Iterator[Path]:
+    """What inputs stand for, in order, each once."""
     seen: set[Path] = set()
     for given in inputs:
-        for path in _expand(given):
+        for path in task.inputs(given):
             if len(inputs) > 1:  # one input alone names no file twice
                 if path in seen:
                     continue
                 seen.add(path)
-            yield path
-
-
-def _expand(given: str) -> Iterator[Path]:
-    path = Path(given)
-    if path.is_dir():
-        yield from _photos(path)
-    elif path.is_file():
-        yield path
-    else:
-        yield from (p for p in map(Path, sorted(glob.glob(given, recursive=True))) if p.is_file())  # noqa: PTH207
-
-
-def _photos(folder: Path) -> Iterator[Path]:
-    """The photos below a folder in the order of their paths, hidden ones left out; one folder's names at a time."""
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries if not e.name.startswith("."))
-    except OSError as error:
-        raise RecipeError(f"{folder}: cannot be read ({error.strerror})") from None
-    for name, is_folder in found:
-        path = folder / name
-        if is_folder:
-            yield from _photos(path)
-        elif path.suffix.lower() in SUFFIXES and path.is_file():
             yield path
 
 
@@ -156,7 +155,7 @@ def _compute(
 ) -> Iterator[Predicted]:
     batches = iter(lambda: list(itertools.islice(files, settings["batch"])), [])
     if launch is None:
-        compute = computer(settings, found=_ready(settings))
+        compute = computer(settings)
         for batch in batches:
             yield from compute([str(f) for f in batch])
         return
@@ -169,19 +168,11 @@ def _compute(
                 yield from (kind.from_line({**line, "file": str(f)}) for f, line in zip(batch, lines, strict=True))
 
 
-def _ready(settings: dict[str, Any]) -> Ready:
-    return ready(
-        settings["source"], checkpoint_name=settings["checkpoint"], averaged=settings["ema"], device=settings["device"],
-        threads=settings["threads"], backbone=settings["backbone"], stride_in=settings["stride_in"], options=settings["options"],
-        files=True,
-    )  # fmt: skip
-
-
 def remote(settings: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any]]]:
     """What a worker of a pool is: from the names of a batch to its lines."""
     with mistakes_as_engine_errors():
         plugins.load_all(settings["plugins"])
-        compute = computer(settings, _ready(settings))
+        compute = computer(settings)
 
     def lines(files: list[str]) -> list[dict[str, Any]]:
         with mistakes_as_engine_errors():
@@ -190,16 +181,17 @@ def remote(settings: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any
     return lines
 
 
-def computer(settings: dict[str, Any], found: Ready) -> Callable[[list[str]], list[Predicted]]:
+def computer(settings: dict[str, Any]) -> Callable[[list[str]], list[Predicted]]:
     """From the names of a batch to what the model says of each."""
-    transform, kind = found.task.transform(False), found.task.predicted
-    device = next(found.model.parameters()).device
+    found = ready(Source(**settings["source"]))
+    task, kind = found.task, found.task.predicted
+    transform, device = task.transform(False), next(found.model.parameters()).device
 
     def compute(files: list[str]) -> list[Predicted]:
         group: list[Sample | Predicted] = []
         for file in files:
             try:
-                group.append(transform(Sample(file, Path(file), read_image(file))))
+                group.append(transform(task.read(file)))
             except DataError as error:
                 if settings["on_bad_sample"] == "stop":
                     raise
@@ -207,15 +199,15 @@ def computer(settings: dict[str, Any], found: Ready) -> Callable[[list[str]], li
         samples = [g for g in group if isinstance(g, Sample)]
         named: dict[str, Any] = {}
         with inference(found.model, settings["precision"], device):
-            for alike in _of_one_shape(samples):  # what a picture is batched with decides nothing
-                named |= {p.id: p for p in found.task.infer(found.model, found.task.collate(alike).to(device))}
-        return [kind.of(g.id, named[g.id], found.task) if isinstance(g, Sample) else g for g in group]
+            for alike in _alike(task, samples):  # what a sample is batched with decides nothing
+                named |= {p.id: p for p in task.infer(found.model, task.collate(alike).to(device))}
+        return [kind.of(g.id, named[g.id], task) if isinstance(g, Sample) else g for g in group]
 
     return compute
 
 
-def _of_one_shape(samples: list[Sample]) -> list[list[Sample]]:
+def _alike(task: Task, samples: list[Sample]) -> list[list[Sample]]:
     found: dict[Any, list[Sample]] = {}
     for sample in samples:
-        found.setdefault(tuple(sample.image.shape), []).append(sample)
+        found.setdefault(task.alike(sample), []).append(sample)
     return list(found.values())

@@ -20,6 +20,7 @@ class Network:
     pyramid: Literal["none", "pool", "conv"] = (
         "none"  # around the trunk: pool for two-stage heads, conv for one-stage ones
     )
+    wrapper: str = "none"  # a plug-in's, around all of that
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,17 @@ class Phase:
     epochs: float | None = None
     updates: int | None = None
     frozen: int = 0  # stages of the trunk that do not learn: 1 is the stem, 5 all of it
-    cached: bool = False  # the trunk's maps are computed once; needs frozen=5
+    cached: bool = False  # the trunk's maps are computed once; needs the whole trunk frozen
+    players: tuple[str, ...] = ()  # who learns in it, where a task has several players; empty: all of them
+
+
+@dataclass(frozen=True)
+class Playing:
+    """How a player learns that takes its turns beside the model (a critic)."""
+
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    average: Average = field(default_factory=Average)
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class Evaluation:
 
     every: float = 1.0  # epochs; 0 scores only at the end
     times: int = 0  # at most so often in a phase, evenly spread; 0 sets no bound
-    metric: str = "top1"  # names the best checkpoint
+    metric: str = ""  # names the best checkpoint; empty: the first of the first task, of several tasks as task/metric
     patience: int = 0  # evaluations without a better metric after which the phase ends; 0 never ends it early
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     batch: int = 32
@@ -72,7 +83,11 @@ class Log:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All of a run. `tasks` maps a task's name to its options (`trunkline.tasks.table`)."""
+    """All of a run. `tasks` maps a task's name to its options (`trunkline.tasks.table`).
+
+    Several tasks learn together: the gradient is the sum over them of the task's `loss_weights` times the mean over its
+    micro-batches. What an update takes of each is another thing: `mix` of its batches, of `batches` samples each.
+    """
 
     tasks: dict[str, Any]
     network: Network
@@ -85,7 +100,25 @@ class Recipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     log: Log = field(default_factory=Log)
+    batches: dict[str, Batches] = field(default_factory=dict)  # of a task, in place of batch
+    loss_weights: dict[str, float] = field(default_factory=dict)  # of a task; 1 where it has none, 0 leaves it out
+    mix: dict[str, float] = field(
+        default_factory=dict
+    )  # batches of a task that an update takes on average; 1 as a rule
+    players: dict[str, Playing] = field(
+        default_factory=dict
+    )  # of players beside the model; as the model where it has none
     seed: int = 0
+
+
+def batches_of(recipe: Recipe, task: str) -> Batches:
+    """The sizes of a task's batches."""
+    return recipe.batches.get(task, recipe.batch)
+
+
+def learning_tasks(recipe: Recipe) -> list[str]:
+    """The tasks that learn: those whose weight is above 0."""
+    return [task for task in recipe.tasks if recipe.loss_weights.get(task, 1.0) > 0]
 
 
 # What may differ when a run goes on: how long, where things lie, how the work is spread, what is logged.
@@ -94,7 +127,7 @@ CHANGEABLE = (
     "phases.*.updates",
     "tasks.*.data",
     "network.weights",
-    "machine.workers",
+    "machine.loaders",
     "evaluation.batch",
     "evaluation.patience",
     "checkpoints.*",

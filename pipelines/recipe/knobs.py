@@ -5,26 +5,21 @@ import dataclasses
 import importlib
 import importlib.metadata
 import inspect
-import json
-import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from pathlib import Path
+from typing import Any, get_type_hints
 
 from trunkline.ground.errors import RecipeError
-from trunkline.ground.names import nearest
+from trunkline.ground.names import load_named, nearest
 
-from ...tasks.table import options as task_options
 from ..recipes.table import RECIPES
 from . import plugin
+from .convert import attempt, choices, convert
 from .fields import Recipe
-from .limits import check, check_options
+from .limits import check
+from .plain import from_plain, in_new_words, put_at, to_plain
 from .tree import walk
-
-_NAMES = {str(tuple[str, ...]), "collections.abc.Sequence[str] | None"}  # kinds that text with commas is split for
 
 
 @dataclass(frozen=True)
@@ -41,14 +36,6 @@ def recipe_names() -> dict[str, str]:
     """The recipes by name, plug-ins (entry points `trunkline.recipes`) included."""
     found = {e.name: e.value for e in importlib.metadata.entry_points(group="trunkline.recipes")}
     return {**found, **RECIPES}
-
-
-def load_named(target: Any) -> Any:
-    """The object that `module:name` stands for; an object stands for itself."""
-    if not isinstance(target, str):
-        return target
-    module, name = target.split(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def recipe_function(name: str) -> Callable[..., Recipe]:
@@ -71,21 +58,21 @@ def resolve(name: str, given: dict[str, Any], also: Sequence[str] = ()) -> Resol
 
     `also` are names that are set elsewhere, which an unknown one may stand for.
     """
-    function = recipe_function(name)
+    function, given = recipe_function(name), in_new_words(given)
     hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
     problems = [f"{name}: its knob {n} needs an annotation and a default" for n, p in
                 inspect.signature(function).parameters.items() if p.annotation is p.empty]  # fmt: skip
     knobs, dotted = {}, {}
     for key, text in given.items():
         if key in hints:
-            _try(problems, knobs, key, lambda key=key, text=text: convert(hints[key], text, key))
+            attempt(problems, knobs, key, lambda key=key, text=text: convert(hints[key], text, key))
         else:
             dotted[key] = text
     recipe = _call(function, knobs, problems)
     if recipe is None:  # its own complaint may come from a knob that is wrong already: check the dotted keys anyway
         recipe, unknown = _anyhow(function), True
     else:
-        unknown = False
+        unknown, recipe = False, complete(recipe)
     fields = dict(walk(recipe)) if recipe else {}
     sets = {k: changed_by(function, knobs, k, hints[k]) for k in knobs} if not unknown else {}
     tree = to_plain(recipe) if recipe else {}
@@ -99,118 +86,26 @@ def resolve(name: str, given: dict[str, Any], also: Sequence[str] = ()) -> Resol
         if clash:
             problems.append(f"{key}={text} and {clash[0]}={given[clash[0]]} set the same field: give one of them")
             continue
-        _try(problems, tree, key, lambda key=key, text=text: convert(type_at(recipe, key), text, key), put=put_at)
+        attempt(problems, tree, key, lambda key=key, text=text: convert(type_at(recipe, key), text, key), put=put_at)
     if problems:
         with contextlib.suppress(RecipeError):
-            _try(problems, {}, "", lambda: check(from_plain(tree)))
+            attempt(problems, {}, "", lambda: check(from_plain(tree)))
         raise RecipeError(problems)
     result = from_plain(tree)
     check(result)
     return Resolved(name, dict(given), result, origins(result, given, sets, dotted))
 
 
-def convert(kind: Any, value: Any, key: str) -> Any:
-    """A value of the annotated type from the command line's text. Raises RecipeError saying what was expected."""
-    if isinstance(value, PurePath):
-        value = str(value)
-    elif type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
-        value = value.item()
-    if kind is Any:  # a free option, such as optimizer.options.betas: what JSON makes of it
-        return next(iter(_parsed(value, lists=list)), value) if isinstance(value, str) else value
-    candidates = [tuple(value) if isinstance(value, list) else value]
-    if isinstance(value, str):
-        if value.lower() in ("none", "null") and type(None) in get_args(kind):
-            return None
-        names = [tuple(value.split(","))] if _NAMES & {str(kind)} else []
-        candidates = [value, *_parsed(value), *names]
-    for candidate in candidates:
-        try:
-            return TypeAdapter(kind).validate_python(candidate, strict=not isinstance(candidate, str))
-        except ValidationError:
-            continue
-    for candidate in candidates[1:]:
-        try:
-            return TypeAdapter(kind).validate_python(candidate)
-        except ValidationError:
-            continue
-    hint = nearest(str(value), [str(a) for a in _choices(kind)]) if _choices(kind) else ""
-    raise RecipeError(f"{key}={value}: expected {describe(kind)}{hint}")
-
-
-def typed(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings as the annotations of the function's keyword arguments want them. Raises RecipeError with every problem."""
-    hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
-    signature = inspect.signature(function).parameters
-    known = [n for n, p in signature.items() if p.kind is p.KEYWORD_ONLY and n != "launch"]
-    problems: list[str] = []
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if key not in known:
-            problems.append(
-                f"{key}={value}: there is no such setting{nearest(key, known)}; there are {', '.join(known)}"
-            )
-            continue
-        _try(problems, found, key, lambda key=key, value=value: convert(hints[key], value, key))
-    problems += [
-        f"{n}= is missing" for n in known if n not in settings and signature[n].default is inspect.Parameter.empty
-    ]
-    if problems:
-        raise RecipeError(problems)
-    return found
-
-
-def with_options(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """`typed` for a function that takes the options of a task too: what is none of its own settings is one of these."""
-    known = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    given = {k: v for k, v in settings.items() if k in known and k not in ("options", "launch")}
-    rest = {k: v for k, v in settings.items() if k not in given}
-    problems: list[str] = []
-    own: dict[str, Any] = {}
-    _try(problems, own, "own", lambda: typed(function, given))
-    problems += [problem for key, value in rest.items() for problem in _no_option(key, value, known)]
-    if problems:
-        raise RecipeError(problems)
-    return {**own["own"], "options": rest}
-
-
-def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
-    """What is wrong with a setting that should be an option of a task, whichever the task will be."""
-    kinds = {name: load_named(target) for name, target in task_options().items()}
-    having = {name: kind for name, kind in kinds.items() if key in get_type_hints(kind)}
-    if not having:
-        names = dict.fromkeys([*known, *(k for kind in kinds.values() for k in get_type_hints(kind))])
-        own = ", ".join(k for k in known if k not in ("options", "launch"))
-        theirs = "; ".join(f"of {name}: {', '.join(get_type_hints(kind))}" for name, kind in kinds.items())
-        return [
-            f"{key}={value}: there is no such setting{nearest(key, names)}; there are {own}, and the task's options "
-            f"({theirs})"
-        ]
-    found: list[str] = []
-    for name, kind in having.items():
-        try:
-            check_options(name, dataclasses.replace(kind(), **{key: convert(get_type_hints(kind)[key], value, key)}))
-            return []
-        except RecipeError as error:
-            found = found or error.problems
-    return found
-
-
-def describe(kind: Any) -> str:
-    """A type in words."""
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(str(a) for a in get_args(kind))
-    if get_origin(kind) in (Union, types.UnionType):
-        words = dict.fromkeys(describe(a) for a in get_args(kind))
-        if any(word.startswith("one of") and word.endswith(", none") for word in words):
-            words.pop("none", None)
-        return " or ".join(words)
-    if str(kind) in _NAMES:
-        return "names separated by commas"
-    if get_origin(kind) is tuple:
-        many = get_args(kind)[1:] in ((), (...,))
-        return "numbers separated by commas" if many else f"{len(get_args(kind))} numbers separated by commas"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
-    return words.get(kind, str(getattr(kind, "__name__", kind)))
+def complete(recipe: Recipe) -> Recipe:
+    """A recipe of several tasks with a batch, a weight and a share for each of them, so that each can be seen and changed."""
+    if len(recipe.tasks) < 2:
+        return recipe
+    return dataclasses.replace(
+        recipe,
+        batches={name: recipe.batches.get(name, recipe.batch) for name in recipe.tasks} | recipe.batches,
+        loss_weights=dict.fromkeys(recipe.tasks, 1.0) | recipe.loss_weights,
+        mix=dict.fromkeys(recipe.tasks, 1.0) | recipe.mix,
+    )
 
 
 def type_at(recipe: Recipe, key: str) -> Any:
@@ -232,42 +127,6 @@ def _holder(recipe: Recipe, key: str) -> tuple[Any, str]:
             else getattr(node, part)
         )
     return node, last
-
-
-def put_at(tree: Any, key: str, value: Any) -> None:
-    """Set the value at a dotted key of a plain tree."""
-    *path, last = key.split(".")
-    for part in path:
-        tree = tree[int(part)] if isinstance(tree, list) else tree[part]
-    tree[last] = value
-
-
-def to_plain(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as JSON data."""
-    return json.loads(json.dumps(dataclasses.asdict(recipe)))
-
-
-def from_plain(tree: dict[str, Any]) -> Recipe:
-    """The recipe that `to_plain` wrote. Raises RecipeError naming each key that is unknown or of a wrong type."""
-    tree = dict(tree)
-    problems: list[str] = []
-    tasks: dict[str, Any] = {}
-    known = task_options()
-    for name, options in tree.pop("tasks", {}).items():
-        if name not in known:
-            problems.append(
-                f"tasks.{name}: there is no such task{nearest(name, known)}; of a recipe file's own task, give plugin=FILE"
-            )
-            continue
-        kind = load_named(known[name])
-        _try(
-            problems, tasks, name, lambda kind=kind, options=options, name=name: _valid(kind, options, f"tasks.{name}.")
-        )
-    rest: dict[str, Any] = {}
-    _try(problems, rest, "recipe", lambda: _valid(Recipe, {"tasks": {}, **tree}, ""))
-    if problems:
-        raise RecipeError(problems)
-    return dataclasses.replace(rest["recipe"], tasks=tasks)
 
 
 def changed_by(function: Callable[..., Recipe], knobs: dict[str, Any], key: str, kind: Any) -> set[str]:
@@ -301,22 +160,6 @@ def _default(recipe: Recipe, key: str, value: Any) -> str:
     return "default" if default == value else "recipe"
 
 
-def _valid(kind: Any, tree: dict, prefix: str) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(_known(kind, tree, prefix))
-    except ValidationError as error:
-        lines = [f"{prefix}{'.'.join(str(p) for p in e['loc'])}={e['input']}: {e['msg']}" for e in error.errors()]
-        raise RecipeError(lines) from None
-
-
-def _known(kind: Any, tree: dict, prefix: str) -> dict:
-    names = [f.name for f in dataclasses.fields(kind)]
-    wrong = [f"{prefix}{k}: there is no such setting{nearest(k, names)}" for k in tree if k not in names]
-    if wrong:
-        raise RecipeError(wrong)
-    return tree
-
-
 def _call(function: Callable[..., Recipe], knobs: dict[str, Any], problems: list[str]) -> Recipe | None:
     needed = [n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty]
     missing = [f"{n}= is missing: this recipe needs it" for n in needed if n not in knobs]
@@ -336,43 +179,20 @@ def _call(function: Callable[..., Recipe], knobs: dict[str, Any], problems: list
 
 
 def _anyhow(function: Callable[..., Recipe], knobs: dict[str, Any] | None = None) -> Recipe | None:
-    for attempt in [knobs] if knobs is not None else [{}, {"smoke": True}]:
+    for given in [knobs] if knobs is not None else [{}, {"smoke": True}]:
         with contextlib.suppress(Exception, SystemExit):
-            recipe = function(**attempt)
+            recipe = function(**given)
             return recipe if isinstance(recipe, Recipe) else None
     return None
 
 
-def _try(problems: list[str], target: Any, key: str, make: Callable[[], Any], put=dict.__setitem__) -> None:
-    try:
-        put(target, key, make())
-    except RecipeError as error:
-        problems.extend(error.problems)
-
-
-def _parsed(text: str, lists: type = tuple) -> list[Any]:
-    found = []
-    for attempt in (text, f"[{text}]"):
-        try:
-            found.append(json.loads(attempt))
-        except json.JSONDecodeError:
-            continue
-    return [lists(v) if isinstance(v, list) else v for v in found]
-
-
-def _choices(kind: Any) -> list[Any]:
-    if get_origin(kind) is Literal:
-        return list(get_args(kind))
-    return [c for a in get_args(kind) for c in _choices(a)] if get_origin(kind) in (Union, types.UnionType) else []
-
-
 def _others(kind: Any, value: Any, default: Any) -> list[Any]:
-    others = [default, *[c for c in _choices(kind)]]
+    others = [default, *[c for c in choices(kind)]]
     if isinstance(value, bool):
         others.append(not value)
     elif isinstance(value, (int, float)):
         others.append(value * 2 + 1)
-    elif isinstance(value, str) and not _choices(kind):
+    elif isinstance(value, str) and not choices(kind):
         others.append(value + "-other")
     return [o for o in others if o is not inspect.Parameter.empty and o != value]
 

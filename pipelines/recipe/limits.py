@@ -7,19 +7,24 @@ from typing import Any
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import nearest
 
-from ...backbones.table import ARCHITECTURES, TIMM
-from .fields import Recipe
+from ...backbones.table import ARCHITECTURES, is_known, others, wrappers
+from .fields import Recipe, batches_of, learning_tasks
 from .tree import walk
 
 
 def check(recipe: Recipe) -> None:
     """Raise RecipeError with every problem of a recipe that can be seen without the data and without torch."""
-    problems = [*_batches(recipe), *_phases(recipe), *_tasks(recipe), *_ranges(dict(walk(recipe)))]
-    arch = recipe.network.backbone
-    if arch is not None and arch not in ARCHITECTURES and not arch.startswith(TIMM):
-        known = ", ".join(ARCHITECTURES)
+    problems = [*_batches(recipe), *_mixture(recipe), *_phases(recipe), *_tasks(recipe), *_ranges(dict(walk(recipe)))]
+    arch, wrapper = recipe.network.backbone, recipe.network.wrapper
+    if arch is not None and not is_known(arch):
+        known = [*ARCHITECTURES, *others()]
         problems.append(
-            f"network.backbone={arch}: there is no such architecture{nearest(arch, ARCHITECTURES)}; there are {known}"
+            f"network.backbone={arch}: there is no such architecture{nearest(arch, known)}; there are {', '.join(known)}"
+        )
+    if wrapper != "none" and wrapper not in wrappers():
+        known = ["none", *wrappers()]
+        problems.append(
+            f"network.wrapper={wrapper}: there is none{nearest(wrapper, known)}; there are {', '.join(known)}"
         )
     if problems:
         raise RecipeError(problems)
@@ -32,23 +37,53 @@ def check_options(name: str, options: Any) -> None:
 
 
 def _batches(recipe: Recipe) -> list[str]:
-    size, micro = recipe.batch.size, recipe.batch.micro
-    if not isinstance(micro, int) or (micro >= 1 and size % micro == 0):
-        return []
-    even = [d for d in range(1, size + 1) if size % d == 0] if 0 < size < 100000 else []
-    return [f"batch.micro={micro} does not divide batch.size={size}: choose one of {even}"]
+    several = len(recipe.tasks) > 1
+    sizes = (
+        {f"batches.{name}": batches_of(recipe, name) for name in recipe.tasks} if several else {"batch": recipe.batch}
+    )
+    problems = [f"batches.{name}: there is no such task; there are {', '.join(recipe.tasks)}"
+                for name in recipe.batches if name not in recipe.tasks]  # fmt: skip
+    for key, batches in sizes.items():
+        size, micro = batches.size, batches.micro
+        if isinstance(micro, int) and not (micro >= 1 and size % micro == 0):
+            even = [d for d in range(1, size + 1) if size % d == 0] if 0 < size < 100000 else []
+            problems.append(f"{key}.micro={micro} does not divide {key}.size={size}: choose one of {even}")
+        if several and size < 1:
+            problems.append(f"{key}.size={size}: expected a number above 0")
+    return problems
+
+
+def _mixture(recipe: Recipe) -> list[str]:
+    problems = []
+    for key, of, low in (("loss_weights", recipe.loss_weights, 0), ("mix", recipe.mix, None)):
+        for name, value in of.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if name not in recipe.tasks:
+                near = nearest(name, recipe.tasks)
+                problems.append(f"{key}.{name}: there is no such task{near}; there are {', '.join(recipe.tasks)}")
+            elif not number or not (value > 0 or value == low):
+                problems.append(f"{key}.{name}={value}: expected a number above 0{', or 0' if low == 0 else ''}")
+    if recipe.tasks and not problems:
+        learning = learning_tasks(recipe)
+        if not learning:
+            problems.append("loss_weights: every task has the weight 0; give one a weight above 0")
+        elif all(recipe.mix.get(name, 1.0) < 1 for name in learning):
+            shown = ", ".join(f"mix.{name}={recipe.mix[name]:g}" for name in learning)
+            problems.append(f"{shown}: an update would be empty now and then; give one task that learns 1 or more")
+    return problems
 
 
 def _phases(recipe: Recipe) -> list[str]:
     problems = [] if recipe.phases else ["phases: expected at least one"]
+    ours = recipe.network.backbone not in others()  # a plug-in's states its stages when it is built
     for i, phase in enumerate(recipe.phases):
         if (phase.epochs is None) == (phase.updates is None):
             problems.append(f"phases.{i}: give either epochs or updates, not {'both' if phase.epochs else 'neither'}")
         if (phase.epochs is not None and phase.epochs <= 0) or (phase.updates is not None and phase.updates <= 0):
             problems.append(f"phases.{i}: its length must be above 0")
-        if not 0 <= phase.frozen <= 5:
+        if phase.frozen < 0 or (ours and phase.frozen > 5):
             problems.append(f"phases.{i}.frozen={phase.frozen}: expected 0 (nothing) to 5 (the whole trunk)")
-        if phase.cached and phase.frozen != 5:
+        if phase.cached and ours and phase.frozen != 5:
             problems.append(f"phases.{i}.cached=true needs phases.{i}.frozen=5: cached maps do not change")
     return problems
 
@@ -153,7 +188,7 @@ _RANGES = [  # key, lowest, highest; with words for it the lowest itself is out
     ("checkpoints.minutes", 0, 1e9, ""),
     ("checkpoints.updates", 0, 1e12, ""),
     ("machine.threads", 1, 4096, ""),
-    ("machine.workers", 0, 4096, ""),
+    ("machine.loaders", 0, 4096, ""),
     ("average.decay", -1e-300, 0.9999999, "0 (none) to below 1"),
     ("tasks.*.val", -1e-300, 0.9999999, "0 (the folder's own val/) to below 1"),
     ("tasks.*.dropout", 0, 0.999, ""),

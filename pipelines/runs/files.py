@@ -1,8 +1,10 @@
 """Files that a command is asked to write."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trunkline.ground.errors import RecipeError
 
@@ -52,3 +54,11 @@ def write_folder(folder: Path, files: Mapping[str, str | bytes]) -> None:
         (beside / name).parent.mkdir(parents=True, exist_ok=True)
         (beside / name).write_bytes(content.encode() if isinstance(content, str) else content)
     beside.rename(folder)
+
+
+def write_records(path: Path, records: list[dict[str, Any]]) -> None:
+    """One JSON line a sample."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")

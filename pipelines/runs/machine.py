@@ -69,9 +69,9 @@ def resolve_machine(machine: Machine) -> tuple[Machine, Why]:
     settle("channels_last", kind != "mps", "quicker for convolutions there" if kind != "mps" else "slower on MPS")
     settle("deterministic", kind == "cpu", "costs nothing there" if kind == "cpu" else "costs speed there")
     settle("threads", cores() if kind == "cpu" else 1, f"{cores()} cores for this process")
-    workers = (1 if cores() > 1 else 0) if kind == "cpu" else max(1, min(16, cores() - 1))
+    loaders = (1 if cores() > 1 else 0) if kind == "cpu" else max(1, min(16, cores() - 1))
     settle(
-        "workers", workers, "decoding is a small share of the work" if kind == "cpu" else "one a core, one left free"
+        "loaders", loaders, "decoding is a small share of the work" if kind == "cpu" else "one a core, one left free"
     )
     return machine, why
 

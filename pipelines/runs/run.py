@@ -5,7 +5,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ class Run:
     @property
     def trained(self) -> bool:
         """Whether anything was learnt that is kept: a checkpoint, or the published weights."""
-        return self.weights.exists() or self.saved > 0
+        return self.weights.exists() or any(self.path.glob("weights/*.safetensors")) or self.saved > 0
 
     @property
     def saved(self) -> int:
@@ -109,15 +109,17 @@ class Run:
         """
         if not self.exists() or self.trained:
             return
-        names = ["metrics.jsonl", "environment.json", "load.json", "excluded.json", "data/train.tsv", "data/val.tsv"]
-        names += [f"features/{split}.safetensors" for split in ("train", "val")] if features else []
-        for name in (*names, "recipe.json"):  # the recipe last
-            (self.path / name).unlink(missing_ok=True)
-        for events in self.path.glob("tensorboard/events.out.tfevents.*"):
-            events.unlink(missing_ok=True)
-        for folder in ("data", "features", "tensorboard", "checkpoints"):
-            with contextlib.suppress(OSError):  # not there, or holds what is not ours
-                (self.path / folder).rmdir()
+        names = ["metrics.jsonl", "environment.json", "load.json", "excluded.json"]
+        files = [self.path / name for name in names]
+        for pattern in ("data/*.tsv", "data/*/*.tsv", *(["features/*.safetensors", "features/*/*.safetensors"] * features)):
+            files += self.path.glob(pattern)
+        files += self.path.glob("tensorboard/events.out.tfevents.*")
+        for file in (*files, self.path / "recipe.json"):  # the recipe last
+            file.unlink(missing_ok=True)
+        for folder in ("data/*", "data", "features/*", "features", "tensorboard", "checkpoints"):
+            for own in self.path.glob(folder):
+                with contextlib.suppress(OSError):  # holds what is not ours
+                    own.rmdir()
 
     def vanish(self) -> None:
         """Take the folder away again after a first start that was a mistake, unless something was learnt."""
@@ -135,18 +137,39 @@ class Run:
             with contextlib.suppress(OSError):  # holds what is not ours
                 self.path.rmdir()
 
-    def manifest(self, split: str) -> list[str] | None:
-        """A line for each sample that a split had when the run began; None where that is not known."""
-        file = self.path / "data" / f"{split}.tsv"
+    def manifest(self, split: str, task: str = "") -> list[str] | None:
+        """A line for each sample that a split had when the run began; None where that is not known.
+
+        `task` where a run has several, here as in what follows.
+        """
+        file = self.path / "data" / task / f"{split}.tsv"
         if not file.is_file():
             return None
         return file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")[:-1]
 
-    def keep_manifest(self, split: str, lines: list[str]) -> None:
+    def keep_manifest(self, split: str, lines: list[str], task: str = "") -> None:
         """Store what a split holds as the run begins."""
-        file = self.path / "data" / f"{split}.tsv"
-        file.parent.mkdir(exist_ok=True)
+        file = self.path / "data" / task / f"{split}.tsv"
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
+
+    def excluded(self, task: str = "") -> dict[str, str] | None:
+        """What on_bad_sample=skip left out, and why; None where nothing was looked at."""
+        found = self.read("excluded.json") if (self.path / "excluded.json").is_file() else None
+        return found.get(task) if found is not None and task else found
+
+    def keep_excluded(self, reasons: dict[str, str], task: str = "") -> None:
+        """Store what was left out as the run began."""
+        before = self.read("excluded.json") if task and (self.path / "excluded.json").is_file() else {}
+        self.write("excluded.json", {**before, task: reasons} if task else reasons)
+
+    def records(self, task: str = "") -> Path:
+        """The folder of the records of the last evaluation, and of examples."""
+        return self.path / "predictions" / task
+
+    def published(self, task: str = "") -> Path:
+        """The published weights: one file, of several tasks one for each."""
+        return self.path / "weights" / f"{task}.safetensors" if task else self.weights
 
     def read(self, name: str) -> Any:
         """A JSON file of the run. Raises RecipeError where it is missing or damaged."""
@@ -194,10 +217,11 @@ def refuse_strangers(run: Run) -> None:
         raise RecipeError(f"{run.shown}: is there and holds no run ({', '.join(strangers[:4])}); choose another --run")
 
 
-def claim(run: Run, resolved: dict[str, Any]) -> dict[str, Any]:
+def claim(run: Run, resolved: dict[str, Any], as_now: Callable[[dict[str, Any]], dict[str, Any]] = dict) -> dict[str, Any]:
     """Begin a run in its folder, or go on with the one that is there; returns what `recipe.json` is to say.
 
-    A run that is there is not changed yet: its data and checkpoint may still refuse.
+    A run that is there is not changed yet: its data and checkpoint may still refuse. `as_now` gives a stored recipe the
+    fields that came later, at their defaults.
 
     `auto` settings of the first start stay. Raises RecipeError where the folder holds another recipe (with the
     differences) or files that are no run's.
@@ -208,8 +232,8 @@ def claim(run: Run, resolved: dict[str, Any]) -> dict[str, Any]:
         run.write("recipe.json", resolved)
         return resolved
     before = run.recipe
-    kept = {k: v for k, v in before.get("auto", {}).items() if k != "machine.workers"}
-    was, now = flat(before["resolved"]), flat(resolved["resolved"])
+    kept = {k: v for k, v in before.get("auto", {}).items() if k not in ("machine.loaders", "machine.workers")}
+    was, now = flat(as_now(before["resolved"])), flat(resolved["resolved"])
     # what auto became here, or has yet to become, gives way to what it became then
     asked = {k for k in now if resolved["auto"].get(k) or now[k] == "auto"}
     wrong = [

@@ -278,9 +278,7 @@ PROTOCOLS = {
 
 def protocol(name: str) -> Callable[..., Scored]:
     """The function that scores by a protocol. Raises RecipeError for one that is not known."""
-    from trunkline.ground.names import nearest
-
-    from ..recipe.knobs import load_named
+    from trunkline.ground.names import load_named, nearest
 
     if name not in PROTOCOLS:
         raise RecipeError(f"{name!r}: no such protocol{nearest(name, PROTOCOLS)}; expected {', '.join(PROTOCOLS)}")

@@ -138,17 +138,18 @@ def plan(resolved: Resolved, launch: Launch) -> MemoryPlan:
 
 
 def _facts(recipe: Recipe, device: str) -> _Facts:
-    from ..feeding.feed import Draws
+    from ..feeding.draws import Draws
     from ..models.build import build
 
     program = _resident() + LIBRARIES if device == "cpu" else 500 * MIB  # of a GPU: its context and kernels
     tasks, model, _ = build(recipe)
-    task = next(iter(tasks.values()))
-    draws = Draws(task, task.samples("train"), recipe.seed, training=True)
-    sample = task.collate([draws.draw((0, 0, 0))])
     phase = min(recipe.phases, key=lambda p: p.frozen)
     model.freeze(phase.frozen)
-    kept, each = (0, 0) if phase.cached else kept_for_backward(model, sample, recipe.machine)
+    kept = each = 0
+    for task in tasks.values() if not phase.cached else ():  # the dearest decides
+        draws = Draws(task, task.samples("train"), recipe.seed, training=True)
+        sample = task.collate([draws.draw((0, 0, 0))])
+        kept, each = max((kept, each), kept_for_backward(model, sample, recipe.machine), key=sum)
     learns = [p.numel() for p in model.parameters() if p.requires_grad]
     weights = sum(t.numel() for t in (*model.parameters(), *model.buffers()))
     return _Facts(weights, sum(learns), max(learns), _state_of(recipe.optimizer), recipe.average.decay > 0,

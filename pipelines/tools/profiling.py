@@ -11,16 +11,22 @@ from typing import Any
 import torch
 
 from trunkline.ground.errors import RecipeError
-from trunkline.ground.keys import key
 
 from ...cluster.config import Launch
-from ...cluster.engines.torch_engine import PARTS, TorchEngine
+from ...cluster.contract import PARTS, Engine
 from ...cluster.workers import Workers
-from ...heads.model import losses
-from ..feeding.feed import Draws, Plan, Turn, decoding, turns
-from ..recipe.knobs import Resolved, from_plain
+from ..feeding.draws import Draws
+from ..feeding.loader import decoding
+from ..feeding.plan import Mixture
+from ..feeding.turns import Turn, turns
+from ..recipe.fields import Recipe
+from ..recipe.knobs import Resolved
+from ..recipe.plain import from_plain
 from ..runs.files import new_file
 from ..runs.run import Run
+from ..training.engines import make_engine
+from ..training.parts import mixture
+from ..training.session import Session
 from ..training.train import prepare, settle
 
 
@@ -59,15 +65,15 @@ def profile(resolved: Resolved, updates: int = 6, out: str | Path | None = None)
         )
         recipe = from_plain(settle(resolved, Run(folder))["resolved"])
         session, _ = prepare(recipe, Run(folder), Workers(), Launch())
-        engine, plan, feed = _ready(session, recipe, updates + 2)
-        with decoding(int(recipe.machine.workers)):
+        engine, mixed, feed = _ready(session, recipe, updates + 2)
+        with decoding(int(recipe.machine.loaders)):
             for turn in itertools.islice(feed, 2):
-                engine.update(losses, turn.micro_batches)
+                engine.update(turn.micro_batches)
             waited, start = 0.0, time.perf_counter()
             with torch.profiler.profile(acc_events=True) as trace:
                 for turn in feed:
                     waited += turn.waited
-                    engine.update(losses, turn.micro_batches)
+                    engine.update(turn.micro_batches)
         seconds = (time.perf_counter() - start) / updates
     events = trace.key_averages()
     kind = "device_time_total" if session.device.type == "cuda" else "cpu_time_total"
@@ -81,17 +87,15 @@ def profile(resolved: Resolved, updates: int = 6, out: str | Path | None = None)
         if not file.is_file():
             raise RecipeError(f"out={out}: the trace could not be written there; choose another place")
     path = str(file) if file else None
-    return Profile(updates, seconds, parts, parts["wait"] / seconds, plan.batch / seconds, dear[:8], path)
+    return Profile(updates, seconds, parts, parts["wait"] / seconds, mixed.batch / seconds, dear[:8], path)
 
 
-def _ready(session: Any, recipe: Any, count: int) -> tuple[TorchEngine, Plan, Iterator[Turn]]:
-    phase = recipe.phases[0]
-    session.model.freeze(phase.frozen)
-    micro = recipe.batch.size if not isinstance(recipe.batch.micro, int) else recipe.batch.micro
-    plan = Plan.over(session.training, recipe.batch.size, micro, key(recipe.seed, "phase", 0))
-    engine = TorchEngine(
-        session.model, recipe.optimizer, recipe.schedule, recipe.average, recipe.machine,
-        total=count, per_epoch=plan.per_epoch,
-    )  # fmt: skip
-    draws = Draws(session.task, session.training, plan.seed, training=True)
-    return engine, plan, turns(draws, plan, 0, count, int(recipe.machine.workers), session.device.type == "cuda")
+def _ready(session: Session, recipe: Recipe, count: int) -> tuple[Engine, Mixture, Iterator[Turn]]:
+    session.model.freeze(recipe.phases[0].frozen)
+    mixed, parts = mixture(recipe, session.parts, 0), session.parts
+    engine = make_engine(session, replace(recipe.phases[0], cached=False), count, mixed.per_epoch)
+    draws = {
+        s.task: Draws(parts[s.task].task, parts[s.task].training, s.plan.seed, training=True) for s in mixed.shares
+    }
+    pin = session.device.type == "cuda"
+    return engine, mixed, turns(draws, mixed, 0, count, int(recipe.machine.loaders), pin)

@@ -4,38 +4,49 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trunkline.ground.errors import DataError, EngineError, RecipeError, WeightsError
+from trunkline.ground.errors import EngineError, Mistake, RecipeError
 
 from ...backbones.contract import Preprocessing
 from ...backbones.norm import norm_layer
 from ...cluster.engines.optimizer import try_optimizer
 from ...cluster.workers import Workers, where
-from ...tasks.contract import Samples, Task
-from ..feeding.feed import Plan
+from ...heads.model import Model
+from ...tasks.contract import Task
+from ...tasks.samples import Samples
+from ..feeding.plan import Mixture
 from ..models.build import make_task
 from ..recipe.fields import Recipe
 from ..runs.machine import check_device
 from ..runs.run import Run
+from .parts import mixture
+from .progress import choose_metric
 from .session import Session
+
+UPDATES_LOOKED_AT = 1000  # for how many micro-batches they have: a mixture's updates differ
 
 
 def preflight(recipe: Recipe) -> None:
-    """Raise RecipeError with everything that is wrong with the machine, the optimizer, the data and the metric, at once."""
+    """Raise RecipeError with everything that is wrong with the machine, the optimizers, the data and the metric, at once."""
     problems: list[str] = []
     with _collected(problems):
         check_device(recipe.machine.device)
-    with _collected(problems):
-        try_optimizer(recipe.optimizer)
+    for optimizer in (recipe.optimizer, *(p.optimizer for p in recipe.players.values())):
+        with _collected(problems):
+            try_optimizer(optimizer)
     with _collected(problems):
         norm_layer(recipe.network.norm)
+    found = {}
     for name, options in recipe.tasks.items():
         with _collected(problems):
             task = make_task(name, options, Preprocessing())
             task.samples("train")
-            check_metric(recipe, task, task.samples("val"))
+            found[name] = (task, task.samples("val"))
+    if len(found) == len(recipe.tasks):
+        with _collected(problems):
+            metric_of(recipe, found)
     if problems:
         raise RecipeError(problems)
 
@@ -44,27 +55,40 @@ def preflight(recipe: Recipe) -> None:
 def _collected(problems: list[str]) -> Iterator[None]:
     try:
         yield
-    except (RecipeError, WeightsError, DataError, EngineError) as error:
+    except Mistake as error:
         problems.append(str(error))
 
 
-def check_metric(recipe: Recipe, task: Task, validation: Samples) -> None:
-    """Raise RecipeError where the task has no metric of the name that chooses the best checkpoint."""
-    names = task.evaluator(validation).metrics
-    if recipe.evaluation.metric not in names:
-        raise RecipeError(
-            f"evaluation.metric={recipe.evaluation.metric}: the task has no such metric for these "
-            f"{len(validation.classes)} classes; there are {', '.join(names)}"
-        )
+def metric_of(recipe: Recipe, found: Mapping[str, tuple[Task, Samples]]) -> tuple[str, bool]:
+    """The metric that names the best checkpoint of these tasks and validation splits, and whether smaller is better.
+
+    Raises RecipeError where no task has it.
+    """
+    evaluators = {name: task.evaluator(validation) for name, (task, validation) in found.items()}
+    classes = len(next(iter(found.values()))[1].classes)
+    return choose_metric(recipe.evaluation.metric, evaluators, classes)
+
+
+def check_frozen(recipe: Recipe, model: Model) -> None:
+    """Raise RecipeError where a phase freezes more stages than the trunk has, or caches the maps of one that learns."""
+    stages: int = model.backbone.stages  # type: ignore[assignment]
+    problems = []
+    for number, phase in enumerate(recipe.phases):
+        if phase.frozen > stages:
+            problems.append(f"phases.{number}.frozen={phase.frozen}: this trunk has {stages} stages")
+        elif phase.cached and phase.frozen != stages:
+            problems.append(
+                f"phases.{number}.cached=true needs phases.{number}.frozen={stages}: cached maps do not change"
+            )
+    if problems:
+        raise RecipeError(problems)
 
 
 def check_lengths(session: Session, state: dict[str, Any] | None) -> None:
-    """Raise RecipeError where a phase is to be of another length than it had, or shorter than it is already."""
-    recipe, over = session.recipe, session.state["over"]
-    micro = recipe.batch.micro if isinstance(recipe.batch.micro, int) else recipe.batch.size
-    plan = Plan.over(session.training, recipe.batch.size, micro, 0)
+    """Raise RecipeError if a finished phase changes length, or a running one is made shorter than the updates already done."""
+    recipe, over = session.recipe, session.progress.over
     for number, phase in enumerate(recipe.phases):
-        length = plan.length(phase.epochs, phase.updates)
+        length = mixture(recipe, session.parts, number).length(phase.epochs, phase.updates)
         if number < len(over) and over[number][0] != length:
             raise RecipeError(
                 f"phases.{number}: was to be {over[number][0]} updates long, is over, and cannot be {length} long now: "
@@ -78,18 +102,18 @@ def check_lengths(session: Session, state: dict[str, Any] | None) -> None:
             )
 
 
-def divide(session: Session, micro_batches: int) -> None:
+def divide(session: Session, mixed: Mixture) -> None:
     """Say where workers have nothing to do; raise RecipeError where they would wait for each other without end."""
-    size = session.workers.size
-    if size > 1 and session.recipe.network.norm == "sync" and micro_batches % size:
+    size, counts = session.workers.size, {mixed.count(update) for update in range(UPDATES_LOOKED_AT)}
+    if size > 1 and session.recipe.network.norm == "sync" and (odd := [n for n in counts if n % size]):
         raise RecipeError(
-            f"network.norm=sync with {size} workers and {micro_batches} micro-batches an update: synchronised batch norm needs "
+            f"network.norm=sync with {size} workers and {odd[0]} micro-batches an update: synchronised batch norm needs "
             "as many on each; choose batch and micro_batch so that the workers divide them"
         )
-    if size > micro_batches:
+    if size > (most := max(counts)):
         session.note(
-            f"{micro_batches} micro-batch{'es' if micro_batches > 1 else ''} an update for {size} workers: "
-            f"{size - micro_batches} of them train nothing; a smaller micro_batch gives them something to do"
+            f"{most} micro-batch{'es' if most > 1 else ''} an update for {size} workers: "
+            f"{size - most} of them train nothing; a smaller micro_batch gives them something to do"
         )
 
 

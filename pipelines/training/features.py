@@ -14,24 +14,29 @@ from trunkline.ground.errors import DataError
 
 from ...heads.contract import Batch
 from ...heads.model import Model
-from ...tasks.contract import Samples
+from ...tasks.contract import Task
+from ...tasks.samples import Samples
 from ..evaluation.measure import in_turn, inference
-from ..feeding.feed import Cache, Draws, in_order
+from ..feeding.cache import Cache
+from ..feeding.draws import Draws
+from ..feeding.ordered import in_order
 from ..show import bar
 from .checks import publish
+from .parts import Part
 from .session import Session
 
 BATCH = 32  # samples at once: fixed, as it may decide a map's last bits
 
 
-def cache(session: Session, model: Model, split: str, samples: Samples, precision: str) -> Cache:
-    """The maps of the model's frozen trunk for a split; every worker computes its share and reads the whole."""
-    file = session.run.path / "features" / f"{split}.safetensors"
+def cache(session: Session, model: Model, part: Part, split: str, precision: str) -> Cache:
+    """The maps of the model's frozen trunk for a task's split; every worker computes its share and reads the whole."""
+    samples = part.training if split == "train" else part.validation
+    file = session.run.path / "features" / part.folder / f"{split}.safetensors"
     digest = f"{samples.fingerprint()['digest']} {weights_digest(model.backbone)} {precision}"
     ids = [samples.id(i) for i in range(len(samples))]
     workers = session.workers
     if not workers.from_lead(lambda: _read(file, digest) is not None, "reading features"):
-        computed = compute_maps(session, model, samples, precision)
+        computed = compute_maps(session, model, part.task, samples, precision)
         workers.from_lead(lambda: _write(file, computed, digest), "writing features")
         publish(session.run, workers)
     tensors = _read(file, digest)
@@ -41,7 +46,7 @@ def cache(session: Session, model: Model, split: str, samples: Samples, precisio
         )
     maps = {k.removeprefix("map."): v for k, v in tensors.items() if k.startswith("map.")}
     targets = {k.removeprefix("target."): v for k, v in tensors.items() if k.startswith("target.")}
-    return Cache(session.task.name, ids, maps, targets)
+    return Cache(part.name, ids, maps, targets)
 
 
 def _read(file: Path, digest: str) -> dict[str, Tensor] | None:
@@ -53,7 +58,7 @@ def _read(file: Path, digest: str) -> dict[str, Tensor] | None:
 
 
 def _write(file: Path, tensors: dict[str, Tensor], digest: str) -> None:
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_suffix(".tmp")
     try:
         save_file(tensors, str(beside), {"data": digest})
@@ -70,14 +75,14 @@ def weights_digest(module: torch.nn.Module) -> str:
     return total.hexdigest()
 
 
-def compute_maps(session: Session, model: Model, samples: Samples, precision: str) -> dict[str, Tensor]:
+def compute_maps(session: Session, model: Model, task: Task, samples: Samples, precision: str) -> dict[str, Tensor]:
     """The condensed maps that the head needs (`map.c5`) and the targets (`target.label`), with one row a sample.
 
     Whole on the worker that leads; the others have nothing.
     """
-    head: Any = model.heads[session.task.name]
-    draws = Draws(session.task, samples, session.recipe.seed, training=False)
-    batches = in_order(draws, BATCH, int(session.recipe.machine.workers), workers=session.workers)
+    head: Any = model.heads[task.name]
+    draws = Draws(task, samples, session.recipe.seed, training=False)
+    batches = in_order(draws, BATCH, int(session.recipe.machine.loaders), workers=session.workers)
     rows: list[dict[str, Tensor]] = []
 
     def condensed(batch: Batch) -> dict[str, Tensor]:
@@ -86,7 +91,7 @@ def compute_maps(session: Session, model: Model, samples: Samples, precision: st
         whole = {f"map.{k}": v.to(torch.promote_types(v.dtype, torch.float32)).cpu() for k, v in maps.items()}
         return whole | {f"target.{k}": v for k, v in batch.targets.items()}
 
-    with inference(model, precision, session.device), bar("features", len(samples)) as advance:
+    with inference(model, precision, session.device), bar("features", len(samples), task.unit) as advance:
         for part in in_turn(batches, condensed, session.workers, "the computing of features", session.end_if_asked):
             rows.append(part)
             advance(len(next(iter(part.values()))))

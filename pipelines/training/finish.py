@@ -1,77 +1,104 @@
 """The end of a run: the published weights, the scores, the predictions and the report."""
 
-import json
 import shutil
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from ...backbones.weights import save_weights
 from ...cluster import checkpoint
 from ...cluster.workers import ALONE
-from ..evaluation.measure import score
+from ...tasks.scores import Scores, joined
 from ..models.build import published
 from ..report.report import write_report
+from ..runs.files import write_records
 from ..show import note, scores_line
-from .session import Session
+from .parts import Part
+from .session import Evaluated, Session
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 def finish(session: Session) -> None:
-    """Write `weights.safetensors`, `scores.json`, `predictions/val.jsonl` and `report.html` from the last checkpoint."""
+    """Write the published weights, `scores.json`, the records and `report.html` from the last checkpoint."""
     run, recipe = session.run, session.recipe
     name = checkpoint.find(run.checkpoints)
     assert name
     averaged = (run.checkpoints / name / "ema.safetensors").is_file()
     tensors = checkpoint.read_tensors(run.checkpoints / name / ("ema.safetensors" if averaged else "model.safetensors"))
-    for left in run.path.glob(f".{run.weights.name}.*.tmp"):  # by a crash in the middle of writing it
+    for left in (
+        *run.path.glob(f".{run.weights.name}.*.tmp"),
+        *run.path.glob("weights/.*.tmp"),
+    ):  # by a crash in mid-writing
         left.unlink(missing_ok=True)
     checkpoint.prune(run.checkpoints, recipe.checkpoints.keep)
-    classes = session.task.facts.get("classes")
-    save_weights(
-        run.weights, published(session.model, tensors), arch=session.facts.arch,
-        stride_in=session.facts.stride_in, classes=classes, preprocessing=session.task.preprocessing,
-        info={"trunkline_recipe": run.recipe["recipe"], "trunkline_update": str(int(name)),
-              "trunkline_output_stride": str(recipe.network.output_stride), "trunkline_norm": recipe.network.norm,
-              "trunkline_pyramid": recipe.network.pyramid, **session.task.stated()},
-    )  # fmt: skip
-    if session.last_scores and session.last_scores[0] == int(name):
-        _, scores, records = session.last_scores
-    else:
-        model = session.model.to(session.device)
-        model.load_state_dict(tensors)
-        batches = session.batches(ALONE)  # the other workers are done
-        scores, records = score(model, session.task, session.validation, batches, recipe.evaluation.precision)
-    result = scores.to_json() | {
+    for part in session.parts.values():
+        _publish(session, part, tensors, int(name))
+    found = _scored(session, tensors, int(name))
+    for part_name, (scores, records) in found.items():
+        _add_sources(session.parts[part_name], scores)
+        write_records(run.records(session.parts[part_name].folder) / "val.jsonl", records)
+        _draw_examples(session, session.parts[part_name], records, set(scores.details.get("examples", ())))
+    scores = joined({part_name: scores for part_name, (scores, _) in found.items()})
+    data = {part_name: options.data for part_name, options in recipe.tasks.items()}
+    run.write("scores.json", scores.to_json() | {
         "split": "val",
         "weights": "ema" if averaged else "raw",
         "checkpoint": name,
         "update": int(name),
-        "data": next(iter(recipe.tasks.values())).data,
+        "data": data if len(data) > 1 else next(iter(data.values())),
         "recipe": run.recipe["recipe"],
-    }
-    sources = {m["id"] for m in result["details"].get("mistakes", ())}
-    where = {session.validation.id(i): i for i in range(len(session.validation)) if session.validation.id(i) in sources}
-    for mistake in result["details"].get("mistakes", ()):
-        mistake["source"] = str(session.validation.source(where[mistake["id"]]))
-    run.write("scores.json", result)
-    write_records(run.path / "predictions" / "val.jsonl", records)
-    _draw_examples(session, records, set(scores.details.get("examples", ())))
+    })  # fmt: skip
     write_report(run.path)
     note(f"done: {scores_line(scores)}")
-    note(f"  weights  {run.shown}/{run.weights.name}\n  report   {run.shown}/{run.report.name}")
+    weights = "weights/TASK.safetensors" if len(session.parts) > 1 else run.weights.name
+    note(f"  weights  {run.shown}/{weights}\n  report   {run.shown}/{run.report.name}")
 
 
-def _draw_examples(session: Session, records: list[dict[str, Any]], wanted: set[str]) -> None:
+def _publish(session: Session, part: Part, tensors: dict[str, Tensor], update: int) -> None:
+    """Write a whole file of the trunk and the task's head."""
+    run, network = session.run, session.recipe.network
+    file = run.published(part.folder)
+    file.parent.mkdir(exist_ok=True)
+    wrapper = {} if network.wrapper == "none" else {"trunkline_wrapper": network.wrapper}
+    save_weights(
+        file, published(session.model, tensors, part.name), arch=session.facts.arch,
+        stride_in=session.facts.stride_in, classes=part.task.facts.get("classes"), preprocessing=part.task.preprocessing,
+        info={"trunkline_recipe": run.recipe["recipe"], "trunkline_update": str(update),
+              "trunkline_output_stride": str(network.output_stride), "trunkline_norm": network.norm,
+              "trunkline_pyramid": network.pyramid, "trunkline_task": part.name, **wrapper, **part.task.stated()},
+    )  # fmt: skip
+
+
+def _scored(session: Session, tensors: dict[str, Tensor], update: int) -> Evaluated:
+    """The scores of these weights: the last evaluation's, where it was of this update."""
+    if session.last_scores and session.last_scores[0] == update:
+        return session.last_scores[1]
+    model = session.model.to(session.device)
+    model.load_state_dict(tensors)
+    return session.score(model, ALONE)  # the other workers are done
+
+
+def _add_sources(part: Part, scores: Scores) -> None:
+    """Say in which file each of the mistakes is."""
+    mistakes = scores.details.get("mistakes", ())
+    wanted = {m["id"] for m in mistakes}
+    where = {part.validation.id(i): i for i in range(len(part.validation)) if part.validation.id(i) in wanted}
+    for mistake in mistakes:
+        mistake["source"] = str(part.validation.source(where[mistake["id"]]))
+
+
+def _draw_examples(session: Session, part: Part, records: list[dict[str, Any]], wanted: set[str]) -> None:
     """`predictions/examples/0.jpg` …: what the model says of some samples, drawn, and beside it the truth."""
-    folder = session.run.path / "predictions" / "examples"
+    folder = session.run.records(part.folder) / "examples"
     shutil.rmtree(folder, ignore_errors=True)
     for i, record in enumerate(records):
         if record["id"] in wanted:
             folder.mkdir(parents=True, exist_ok=True)
             said = {name: value for name, value in record.items() if name != "id"}
-            picture = session.task.predicted.from_line({"file": str(session.validation.source(i)), **said}).image()
-            truth = session.task.truth(session.validation[i])
+            picture = part.task.predicted.from_line({"file": str(part.validation.source(i)), **said}).image()
+            truth = part.task.truth(part.validation[i])
             if truth is not None:
                 picture = _side_by_side(picture, truth)
             picture.thumbnail((640, 640) if truth is None else (1280, 1280))  # a legend stays legible
@@ -86,11 +113,3 @@ def _side_by_side(left: "Image", right: "Image") -> "Image":
     page.paste(left)
     page.paste(right, (left.width + gap, 0))
     return page
-
-
-def write_records(path: Any, records: list[dict[str, Any]]) -> None:
-    """One JSON line a sample."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")

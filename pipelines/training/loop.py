@@ -3,9 +3,9 @@
 import time
 from collections.abc import Iterator
 
-from ...cluster.engines.torch_engine import Engine
-from ...heads.model import losses
-from ..feeding.feed import Plan, Turn
+from ...cluster.contract import Engine
+from ..feeding.plan import Mixture
+from ..feeding.turns import Turn
 from ..recipe.fields import Evaluation
 from ..show import progress
 from .session import Session
@@ -17,24 +17,28 @@ def between(evaluation: Evaluation, per_epoch: int, length: int) -> int:
     return max(step, -(-length // evaluation.times)) if evaluation.times else step
 
 
-def run_phase(session: Session, engine: Engine, feed: Iterator[Turn], plan: Plan, before: int, length: int) -> None:
+def run_phase(
+    session: Session, engine: Engine, feed: Iterator[Turn], mixture: Mixture, before: int, length: int
+) -> None:
     """Run a phase to its end: update, log, evaluate, save. `before` counts the updates of the phases before it.
 
     Raises Stopped once the run was asked to end and is saved, EngineError at a loss that is not finite.
     """
-    step = between(session.recipe.evaluation, plan.per_epoch, length)
+    step = between(session.recipe.evaluation, mixture.per_epoch, length)
     with progress() as shown:
-        title = session.recipe.phases[session.state["phase"]].name
-        bar = shown.add_task(title, total=length, completed=engine.updates, unit="images", scale=plan.batch, say="")
+        title = session.recipe.phases[session.progress.phase].name
+        bar = shown.add_task(
+            title, total=length, completed=engine.updates, unit=session.unit, scale=mixture.batch, say=""
+        )
         start = time.perf_counter()
         for turn in feed:
-            report, done = engine.update(losses, turn.micro_batches), before + engine.updates
+            report, done = engine.update(turn.micro_batches), before + engine.updates
             now = time.perf_counter()
-            session.log(report, turn, done, plan, now - start)
+            session.log(report, turn, done, mixture, now - start)
             start = now
             shown.update(bar, advance=1, say=session.loss)
 
-            last, epoch = engine.updates == length, engine.updates / plan.per_epoch
+            last, epoch = engine.updates == length, engine.updates / mixture.per_epoch
             saved = False
             if last or engine.updates % step == 0:
                 better = session.evaluate(engine, done, epoch)

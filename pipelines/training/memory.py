@@ -1,6 +1,7 @@
 """How many samples fit into memory at once: what `batch.micro=auto` becomes."""
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import torch
 from trunkline.ground.errors import EngineError
 
 from ...cluster.engines.memory_format import place
+from ...cluster.engines.torch_engine import AUTOCAST
 from ...heads.contract import Batch
 from ...heads.model import Model
 from ..recipe.fields import Machine
 
 SHARE = 0.8  # of the free memory may be used
 LIBRARIES = 300 * 2**20  # bytes that kernels keep for themselves on a CPU, as measured
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def fitting_micro_batch(model: Model, sample: Batch, size: int, machine: Machine) -> tuple[int, str]:
@@ -96,13 +97,18 @@ def _fits(model: Model, sample: Batch, micro: int, machine: Machine) -> bool:
 
 def _loss(model: Model, batch: Batch, machine: Machine) -> torch.Tensor:
     place(model, machine.device, machine.channels_last is True).train()
-    dtype = _AUTOCAST.get(machine.precision)
+    dtype = AUTOCAST.get(machine.precision)
     with torch.autocast(torch.device(machine.device).type, dtype, enabled=dtype is not None):
         return torch.stack([v.float() for v in model.losses(batch.to(machine.device)).values()]).sum()
 
 
 def _repeat(batch: Batch, times: int) -> Batch:
-    """The same sample several times over."""
+    """The same sample several times over, whatever its targets are."""
     assert batch.images is not None
-    targets: dict[str, Any] = {n: t.repeat(times, *[1] * (t.ndim - 1)) for n, t in batch.targets.items()}
-    return Batch(batch.task, batch.ids * times, batch.images.repeat(times, 1, 1, 1), targets=targets)
+    sizes = None if batch.sizes is None else _again(batch.sizes, times)
+    targets: dict[str, Any] = {name: _again(target, times) for name, target in batch.targets.items()}
+    return replace(batch, ids=batch.ids * times, images=_again(batch.images, times), sizes=sizes, targets=targets)
+
+
+def _again(rows: Any, times: int) -> Any:
+    return list(rows) * times if isinstance(rows, list | tuple) else rows.repeat(times, *[1] * (rows.ndim - 1))

@@ -10,19 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ...cluster import checkpoint
 from ...cluster.config import Launch
-from ...cluster.engines.torch_engine import Engine, Report
+from ...cluster.contract import Engine, Report
 from ...cluster.workers import Workers
 from ...heads.model import Model
-from ...tasks.contract import Samples, Scores, Task
+from ...tasks.scores import Scores, joined
 from ..evaluation.measure import apart, score
-from ..feeding.feed import Cache, Draws, Ordered, Plan, Turn, in_order
+from ..feeding.cache import Cache
+from ..feeding.draws import Draws
+from ..feeding.ordered import Ordered, in_order
+from ..feeding.plan import Mixture
+from ..feeding.turns import Turn
 from ..models.build import Facts
 from ..recipe.fields import Recipe
 from ..runs.run import Metrics, Run
 from ..show import note, scores_line
+from .parts import Part
+from .progress import Progress
 
 
 class Stopped(Exception):
@@ -34,6 +41,10 @@ class Stopped(Exception):
         super().__init__(f"stopped {where}; the same command goes on with {run.shown}")
 
 
+Evaluated = dict[str, tuple[Scores, list[dict[str, Any]]]]
+"""By task: the scores of its validation split, and a record for each sample."""
+
+
 @dataclass
 class Session:
     """Everything that stands between two updates, besides the engine.
@@ -43,20 +54,19 @@ class Session:
 
     run: Run
     recipe: Recipe
-    task: Task
+    parts: dict[str, Part]
     model: Model
     facts: Facts
-    training: Samples
-    validation: Samples
     metrics: Metrics | None
-    state: dict[str, Any]  # phase, phases that are over, scores so far, best, evaluations without a better one
+    progress: Progress
+    metric: str  # names the best checkpoint
+    lower_is_better: bool
     workers: Workers
     launch: Launch
-    caches: dict[str, Cache] = field(default_factory=dict)
+    caches: dict[tuple[str, str], Cache] = field(default_factory=dict)  # by task and split
     twin: Model | None = None  # the model that evaluates, apart from the one that an engine trains
     done: int = 0  # updates in the newest checkpoint
-    last_scores: tuple[int, Scores, list[dict[str, Any]]] | None = None
-    lower_is_better: bool = False  # the metric that names the best checkpoint
+    last_scores: tuple[int, Evaluated] | None = None
     loss: str = ""  # of the last line, for the progress bar
     _unwritten: tuple[Report, int, dict[str, Any]] | None = None
     _saved_at: float = field(default_factory=time.monotonic)
@@ -66,11 +76,21 @@ class Session:
         """Where the model computes."""
         return torch.device(self.recipe.machine.device)
 
+    @property
+    def unit(self) -> str:
+        """What a sample is called: the first task's word."""
+        return next(iter(self.parts.values())).task.unit
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The model, and the networks that learn beside it."""
+        return {"": self.model, **self.model.beside}
+
     def say(self, kind: str, update: int, **line: Any) -> None:
         """A line of `metrics.jsonl`."""
         if self.metrics:
             self.metrics.add(
-                {"kind": kind, "phase": self.state["phase"], "update": update, **line, "time": time.time()}
+                {"kind": kind, "phase": self.progress.phase, "update": update, **line, "time": time.time()}
             )
 
     def note(self, text: str) -> None:
@@ -78,11 +98,11 @@ class Session:
         note(text)
         self.say("note", self.done, text=text)
 
-    def log(self, report: Report, turn: Turn, done: int, plan: Plan, seconds: float) -> None:
+    def log(self, report: Report, turn: Turn, done: int, mixture: Mixture, seconds: float) -> None:
         """Keep what an update did, and write what the one before did: its numbers are here by now, without a wait."""
         self.flush()
-        line = {"epoch": (turn.update + 1) / plan.per_epoch, "lr": report.lr,
-                "images_per_second": plan.batch / seconds, "wait": turn.waited / seconds}  # fmt: skip
+        line = {"epoch": (turn.update + 1) / mixture.per_epoch, "lr": report.lr,
+                "images_per_second": mixture.batch / seconds, "wait": turn.waited / seconds}  # fmt: skip
         self._unwritten = (report, done, line)
 
     def flush(self) -> None:
@@ -93,34 +113,30 @@ class Session:
         report.check()
         numbers = report.numbers()
         self.loss = f"loss {numbers['total']:.4f}"
-        if done % self.recipe.log.every and done != self.state["total"]:
+        if done % self.recipe.log.every and done != self.progress.total:
             return
-        line = {"loss": numbers["total"], "losses": {k: numbers[k] for k in report.losses}, **line}
-        if report.grad_norm is not None:
-            line["grad_norm"] = numbers["grad_norm"]
-        if report.skipped:
-            line["skipped"] = True
-        self.say("train", done, **line)
+        self.say("train", done, **_line(report, numbers), **line, **_of_others(report))
 
     def evaluate(self, engine: Engine, done: int, epoch: float) -> bool:
-        """Score the validation split with the averaged weights where there are any; True if it is the best so far."""
+        """Score every task's validation split with the averaged weights where there are any; True if it is the best so far."""
         self.flush()
         averaged = self.recipe.average.decay > 0
-        model = self.apart_from(engine, averaged)
-        precision = self.recipe.evaluation.precision
-        scores, records = score(model, self.task, self.validation, self.batches(self.workers), precision, self.workers)
-        self.last_scores = (done, scores, records)
-        metric = self.recipe.evaluation.metric
-        value, best = scores.metrics[metric], self.state["best"]
-        better = best is None or (value < best["value"] if self.lower_is_better else value > best["value"])
-        if better:
-            self.state["best"] = {"update": done, "value": value, "metric": metric}
-        self.state["stale"] = 0 if better else self.state["stale"] + 1
+        found = self.score(self.apart_from(engine, averaged), self.workers)
+        self.last_scores = (done, found)
+        scores = joined({name: scores for name, (scores, _) in found.items()})
+        better = self.progress.take(done, scores.metrics, self.metric, self.lower_is_better)
         entry = {"metrics": scores.metrics, "intervals": scores.intervals, "weights": "ema" if averaged else "raw"}
-        self.state["scores"].append({"update": done, "metrics": scores.metrics})
         self.say("eval", done, epoch=epoch, split="val", **entry)
         note(f"update {done}, epoch {epoch:g}: {scores_line(scores)}")
         return better
+
+    def score(self, model: Model, workers: Workers) -> Evaluated:
+        """The scores of every task's validation split, and its records on the worker that leads."""
+        precision = self.recipe.evaluation.precision
+        return {
+            name: score(model, part.task, part.validation, self.batches(part, workers), precision, workers)
+            for name, part in self.parts.items()
+        }
 
     def apart_from(self, engine: Engine | None = None, averaged: bool = False) -> Model:
         """The model that evaluates, with the engine's weights: an engine may divide those of the one that it trains."""
@@ -130,13 +146,13 @@ class Session:
             self.twin.load_state_dict(engine.weights(averaged=averaged))
         return self.twin
 
-    def batches(self, workers: Workers) -> Ordered:
-        """The validation split in order, divided among these workers."""
+    def batches(self, part: Part, workers: Workers) -> Ordered:
+        """A task's validation split in order, divided among these workers."""
         size = self.recipe.evaluation.batch
-        if "val" in self.caches:
-            return self.caches["val"].in_order(size, workers)
-        draws = Draws(self.task, self.validation, self.recipe.seed, training=False)
-        return in_order(draws, size, int(self.recipe.machine.workers), self.device.type == "cuda", workers)
+        if (part.name, "val") in self.caches:
+            return self.caches[part.name, "val"].in_order(size, workers)
+        draws = Draws(part.task, part.validation, self.recipe.seed, training=False)
+        return in_order(draws, size, int(self.recipe.machine.loaders), self.device.type == "cuda", workers)
 
     @property
     def stopping(self) -> bool:
@@ -156,7 +172,7 @@ class Session:
     def out_of_patience(self) -> bool:
         """Whether early stopping ends the phase here."""
         patience = self.recipe.evaluation.patience
-        return bool(patience) and self.state["stale"] >= patience
+        return bool(patience) and self.progress.stale >= patience
 
     def due(self, done: int) -> bool:
         """Whether a checkpoint is due by time (on the leading worker's clock) or by updates."""
@@ -179,7 +195,8 @@ class Session:
         root = self.run.checkpoints
 
         def fill(folder: Path) -> dict[str, Any]:
-            state = {"update": done, "engine": engine.save(folder), "facts": asdict(self.facts), **self.state}
+            progress = self.progress.to_json()
+            state = {"update": done, "engine": engine.save(folder), "facts": asdict(self.facts), **progress}
             frozen = [n for n, p in self.model.named_parameters() if not p.requires_grad]
             return {**state, "frozen": frozen, "recipe": self.run.recipe}
 
@@ -188,6 +205,22 @@ class Session:
             checkpoint.write_text(root / checkpoint.BEST, path.name)
         checkpoint.prune(root, self.recipe.checkpoints.keep)
         self.run.push()
+
+
+def _line(report: Report, numbers: dict[str, float]) -> dict[str, Any]:
+    """What a line of `metrics.jsonl` says of a player's update."""
+    line: dict[str, Any] = {"loss": numbers["total"], "losses": {k: numbers[k] for k in report.losses}}
+    if report.grad_norm is not None:
+        line["grad_norm"] = numbers["grad_norm"]
+    if report.skipped:
+        line["skipped"] = True
+    return line
+
+
+def _of_others(report: Report) -> dict[str, Any]:
+    """The same of the players that took their turns after the first, each with its rate."""
+    players = {name: {**_line(r, r.numbers()), "lr": r.lr} for name, r in report.others.items()}
+    return {"players": players} if players else {}
 
 
 @contextlib.contextmanager

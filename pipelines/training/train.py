@@ -9,29 +9,34 @@ import torch
 from safetensors import SafetensorError
 
 from trunkline.ground.errors import DataError, EngineError, RecipeError, WeightsError
-from trunkline.ground.keys import key
 
 from ...cluster import checkpoint
-from ...cluster.config import Launch, Machine
-from ...cluster.engines.torch_engine import TorchEngine
+from ...cluster.config import Launch
+from ...cluster.contract import Engine
 from ...cluster.workers import Workers
-from ...tasks.contract import Samples, Task
-from ...tasks.data.fingerprint import compare
 from ..evaluation.measure import apart
-from ..feeding.feed import Draws, Plan, cached_turns, decoding, turns
+from ..feeding.cache import Cache
+from ..feeding.draws import Draws
+from ..feeding.loader import decoding
+from ..feeding.plan import Mixture
+from ..feeding.turns import cached_turns, turns
 from ..models.build import Facts, build
 from ..recipe.demo_data import placed
-from ..recipe.fields import Phase, Recipe
-from ..recipe.knobs import Resolved, from_plain, to_plain
+from ..recipe.fields import Phase, Recipe, batches_of, learning_tasks
+from ..recipe.knobs import Resolved
+from ..recipe.plain import from_plain, put_at, to_plain
 from ..runs.environment import environment
 from ..runs.machine import check_device, resolve_machine
 from ..runs.run import STATE, Metrics, Run, claim, locked
 from ..show import samples_left_out
-from .checks import check_lengths, check_metric, divide, preflight, shared
+from .checks import check_frozen, check_lengths, divide, metric_of, preflight, shared
+from .engines import make_engine
 from .features import cache, weights_digest
 from .finish import finish
 from .loop import run_phase
 from .memory import fitting_micro_batch
+from .parts import mixture, read_parts
+from .progress import Progress
 from .session import Session, listening
 
 MISTAKES = (RecipeError, WeightsError, DataError)
@@ -68,8 +73,8 @@ def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> No
         check_lengths(session, state)
         workers.from_lead(lambda: run.write("recipe.json", document), "writing the recipe")
         workers.from_lead(run.push, "sending the run")
-        with listening(session), decoding(int(recipe.machine.workers)):
-            recipe = session.recipe = settle_micro_batch(session)
+        with listening(session), decoding(int(recipe.machine.loaders)):
+            recipe = session.recipe = settle_micro_batches(session)
             for number, phase in enumerate(recipe.phases):
                 train_phase(session, number, phase, state)
             if workers.leads:
@@ -97,187 +102,159 @@ def settle(resolved: Resolved, run: Run) -> dict[str, Any]:
     if not run.trained:
         preflight(recipe)
     document = {"recipe": resolved.name, "knobs": resolved.given, "resolved": to_plain(recipe), "auto": why}
-    document = claim(run, document)
+    document = claim(run, document, lambda stored: to_plain(from_plain(stored)))
     if not (run.path / "environment.json").is_file():
         run.write("environment.json", environment())
     check_device(document["resolved"]["machine"]["device"])
     return document
 
 
-def settle_micro_batch(session: Session) -> Recipe:
-    """The recipe with `batch.micro` as a number: `auto` is found once, at the first start, and stored with the run."""
-    recipe = session.recipe
-    if recipe.batch.micro != "auto":
-        return recipe
-    micro = session.workers.from_lead(lambda: _fitting_micro_batch(session), "finding what fits into memory")
-    return replace(recipe, batch=replace(recipe.batch, micro=micro))
-
-
-def _fitting_micro_batch(session: Session) -> int:
-    recipe, run = session.recipe, session.run
-    if all(phase.cached for phase in recipe.phases):
-        micro, why = recipe.batch.size, "cached maps are small"
-    else:
-        draws = Draws(session.task, session.training, recipe.seed, training=True)
-        sample = session.task.collate([draws.draw((0, 0, 0))])
-        session.model.freeze(min(p.frozen for p in recipe.phases))
-        micro, why = fitting_micro_batch(apart(session.model), sample, recipe.batch.size, recipe.machine)
-    document = run.recipe
-    document["resolved"]["batch"]["micro"] = micro
-    document["auto"]["batch.micro"] = [micro, why]
-    run.write("recipe.json", document)
-    session.note(f"micro-batches of {micro} samples: {why}")
-    return micro
-
-
 def prepare(recipe: Recipe, run: Run, workers: Workers, launch: Launch) -> tuple[Session, dict[str, Any] | None]:
-    """Task, model and data; with the newest checkpoint's state where there is one."""
+    """Everything that a run goes on with: tasks, model and data; and the newest checkpoint's state, where there is one."""
     name = workers.from_lead(lambda: checkpoint.find(run.checkpoints), "looking for a checkpoint")
     state = checkpoint.read_state(run.checkpoints / name, *STATE) if name else None
     if isinstance(recipe.machine.threads, int):
         torch.set_num_threads(recipe.machine.threads)
-    stored = None
-    if state:
-        facts = state["facts"]
-        stored = Facts(**facts)
-    tasks, model, facts = build(recipe, stored)
-    task = next(iter(tasks.values()))
-    if not stored and workers.leads:
+    tasks, model, facts = build(recipe, Facts(**state["facts"]) if state else None)
+    if not state and workers.leads:
         run.write("load.json", {"report": facts.loaded, "tasks": facts.tasks})
-    training, validation = splits(task, run, recipe, workers)
-    own = {k: state[k] for k in ("phase", "over", "scores", "best", "stale", "total")} if state else None
-    own = own or {"phase": 0, "over": [], "scores": [], "best": None, "stale": 0, "total": 0}
-    check_metric(recipe, task, validation)
-    metrics = None
-    if workers.leads:
-        if state and state["best"] and (run.checkpoints / f"{state['best']['update']:06d}" / "state.json").is_file():
-            checkpoint.write_text(
-                run.checkpoints / checkpoint.BEST, f"{state['best']['update']:06d}"
-            )  # a crash came between
-        metrics = Metrics(run, state["update"] if state else 0, recipe.log.tensorboard)
-    session = Session(run, recipe, task, model, facts, training, validation, metrics, own, workers, launch)
-    session.lower_is_better = recipe.evaluation.metric in task.evaluator(validation).lower_is_better
-    session.done = state["update"] if state else 0
-    session.note(f"going on from update {state['update']}" if state else f"weights: {facts.loaded}")
-    if not state and (left := list({**training.excluded, **validation.excluded})):
-        session.note(f"{samples_left_out(len(left))}: {', '.join(left[:5])}{' …' if len(left) > 5 else ''}")
-    if not state:
-        for split, samples in (("train", training), ("val", validation)):
-            for remark in samples.remarks():
-                session.note(f"{split}: {remark}")
+    check_frozen(recipe, model)
+    parts = read_parts(tasks, run, recipe, workers)
+    metric, lower = metric_of(recipe, {n: (p.task, p.validation) for n, p in parts.items()})
+    metrics = _metrics(run, recipe, state) if workers.leads else None
+    session = Session(
+        run, recipe, parts, model, facts, metrics, Progress.of(state), metric, lower, workers, launch,
+        done=state["update"] if state else 0,
+    )  # fmt: skip
+    _tell(session, new=state is None)
     return session, state
 
 
-def splits(task: Task, run: Run, recipe: Recipe, workers: Workers) -> tuple[Samples, Samples]:
-    """Both splits, what is to be left out left out, and the same data as when the run began (or a DataError)."""
-    found = {split: task.samples(split) for split in ("train", "val")}
-    options = next(iter(recipe.tasks.values()))
-    if options.on_bad_sample == "skip":
-        decoders = max(1, int(recipe.machine.workers))
-        reasons = workers.from_lead(lambda: _excluded(task, run, list(found.values()), decoders), "decoding the data")
-        found = {split: samples.without(reasons) for split, samples in found.items()}
-    workers.alike({split: samples.fingerprint()["digest"] for split, samples in found.items()}, "the data that is read")
-    workers.from_lead(lambda: _compare_data(run, found), "comparing the data")
-    return found["train"], found["val"]
+def _metrics(run: Run, recipe: Recipe, state: dict[str, Any] | None) -> Metrics:
+    if state and state["best"]:
+        best = f"{state['best']['update']:06d}"
+        if (run.checkpoints / best / "state.json").is_file():
+            checkpoint.write_text(run.checkpoints / checkpoint.BEST, best)  # a crash may have come between
+    return Metrics(run, state["update"] if state else 0, recipe.log.tensorboard)
 
 
-def _excluded(task: Task, run: Run, splits: list[Samples], decoders: int) -> dict[str, str]:
-    """What cannot be decoded, and why: found once, and part of the run."""
-    if (run.path / "excluded.json").is_file():
-        return run.read("excluded.json")
-    reasons: dict[str, str] = {}
-    for samples in splits:
-        reasons |= dict(samples.excluded) | task.scan(samples, decoders)
-    run.write("excluded.json", reasons)
-    return reasons
+def _tell(session: Session, new: bool) -> None:
+    """Say what the run begins from."""
+    session.note(f"weights: {session.facts.loaded}" if new else f"going on from update {session.done}")
+    if not new:
+        return
+    for part in session.parts.values():
+        named = f"{part.name}: " if part.folder else ""
+        if left := list({**part.training.excluded, **part.validation.excluded}):
+            session.note(f"{named}{samples_left_out(len(left))}: {', '.join(left[:5])}{' …' if len(left) > 5 else ''}")
+        for split, samples in (("train", part.training), ("val", part.validation)):
+            for remark in samples.remarks():
+                session.note(f"{named}{split}: {remark}")
+    if idle := [name for name in session.parts if name not in learning_tasks(session.recipe)]:
+        session.note(f"{', '.join(idle)}: its loss_weights is 0, so that it learns nothing and is only scored")
 
 
-def _compare_data(run: Run, found: dict[str, Samples]) -> None:
-    for split, samples in found.items():
-        lines = samples.manifest()
-        before = run.manifest(split)
-        if before is None:
-            run.keep_manifest(split, lines)
-        elif before != lines:
-            raise DataError(
-                f"the {split} data changed since {run.shown} began: {compare(before, lines)}. Put it back, or start a "
-                "new run with another --run (weights=OLD_RUN keeps what was learnt)"
-            )
+def settle_micro_batches(session: Session) -> Recipe:
+    """The recipe with every micro-batch as a number: `auto` is found once, at the first start, and stored with the run."""
+    recipe = session.recipe
+    for name in [n for n in recipe.tasks if batches_of(recipe, n).micro == "auto"]:
+        micro = session.workers.from_lead(
+            lambda name=name: _fitting_micro_batch(session, name), "finding what fits into memory"
+        )
+        settled = replace(batches_of(recipe, name), micro=micro)
+        if len(recipe.tasks) == 1:
+            recipe = replace(recipe, batch=settled)
+        else:
+            recipe = replace(recipe, batches={**recipe.batches, name: settled})
+    return recipe
+
+
+def _fitting_micro_batch(session: Session, name: str) -> int:
+    recipe, run, part = session.recipe, session.run, session.parts[name]
+    size = batches_of(recipe, name).size
+    if all(phase.cached for phase in recipe.phases):
+        micro, why = size, "cached maps are small"
+    else:
+        draws = Draws(part.task, part.training, recipe.seed, training=True)
+        sample = part.task.collate([draws.draw((0, 0, 0))])
+        session.model.freeze(min(p.frozen for p in recipe.phases))
+        micro, why = fitting_micro_batch(apart(session.model), sample, size, recipe.machine)
+    key = f"batches.{name}.micro" if part.folder else "batch.micro"
+    document = run.recipe
+    put_at(document["resolved"], key, micro)
+    document["auto"][key] = [micro, why]
+    run.write("recipe.json", document)
+    session.note(f"{name + ': ' if part.folder else ''}micro-batches of {micro} samples: {why}")
+    return micro
 
 
 def train_phase(session: Session, number: int, phase: Phase, state: dict[str, Any] | None) -> None:
     """Run one phase from where the checkpoint stands. Its engine, with optimizer state and average, is its own."""
-    recipe, over = session.recipe, session.state["over"]
-    if number < len(over):
+    recipe, progress = session.recipe, session.progress
+    if number < len(progress.over):
         return
     session.model.freeze(phase.frozen)
-    micro = recipe.batch.size if recipe.batch.micro == "all" else recipe.batch.micro
-    assert isinstance(micro, int)
-    plan = Plan.over(session.training, recipe.batch.size, micro, key(recipe.seed, "phase", number))
-    divide(session, recipe.batch.size // micro)
-    length = plan.length(phase.epochs, phase.updates)
-    before = sum(done for _, done in over[:number])
+    mixed = mixture(recipe, session.parts, number)
+    divide(session, mixed)
+    length = mixed.length(phase.epochs, phase.updates)
+    before = sum(done for _, done in progress.over[:number])
     resumed = state is not None and number == state["phase"]
     if state and resumed and state["total"] != before + length:
         session.note(
             f"{before + length} updates in place of {state['total']}: the learning rates of the {session.done} that are done "
             "followed the old length, so a new run of the new length would end elsewhere"
         )
-    session.state |= {"total": before + length, "phase": number} | ({} if resumed else {"stale": 0})
-    machine = recipe.machine
-    if phase.cached:  # what is left is tiny: waking a second thread costs more than it computes
-        machine = replace(machine, threads=1)
-    engine = make_engine(session, machine, length, plan.per_epoch)
-    if resumed:
-        assert state
+    progress.total, progress.phase = before + length, number
+    if not resumed:
+        progress.stale = 0
+    engine = make_engine(session, phase, length, mixed.per_epoch)
+    if state and resumed:
         engine.load(session.run.checkpoints / f"{state['update']:06d}", state["engine"])
     if session.workers.size > 1:
-        session.workers.alike(weights_digest(session.model), "the weights that training begins from")
+        session.workers.alike(
+            [weights_digest(m) for m in session.modules.values()], "the weights that training begins from"
+        )
     if recipe.machine.compile:
         session.model.backbone.compile()
     if engine.updates < length and not session.out_of_patience():
-        train_updates(session, engine, plan, before, length)
+        train_updates(session, engine, mixed, before, length)
     engine.close()
-    over.append([length, engine.updates])
+    progress.over.append([length, engine.updates])
 
 
-def make_engine(session: Session, machine: Machine, total: int, per_epoch: int) -> TorchEngine:
-    """The engine that the launch names."""
-    recipe, zero = session.recipe, session.launch.zero
-    settings = (session.model, recipe.optimizer, recipe.schedule, recipe.average, machine)
-    if zero is None or zero == "none":
-        return TorchEngine(*settings, total=total, per_epoch=per_epoch, workers=session.workers)
-    from ...cluster.engines.zero import DeepSpeedEngine
-
-    session.apart_from()  # while the weights are whole
-    units = [f"heads.{name}." for name in recipe.tasks]
-    return DeepSpeedEngine(
-        *settings, total=total, per_epoch=per_epoch, workers=session.workers, zero=zero, offload=session.launch.offload,
-        units=units if len(units) > 1 else (),
-    )  # fmt: skip
-
-
-def train_updates(session: Session, engine: TorchEngine, plan: Plan, before: int, length: int) -> None:
+def train_updates(session: Session, engine: Engine, mixed: Mixture, before: int, length: int) -> None:
     """The updates of a phase that are still to be done, from decoded pictures or from cached maps."""
-    recipe, machine = session.recipe, engine.machine
-    if recipe.phases[session.state["phase"]].cached:
-        torch.set_num_threads(int(recipe.machine.threads))
-        model = session.apart_from(engine)
-        session.caches = {
-            "train": cache(session, model, "train", session.training, recipe.machine.precision),
-            "val": cache(session, model, "val", session.validation, recipe.evaluation.precision),
-        }
-        torch.set_num_threads(int(machine.threads))
-        feed = cached_turns(session.caches["train"], plan, engine.updates, length, session.workers)
+    recipe = session.recipe
+    session.caches = {}
+    if recipe.phases[session.progress.phase].cached:
+        session.caches = _caches(session, engine)
+        training = {s.task: session.caches[s.task, "train"] for s in mixed.shares}
+        feed = cached_turns(training, mixed, engine.updates, length, session.workers)
     else:
-        session.caches = {}
-        draws = Draws(session.task, session.training, plan.seed, training=True)
+        parts = session.parts
+        draws = {
+            s.task: Draws(parts[s.task].task, parts[s.task].training, s.plan.seed, training=True) for s in mixed.shares
+        }
         pin = session.device.type == "cuda"
-        feed = turns(draws, plan, engine.updates, length, int(recipe.machine.workers), pin, session.workers)
-    if plan.dropped and not engine.updates:
-        session.note(
-            f"{plan.per_epoch} updates an epoch of {plan.batch}; {plan.dropped} samples (others each time) wait for the next"
-        )
-    run_phase(session, engine, feed, plan, before, length)
+        feed = turns(draws, mixed, engine.updates, length, int(recipe.machine.loaders), pin, session.workers)
+    for s in mixed.shares:
+        if s.plan.dropped and not engine.updates:
+            session.note(
+                f"{s.task + ': ' if len(mixed.shares) > 1 else ''}{s.plan.per_epoch} updates an epoch of {s.plan.batch}; "
+                f"{s.plan.dropped} samples (others each time) wait for the next"
+            )
+    run_phase(session, engine, feed, mixed, before, length)
     if engine.updates < length:
-        session.note(f"stopped early: {session.state['stale']} evaluations without a better {recipe.evaluation.metric}")
+        session.note(f"stopped early: {session.progress.stale} evaluations without a better {session.metric}")
+
+
+def _caches(session: Session, engine: Engine) -> dict[tuple[str, str], Cache]:
+    """The maps of the frozen trunk for every task, computed with all of the machine's threads."""
+    recipe, now = session.recipe, torch.get_num_threads()
+    torch.set_num_threads(int(recipe.machine.threads))
+    model, found = session.apart_from(engine), {}
+    for name, part in session.parts.items():
+        found[name, "train"] = cache(session, model, part, "train", recipe.machine.precision)
+        found[name, "val"] = cache(session, model, part, "val", recipe.evaluation.precision)
+    torch.set_num_threads(now)
+    return found

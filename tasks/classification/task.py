@@ -14,7 +14,7 @@ from ...backbones.contract import Backbone, Preprocessing
 from ...backbones.weights import Weights, load
 from ...heads.classification import ClassificationHead, ClassPrediction
 from ...heads.contract import Batch, Prediction
-from ..contract import Sample, Samples, Task
+from ..contract import Published, Sample, Samples, Task
 from .draw import draw
 from .evaluator import ClassificationEvaluator
 from .folders import ONE_CLASS, FolderSamples, read_splits
@@ -34,27 +34,24 @@ class Classification(Task):
     name = "classification"
     predicted = PredictedClass
 
-    @staticmethod
-    def reads(weights: Weights) -> dict[str, Any] | None:
+    @classmethod
+    def reads(cls, weights: Weights) -> Published | None:
         """A classifier with class names needs no options."""
-        return {} if weights.classes and "fc.weight" in weights.tensors else None
+        if not weights.classes or "fc.weight" not in weights.tensors:
+            return None
+        return Published(facts={"classes": list(weights.classes)})
 
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
-        self.options = options
-        self.preprocessing = preprocessing.at(options.size)
-        self.facts: dict[str, Any] = dict(facts or {})
+        super().__init__(options, preprocessing.at(options.size), facts)
         self._splits: dict[str, FolderSamples] | None = None
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names, in the classifier's order; those of the training split where nothing else says them."""
-        if "classes" not in self.facts:
-            self.samples("train")
-        return tuple(self.facts["classes"])
+    def stated(self) -> dict[str, str]:
+        """Nothing: class names and size stand in every file's header."""
+        return {}
 
     def samples(self, split: str) -> Samples:
         """The split `train` or `val` of the folder. Raises DataError with every problem of its layout."""
-        o, known = self.options, self.facts.get("classes")
+        o, known = self.options, self.known("classes")
         if self._splits is None:
             self._splits = read_splits(o.data, val=o.val, group=o.group, classes=known, on_bad_sample=o.on_bad_sample)
         if split not in self._splits:
@@ -62,8 +59,6 @@ class Classification(Task):
         found = self._splits[split]
         if not known and len(found.classes) == 1:
             raise DataError(f"{o.data}: {ONE_CLASS.format(found.classes[0], storage.join(o.data, found.classes[0]))}")
-        if not known:
-            self.facts["classes"] = list(found.classes)
         return found
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]:

@@ -2,13 +2,13 @@
 
 import json
 import re
-from typing import Any
 
 from torch import Tensor, nn
 
 from ...backbones.norm import FrozenBatchNorm2d
 from ...backbones.pyramid import Pyramid
 from ...backbones.weights import Weights
+from ..contract import Published
 from ..fitting import check_fit
 
 PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.", "one_stage.classes.")
@@ -29,15 +29,36 @@ _OLD = (  # names that torchvision had before 0.13, which its published files st
 _OLD_MASK = re.compile(r"^roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)$")
 
 
-def stated_options(weights: Weights) -> dict[str, Any] | None:
-    """The options that the weights' detector was made with; None where they hold none."""
-    if not weights.classes or not any(name.startswith(PREDICTORS) for name in weights.rest):
+def stated_by(weights: Weights) -> Published | None:
+    """What a file says of the detector that it holds; None where it holds none.
+
+    torchvision's say nothing: they are known by their tensors' names, and those of COCO's 91 outputs by that number.
+    """
+    classes = classes_of(weights)
+    if not classes or not any(name.startswith(PREDICTORS) for name in weights.rest):
         return None
-    said = weights.info.get("trunkline_detection")
-    if said:
-        return json.loads(said)
+    fpn, last = "backbone.fpn.", "backbone.fpn.extra_blocks.p6.weight"
+    kind = "conv" if last in weights.rest else "pool" if any(n.startswith(fpn) for n in weights.rest) else "none"
+    network = {"pyramid": kind, "norm": "frozen"}
+    if said := weights.info.get("trunkline_detection"):
+        return Published(json.loads(said), {"classes": list(classes)}, network)
     masks = any(name.startswith("roi_heads.mask_head.") for name in weights.rest)
-    return {"head": "mask_rcnn" if masks else "faster_rcnn", "as_torchvision": True}
+    options = {"head": "mask_rcnn" if masks else "faster_rcnn", "as_torchvision": True}
+    return Published(options, {"classes": list(classes)}, network)
+
+
+def classes_of(weights: Weights) -> tuple[str, ...]:
+    """The class names of a detector's file; COCO's where it has none and its predictor has their number of outputs."""
+    scores = weights.rest.get("roi_heads.box_predictor.cls_score.weight")
+    return tuple(weights.classes or ()) or (coco_classes() if scores is not None and len(scores) == 91 else ())
+
+
+def coco_classes() -> tuple[str, ...]:
+    """The 90 names of COCO by category id from 1, from torchvision's metadata; ids without a category as `unused 12`."""
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+    names = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:]
+    return tuple(f"unused {i}" if name == "N/A" else name for i, name in enumerate(names, 1))
 
 
 def load_detector(weights: Weights, pyramid: Pyramid, head: nn.Module, classes: tuple[str, ...]) -> None:
@@ -46,7 +67,7 @@ def load_detector(weights: Weights, pyramid: Pyramid, head: nn.Module, classes: 
     Raises WeightsError with every tensor that is missing, unexpected or of another shape.
     """
     given = {_new_name(name): tensor for name, tensor in weights.rest.items()}
-    same = tuple(weights.classes or ()) == classes
+    same = classes_of(weights) == classes
     if not same:
         given = {name: t for name, t in given.items() if not name.startswith(PREDICTORS)}
     own = {f"{_PYRAMID}{name}": t for name, t in pyramid.state_dict().items() if not name.startswith("body.")}

@@ -18,7 +18,7 @@ from ...heads.boxes import BoxPrediction, sizes_of
 from ...heads.contract import Batch, Prediction
 from ...heads.one_stage import OneStageHead
 from ...heads.rcnn import RCNNHead, Thresholds
-from ..contract import Sample, Samples, Task
+from ..contract import Published, Sample, Samples, Task
 from ..objects.geometry import back
 from ..objects.masks import to_rle
 from .draw import draw
@@ -26,7 +26,7 @@ from .evaluator import BoxEvaluator
 from .options import Options
 from .predicted import PredictedObjects
 from .samples import BoxSamples, read_split
-from .stored import KEPT, load_detector, stated_options, without_epsilon
+from .stored import KEPT, load_detector, stated_by, without_epsilon
 from .transforms import as_it_is, eval_transform, train_transform
 from .views import see, wanted
 
@@ -38,22 +38,14 @@ class Detection(Task):
     predicted = PredictedObjects
     together = 4
 
-    @staticmethod
-    def reads(weights: Weights) -> dict[str, Any] | None:
+    @classmethod
+    def reads(cls, weights: Weights) -> Published | None:
         """What a detector's file says of itself; torchvision's says nothing, and is known by its names."""
-        return stated_options(weights)
+        return stated_by(weights)
 
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
-        self.options, self.preprocessing = options, preprocessing
-        self.facts: dict[str, Any] = dict(facts or {})
+        super().__init__(options, preprocessing, facts)
         self._splits: dict[str, BoxSamples] = {}
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names, in the head's order; those of the training split where nothing else says them."""
-        if "classes" not in self.facts:
-            self.samples("train")
-        return tuple(self.facts["classes"])
 
     def stated(self) -> dict[str, str]:
         """What the weights' header says of the detector."""
@@ -62,11 +54,8 @@ class Detection(Task):
     def samples(self, split: str) -> Samples:
         """The split `train` or `val`. Raises DataError with every problem of its files."""
         if split not in self._splits:
-            known = self.facts.get("classes")
-            if known is None and split != "train":
-                known = self.classes
-            found = self._splits[split] = read_split(self.options, split, known)
-            self.facts.setdefault("classes", list(found.classes))
+            known = self.known("classes") if split == "train" else self.facts["classes"]
+            self._splits[split] = read_split(self.options, split, known)
         return self._splits[split]
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]:

@@ -7,6 +7,7 @@ from torch import nn
 
 from ...backbones.contract import Backbone
 from ...backbones.weights import Weights
+from ..contract import Published
 from ..fitting import check_fit
 
 LAST = ("classifier.4.", "aux_classifier.4.", "segmentation_head.0.")
@@ -21,19 +22,39 @@ def stated(options: Any, palette: tuple[tuple[int, int, int], ...]) -> dict[str,
     return {"trunkline_segmentation": json.dumps({n: getattr(options, n) for n in KEPT} | {"palette": palette})}
 
 
-def stated_options(weights: Weights) -> dict[str, Any] | None:
-    """The options that the weights' segmenter was made with; None where they hold none.
+def stated_by(weights: Weights) -> Published | None:
+    """What a file says of the segmenter that it holds; None where it holds none.
 
-    torchvision's files say nothing: DeepLabV3 and FCN are known by their tensors' names.
+    torchvision's say nothing: DeepLabV3 and FCN are known by their tensors' names, those of VOC by their 21 outputs.
     """
-    if not any(name.startswith(LAST) for name in weights.rest):
+    classes = classes_of(weights)
+    if not classes or not any(name.startswith(LAST) for name in weights.rest):
         return None
-    said = weights.info.get("trunkline_segmentation")
-    if said:
+    facts = {"classes": list(classes)}
+    plain = any(
+        name.startswith("classifier.") for name in weights.rest
+    )  # torchvision's: strides of 8 where none is said
+    network = {"norm": "frozen", "output_stride": 8 if plain else 32}
+    if said := weights.info.get("trunkline_segmentation"):
         found = json.loads(said)
-        return found | {"palette": tuple(tuple(colour) for colour in found["palette"])}
+        return Published(found | {"palette": tuple(tuple(colour) for colour in found["palette"])}, facts, network)
     kind = "deeplabv3" if any(name.startswith("classifier.0.convs.") for name in weights.rest) else "fcn"
-    return {"head": kind, "aux": 0.5 if any(name.startswith(_AUX) for name in weights.rest) else 0.0}
+    aux = 0.5 if any(name.startswith(_AUX) for name in weights.rest) else 0.0
+    return Published({"head": kind, "aux": aux}, facts, network)
+
+
+def classes_of(weights: Weights) -> tuple[str, ...]:
+    """The class names of a segmenter's file; VOC's where it has none and its last layer has their number of outputs."""
+    last = weights.rest.get("classifier.4.weight")
+    return tuple(weights.classes or ()) or (voc_classes() if last is not None and len(last) == 21 else ())
+
+
+def voc_classes() -> tuple[str, ...]:
+    """The 21 names of VOC's segmentation, the background first, from torchvision's metadata."""
+    from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
+
+    names = DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
+    return tuple(name.strip("_") for name in names)
 
 
 def load_segmenter(weights: Weights, trunk: Backbone, head: nn.Module, classes: tuple[str, ...]) -> None:
@@ -44,7 +65,7 @@ def load_segmenter(weights: Weights, trunk: Backbone, head: nn.Module, classes: 
     own, notes = head.state_dict(), []
     given = dict(weights.rest)
     wanted = dict(own)
-    if tuple(weights.classes or ()) != classes:
+    if classes_of(weights) != classes:
         notes.append("new layers for other classes")
         given, wanted = ({n: t for n, t in some.items() if not n.startswith(LAST)} for some in (given, wanted))
     beside = [any(name.startswith(_AUX) for name in some) for some in (given, wanted)]

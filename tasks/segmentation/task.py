@@ -19,7 +19,7 @@ from ...heads.contract import VOID, Batch, Prediction
 from ...heads.model import Model
 from ...heads.pixel_losses import Weighted
 from ...heads.segmentation import PADDED, PixelPrediction, SegmentationHead, labels_of
-from ..contract import Sample, Samples, Task
+from ..contract import Published, Sample, Samples, Task
 from .crf import refine
 from .draw import draw
 from .evaluator import PixelEvaluator
@@ -28,7 +28,7 @@ from .options import Options
 from .predicted import PredictedMask
 from .samples import PixelSamples
 from .splits import read_split
-from .stored import load_segmenter, stated, stated_options
+from .stored import load_segmenter, stated, stated_by
 from .transforms import eval_transform, train_transform
 from .views import resized, see, wanted, whole
 
@@ -41,22 +41,14 @@ class Segmentation(Task):
     for_results: ClassVar[dict[str, Any]] = {"written": True}
     together = 4
 
-    @staticmethod
-    def reads(weights: Weights) -> dict[str, Any] | None:
+    @classmethod
+    def reads(cls, weights: Weights) -> Published | None:
         """What a segmenter's file says of itself; torchvision's says nothing, and is known by its names."""
-        return stated_options(weights)
+        return stated_by(weights)
 
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
-        self.options, self.preprocessing = options, preprocessing
-        self.facts: dict[str, Any] = dict(facts or {})
+        super().__init__(options, preprocessing, facts)
         self._splits: dict[str, PixelSamples] = {}
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names, by number; those of the training split where nothing else says them."""
-        if "classes" not in self.facts:
-            self.samples("train")
-        return tuple(self.facts["classes"])
 
     @property
     def palette(self) -> tuple[Colour, ...]:
@@ -72,13 +64,14 @@ class Segmentation(Task):
     def samples(self, split: str) -> Samples:
         """The split `train` or `val`. Raises DataError with every problem of its files."""
         if split not in self._splits:
-            known = self.facts.get("classes")
-            if known is None and split != "train":
-                known = self.classes
-            found = self._splits[split] = read_split(self.options, split, known)
-            self.facts.setdefault("classes", list(found.classes))
-            self.facts.setdefault("palette", [list(colour) for colour in found.encoding.palette])
+            known = self.known("classes") if split == "train" else self.facts["classes"]
+            self._splits[split] = read_split(self.options, split, known)
         return self._splits[split]
+
+    def facts_of(self, training: Samples) -> dict[str, Any]:
+        """The class names, and the colours that they have in the data."""
+        assert isinstance(training, PixelSamples)
+        return super().facts_of(training) | {"palette": [list(colour) for colour in training.encoding.palette]}
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
         """Sizes, crops and flips; or the size of evaluation."""

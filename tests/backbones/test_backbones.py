@@ -8,11 +8,11 @@ import timm
 import torch
 import torchvision
 from torch import nn
+
 from trunkline.backbones import ARCHITECTURES, BasicBlock, Bottleneck, ResNet, backbone, resnet
 from trunkline.backbones.contract import Backbone
 from trunkline.backbones.norm import FrozenBatchNorm2d
 from trunkline.backbones.weights import Weights, load
-
 from trunkline.ground.errors import WeightsError
 
 # With a classifier of 1000 classes; the publishers' own figures.

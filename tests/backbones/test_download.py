@@ -13,8 +13,8 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save
-from trunkline.backbones import ARCHITECTURES, Preprocessing, backbone, download, read_weights, resnet, sources
 
+from trunkline.backbones import ARCHITECTURES, Preprocessing, backbone, download, read_weights, resnet, sources
 from trunkline.ground.errors import WeightsError
 
 

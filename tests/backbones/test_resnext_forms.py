@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import nn
+
 from trunkline.backbones.norm import norm_layer
 from trunkline.backbones.residual import Bottleneck
 from trunkline.backbones.resnext import EarlyConcatenation, SplitTransformSum
-
 from trunkline.ground.errors import WeightsError
 
 

@@ -4,15 +4,15 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+
 from trunkline.backbones import backbone, read_weights
 from trunkline.backbones.pyramid import Pyramid
+from trunkline.ground.errors import WeightsError
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
 from trunkline.heads.one_stage import OneStageHead
 from trunkline.heads.rcnn import RCNNHead
 from trunkline.pipelines.command.cli import main
-
-from trunkline.ground.errors import WeightsError
 
 NAMES = ("resnet18", "convnext_atto", "mobilenetv3_small_100", "regnetx_002", "efficientnet_b0")
 
@@ -88,7 +88,7 @@ def test_a_detector_on_any_of_them_learns(name, kind):
 
 def test_a_run_with_one_of_them(tmp_path):
     words = ["train", "detect", "smoke=true", "backbone=timm:convnext_atto", "--run", str(tmp_path / "run")]
-    assert main([*words, "machine.workers=0", "machine.precision=fp32", "log.tensorboard=false"]) == 0
+    assert main([*words, "machine.loaders=0", "machine.precision=fp32", "log.tensorboard=false"]) == 0
     pictures = next((tmp_path / "run").glob("weights.safetensors"))
     assert read_weights(pictures).arch == "timm:convnext_atto"
     assert main(["evaluate", str(tmp_path / "run"), "loaders=0"]) == 0

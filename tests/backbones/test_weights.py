@@ -12,8 +12,8 @@ import torchvision
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from trunkline.backbones import Preprocessing, Weights, backbone, load, read_weights, resnet, save_weights
 
+from trunkline.backbones import Preprocessing, Weights, backbone, load, read_weights, resnet, save_weights
 from trunkline.ground.errors import WeightsError
 
 DATA = os.environ.get("TRUNKLINE_TEST_DATA")

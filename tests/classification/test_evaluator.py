@@ -5,12 +5,12 @@ import random
 import numpy as np
 import pytest
 import torch
+
+from trunkline.ground.errors import DataError
 from trunkline.heads.classification import ClassPrediction
 from trunkline.heads.contract import Batch
 from trunkline.tasks.classification.evaluator import MISTAKES, ClassificationEvaluator, _statistics
 from trunkline.tasks.intervals import bootstrap, resamples, wilson
-
-from trunkline.ground.errors import DataError
 
 
 def made(n, classes, seed=0, skill=1.5):

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from trunkline.ground.errors import DataError
 from trunkline.tasks.classification.folders import read_folders, read_splits
 from trunkline.tasks.data import fingerprint
 from trunkline.tasks.data.fingerprint import compare
 from trunkline.tasks.data.scan import scan
 from trunkline.tasks.data.split import split_rows
-
-from trunkline.ground.errors import DataError
 
 DATA = os.environ.get("TRUNKLINE_TEST_DATA", "")
 

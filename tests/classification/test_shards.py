@@ -12,12 +12,12 @@ import pytest
 import torch
 from ray_cluster import differ, words
 from short_run import SHORT
-from trunkline.pipelines.command.cli import main
-from trunkline.pipelines.feeding.feed import WINDOW, Plan
-from trunkline.tasks.classification.folders import read_splits
-from trunkline.tasks.images.decode.decode import read_image
 
 from trunkline.ground.errors import DataError
+from trunkline.pipelines.command.cli import main
+from trunkline.pipelines.feeding.plan import WINDOW, Plan
+from trunkline.tasks.classification.folders import read_splits
+from trunkline.tasks.images.decode import read_image
 
 SHARDS = 3
 

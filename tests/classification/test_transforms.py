@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torchvision import transforms as published
 from torchvision.transforms import v2
+
 from trunkline.backbones.contract import Preprocessing
 from trunkline.tasks.classification.options import Options
 from trunkline.tasks.classification.transforms import EvalTransform, eval_transform, train_transform
 from trunkline.tasks.contract import Sample
-from trunkline.tasks.images.decode.decode import read_image
+from trunkline.tasks.images.decode import read_image
 
 DATA = os.environ.get("TRUNKLINE_TEST_DATA", "")
 SIZES = [(37, 53), (53, 37), (256, 256), (255, 341), (224, 500), (1, 1), (3, 400), (600, 411), (257, 256)]

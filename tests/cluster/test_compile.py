@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+
 from trunkline.cluster.checkpoint import read_tensors
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.training.train import train

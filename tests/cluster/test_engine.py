@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from torch import nn
+
 from trunkline.cluster.checkpoint import read_state, write_checkpoint
-from trunkline.cluster.config import Average, Machine, Optimizer, Schedule
+from trunkline.cluster.config import Average, Learning, Machine, Optimizer, Schedule
 from trunkline.cluster.engines.schedule import factor
 from trunkline.cluster.engines.torch_engine import TorchEngine
+from trunkline.ground.errors import EngineError
 from trunkline.pipelines.recipe.fields import Evaluation
 from trunkline.pipelines.training.loop import between
-
-from trunkline.ground.errors import EngineError
 
 PLAIN = {"device": "cpu", "channels_last": False, "deterministic": True, "threads": 1}
 
@@ -24,7 +24,7 @@ class Piece:
     x: torch.Tensor
     y: torch.Tensor
     ids: list[str] = field(default_factory=lambda: ["a.jpg"])
-    weight: float = 1.0
+    scale: float = 1.0
 
     def to(self, device):
         return self
@@ -59,9 +59,8 @@ def pieces(count, size, dtype=torch.float32, seed=1):
 def engine(model, precision="fp32", total=6, average=0.9, schedule=None, **optimizer):
     machine = Machine(precision=precision, **PLAIN)
     config = Optimizer(**{"lr": 0.05, **optimizer})
-    return TorchEngine(
-        model, config, schedule or Schedule("cosine"), Average(average), machine, total=total, per_epoch=3
-    )
+    learning = Learning(config, schedule or Schedule("cosine"), Average(average), total, 3)
+    return TorchEngine(model, loss, learning, machine)
 
 
 def same(a, b):
@@ -78,7 +77,7 @@ def test_an_update_is_the_mean_over_micro_batches_of_each_ones_own_gradient(micr
     average = {k: v.clone() for k, v in model.state_dict().items()}
     for u in range(4):
         batches = pieces(micro, 16 // micro, torch.float64, seed=u)
-        ours.update(loss, batches)
+        ours.update(batches)
         first = {n: b.clone() for n, b in model.named_buffers()}
         grads = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
         seen = {n: [] for n in first}
@@ -118,8 +117,8 @@ def test_the_order_of_micro_batches_changes_no_bit():
     forward, backward = engine(net(), clip=1.0), engine(net(), clip=1.0)
     for u in range(6):
         batches = pieces(8, 2, seed=u)
-        forward.update(loss, batches)
-        backward.update(loss, batches[::-1])
+        forward.update(batches)
+        backward.update(batches[::-1])
     assert same(forward.weights(), backward.weights())
     assert same(forward.weights(averaged=True), backward.weights(averaged=True))
 
@@ -132,7 +131,7 @@ def test_one_micro_batch_is_a_plain_torch_loop_to_the_last_bit(precision):
     optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True)
     for u in range(5):
         (piece,) = pieces(1, 16, seed=u)
-        ours.update(loss, [piece])
+        ours.update([piece])
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             value = nn.functional.cross_entropy(model(piece.x), piece.y)
         optimizer.zero_grad()
@@ -146,7 +145,7 @@ def test_a_recomputed_forward_does_not_count_twice_in_statistics(micro):
     plain, recomputed = engine(net()), engine(net(checkpointing=True))
     for u in range(3):
         for e in (plain, recomputed):
-            e.update(loss, pieces(micro, 16 // micro, seed=u))
+            e.update(pieces(micro, 16 // micro, seed=u))
     assert same(plain.weights(), recomputed.weights())
     assert int(plain.weights()["1.num_batches_tracked"]) == 3
 
@@ -169,11 +168,12 @@ def test_a_head_without_a_micro_batch_is_not_moved():
     x = torch.randn(8, 4)
 
     def losses(model, piece):
-        return {"l": model(piece.x, piece.y).square().mean() * piece.weight}
+        return {"l": model(piece.x, piece.y).square().mean()}
 
-    e.update(losses, [Piece(x, "a"), Piece(x, "b")])  # type: ignore[arg-type]
+    e.losses = losses
+    e.update([Piece(x, "a"), Piece(x, "b")])  # type: ignore[arg-type]
     before = copy.deepcopy(e.weights())
-    e.update(losses, [Piece(x, "a"), Piece(x, "a")])  # type: ignore[arg-type]
+    e.update([Piece(x, "a"), Piece(x, "a")])  # type: ignore[arg-type]
     after = e.weights()
     assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("b."))
     assert not torch.equal(before["a.0.weight"], after["a.0.weight"])
@@ -186,14 +186,14 @@ def test_a_head_without_a_micro_batch_is_not_moved():
 def test_a_checkpoint_goes_on_bit_for_bit(name, tmp_path):
     whole, first = engine(net(), name=name, lr=1e-3), engine(net(), name=name, lr=1e-3)
     for u in range(6):
-        whole.update(loss, pieces(2, 8, seed=u))
+        whole.update(pieces(2, 8, seed=u))
     for u in range(3):
-        first.update(loss, pieces(2, 8, seed=u))
+        first.update(pieces(2, 8, seed=u))
     folder = write_checkpoint(tmp_path, "000003", lambda f: {"engine": first.save(f)})
     second = engine(net(), name=name, lr=1e-3)
     second.load(folder, read_state(folder)["engine"])
     for u in range(3, 6):
-        second.update(loss, pieces(2, 8, seed=u))
+        second.update(pieces(2, 8, seed=u))
     assert same(whole.weights(), second.weights()) and same(whole.weights(True), second.weights(True))
 
 
@@ -203,11 +203,11 @@ def test_state_comes_back_in_its_parameters_memory_format(tmp_path):
     def fresh():
         machine = Machine(precision="fp32", **{**PLAIN, "channels_last": True})
         config = Optimizer(name="lamb", lr=0.01)
-        return TorchEngine(net(), config, Schedule("constant"), Average(0), machine, total=6, per_epoch=3)
+        return TorchEngine(net(), loss, Learning(config, Schedule("constant"), Average(0), 6, 3), machine)
 
     whole, second = fresh(), fresh()
     for u in range(3):
-        whole.update(loss, pieces(2, 8, seed=u))
+        whole.update(pieces(2, 8, seed=u))
     folder = write_checkpoint(tmp_path, "000003", lambda f: {"engine": whole.save(f)})
     second.load(folder, read_state(folder)["engine"])
     assert second.model[0].weight.stride() == (27, 1, 9, 3)
@@ -216,26 +216,28 @@ def test_state_comes_back_in_its_parameters_memory_format(tmp_path):
         assert averages[0].stride() == averages[1].stride()
     for u in range(3, 6):
         for e in (whole, second):
-            e.update(loss, pieces(2, 8, seed=u))
+            e.update(pieces(2, 8, seed=u))
     assert same(whole.weights(), second.weights())
 
 
 def test_an_update_whose_fp16_gradients_overflow_moves_nothing():
     ours = engine(net(), "fp16")
-    ours.update(loss, pieces(2, 4))
+    ours.update(pieces(2, 4))
     before, average = copy.deepcopy(ours.weights()), copy.deepcopy(ours.weights(averaged=True))
     scale = ours.scaler.get_scale()
-    report = ours.update(lambda m, p: {"huge": 1e30 * loss(m, p)["cross_entropy"]}, pieces(2, 4, seed=2))
+    ours.losses = lambda m, p: {"huge": 1e30 * loss(m, p)["cross_entropy"]}
+    report = ours.update(pieces(2, 4, seed=2))
+    ours.losses = loss
     assert report.skipped and ours.scaler.get_scale() < scale and ours.updates == 2
     assert same(before, ours.weights()) and same(average, ours.weights(averaged=True))
-    assert not ours.update(loss, pieces(2, 4, seed=3)).skipped
+    assert not ours.update(pieces(2, 4, seed=3)).skipped
     assert not same(before, ours.weights())
 
 
 def test_a_reports_numbers_are_its_tensors():
-    report = engine(net(), clip=0.1).update(
-        lambda m, p: {**loss(m, p), "other": m[0].weight.pow(2).sum()}, pieces(2, 4)
-    )
+    ours = engine(net(), clip=0.1)
+    ours.losses = lambda m, p: {**loss(m, p), "other": m[0].weight.pow(2).sum()}
+    report = ours.update(pieces(2, 4))
     numbers = report.numbers()
     assert list(numbers) == ["cross_entropy", "other", "grad_norm", "total", "own"]
     assert numbers["total"] == pytest.approx(numbers["cross_entropy"] + numbers["other"], rel=1e-12)
@@ -248,7 +250,7 @@ def test_a_loss_that_is_not_finite_names_its_samples():
     model = engine(net())
     before = copy.deepcopy(model.weights())
     with pytest.raises(EngineError, match=r"update 0 is not finite.*a\.jpg.*optimizer\.lr"):
-        model.update(loss, [piece])
+        model.update([piece])
     parameters = {n for n, _ in model.model.named_parameters()}
     assert all(torch.equal(before[n], model.weights()[n]) for n in parameters)
 
@@ -263,7 +265,7 @@ def test_rates_are_multiples_of_the_rate_by_a_part_of_a_name():
     optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True)
     for u in range(3):
         (piece,) = pieces(1, 16, seed=u)
-        assert ours.update(loss, [piece]).lr == 0.05
+        assert ours.update([piece]).lr == 0.05
         optimizer.zero_grad()
         loss(model, piece)["cross_entropy"].backward()
         optimizer.step()
@@ -336,7 +338,7 @@ def test_evaluations_are_spread_over_a_phase(every, times, per_epoch, length, st
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     e = engine(net())
-    e.update(loss, pieces(1, 8))
+    e.update(pieces(1, 8))
     write_checkpoint(tmp_path, "000001", lambda f: {"engine": e.save(f)})
     with torch.no_grad():
         e.model[0].weight[0, 0, 0, 0] = float("inf")

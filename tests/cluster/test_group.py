@@ -9,6 +9,7 @@ import pytest
 import torch
 from group_work import UPDATES, Row, run
 from safetensors.torch import load_file
+
 from trunkline.cluster.launchers.local import run_local
 from trunkline.cluster.launchers.worker import Job
 from trunkline.cluster.workers import Workers

@@ -14,13 +14,14 @@ import torch
 from group_work import mixture, phases
 from ray_cluster import Started, differ, words
 from safetensors.torch import load_file
+
 from trunkline.cluster.config import Machine, Optimizer
 from trunkline.cluster.launchers.local import WorkerDied, WorkerFailed, run_local
 from trunkline.cluster.launchers.worker import Job
 from trunkline.cluster.workers import Workers
-from trunkline.pipelines.command.cli import main
-
 from trunkline.ground.errors import EngineError
+from trunkline.heads.model import losses
+from trunkline.pipelines.command.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -209,12 +210,15 @@ def test_a_head_without_a_micro_batch_is_not_moved(tmp_path):
 
 
 def test_stages_that_would_move_it_refuse_the_mixture():
-    from trunkline.cluster.config import Average, Schedule
-    from trunkline.cluster.engines.zero import DeepSpeedEngine
+    from trunkline.cluster.config import Average, Learning, Schedule
+    from trunkline.cluster.engines.zero import DeepSpeedEngine, Zero
+
+    learning = Learning(Optimizer(), Schedule(), Average(), 1, 1)
 
     with pytest.raises(EngineError, match=r"zero=2: DeepSpeed moves a head.*heads.a., heads.b. needs zero=0 or zero=1"):
-        DeepSpeedEngine(torch.nn.Linear(2, 2), Optimizer(), Schedule(), Average(), Machine("cpu"), total=1, per_epoch=1,
-                        workers=Workers(), zero=2, units=("heads.a.", "heads.b."))  # fmt: skip
+        DeepSpeedEngine(
+            torch.nn.Linear(2, 2), losses, learning, Machine("cpu"), Workers(), Zero(2, units=("heads.a.", "heads.b."))
+        )
 
 
 @pytest.mark.slow

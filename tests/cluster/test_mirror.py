@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from ray_cluster import Started, differ, words
-from trunkline.pipelines.command.cli import main
-from trunkline.pipelines.runs.mirror import Mirror
-from trunkline.pipelines.runs.run import Run
 
 from trunkline.ground import storage
 from trunkline.ground.errors import RecipeError
+from trunkline.pipelines.command.cli import main
+from trunkline.pipelines.runs.mirror import Mirror
+from trunkline.pipelines.runs.run import Run
 
 GIVEN = {"updates": 8, "checkpoints.updates": 2, "evaluation.every": 2}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from ray_cluster import Started, cluster
+
 from trunkline.pipelines.command.cli import main
 
 pytest.importorskip("ray")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ray_cluster import Started, cluster, differ, words, workers_of
+
 from trunkline.pipelines.command.cli import main
 
 pytest.importorskip("ray")
@@ -90,7 +91,7 @@ def test_three_nodes_train_the_demonstration(tmp_path, batch, micro, epochs):
         f"epochs={epochs}",
         f"batch.size={batch}",
         f"batch.micro={micro}",
-        "machine.workers=0",
+        "machine.loaders=0",
         "log.tensorboard=false",
     ]
     found = {}

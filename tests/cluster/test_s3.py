@@ -4,10 +4,10 @@ import signal
 
 import pytest
 from ray_cluster import Started, differ, words
-from trunkline.pipelines.command.cli import main
-from trunkline.pipelines.runs.mirror import Mirror
 
 from trunkline.ground import access, storage
+from trunkline.pipelines.command.cli import main
+from trunkline.pipelines.runs.mirror import Mirror
 
 pytest.importorskip("s3fs")
 server = pytest.importorskip("moto.server")

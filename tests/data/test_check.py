@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from trunkline.tasks.check import check
 
 from trunkline.ground.errors import DataError
+from trunkline.tasks.check import check
 
 DATA = os.environ.get("TRUNKLINE_TEST_DATA", "")
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from trunkline.heads.classification import ClassPrediction
 from trunkline.tasks.classification.draw import draw
 from trunkline.tasks.contract import Sample

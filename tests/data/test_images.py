@@ -12,10 +12,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from trunkline.tasks.images.decode.decode import MAX_PIXELS, decode, read_image
-from trunkline.tasks.images.decode.jpeg_header import read_jpeg_header
 
 from trunkline.ground.errors import DataError
+from trunkline.tasks.images.decode import MAX_PIXELS, decode, read_image
+from trunkline.tasks.images.decode.jpeg_header import read_jpeg_header
 
 DATA = os.environ.get("TRUNKLINE_TEST_DATA", "")
 real_data = pytest.mark.skipif(not DATA, reason="TRUNKLINE_TEST_DATA is unset: the awkward images are not at hand")
@@ -309,7 +309,7 @@ def test_damaged_bytes_give_an_image_or_a_data_error(name, cut, garble, truncate
 
 def test_a_png_whose_tail_is_destroyed_or_missing_is_refused(tmp_path):
     """Pillow would make up the pixels that are gone."""
-    from trunkline.tasks.images.decode.decode import decode
+    from trunkline.tasks.images.decode import decode
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     buffer = io.BytesIO()

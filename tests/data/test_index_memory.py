@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
+
 from trunkline.tasks.classification.folders import FolderSamples
 from trunkline.tasks.data.file_index import IndexBuilder
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from short_run import SHORT, photos
+
+import trunkline
 from trunkline.backbones.contract import Preprocessing
 from trunkline.backbones.weights import save_weights
 from trunkline.cluster.checkpoint import read_tensors
 from trunkline.pipelines.command.cli import main
-
-import trunkline
 
 pytestmark = pytest.mark.usefixtures("one_core")
 

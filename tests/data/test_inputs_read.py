@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from short_run import photos
+
 from trunkline.pipelines.command.cli import main
 
 pytestmark = pytest.mark.usefixtures("one_core")

@@ -11,17 +11,18 @@ import pytest
 import torch
 from box_work import SHORT, boxes, change, options, own_cache, written  # noqa: F401
 from PIL import Image
+
 from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing
 from trunkline.backbones.pyramid import Pyramid
+from trunkline.ground.errors import DataError
 from trunkline.heads.model import Model
 from trunkline.pipelines.command.cli import main
-from trunkline.pipelines.feeding.feed import Draws, ordered_lists
+from trunkline.pipelines.feeding.draws import Draws
+from trunkline.pipelines.feeding.ordered import ordered_lists
 from trunkline.pipelines.models.sources import with_options
 from trunkline.tasks.detection.samples import read_split
 from trunkline.tasks.detection.task import Detection
-
-from trunkline.ground.errors import DataError
 
 pytest.importorskip("pycocotools")
 
@@ -170,7 +171,8 @@ def test_torchvisions_classes_read_what_is_written_and_the_other_way_round(writt
     from safetensors.torch import load_file
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-    from trunkline.pipelines.models.sources import ready
+
+    from trunkline.pipelines.models.sources import Source, ready
 
     theirs = MaskRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=torch.nn.BatchNorm2d), 7)
     theirs.load_state_dict(load_file(trained / "weights.safetensors"))
@@ -180,7 +182,7 @@ def test_torchvisions_classes_read_what_is_written_and_the_other_way_round(writt
     more = [f"weights={tmp_path / 'theirs.pth'}", "backbone=resnet18", "--run", str(again), "evaluation.every=0"]
     assert main(["train", "detect", f"data={written}", "head=mask_rcnn", *own, *more]) == 0
     assert "of its detector" in json.loads((again / "load.json").read_text())["report"]
-    assert ready(trained / "weights.safetensors").task.options.head == "mask_rcnn"
+    assert ready(Source(str(trained / "weights.safetensors"))).task.options.head == "mask_rcnn"
 
 
 def test_a_detector_that_does_not_fit_is_refused(written, trained, tmp_path, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ray_cluster import Started, differ
+
 from trunkline.pipelines.command.cli import main
 from trunkline.tasks.detection.scenes import write_box_scenes
 
@@ -25,7 +26,7 @@ def words(data: Path, head: str, run: Path, *more: str, **changed) -> list[str]:
     settings = {
         "data": data, "head": head, "weights": "none", "backbone": "resnet18", "size": 64, "batch": 4, "micro_batch": 2,
         "updates": 4, "optimizer.clip": 0, "ema": 0.9, "network.norm": "batch", "checkpoints.updates": 2,
-        "evaluation.every": 0, "machine.threads": 1, "machine.workers": 0, "machine.precision": "fp32",
+        "evaluation.every": 0, "machine.threads": 1, "machine.loaders": 0, "machine.precision": "fp32",
         "log.tensorboard": "false", **changed,
     }  # fmt: skip
     return ["train", "detect", *(f"{k}={v}" for k, v in settings.items()), "--run", str(run), *more]

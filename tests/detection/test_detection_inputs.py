@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from box_work import SHORT, boxes, change, options, own_cache, written  # noqa: F401
-from trunkline.pipelines.command.cli import main
-from trunkline.tasks.detection.samples import read_split
 
 from trunkline.ground.errors import DataError
+from trunkline.pipelines.command.cli import main
+from trunkline.tasks.detection.samples import read_split
 
 pytest.importorskip("pycocotools")
 

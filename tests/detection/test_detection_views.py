@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+
 from trunkline.heads.boxes import BoxPrediction
 from trunkline.tasks.contract import Sample
 from trunkline.tasks.detection.options import Options

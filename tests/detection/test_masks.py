@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as codes
 from torchvision.models.detection.roi_heads import paste_masks_in_image
+
 from trunkline.tasks.objects.masks import to_bitmap, to_rle
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+
 from trunkline.heads.classification import ClassificationHead, ClassPrediction
 from trunkline.heads.contract import Batch, Head
 

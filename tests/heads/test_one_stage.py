@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from trunkline.backbones import backbone
 from trunkline.backbones.pyramid import Pyramid
 from trunkline.heads.contract import Batch

@@ -8,6 +8,7 @@ import torch
 from torchvision.models import detection
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
+
 from trunkline.backbones import backbone
 from trunkline.backbones.pyramid import Pyramid
 from trunkline.heads.contract import Batch

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import MultiScaleRoIAlign
+
 from trunkline.heads.roi_align import RoIAlign
 
 STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}

@@ -5,14 +5,14 @@ import torch
 import torchvision
 from torch.nn import functional as F
 from torchvision.models import segmentation
+
 from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing
+from trunkline.ground.errors import WeightsError
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
 from trunkline.heads.pixel_losses import Weighted, cross_entropy_by_rows, pixel_losses
 from trunkline.heads.segmentation import RATES, SegmentationHead
-
-from trunkline.ground.errors import WeightsError
 
 CLASSES = 21
 

@@ -91,7 +91,7 @@ def place(tmp_path, monkeypatch, downloaded):
     """A folder to work in, with photos; what the documents train there is small, and global settings are put back."""
     from trunkline.backbones import download
     from trunkline.pipelines import api
-    from trunkline.pipelines.launch.launch import launch
+    from trunkline.pipelines.launch import launch
     from trunkline.pipelines.recipe import knobs
     from trunkline.pipelines.runs import machine
 
@@ -124,6 +124,7 @@ def place(tmp_path, monkeypatch, downloaded):
 def photos(folder: Path) -> None:
     """Three classes of photos in two series each, some more without a class, and rated ones."""
     from PIL import Image
+
     from trunkline.tasks.detection.scenes import write_box_scenes
     from trunkline.tasks.scenes import write_scenes
     from trunkline.tasks.segmentation.scenes import write_pixel_scenes

@@ -18,7 +18,7 @@ import trunkline
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
-PLAIN = {"machine.threads": 1, "machine.workers": 0, "machine.precision": "fp32", "log.tensorboard": False}
+PLAIN = {"machine.threads": 1, "machine.loaders": 0, "machine.precision": "fp32", "log.tensorboard": False}
 SHORT = {"weights": "none", "backbone": "resnet18", "size": 32, "batch": 8, "updates": 2, **PLAIN}
 
 

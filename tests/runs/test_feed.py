@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 import torch
 from trunkline.backbones.contract import Preprocessing
-from trunkline.pipelines.feeding.feed import Cache, Draws, Plan, cached_turns, decoding, in_order, turns
+from trunkline.pipelines.feeding.cache import Cache
+from trunkline.pipelines.feeding.draws import Draws
+from trunkline.pipelines.feeding.loader import decoding
+from trunkline.pipelines.feeding.ordered import in_order
+from trunkline.pipelines.feeding.plan import Mixture, Plan, Share
+from trunkline.pipelines.feeding.turns import cached_turns
+from trunkline.pipelines.feeding.turns import turns as turns_of
 from trunkline.tasks.classification.options import Options
 from trunkline.tasks.classification.task import Classification
 
@@ -45,6 +51,15 @@ class First:
 
     def __getitem__(self, index):
         return self.samples[index]
+
+
+def alone(plan: Plan) -> Mixture:
+    """One task is a mixture of one."""
+    return Mixture((Share("classification", plan),))
+
+
+def turns(draws: Draws, plan: Plan, *more):
+    return turns_of({"classification": draws}, alone(plan), *more)
 
 
 def delivered(draws: Draws, plan: Plan, first: int, last: int, workers: int) -> dict[tuple[int, str], torch.Tensor]:
@@ -209,7 +224,7 @@ def test_cached_maps_come_by_the_same_plan(draws):
     plan = Plan(40, 8, 4, SEED)
     ids = [draws.samples.id(i) for i in range(40)]
     cache = Cache("classification", ids, {"c5": torch.arange(40.0).view(40, 1, 1, 1)}, {"label": torch.arange(40)})
-    for cached, decoded in zip(cached_turns(cache, plan, 3, 7), turns(draws, plan, 3, 7), strict=True):
+    for cached, decoded in zip(cached_turns({"classification": cache}, alone(plan), 3, 7), turns(draws, plan, 3, 7), strict=True):
         for one, other in zip(cached.micro_batches, decoded.micro_batches, strict=True):
             assert (one.ids, one.key) == (other.ids, other.key)
             assert [ids[int(i)] for i in one.features["c5"].flatten()] == one.ids
@@ -247,10 +262,10 @@ def test_a_worker_that_is_killed_is_one_clear_error(draws, workers):
 
     plan = Plan(40, 8, 8, SEED)
     victim = plan.micro_batches(2)[0][0][1]
-    message = r"a process that decodes was killed .*memory ran out: set machine\.workers="
+    message = r"a process that decodes was killed .*memory ran out: set machine\.loaders="
     with pytest.raises(EngineError, match=message) as told, decoding(workers):
         list(turns(spoilt(draws, act, victim), plan, 0, 5, workers))
-    assert f"machine.workers={workers // 2}" in str(told.value)
+    assert f"machine.loaders={workers // 2}" in str(told.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -284,11 +299,14 @@ def test_a_program_that_an_error_ends_does_not_wait_for_those_who_decode(scenes)
     """They pass over SIGTERM, which Python sends at its exit to what still runs."""
     code = f"""
 from trunkline.backbones.contract import Preprocessing
-from trunkline.pipelines.feeding.feed import Draws, Plan, turns
+from trunkline.pipelines.feeding.draws import Draws
+from trunkline.pipelines.feeding.plan import Mixture, Plan, Share
+from trunkline.pipelines.feeding.turns import turns
 from trunkline.tasks.classification.options import Options
 from trunkline.tasks.classification.task import Classification
 task = Classification(Options(data={str(scenes)!r}, size=32), Preprocessing())
-kept = turns(Draws(task, task.samples("train"), 0, training=True), Plan(40, 8, 4, 0), 0, 1000, 2)
+draws = {{"classification": Draws(task, task.samples("train"), 0, training=True)}}
+kept = turns(draws, Mixture((Share("classification", Plan(40, 8, 4, 0)),)), 0, 1000, 2)
 next(kept)
 raise SystemExit(3)
 """

@@ -84,7 +84,7 @@ SETTINGS = [
 def test_a_run_takes_what_is_said(scenes, tmp_path, capsys, settings, launch):
     """The peak of a worker's resident memory, from /proc, is within a fifth of the sum of the parts."""
     precision = [] if any("precision" in s for s in settings) else ["machine.precision=fp32"]
-    words = [f"data={scenes}", "weights=none", *settings, *precision, "machine.threads=1", "machine.workers=0"]
+    words = [f"data={scenes}", "weights=none", *settings, *precision, "machine.threads=1", "machine.loaders=0"]
     asked = [sys.executable, "-m", "trunkline", "show", "transfer", *words, *launch, "--memory", "--json"]
     said = json.loads(subprocess.run(asked, capture_output=True, text=True).stdout)
     said = said["stages"][said["zero"]]["total"]

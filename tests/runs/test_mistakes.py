@@ -53,7 +53,7 @@ def test_nothing_is_written_over(short_run, data, told, verb):
 def test_a_signal_to_the_whole_group_saves(scenes, tmp_path):
     """Schedulers and `timeout` ask the processes that decode, too."""
     run = tmp_path / "run"
-    given = words(scenes, run, **{"machine.workers": 2, "updates": 4000, "checkpoints.updates": 0})
+    given = words(scenes, run, **{"machine.loaders": 2, "updates": 4000, "checkpoints.updates": 0})
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "trunkline", *given], stderr=log, stdout=log, start_new_session=True
@@ -77,7 +77,7 @@ def test_the_threads_of_who_decodes_leave_the_signal_too(tmp_path):
         "smoke=true",
         "head=fcn",
         "updates=4000",
-        "machine.workers=1",
+        "machine.loaders=1",
         "checkpoints.updates=0",
         "--run",
         str(run),

@@ -11,7 +11,8 @@ from short_run import PLAIN
 from trunkline.pipelines import api
 from trunkline.pipelines.command.cli import _split, main
 from trunkline.pipelines.recipe.fields import CHANGEABLE
-from trunkline.pipelines.recipe.knobs import from_plain, recipe_function, resolve, to_plain, walk
+from trunkline.pipelines.recipe.plain import from_plain, to_plain
+from trunkline.pipelines.recipe.knobs import recipe_function, resolve, walk
 from trunkline.pipelines.recipes.table import RECIPES
 from trunkline.pipelines.runs.machine import resolve_machine
 from trunkline.pipelines.runs.run import Run, changeable, claim
@@ -80,7 +81,7 @@ def test_an_unknown_recipe_names_the_nearest():
 
 
 def test_python_values_are_taken_as_they_are(tmp_path):
-    given = {"data": tmp_path, "lr": 1, "tasks.classification.scale": [0.2, 1], "machine.workers": 0}
+    given = {"data": tmp_path, "lr": 1, "tasks.classification.scale": [0.2, 1], "machine.loaders": 0}
     recipe = resolve("transfer", given).recipe
     options = recipe.tasks["classification"]
     assert (options.data, options.scale, recipe.optimizer.lr) == (str(tmp_path), (0.2, 1.0), 1.0)
@@ -323,7 +324,7 @@ def claimed(run: Run, **given) -> dict:
     return claim(run, {"recipe": resolved.name, "knobs": resolved.given, "resolved": to_plain(recipe), "auto": why})
 
 
-CHANGED = {"phases.0.updates": 9, "data": "moved", "weights": "none", "machine.workers": 2, "evaluation.batch": 7,
+CHANGED = {"phases.0.updates": 9, "data": "moved", "weights": "none", "machine.loaders": 2, "evaluation.batch": 7,
            "evaluation.patience": 3, "checkpoints.updates": 5, "checkpoints.keep": 9, "checkpoints.minutes": 1,
            "log.every": 3, "log.tensorboard": False}  # fmt: skip
 

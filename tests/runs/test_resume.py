@@ -30,7 +30,7 @@ PLAIN = {"average.decay": 0.9, "checkpoints.updates": 4, "machine.threads": 1, "
 
 def settings(data: Path, workers: int = 0, **more):
     given = {"data": str(data), "smoke": True, "micro_batch": 4, "tasks.classification.dropout": 0.2,
-             "phases.0.updates": 11, "machine.workers": workers, "log.tensorboard": False, **PLAIN, **more}  # fmt: skip
+             "phases.0.updates": 11, "machine.loaders": workers, "log.tensorboard": False, **PLAIN, **more}  # fmt: skip
     return resolve("transfer", given)
 
 

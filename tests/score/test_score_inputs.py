@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_work import random_coco, write
+
+from trunkline.ground.errors import DataError
 from trunkline.pipelines.command.cli import main
 from trunkline.tasks.objects.coco_file import read_results, read_truth
 from trunkline.tasks.objects.polygons import counts_of
-
-from trunkline.ground.errors import DataError
 
 pytest.importorskip("msgspec")
 BOX = random_coco(1)

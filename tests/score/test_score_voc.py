@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trunkline.pipelines.command.cli import main
-from trunkline.pipelines.score.score.score import voc
-from trunkline.tasks.objects.voc_file import Detections, parse_annotation, read_detections, read_list
-from trunkline.tasks.objects.voc_scores import VocTruth, score_class
 
 from trunkline.ground.errors import DataError
+from trunkline.pipelines.command.cli import main
+from trunkline.pipelines.score.score import voc
+from trunkline.tasks.objects.voc_file import Detections, parse_annotation, read_detections, read_list
+from trunkline.tasks.objects.voc_scores import VocTruth, score_class
 
 
 def plain(truth: VocTruth, found: Detections, threshold: str) -> tuple[list[float], list[float]]:

@@ -9,15 +9,18 @@ import torch
 from real_run import run
 from torch import nn
 from torch.nn import functional as F
+
+from trunkline.ground.keys import key
 from trunkline.heads.model import Model
 from trunkline.pipelines.bench.bench.plain_segment import deeplab
 from trunkline.pipelines.evaluation.measure import score
-from trunkline.pipelines.feeding.feed import Draws, Plan, in_order, turns
+from trunkline.pipelines.feeding.draws import Draws
+from trunkline.pipelines.feeding.ordered import in_order
+from trunkline.pipelines.feeding.plan import Mixture, Plan, Share
+from trunkline.pipelines.feeding.turns import turns
 from trunkline.pipelines.models.build import build
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.runs.machine import cores
-
-from trunkline.ground.keys import key
 
 pytestmark = pytest.mark.slow
 smp = pytest.importorskip("segmentation_models_pytorch")
@@ -78,7 +81,14 @@ def begun(shared_data: Path, **changed):
 def test_twenty_updates_are_those_of_a_plain_loop(shared_data, tmp_path):
     changed = {"tasks__segmentation__dropout": 0.0}
     _, model, plan, draws = begun(shared_data, **changed)
-    theirs = list(plain_loop(plain_of(model, 0.0), model, turns(draws, plan, 0, 20), 20))
+    theirs = list(
+        plain_loop(
+            plain_of(model, 0.0),
+            model,
+            turns({"segmentation": draws}, Mixture((Share("segmentation", plan),)), 0, 20),
+            20,
+        )
+    )
     words = [f"{k}={v}" for k, v in settings(shared_data, **changed).items() if k != "epochs"]
     words += ["updates=20", "evaluation.every=0", "machine.precision=fp32"]
     done, _ = run("train", "segment", *words, "--run", tmp_path / "run", "--json")
@@ -102,7 +112,11 @@ def test_voc_is_learnt_as_by_a_plain_loop(shared_data, tmp_path):
     task, model, plan, draws = begun(shared_data)
     total, start = plan.length(20, None), time.time()
     plain = plain_of(model)
-    losses = list(plain_loop(plain, model, turns(draws, plan, 0, total), total))
+    losses = list(
+        plain_loop(
+            plain, model, turns({"segmentation": draws}, Mixture((Share("segmentation", plan),)), 0, total), total
+        )
+    )
     state = plain.state_dict().items()
     model.load_state_dict({n if n.startswith("backbone.") else f"heads.segmentation.{n}": t for n, t in state})
     validation = task.samples("val")

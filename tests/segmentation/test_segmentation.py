@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing
+from trunkline.ground.errors import DataError
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
 from trunkline.heads.segmentation import SegmentationHead
 from trunkline.pipelines.command.cli import main
-from trunkline.pipelines.models.sources import ready
+from trunkline.pipelines.models.sources import Source, ready
 from trunkline.tasks.contract import Sample
 from trunkline.tasks.segmentation.evaluator import PixelEvaluator
 from trunkline.tasks.segmentation.options import Options
@@ -25,11 +27,9 @@ from trunkline.tasks.segmentation.splits import read_split
 from trunkline.tasks.segmentation.task import Segmentation
 from trunkline.tasks.segmentation.views import parts
 
-from trunkline.ground.errors import DataError
-
 pytest.importorskip("segmentation_models_pytorch")
 SHORT = ["format=pairs", "weights=none", "backbone=resnet18", "crop=64", "batch=2", "updates=2", "machine.threads=1",
-         "machine.workers=0", "machine.precision=fp32", "log.tensorboard=false"]  # fmt: skip
+         "machine.loaders=0", "machine.precision=fp32", "log.tensorboard=false"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_torchvisions_class_reads_the_weights_and_the_other_way_round(pixels, tr
     from torchvision.models.segmentation.deeplabv3 import DeepLabHead, DeepLabV3
     from torchvision.models.segmentation.fcn import FCNHead
 
-    found = ready(trained / "weights.safetensors")
+    found = ready(Source(str(trained / "weights.safetensors")))
     assert found.task.options.head == "deeplabv3" and found.recipe.network.output_stride == 8
     body = IntermediateLayerGetter(resnet18(), {"layer4": "out", "layer3": "aux"})
     theirs = DeepLabV3(body, DeepLabHead(512, 7, (12, 24, 36)), FCNHead(256, 7))
@@ -116,7 +116,7 @@ def test_a_published_segmenter_of_torchvision_predicts_as_there(tmp_path):
     torch.manual_seed(3)
     theirs = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True).eval()
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
-    found = ready(tmp_path / "theirs.pth")
+    found = ready(Source(str(tmp_path / "theirs.pth")))
     assert found.task.facts["classes"][:2] == ["background", "aeroplane"] and found.task.options.head == "deeplabv3"
     image = torch.randint(0, 256, (1, 3, 65, 90), dtype=torch.uint8)
     batch = Batch("segmentation", ["a"], image, torch.tensor([[65, 90]]), {"original": torch.tensor([[65, 90]])})

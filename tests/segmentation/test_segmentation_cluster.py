@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ray_cluster import Started, differ
+
 from trunkline.pipelines.command.cli import main
 from trunkline.tasks.segmentation.scenes import write_pixel_scenes
 
@@ -26,7 +27,7 @@ def words(data: Path, head: str, run: Path, *more: str, **changed) -> list[str]:
     settings = {
         "data": data, "format": "pairs", "head": head, "weights": "none", "backbone": "resnet18", "crop": 64, "batch": 4,
         "micro_batch": 2, "updates": 4, "tasks.segmentation.aux": 0.4, "tasks.segmentation.dice": 1.0, "ema": 0.9,
-        "checkpoints.updates": 2, "evaluation.every": 0, "machine.threads": 1, "machine.workers": 0,
+        "checkpoints.updates": 2, "evaluation.every": 0, "machine.threads": 1, "machine.loaders": 0,
         "machine.precision": "fp32", "log.tensorboard": "false", **changed,
     }  # fmt: skip
     return ["train", "segment", *(f"{k}={v}" for k, v in settings.items()), "--run", str(run), *more]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from trunkline.ground.errors import DataError
 from trunkline.pipelines.command.cli import main
 from trunkline.tasks.detection.scenes import write_box_scenes
 from trunkline.tasks.objects.masks import to_bitmap
 from trunkline.tasks.segmentation.options import Options
 from trunkline.tasks.segmentation.splits import read_split
-
-from trunkline.ground.errors import DataError
 
 pytest.importorskip("pycocotools")
 
@@ -88,7 +88,7 @@ def test_a_picture_of_another_size_than_annotated_is_named(coco, tmp_path):
 
 def test_it_is_trained(coco, tmp_path):
     words = ["weights=none", "backbone=resnet18", "head=fcn", "crop=64", "batch=2", "updates=2", "machine.threads=1"]
-    words += ["machine.workers=0", "log.tensorboard=false", "format=coco", f"data={coco}"]
+    words += ["machine.loaders=0", "log.tensorboard=false", "format=coco", f"data={coco}"]
     assert main(["train", "segment", *words, "--run", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run/scores.json").read_text())["samples"] == 4
 

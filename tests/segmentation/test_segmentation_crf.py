@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from trunkline.tasks.segmentation.crf import Crf, _normalised, _pairs, lattice, refine
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from trunkline.ground.errors import DataError
 from trunkline.tasks.contract import Sample
 from trunkline.tasks.segmentation.formats.encoding import Encoding, numbered, read_mask, voc_colour
 from trunkline.tasks.segmentation.formats.layouts import read_classes
@@ -12,8 +14,6 @@ from trunkline.tasks.segmentation.formats.published import ADE20K, CAMVID, CITYS
 from trunkline.tasks.segmentation.options import Options
 from trunkline.tasks.segmentation.splits import read_split
 from trunkline.tasks.segmentation.transforms import eval_transform, train_transform
-
-from trunkline.ground.errors import DataError
 
 
 def picture(path, size=(12, 8), fill=0):
@@ -272,7 +272,7 @@ def test_picture_and_mask_move_together(tmp_path):
     Image.fromarray(np.repeat(array[..., None] * 200, 3, 2)).save(tmp_path / "a.png")
     sample_of = train_transform(Options(crop=32, jitter=(0.5, 2.0)))
     from trunkline.tasks.contract import Sample
-    from trunkline.tasks.images.decode.decode import read_image
+    from trunkline.tasks.images.decode import read_image
 
     seen = set()
     for seed in range(40):

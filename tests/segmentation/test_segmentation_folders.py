@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from trunkline.ground.errors import DataError
 from trunkline.heads.contract import Batch
 from trunkline.heads.segmentation import PixelPrediction
 from trunkline.pipelines.command.cli import main
@@ -21,8 +23,6 @@ from trunkline.tasks.segmentation.options import Options
 from trunkline.tasks.segmentation.predicted import PredictedMask
 from trunkline.tasks.segmentation.scenes import write_pixel_scenes
 from trunkline.tasks.segmentation.splits import read_split
-
-from trunkline.ground.errors import DataError
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_the_orientation_is_named_where_it_is_the_reason(data):
 
 def test_other_data_are_of_the_run_s_format_and_a_wrong_format_is_guessed(data, tmp_path, capsys):
     run = tmp_path / "run"
-    short = ["format=pairs", "weights=none", "backbone=resnet18", "crop=64", "batch=2", "updates=1", "machine.workers=0",
+    short = ["format=pairs", "weights=none", "backbone=resnet18", "crop=64", "batch=2", "updates=1", "machine.loaders=0",
              "machine.precision=fp32", "log.tensorboard=false", "head=fcn"]  # fmt: skip
     assert main(["train", "segment", f"data={data}", "--run", str(run), *short]) == 0
     other = write_pixel_scenes(tmp_path / "other", train=2, val=2, size=64, seed=1)

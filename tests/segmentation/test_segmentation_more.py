@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from trunkline.ground.errors import DataError, RecipeError
 from trunkline.heads.contract import Batch
 from trunkline.heads.segmentation import PixelPrediction
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.recipe.knobs import resolve
-from trunkline.pipelines.score.score.score_masks import masks as score_masks
+from trunkline.pipelines.score.score_masks import masks as score_masks
 from trunkline.tasks.check import check
 from trunkline.tasks.contract import Sample
 from trunkline.tasks.segmentation.evaluator import PixelEvaluator
@@ -20,8 +22,6 @@ from trunkline.tasks.segmentation.scenes import write_pixel_scenes
 from trunkline.tasks.segmentation.splits import read_split
 from trunkline.tasks.segmentation.transforms import eval_transform
 from trunkline.tasks.segmentation.views import see
-
-from trunkline.ground.errors import DataError, RecipeError
 
 savemat = pytest.importorskip("scipy.io").savemat
 

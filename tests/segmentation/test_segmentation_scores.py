@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+
+from trunkline.ground.errors import DataError
 from trunkline.pipelines.command.cli import main
 from trunkline.tasks.segmentation.boundary import boundary_counts
 from trunkline.tasks.segmentation.confusion import confusion, dense, scores, sparse
 from trunkline.tasks.segmentation.formats.palette_png import palette_png
-
-from trunkline.ground.errors import DataError
 
 
 def drawn(count: int = 6, classes: int = 21):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+
 from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing
 from trunkline.heads.model import Model

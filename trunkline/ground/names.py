@@ -1,7 +1,9 @@
-"""The nearest of the names that there are, for what was written wrong."""
+"""What a name stands for, and the nearest of the names that there are, for what was written wrong."""
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -10,3 +12,11 @@ def nearest(word: str, words: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, words, 2, 0.55)
     near += [w for w in words if w.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1] and w not in near][:2]
     return f"; nearest: {', '.join(near)}" if near else ""
+
+
+def load_named(target: Any) -> Any:
+    """The object that `module:name` stands for; an object stands for itself."""
+    if not isinstance(target, str):
+        return target
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)

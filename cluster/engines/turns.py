@@ -1,0 +1,121 @@
+"""Players that learn in turns: an engine that holds one for each of them and gives each its turn in every update."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..checkpoint import check_tensors, read_tensors, write_tensors
+from ..contract import Player, Report
+from .torch_engine import TorchEngine
+
+
+@contextlib.contextmanager
+def still(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """While it lasts, these modules learn nothing: no gradient for them, and each forward leaves their buffers as they were."""
+    modules = list(modules)
+    learning = [p for module in modules for p in module.parameters() if p.requires_grad]
+    hooks = []
+    for part in (m for module in modules for m in module.modules()):
+        if held := [(b, b.detach().clone()) for b in part.buffers(recurse=False)]:
+            hooks.append(part.register_forward_hook(lambda *_, held=held: _put_back(held)))
+    for p in learning:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in learning:
+            p.requires_grad_(True)
+        for hook in hooks:
+            hook.remove()
+
+
+def _put_back(held: list[tuple[Tensor, Tensor]]) -> None:
+    for buffer, before in held:
+        buffer.data.copy_(before)  # through data: autograd does not count it as a change
+
+
+class TurnsEngine:
+    """An engine of engines: `players` that play, in their order, and modules that only `rest` in this phase.
+
+    Each player's micro-batches are those of its tasks; while it learns, all others are still. The first player's files
+    stand where those of a single one would; those of others, and of who rests, in a folder of their name.
+    """
+
+    def __init__(
+        self, players: Mapping[str, Player], engines: Mapping[str, TorchEngine], rest: Mapping[str, nn.Module]
+    ):
+        self.players, self.engines, self.rest = dict(players), dict(engines), dict(rest)
+        self.first = next(iter(self.engines))
+
+    @property
+    def updates(self) -> int:
+        """How many updates are done."""
+        return self.engines[self.first].updates
+
+    @property
+    def machine(self) -> Any:
+        """Where the players compute."""
+        return self.engines[self.first].machine
+
+    def update(self, micro_batches: Sequence[Any]) -> Report:
+        """A turn for each player over the same micro-batches; the report is the first one's, with those of the others."""
+        reports = {}
+        for name, engine in self.engines.items():
+            others = [p.module for n, p in self.players.items() if n != name]
+            with still([*others, *self.rest.values()]):
+                reports[name] = engine.update(_of(self.players[name], micro_batches))
+        report = reports.pop(self.first)
+        report.others = reports
+        return report
+
+    def save(self, folder: Path | None) -> dict[str, Any]:
+        """Write what every player's engine writes, and the weights of who rests."""
+        states = {}
+        for name, engine in self.engines.items():
+            states[name] = engine.save(self._place(folder, name))
+        for name, module in self.rest.items():
+            if place := self._place(folder, name):
+                write_tensors(place / "model.safetensors", dict(module.state_dict()))
+        return {**states.pop(self.first), "others": states}
+
+    def load(self, folder: Path, state: dict[str, Any]) -> None:
+        """Put back what `save` wrote and returned."""
+        for name, engine in self.engines.items():
+            own = state if name == self.first else state["others"][name]
+            engine.load(folder if name == self.first else folder / name, own)
+        load_resting(self.rest, folder)
+
+    def _place(self, folder: Path | None, name: str) -> Path | None:
+        if folder is None or name == self.first:
+            return folder
+        (folder / name).mkdir(exist_ok=True)
+        return folder / name
+
+    def weights(self, averaged: bool = False) -> dict[str, Tensor]:
+        """The state dict of the first player."""
+        return self.engines[self.first].weights(averaged)
+
+    def close(self) -> None:
+        """Let go of all players."""
+        for engine in self.engines.values():
+            engine.close()
+
+
+def load_resting(modules: Mapping[str, nn.Module], folder: Path) -> None:
+    """Put the saved weights of modules that rest, or of all but the first player, into them."""
+    for name, module in modules.items():
+        saved = read_tensors(folder / name / "model.safetensors")
+        check_tensors(folder / name, module.state_dict(), saved)
+        module.load_state_dict(saved)
+
+
+def _of(player: Player, micro_batches: Sequence[Any]) -> list[Any]:
+    """The player's micro-batches; where this worker has none of them, a stand-in."""
+    if not player.tasks:
+        return list(micro_batches)
+    own = [b for b in micro_batches if b.task in player.tasks]
+    return own or [replace(micro_batches[0], stand_in=True)]

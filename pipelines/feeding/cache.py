@@ -1,0 +1,38 @@
+"""Maps of a frozen trunk that stand in for decoded pictures."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...cluster.workers import ALONE, Workers
+from ...heads.contract import Batch
+from .ordered import Ordered
+
+
+@dataclass
+class Cache:
+    """The maps of a frozen trunk for a whole split, in the data set's order; tensors have one row a sample."""
+
+    task: str
+    ids: list[str]
+    features: dict[str, Tensor]
+    targets: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, indices: list[int]) -> Batch:
+        """The batch of these samples."""
+        at = torch.tensor(indices)
+        return Batch(
+            self.task,
+            [self.ids[i] for i in indices],
+            features={n: t[at] for n, t in self.features.items()},
+            targets={n: t[at] for n, t in self.targets.items()},
+        )
+
+    def in_order(self, batch: int, workers: Workers = ALONE) -> Ordered:
+        """Every sample once, in order."""
+        lists = [range(first, min(first + batch, len(self))) for first in range(0, len(self), batch)]
+        return Ordered(len(lists), (self.batch(list(indices)) for indices in workers.mine(lists)))

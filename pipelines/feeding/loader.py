@@ -1,0 +1,121 @@
+"""Processes that decode, and how they end."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from trunkline.ground.errors import DataError, EngineError
+
+from ...heads.contract import Batch
+from .draws import Draws
+from .plan import At
+
+Wanted = tuple[str, list[At]]
+"""A batch to be made: whose, and of which samples."""
+
+
+class _Named(Dataset):
+    """The draws of several tasks behind one loader; its processes hold no epoch and no generator of their own."""
+
+    def __init__(self, draws: Mapping[str, Draws]):
+        self.draws = draws
+
+    def __getitems__(self, wanted: Wanted) -> Any:
+        task, at = wanted
+        try:
+            return self.draws[task].batch(at)
+        except DataError as error:  # handed over as a value: torch would wrap it in a loader's traceback
+            return error
+
+
+def loaded(draws: Mapping[str, Draws], lists: Any, loaders: int, pin: bool) -> Iterator[Batch]:
+    """The batches of `lists`, in their order, decoded by so many processes (0: by this one)."""
+    loader = DataLoader(
+        _Named(draws), batch_sampler=lists, collate_fn=_same, num_workers=loaders, pin_memory=pin,
+        prefetch_factor=4 if loaders else None, multiprocessing_context="fork" if loaders and _can_fork() else None,
+        worker_init_fn=_leave_signals,
+    )  # fmt: skip
+    with _signals_kept():
+        batches: Any = iter(loader)
+    try:
+        for batch in batches:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+    except (ConnectionError, EOFError) as error:  # the main process was fetching a batch from it
+        raise _killed(error, loaders) from None
+    finally:  # now: while torch knows of a killed process, every signal of any child raises wherever this one stands
+        if loaders:
+            batches._shutdown_workers()
+
+
+@contextlib.contextmanager
+def decoding(loaders: int) -> Iterator[None]:
+    """While loaders are in use: that one of their processes was killed is told as an EngineError.
+
+    torch raises RuntimeError from a signal handler, so wherever the main process happens to stand: an update, a save.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise _killed(error, loaders) from None
+
+
+def _killed(error: Exception, loaders: int) -> EngineError:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return EngineError(
+        f"a process that decodes was killed ({first}); mostly memory ran out: set machine.loaders={max(0, loaders // 2)}"
+    )
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """SIGTERM waits meanwhile; processes that begin here have it blocked from their first moment and in every thread.
+
+    torch starts threads in a new process before it calls `_leave_signals`, which would still take the signal, and die of it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _leave_signals(_: int) -> None:
+    """A scheduler asks the whole group to end: the main process saves first. Who decodes ends when that one says so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+def _can_fork() -> bool:
+    import multiprocessing
+    import sys
+
+    return (
+        sys.platform != "darwin"
+        and "fork" in multiprocessing.get_all_start_methods()
+        and not torch.cuda.is_initialized()
+    )

@@ -1,0 +1,180 @@
+"""Which samples the micro-batches of every update take: pure functions of the seed and the update's number."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trunkline.ground.errors import RecipeError
+from trunkline.ground.keys import key
+
+from ...tasks.samples import Samples
+
+WINDOW = 16  # shards, or row groups of them, that are read at a time
+At = tuple[int, int, int]  # (epoch, index, repeat): all that a sample's augmentation depends on, besides the seed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which samples the micro-batches of every update take: a pure function of these numbers.
+
+    `units`, a number for each sample, says which samples are read together (shards): an epoch goes through them unit by
+    unit, WINDOW at a time, in an order of its own, and mixes the samples of a window. Those with the same
+    number in `groups` stand in one micro-batch; what is too little of each for another one stands together.
+    """
+
+    samples: int
+    batch: int
+    micro: int
+    seed: int
+    units: np.ndarray | None = field(default=None, compare=False)
+    groups: np.ndarray | None = field(default=None, compare=False)
+    _orders: dict[int, np.ndarray] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.samples < self.batch:
+            raise RecipeError(
+                f"batch.size={self.batch} is larger than the {self.samples} training samples: "
+                f"set batch={max(min(2, self.samples), self.samples // 2)}"
+            )
+
+    @classmethod
+    def over(cls, samples: Samples, batch: int, micro: int, seed: int) -> "Plan":
+        """The plan over a training split."""
+        return cls(len(samples), batch, micro, seed, samples.units(), samples.groups(True))
+
+    @property
+    def per_epoch(self) -> int:
+        """Updates an epoch; what is left over (`dropped` samples, others in each epoch) waits for another one."""
+        return self.samples // self.batch
+
+    @property
+    def dropped(self) -> int:
+        """Samples that an epoch leaves out because they do not fill an update."""
+        return self.samples - self.per_epoch * self.batch
+
+    def length(self, epochs: float | None, updates: int | None) -> int:
+        """The number of updates of a phase."""
+        return updates if updates is not None else max(1, math.ceil((epochs or 0) * self.per_epoch))
+
+    def micro_batches(self, number: int) -> list[list[At]]:
+        """The samples of each micro-batch of the batch `number`, of all batches one after another."""
+        epoch, place = divmod(number, self.per_epoch)
+        mine = self._order(epoch)[place * self.batch : (place + 1) * self.batch]
+        return [[(epoch, int(i), 0) for i in mine[m : m + self.micro]] for m in range(0, self.batch, self.micro)]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The order of an epoch; the last two are kept."""
+        if epoch not in self._orders:
+            while len(self._orders) > 1:
+                self._orders.pop(next(iter(self._orders)))
+            self._orders[epoch] = _order(self, epoch)
+        return self._orders[epoch]
+
+
+def _order(plan: Plan, epoch: int) -> np.ndarray:
+    """Which samples an epoch takes, one after another."""
+    draw = np.random.Generator(np.random.PCG64(key(plan.seed, "order", epoch)))
+    if plan.units is None:
+        order = draw.permutation(plan.samples)
+    else:
+        turn = draw.permutation(int(plan.units.max(initial=0)) + 1)  # of each unit
+        order = np.lexsort((draw.random(plan.samples), turn[plan.units] // WINDOW))
+    if plan.groups is None:
+        return order
+    order = order[: plan.per_epoch * plan.batch]  # which ones wait for another epoch is no question of their group
+    micro, kinds = plan.micro, plan.groups[order]
+    parts = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]  # places in the order
+    rest = np.sort(np.concatenate([part[len(part) // micro * micro :] for part in parts]))
+    batches = np.concatenate([part[: len(part) // micro * micro].reshape(-1, micro) for part in [*parts, rest]])
+    return order[batches[np.argsort(batches[:, -1])].ravel()]  # in the order in which they were filled
+
+
+@dataclass(frozen=True)
+class Share:
+    """One task's part in the updates of a phase: `mix` batches of its plan an update, on average.
+
+    `loss_weight` is what the mean over its micro-batches counts in the gradient.
+    """
+
+    task: str
+    plan: Plan
+    loss_weight: float = 1.0
+    mix: float = 1.0
+
+    def batches(self, update: int) -> range:
+        """The numbers of its batches that an update takes; maybe none."""
+        return range(math.floor(update * self.mix), math.floor((update + 1) * self.mix))
+
+    def micro_batches(self, update: int) -> list[list[At]]:
+        """The samples of each of its micro-batches of an update."""
+        return [at for number in self.batches(update) for at in self.plan.micro_batches(number)]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One micro-batch of an update: whose, which samples, the key of what is random in it, and what it counts."""
+
+    task: str
+    at: list[At]
+    key: int
+    loss_weight: float = 1.0
+    scale: float = 1.0  # what its loss is multiplied by before its backward
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The tasks that learn together, in their order; one task is a mixture of one.
+
+    An epoch is one of the first task: the others go through their data at their own pace.
+    """
+
+    shares: tuple[Share, ...]
+
+    @property
+    def batch(self) -> float:
+        """Samples an update, on average."""
+        return sum(share.plan.batch * share.mix for share in self.shares)
+
+    @property
+    def per_epoch(self) -> int:
+        """Updates an epoch."""
+        first = self.shares[0]
+        return first.plan.per_epoch if first.mix == 1 else max(1, math.floor(first.plan.per_epoch / first.mix))
+
+    def length(self, epochs: float | None, updates: int | None) -> int:
+        """The number of updates of a phase."""
+        return updates if updates is not None else max(1, math.ceil((epochs or 0) * self.per_epoch))
+
+    def count(self, update: int) -> int:
+        """How many micro-batches an update has."""
+        return sum(len(s.batches(update)) * (s.plan.batch // s.plan.micro) for s in self.shares)
+
+    def slots(self, update: int) -> list[Slot]:
+        """The micro-batches of an update, task after task.
+
+        The gradient is the sum over tasks of the task's weight times the mean over its micro-batches. An engine divides a
+        sum by the number M of all micro-batches, so that one of a task with M_t of them has the scale weight * M / M_t.
+        """
+        each = [(share, share.micro_batches(update)) for share in self.shares]
+        count = sum(len(lists) for _, lists in each)
+        return [
+            Slot(
+                s.task,
+                at,
+                key(s.plan.seed, "model", update, m),
+                s.loss_weight,
+                scale_of(s.loss_weight, count, len(lists)),
+            )
+            for s, lists in each
+            for m, at in enumerate(lists)
+        ]
+
+    def micro(self, task: str) -> int:
+        """Samples of a micro-batch of this task."""
+        return next(s.plan.micro for s in self.shares if s.task == task)
+
+
+def scale_of(loss_weight: float, count: int, own: int) -> float:
+    """What the loss of one of a task's `own` micro-batches is multiplied by, of `count` in the update."""
+    return loss_weight * count / own

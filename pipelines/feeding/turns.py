@@ -1,0 +1,78 @@
+"""What an engine is fed with: the micro-batches of every update, each with its key."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from ...cluster.workers import ALONE, Workers
+from ...heads.contract import Batch
+from .cache import Cache
+from .draws import Draws
+from .loader import Wanted, loaded
+from .plan import Mixture, Slot
+
+T = TypeVar("T")
+
+
+@dataclass
+class Turn:
+    """All that one update needs of this worker, and how long the engine waited for it (seconds)."""
+
+    update: int
+    micro_batches: list[Batch]
+    waited: float
+
+
+def share(items: Sequence[T], workers: Workers) -> Sequence[T]:
+    """This worker's part of an update; where that is nothing, the first one, which counts nothing then."""
+    return workers.mine(items) or items[:1]
+
+
+class _Lists:
+    """This worker's micro-batches from one update to another, as the loader wants them."""
+
+    def __init__(self, mixture: Mixture, first: int, last: int, workers: Workers):
+        self.mixture, self.first, self.last, self.workers = mixture, first, last, workers
+
+    def __len__(self) -> int:
+        counts = (self.mixture.count(update) for update in range(self.first, self.last))
+        return sum(len(share(range(count), self.workers)) for count in counts)
+
+    def __iter__(self) -> Iterator[Wanted]:
+        for update in range(self.first, self.last):
+            yield from ((slot.task, slot.at) for slot in share(self.mixture.slots(update), self.workers))
+
+
+def turns(
+    draws: Mapping[str, Draws],
+    mixture: Mixture,
+    first: int,
+    last: int,
+    loaders: int = 0,
+    pin: bool = False,
+    workers: Workers = ALONE,
+) -> Iterator[Turn]:
+    """The updates `first … last - 1` with this worker's decoded micro-batches, each with its key."""
+    batches = loaded(draws, _Lists(mixture, first, last, workers), loaders, pin)
+    return _turns(lambda slot: next(batches), mixture, first, last, workers)
+
+
+def cached_turns(
+    caches: Mapping[str, Cache], mixture: Mixture, first: int, last: int, workers: Workers = ALONE
+) -> Iterator[Turn]:
+    """The same from cached maps."""
+    return _turns(lambda s: caches[s.task].batch([i for _, i, _ in s.at]), mixture, first, last, workers)
+
+
+def _turns(fetch: Callable[[Slot], Batch], mixture: Mixture, first: int, last: int, workers: Workers) -> Iterator[Turn]:
+    for update in range(first, last):
+        start = time.perf_counter()
+        micro = [
+            replace(
+                fetch(slot), key=slot.key, loss_weight=slot.loss_weight, scale=slot.scale,
+                stand_in=m % workers.size != workers.rank,
+            )
+            for m, slot in share(list(enumerate(mixture.slots(update))), workers)
+        ]  # fmt: skip
+        yield Turn(update, micro, time.perf_counter() - start)

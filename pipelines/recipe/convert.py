@@ -1,0 +1,148 @@
+"""From text on a command line to values of the annotated types, with every problem at once. Imports no torch."""
+
+import dataclasses
+import inspect
+import json
+import types
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from trunkline.ground.errors import RecipeError
+from trunkline.ground.names import load_named, nearest
+
+from ...tasks.table import options as task_options
+from .limits import check_options
+
+_NAMES = {str(tuple[str, ...]), "collections.abc.Sequence[str] | None"}  # kinds that text with commas is split for
+
+
+def convert(kind: Any, value: Any, key: str) -> Any:
+    """A value of the annotated type from the command line's text. Raises RecipeError saying what was expected."""
+    if isinstance(value, PurePath):
+        value = str(value)
+    elif type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+        value = value.item()
+    if kind is Any:  # a free option, such as optimizer.options.betas: what JSON makes of it
+        return next(iter(_parsed(value, lists=list)), value) if isinstance(value, str) else value
+    candidates = [tuple(value) if isinstance(value, list) else value]
+    if isinstance(value, str):
+        if value.lower() in ("none", "null") and type(None) in get_args(kind):
+            return None
+        names = [tuple(value.split(","))] if _NAMES & {str(kind)} else []
+        candidates = [value, *_parsed(value), *names]
+    for candidate in candidates:
+        try:
+            return TypeAdapter(kind).validate_python(candidate, strict=not isinstance(candidate, str))
+        except ValidationError:
+            continue
+    for candidate in candidates[1:]:
+        try:
+            return TypeAdapter(kind).validate_python(candidate)
+        except ValidationError:
+            continue
+    hint = nearest(str(value), [str(a) for a in choices(kind)]) if choices(kind) else ""
+    raise RecipeError(f"{key}={value}: expected {describe(kind)}{hint}")
+
+
+def typed(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings as the annotations of the function's keyword arguments want them. Raises RecipeError with every problem."""
+    hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
+    signature = inspect.signature(function).parameters
+    known = [n for n, p in signature.items() if p.kind is p.KEYWORD_ONLY and n != "launch"]
+    problems: list[str] = []
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in known:
+            problems.append(
+                f"{key}={value}: there is no such setting{nearest(key, known)}; there are {', '.join(known)}"
+            )
+            continue
+        attempt(problems, found, key, lambda key=key, value=value: convert(hints[key], value, key))
+    problems += [
+        f"{n}= is missing" for n in known if n not in settings and signature[n].default is inspect.Parameter.empty
+    ]
+    if problems:
+        raise RecipeError(problems)
+    return found
+
+
+def with_options(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """`typed` for a function that takes the options of a task too: what is none of its own settings is one of these."""
+    known = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    given = {k: v for k, v in settings.items() if k in known and k not in ("options", "launch")}
+    rest = {k: v for k, v in settings.items() if k not in given}
+    problems: list[str] = []
+    own: dict[str, Any] = {}
+    attempt(problems, own, "own", lambda: typed(function, given))
+    problems += [problem for key, value in rest.items() for problem in _no_option(key, value, known)]
+    if problems:
+        raise RecipeError(problems)
+    return {**own["own"], "options": rest}
+
+
+def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
+    """What is wrong with a setting that should be an option of a task, whichever the task will be."""
+    kinds = {name: load_named(target) for name, target in task_options().items()}
+    having = {name: kind for name, kind in kinds.items() if key in get_type_hints(kind)}
+    if not having:
+        names = dict.fromkeys([*known, *(k for kind in kinds.values() for k in get_type_hints(kind))])
+        own = ", ".join(k for k in known if k not in ("options", "launch"))
+        theirs = "; ".join(f"of {name}: {', '.join(get_type_hints(kind))}" for name, kind in kinds.items())
+        return [
+            f"{key}={value}: there is no such setting{nearest(key, names)}; there are {own}, and the task's options "
+            f"({theirs})"
+        ]
+    found: list[str] = []
+    for name, kind in having.items():
+        try:
+            check_options(name, dataclasses.replace(kind(), **{key: convert(get_type_hints(kind)[key], value, key)}))
+            return []
+        except RecipeError as error:
+            found = found or error.problems
+    return found
+
+
+def describe(kind: Any) -> str:
+    """A type in words."""
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(str(a) for a in get_args(kind))
+    if get_origin(kind) in (Union, types.UnionType):
+        words = dict.fromkeys(describe(a) for a in get_args(kind))
+        if any(word.startswith("one of") and word.endswith(", none") for word in words):
+            words.pop("none", None)
+        return " or ".join(words)
+    if str(kind) in _NAMES:
+        return "names separated by commas"
+    if get_origin(kind) is tuple:
+        many = get_args(kind)[1:] in ((), (...,))
+        return "numbers separated by commas" if many else f"{len(get_args(kind))} numbers separated by commas"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
+    return words.get(kind, str(getattr(kind, "__name__", kind)))
+
+
+def attempt(problems: list[str], target: Any, key: str, make: Callable[[], Any], put=dict.__setitem__) -> None:
+    """Put what `make` gives at a key of the target, or keep its problems."""
+    try:
+        put(target, key, make())
+    except RecipeError as error:
+        problems.extend(error.problems)
+
+
+def _parsed(text: str, lists: type = tuple) -> list[Any]:
+    found = []
+    for attempt in (text, f"[{text}]"):
+        try:
+            found.append(json.loads(attempt))
+        except json.JSONDecodeError:
+            continue
+    return [lists(v) if isinstance(v, list) else v for v in found]
+
+
+def choices(kind: Any) -> list[Any]:
+    """The values that a type allows, where it names them."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [c for a in get_args(kind) for c in choices(a)] if get_origin(kind) in (Union, types.UnionType) else []

@@ -1,0 +1,110 @@
+"""From a phase to its engine: one player's, or one that gives several their turns."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trunkline.ground.errors import RecipeError
+from trunkline.ground.keys import key, seed_model
+
+from ...cluster.config import Learning, Machine
+from ...cluster.contract import Engine, Losses
+from ...cluster.engines.torch_engine import TorchEngine
+from ...cluster.engines.turns import TurnsEngine
+from ...heads.contract import Player
+from ..recipe.fields import Phase
+from .session import Session
+
+
+def make_engine(session: Session, phase: Phase, total: int, per_epoch: int) -> Engine:
+    """The engine of a phase of `total` updates, as the launch names it."""
+    machine = session.recipe.machine
+    if phase.cached:  # what is left is tiny: waking a second thread costs more than it computes
+        machine = replace(machine, threads=1)
+    players = playing(session, phase)
+    rest = {name: m for name, m in session.model.beside.items() if all(p.module is not m for p in players.values())}
+    if len(players) == 1 and not rest:
+        ((name, player),) = players.items()
+        return _engine(session, player, _learning(session, "", total, per_epoch), machine)
+    if session.launch.zero not in (None, "none"):
+        raise RecipeError(
+            f"zero={session.launch.zero}: DeepSpeed holds one module, and this run has the players {', '.join(players)}; leave "
+            "zero out"
+        )
+    engines = {}
+    for number, (name, player) in enumerate(players.items()):
+        learning = _learning(session, name if number else "", total, per_epoch)
+        engines[name] = TorchEngine(player.module, player.losses, learning, machine, session.workers)
+    for module in rest.values():
+        module.to(torch.device(machine.device))
+    return TurnsEngine(players, engines, rest)
+
+
+def playing(session: Session, phase: Phase) -> dict[str, Player]:
+    """Who learns in the phase, in the order of their turns. Raises RecipeError where the phase names somebody else.
+
+    Several tasks share the model, which is the first player of each; a task's other players take its micro-batches alone.
+    """
+    found: dict[str, Player] = {}
+    losses: dict[str, Losses] = {}
+    for name, part in session.parts.items():
+        players = part.task.players(session.model, phase.players)
+        first, *others = players
+        found.setdefault(first, Player(session.model, losses_by_task(losses)))
+        losses[name] = players[first].losses
+        only = (name,) if part.folder else ()
+        found |= {other: Player(players[other].module, keyed(other, players[other].losses), only) for other in others}
+    if unknown := [name for name in phase.players if name not in found]:
+        raise RecipeError(
+            f"phases.{session.progress.phase}.players={','.join(unknown)}: there is no such player; there are {', '.join(found)}"
+        )
+    if len(session.parts) == 1 and len(found) == 1:
+        return found
+    wanted = phase.players or tuple(found)
+    if next(iter(found)) not in wanted:
+        raise RecipeError(
+            f"phases.{session.progress.phase}.players: {next(iter(found))} must be among them, whose weights are the result"
+        )
+    return {name: player for name, player in found.items() if name in wanted}
+
+
+def losses_by_task(losses: Mapping[str, Losses]) -> Losses:
+    """The losses of each micro-batch's own task."""
+
+    def of(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        return losses[batch.task](model, batch)
+
+    return of
+
+
+def keyed(player: str, losses: Losses) -> Losses:
+    """Losses in which all that is random comes from the micro-batch's key and the player's name."""
+
+    def of(module: nn.Module, batch: Any) -> dict[str, Tensor]:
+        device = next(module.parameters()).device.type
+        seed_model(key(batch.key, player), device)
+        return losses(module, batch)
+
+    return of
+
+
+def _learning(session: Session, player: str, total: int, per_epoch: int) -> Learning:
+    """How a player learns: as the recipe says of it by name, else as of all."""
+    own: Any = session.recipe.players.get(player, session.recipe)
+    return Learning(own.optimizer, own.schedule, own.average, total, per_epoch)
+
+
+def _engine(session: Session, player: Player, learning: Learning, machine: Machine) -> Engine:
+    """The engine of a single player."""
+    zero = session.launch.zero
+    if zero is None or zero == "none":
+        return TorchEngine(player.module, player.losses, learning, machine, session.workers)
+    from ...cluster.engines.zero import DeepSpeedEngine, Zero
+
+    session.apart_from()  # while the weights are whole
+    units = tuple(f"heads.{name}." for name in session.parts) if len(session.parts) > 1 else ()
+    divided = Zero(zero, session.launch.offload, units)
+    return DeepSpeedEngine(player.module, player.losses, learning, machine, session.workers, divided)

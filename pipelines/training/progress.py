@@ -1,0 +1,71 @@
+"""What a run has come to so far, as a checkpoint keeps it; and the metric that says which weights are the best."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from trunkline.ground.errors import RecipeError
+from trunkline.ground.names import nearest
+
+from ...tasks.contract import Evaluator
+
+
+@dataclass
+class Progress:
+    """The phase that goes on, the lengths of those that are over, scores so far, and the best of them.
+
+    `over` has the length of each phase that is over, and the updates that it did; `stale` counts the evaluations without
+    a better metric; `total` is the number of updates up to the end of the phase.
+    """
+
+    phase: int = 0
+    over: list[list[int]] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    stale: int = 0
+    total: int = 0
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any] | None) -> "Progress":
+        """As a checkpoint's state says it; the beginning where there is none."""
+        return cls(**{f.name: state[f.name] for f in fields(cls)}) if state else cls()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    def take(self, update: int, metrics: Mapping[str, float | None], metric: str, lower: bool) -> bool:
+        """Keep an evaluation's metrics; whether its `metric` is the best so far. One that is not there is never better."""
+        value, best = metrics.get(metric), self.best
+        better = value is not None and (best is None or (value < best["value"] if lower else value > best["value"]))
+        if better:
+            self.best = {"update": update, "value": value, "metric": metric}
+        self.stale = 0 if better else self.stale + 1
+        self.scores.append({"update": update, "metrics": dict(metrics)})
+        return better
+
+
+def choose_metric(asked: str, evaluators: Mapping[str, Evaluator], classes: int = 0) -> tuple[str, bool]:
+    """The metric that names the best checkpoint, and whether it is better when smaller.
+
+    `asked` is a metric's name, of several tasks `task/metric` (or a name that one of them alone has); empty: the first
+    one of the first task. Raises RecipeError where there is no such metric.
+    """
+    several = len(evaluators) > 1
+    names = {
+        f"{task}/{name}" if several else name: name in evaluator.lower_is_better
+        for task, evaluator in evaluators.items()
+        for name in evaluator.metrics
+    }
+    if not asked:
+        return next(iter(names.items()))
+    found = [asked] if asked in names else [name for name in names if several and name.partition("/")[2] == asked]
+    if len(found) == 1:
+        return found[0], names[found[0]]
+    if found:
+        raise RecipeError(f"evaluation.metric={asked}: several tasks have it; give one of {', '.join(found)}")
+    tasks = "no task has" if several else "the task has no"
+    where = f" for these {classes} classes" if classes else ""
+    raise RecipeError(
+        f"evaluation.metric={asked}: {tasks} such metric{where}; there are {', '.join(names)}{nearest(asked, names)}"
+    )
