@@ -139,9 +139,9 @@ def load(
     Raises WeightsError with every tensor that is missing, unexpected or of another shape.
     """
     own, given = trunk.state_dict(), dict(weights.tensors)
+    head = {name: given.pop(name) for name in CLASSIFIER if name in given}
     if isinstance(trunk, TimmTrunk):
         given = trunk.own_names(given)
-    head = {name: given.pop(name) for name in CLASSIFIER if name in given}
     notes: list[str] = []
     if adapt_input and "conv1.weight" in given and given["conv1.weight"].shape != own["conv1.weight"].shape:
         channels = own["conv1.weight"].shape[1]

@@ -42,6 +42,17 @@ class Model(nn.Module):
         """Freeze the trunk's first `stages` parts (the stem is the first) and thaw the rest."""
         self.backbone.freeze(stages)  # type: ignore[operator]
 
+    def units(self) -> tuple[str, ...]:
+        """Prefixes of parameters that take part in an update together or not at all: a task's head, a stage of the trunk.
+
+        A head that reads only some of the maps leaves the parts behind them without a gradient.
+        """
+        found = [f"heads.{name}." for name in self.heads]
+        for name, part in self.backbone.named_children():
+            inner = [child for child, _ in part.named_children()] if name == "body" else []
+            found += [f"backbone.{name}.{child}." for child in inner] or [f"backbone.{name}."]
+        return tuple(found)
+
     def normalise(self, batch: Batch) -> Tensor:
         """Images `(N, C, *T, H, W)` uint8 to normalised floats; padding (by `sizes`) is zero after it."""
         images = batch.images

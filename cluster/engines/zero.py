@@ -110,8 +110,8 @@ class Zero:
 
     stage      0 to 3
     offload    whether the optimizer's state (stages 1 to 3) lives in the host's memory
-    units      prefixes of parameters that may be without a gradient in an update (the heads of a mixture): they are
-               not moved then, in stages 0 and 1
+    units      of a mixture of tasks, prefixes of parameters that have a gradient in an update together or not at all: those
+               without one are not moved then, in stages 0 and 1
     """
 
     stage: int = 0
@@ -134,7 +134,7 @@ class DeepSpeedEngine(TorchEngine):
         if zero.stage >= 2 and len(zero.units) > 1:
             raise EngineError(
                 f"zero={zero.stage}: DeepSpeed moves a head that has no micro-batch in an update, by momentum and decay, and "
-                f"this stage cannot be kept from it; a mixture of {', '.join(zero.units)} needs zero=0 or zero=1"
+                f"this stage cannot be kept from it; a mixture of tasks needs zero=0 or zero=1"
             )
         self._average = learning.average  # made when DeepSpeed has the weights
         super().__init__(model, losses, replace(learning, average=Average(0.0)), machine, workers)

@@ -155,14 +155,21 @@ def held_by(source: str | Path, weights: Weights | None) -> tuple[str, Published
 
 
 def published(model: Model, tensors: dict[str, torch.Tensor], task: str) -> dict[str, torch.Tensor]:
-    """The trunk's and the task's head's tensors under the names that others read: torchvision's, also on a pyramid."""
+    """The trunk's and the task's head's tensors under the names that others read: torchvision's, also on a pyramid.
+
+    Of a pyramid that the head has no use for, the trunk alone.
+    """
     head: Any = model.heads[task]
-    prefix = "backbone." if hasattr(model.backbone, "body") else getattr(head, "trunk", "backbone.")
-    trunk = {
-        prefix + name.removeprefix("backbone."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("backbone.")
-    }
+    bare = isinstance(model.backbone, Pyramid) and not needs_pyramid(model, task)
+    inside = "backbone.body." if bare else "backbone."
+    prefix = "backbone." if hasattr(model.backbone, "body") and not bare else getattr(head, "trunk", "backbone.")
+    trunk = {prefix + name.removeprefix(inside): t for name, t in tensors.items() if name.startswith(inside)}
     start = f"heads.{task}."
     own = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
     return trunk | head.published(own)
+
+
+def needs_pyramid(model: Model, task: str) -> bool:
+    """Whether the task's head reads maps of a pyramid; where there is one around the trunk."""
+    pyramid = isinstance(model.backbone, Pyramid)
+    return pyramid and any(name in model.backbone.levels for name in model.heads[task].needs)  # type: ignore[union-attr]

@@ -105,6 +105,6 @@ def _engine(session: Session, player: Player, learning: Learning, machine: Machi
     from ...cluster.engines.zero import DeepSpeedEngine, Zero
 
     session.apart_from()  # while the weights are whole
-    units = tuple(f"heads.{name}." for name in session.parts) if len(session.parts) > 1 else ()
+    units = session.model.units() if len(session.parts) > 1 else ()
     divided = Zero(zero, session.launch.offload, units)
     return DeepSpeedEngine(player.module, player.losses, learning, machine, session.workers, divided)

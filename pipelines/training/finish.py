@@ -9,7 +9,7 @@ from ...backbones.weights import save_weights
 from ...cluster import checkpoint
 from ...cluster.workers import ALONE
 from ...tasks.scores import Scores, joined
-from ..models.build import published
+from ..models.build import needs_pyramid, published
 from ..report.report import write_report
 from ..runs.files import write_records
 from ..show import note, scores_line
@@ -67,7 +67,7 @@ def _publish(session: Session, part: Part, tensors: dict[str, Tensor], update: i
         stride_in=session.facts.stride_in, classes=part.task.facts.get("classes"), preprocessing=part.task.preprocessing,
         info={"trunkline_recipe": run.recipe["recipe"], "trunkline_update": str(update),
               "trunkline_output_stride": str(network.output_stride), "trunkline_norm": network.norm,
-              "trunkline_pyramid": network.pyramid, "trunkline_task": part.name, **wrapper, **part.task.stated()},
+              "trunkline_pyramid": network.pyramid if needs_pyramid(session.model, part.name) else "none", "trunkline_task": part.name, **wrapper, **part.task.stated()},
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import timm.optim  # noqa: F401  (once here, not in every child)
 import torch
 import trunkline.pipelines.training.train as train_module
 from trunkline.cluster import checkpoint
+from run_work import assert_equal, at_call, die, final, in_child
 from trunkline.cluster.checkpoint import read_tensors
 from trunkline.cluster.engines import torch_engine as engine
 from trunkline.cluster.engines.torch_engine import TorchEngine
@@ -34,37 +35,12 @@ def settings(data: Path, workers: int = 0, **more):
     return resolve("transfer", given)
 
 
-def final(run: Path) -> dict[str, torch.Tensor]:
-    """Everything in a run's last checkpoint."""
-    folder = run / "checkpoints" / (run / "checkpoints" / "last").read_text()
-    return {f"{part}:{name}": tensor for part in ("model", "ema", "optimizer")
-            for name, tensor in read_tensors(folder / f"{part}.safetensors").items()}  # fmt: skip
 
 
-def assert_equal(one: Path, other: Path) -> None:
-    a, b = final(one), final(other)
-    assert a.keys() == b.keys()
-    assert [n for n in a if not torch.equal(a[n], b[n])] == []
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def at_call(owner, name: str, number: int, act, after: bool = False):
-    """Make the `number`-th call of `owner.name` act before (or after) it runs."""
-    original, calls = getattr(owner, name), [0]
-
-    def counted(*args, **kwargs):
-        calls[0] += 1
-        if calls[0] == number and not after:
-            act()
-        result = original(*args, **kwargs)
-        if calls[0] == number and after:
-            act()
-        return result
-
-    setattr(owner, name, counted)
 
 
 KILLS = {
@@ -78,25 +54,6 @@ KILLS = {
 }
 
 
-def in_child(resolved, run: Path, prepare=lambda: None) -> int:
-    """Train in a forked process; its exit status, negative for a signal."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            torch.set_num_threads(1)
-            prepare()
-            train(resolved, run)
-            code = 0
-        except Stopped as stopped:
-            code = 128 + stopped.signum
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.fixture(scope="module")

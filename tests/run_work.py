@@ -1,0 +1,80 @@
+"""Runs in forked processes that are killed at a moment, and what stands in their checkpoints."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from trunkline.cluster.checkpoint import read_tensors
+from trunkline.pipelines.training.session import Stopped
+from trunkline.pipelines.training.train import train
+
+
+def final(run: Path) -> dict[str, torch.Tensor]:
+    """Everything in a run's last checkpoint, those of players beside the model too."""
+    folder = run / "checkpoints" / (run / "checkpoints" / "last").read_text()
+    return {f"{file.relative_to(folder).with_suffix('')}:{name}": tensor
+            for file in sorted(folder.rglob("*.safetensors")) for name, tensor in read_tensors(file).items()}  # fmt: skip
+
+
+def assert_equal(one: Path, other: Path) -> None:
+    a, b = final(one), final(other)
+    assert a.keys() == b.keys()
+    assert [n for n in a if not torch.equal(a[n], b[n])] == []
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_call(owner, name: str, number: int, act, after: bool = False):
+    """Make the `number`-th call of `owner.name` act before (or after) it runs."""
+    original, calls = getattr(owner, name), [0]
+
+    def counted(*args, **kwargs):
+        calls[0] += 1
+        if calls[0] == number and not after:
+            act()
+        result = original(*args, **kwargs)
+        if calls[0] == number and after:
+            act()
+        return result
+
+    setattr(owner, name, counted)
+
+
+def in_child(resolved, run: Path, prepare: Callable[[], None] = lambda: None) -> int:
+    """Train in a forked process; its exit status, negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            torch.set_num_threads(1)
+            prepare()
+            train(resolved, run)
+            code = 0
+        except Stopped as stopped:
+            code = 128 + stopped.signum
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def several(args, workers) -> None:
+    """Train several runs, one after another, in one group of workers: each has a recipe, settings, a folder and a stage."""
+    from trunkline.cluster.config import Launch
+    from trunkline.pipelines.recipe import plugin
+    from trunkline.pipelines.recipe.knobs import resolve
+
+    torch.set_num_threads(1)
+    for spec in args["runs"]:
+        if spec.get("plugin"):
+            plugin.load(spec["plugin"])
+        resolved = resolve(spec["recipe"], spec["given"])
+        train(resolved, spec["run"], workers, Launch(workers=workers.size, zero=spec.get("zero")))
