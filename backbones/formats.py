@@ -37,7 +37,7 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str], list[str]]
         content, metadata = _read_torch(path), {}
     else:
         raise WeightsError(f"{path}: a file of weights ends in one of {', '.join(SUFFIXES)}")
-    tensors, aside = _unwrap(content, path)
+    tensors, aside = _unwrap(content, path, "trunkline_task" in metadata)
     return {name: _at_least_32_bits(value) for name, value in tensors.items()}, metadata, aside
 
 
@@ -71,7 +71,7 @@ def _read_torch(path: Path) -> Any:
         raise WeightsError(f"{path}: not a whole file of torch.save ({_first_line(error)})") from error
 
 
-def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+def _unwrap(content: Any, path: Path, whole: bool = False) -> tuple[dict[str, Tensor], list[str]]:
     aside: list[str] = []
     while isinstance(content, dict) and not _holds_tensors(content):
         key = next((k for k in _WRAPPERS if isinstance(content.get(k), dict)), None)
@@ -87,7 +87,7 @@ def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
     if "n_averaged" in tensors:  # the counter of torch's AveragedModel
         tensors.pop("n_averaged")
         aside.append("n_averaged")
-    tensors, dropped = _strip(tensors, path)
+    tensors, dropped = _strip(tensors, path, whole)
     return tensors, aside + dropped
 
 
@@ -95,15 +95,18 @@ def _holds_tensors(content: dict) -> bool:
     return any(isinstance(value, Tensor) for value in content.values())
 
 
-def _strip(tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """Without the prefixes of wrappers; of a whole model, the part under `backbone.` and its classifier `*.fc`."""
+def _strip(tensors: dict[str, Tensor], path: Path, whole: bool) -> tuple[dict[str, Tensor], list[str]]:
+    """Without the prefixes of wrappers; of a model in training, the part under `backbone.` and its classifier `*.fc`.
+
+    With `whole`, or where its names are those of a detector or segmenter, all of its tensors count.
+    """
     names = {name: name.replace("_orig_mod.", "") for name in tensors}
     for _ in range(len(_PREFIXES) * 2):
         for prefix in _PREFIXES:
             if all(name.startswith(prefix) for name in names.values()):
                 names = {old: name.removeprefix(prefix) for old, name in names.items()}
     dropped: list[str] = []
-    whole = any(name.startswith(_WHOLE) for name in names.values())
+    whole = whole or any(name.startswith(_WHOLE) for name in names.values())
     if any(name.startswith("backbone.") for name in names.values()) and not whole:
         names = {old: _of_model(name) for old, name in names.items()}
         dropped = [old for old, name in names.items() if not name]

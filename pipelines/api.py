@@ -89,10 +89,10 @@ def _path_of(source: Any) -> str | Path:
 
 
 def check(data: str | Path, **settings: Any) -> Any:
-    """Decode and validate a whole data set, in parallel; see `trunkline.tasks.check.check` for the settings."""
-    from ..tasks.check import check as run_it
+    """Decode and validate a whole data set, or a run's; see `trunkline.pipelines.evaluation.check.check` for the settings."""
+    from .evaluation.check import check as run_it
 
-    return run_it(data, **settings)
+    return run_it(_path_of(data), **typed(run_it, settings))
 
 
 def recipes() -> dict[str, str]:

@@ -2,42 +2,52 @@
 
 import os
 from collections.abc import Sequence
-from typing import Literal
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
+from trunkline.ground.names import load_named, nearest
 
 from .checked import Check
-from .classification.check import check_folders
-from .detection.check import check_boxes
 from .formats import format_of
-from .segmentation.check import check_masks
+from .table import rows
 
 
 def check(
     root: str | os.PathLike[str],
     *,
     classes: Sequence[str] | None = None,
-    format: Literal["auto", "folders", "coco", "voc", "sbd", "pairs", "camvid", "cityscapes", "ade20k"] = "auto",
+    format: str = "auto",
     masks: bool = False,
-    workers: int | None = None,
+    task: str = "",
+    loaders: int | None = None,
     progress: bool = True,
 ) -> Check:
-    """Walk the class folders of `root`, decode every photo, compare all files by their bytes.
+    """Decode every sample of a data folder, compare all files by their bytes, look at objects and masks.
 
-    A folder in another format is known by its folders' names, or by `format`: of COCO's and VOC's the objects are looked at
-    (`tasks/detection/check.py`), of the others the masks, and of VOC's with `masks` (`tasks/segmentation/check.py`).
-    `classes` are those to expect (a checkpoint's). `workers` processes (None: one a core; 0: this one, which a crashing
-    decoder ends). Raises DataError where `root` is missing or its layout is unknown; everything else is in the result.
+    classes   those to expect (a checkpoint's)
+    format    how the data lies (folders, coco, voc, …, as the tasks have them); auto: by the folders' names
+    task      whose look it is, where several tasks read the format (VOC's objects, or its masks)
+    masks     the same as task=segmentation, of VOC's format
+    loaders   processes that decode (none: one a core; 0: this one, which a crashing decoder ends)
+
+    Raises DataError where `root` is missing or its layout is unknown; everything else is in the result.
     """
-    if workers is not None and workers < 0:
-        raise DataError(f"workers={workers}: expected 0 or more")
+    if loaders is not None and loaders < 0:
+        raise DataError(f"loaders={loaders}: expected 0 or more")
     form = format_of(root) if format == "auto" else format
-    masks = masks or (form == "voc" and format == "auto" and not os.path.isdir(storage.join(root, "Annotations")))  # noqa: PTH112
+    reading = {name: row for name, row in rows().items() if form in row.formats and row.check}
+    if not reading:
+        known = list(dict.fromkeys(f for row in rows().values() if row.check for f in row.formats))
+        raise DataError(f"format={form}: there is none{nearest(form, known)}; there are auto, {', '.join(known)}")
+    masks = masks or (form == "voc" and format == "auto" and not task and not _annotated(root))
     if masks and form != "voc":
         raise DataError(f"masks=true: looks at the masks of VOC's format, and {os.fspath(root)} is of format={form}")
-    if form in ("coco", "voc") and not masks:
-        return check_boxes(root, form, classes, workers=workers, progress=progress)
-    if form != "folders":
-        return check_masks(root, form, classes, workers=workers, progress=progress)
-    return check_folders(root, classes, workers=workers, progress=progress)
+    name = task or ("segmentation" if masks else next(iter(reading)))
+    if name not in reading:
+        raise DataError(f"task={name}: does not read format={form}{nearest(name, reading)}; {', '.join(reading)} do")
+    return load_named(reading[name].check)(root, form, classes, loaders=loaders, progress=progress)
+
+
+def _annotated(root: str | os.PathLike[str]) -> bool:
+    """Whether a folder of VOC's format has objects, and not only masks."""
+    return os.path.isdir(storage.join(root, "Annotations"))  # noqa: PTH112

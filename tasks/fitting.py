@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from trunkline.ground.errors import WeightsError
+
+from ..backbones.weights import Weights
 
 _LISTED = 10
 
@@ -26,3 +28,16 @@ def check_fit(
     if problems:
         more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
         raise WeightsError(f"{source}: its {kind} does not fit:\n  " + "\n  ".join(problems[:_LISTED] + more))
+
+
+def copy_head(weights: Weights | None, task: str, head: nn.Module) -> bool:
+    """Copy a file's head of this task into `head`, all of it; whether there was one.
+
+    For heads that are published under their own names. Raises WeightsError with every tensor that does not fit.
+    """
+    if weights is None or weights.info.get("trunkline_task") != task:
+        return False
+    own = head.state_dict()
+    check_fit(weights.source, "head", weights.rest, own, own)
+    head.load_state_dict(weights.rest)
+    return True

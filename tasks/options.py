@@ -1,7 +1,7 @@
 """What options are to each other: a data folder's own, training's alone, those that follow another. Imports no torch."""
 
-from dataclasses import MISSING, field, fields
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal
 
 
 def of_data(default: Any, kept: bool = False) -> Any:
@@ -38,3 +38,11 @@ def reset(options: Any) -> dict[str, Any]:
     """The options that do not hold of other data, at their defaults."""
     own = [f for f in fields(options) if f.metadata.get("of") == "data" and not f.metadata["kept"]]
     return {f.name: f.default for f in own if f.default is not MISSING}
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What every task's options have: a folder of data, and what happens to a sample that cannot be read."""
+
+    data: str = ""
+    on_bad_sample: Literal["stop", "skip"] = "stop"

@@ -1,5 +1,6 @@
 """What a prediction of one file is to people and machines: a line of JSON, a row of a table, a picture."""
 
+import base64
 import io
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -110,3 +111,50 @@ class PredictedFields(Predicted):
         from .images.drawing import contact_sheet
 
         return contact_sheet([(self.small(), self.caption())], columns=1)
+
+
+@dataclass
+class PredictedPicture(Predicted):
+    """A picture that a task makes of another one: `picture` is a PNG in base64."""
+
+    columns: ClassVar[tuple[str, ...]] = ("width", "height")
+    headings: ClassVar[tuple[str, ...]] = ("width", "height")
+
+    width: int = 0
+    height: int = 0
+    picture: str = ""
+
+    @classmethod
+    def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
+        """From a prediction whose `picture` is `(3, H, W)` uint8."""
+        from PIL import Image
+
+        pixels, buffer = prediction.picture, io.BytesIO()  # type: ignore[attr-defined]
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, "PNG")
+        return cls(file, None, pixels.shape[2], pixels.shape[1], base64.b64encode(buffer.getvalue()).decode())
+
+    def found(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"width": self.width, "height": self.height, "picture": self.picture}
+
+    def row(self) -> list[str]:
+        """Its size."""
+        return [str(self.width), str(self.height)]
+
+    def caption(self) -> str:
+        """Its size."""
+        return f"{self.width} x {self.height}"
+
+    def files(self) -> dict[str, bytes]:
+        """The picture as a file."""
+        return {"made": base64.b64decode(self.picture)}
+
+    def image(self) -> "Image":
+        """The picture."""
+        from PIL import Image
+
+        return Image.open(io.BytesIO(base64.b64decode(self.picture))).convert("RGB")
+
+    def small(self) -> Any:
+        """The picture."""
+        return self.image()

@@ -1,34 +1,94 @@
-"""The tasks that there are: a name, and where its class and its options stand. Imports no torch."""
+"""The tasks that there are: a row each. Imports no torch."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
 
-TASKS = {
-    "classification": "trunkline.tasks.classification.task:Classification",
-    "detection": "trunkline.tasks.detection.task:Detection",
-    "segmentation": "trunkline.tasks.segmentation.task:Segmentation",
+
+@dataclass(frozen=True)
+class Scenes:
+    """Generated data: `write(folder, train=, val=, size=)`, the numbers of samples, and pixels of a side."""
+
+    write: str | Callable[..., Any]
+    train: int
+    val: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A task: its class and its options' class, as they are or as `module:name`.
+
+    formats  how its data may lie in folders, the usual one first
+    check    `check(root, format, classes, loaders=, progress=)`: what a look at a whole folder of such data finds
+    scenes   generated data, by the name that `data=` has then
+    """
+
+    task: Any
+    options: Any
+    formats: tuple[str, ...] = ()
+    check: str | Callable[..., Any] | None = None
+    scenes: Mapping[str, Scenes] = field(default_factory=dict)
+
+
+TASKS: dict[str, Row] = {
+    "classification": Row(
+        "trunkline.tasks.classification.task:Classification",
+        "trunkline.tasks.classification.options:Options",
+        ("folders",),
+        "trunkline.tasks.classification.check:check_folders",
+        {
+            "demo": Scenes("trunkline.tasks.scenes:write_scenes", 2000, 500, 64),
+            "demo:smoke": Scenes("trunkline.tasks.scenes:write_scenes", 40, 20, 32),
+        },
+    ),
+    "detection": Row(
+        "trunkline.tasks.detection.task:Detection",
+        "trunkline.tasks.detection.options:Options",
+        ("coco", "voc"),
+        "trunkline.tasks.detection.check:check_boxes",
+        {
+            "demo:boxes": Scenes("trunkline.tasks.detection.scenes:write_box_scenes", 400, 100, 128),
+            "demo:boxes:smoke": Scenes("trunkline.tasks.detection.scenes:write_box_scenes", 16, 8, 64),
+        },
+    ),
+    "segmentation": Row(
+        "trunkline.tasks.segmentation.task:Segmentation",
+        "trunkline.tasks.segmentation.options:Options",
+        ("voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"),
+        "trunkline.tasks.segmentation.check:check_masks",
+        {
+            "demo:pixels": Scenes("trunkline.tasks.segmentation.scenes:write_pixel_scenes", 400, 100, 128),
+            "demo:pixels:smoke": Scenes("trunkline.tasks.segmentation.scenes:write_pixel_scenes", 16, 8, 64),
+        },
+    ),
 }
-OPTIONS = {
-    "classification": "trunkline.tasks.classification.options:Options",
-    "detection": "trunkline.tasks.detection.options:Options",
-    "segmentation": "trunkline.tasks.segmentation.options:Options",
-}
+
+_ADDED: dict[str, Row] = {}
 
 
-_ADDED: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+def add(tasks: dict[str, Row]) -> None:
+    """Know tasks by name in this process."""
+    _ADDED.update(tasks)
 
 
-def add(tasks: dict[str, Any], options: dict[str, Any]) -> None:
-    """Know tasks by name in this process: their classes, and those of their options."""
-    _ADDED[0].update(tasks)
-    _ADDED[1].update(options)
+def rows() -> dict[str, Row]:
+    """All tasks by name: ours, those of other packages (entry points `trunkline.tasks`, each a Row), those that were added."""
+    others = {e.name: e.load() for e in entry_points(group="trunkline.tasks")}
+    return {**TASKS, **others, **_ADDED, **TASKS}
 
 
 def tasks() -> dict[str, Any]:
-    """The classes by name, ours first; those of other packages (entry points `trunkline.tasks`), and those that were added."""
-    return {**TASKS, **{e.name: e.value for e in entry_points(group="trunkline.tasks")}, **_ADDED[0], **TASKS}
+    """Their classes by name."""
+    return {name: row.task for name, row in rows().items()}
 
 
 def options() -> dict[str, Any]:
-    """Their options by name, with those of other packages (entry points `trunkline.options`) and those that were added."""
-    return {e.name: e.value for e in entry_points(group="trunkline.options")} | _ADDED[1] | OPTIONS
+    """Their options' classes by name."""
+    return {name: row.options for name, row in rows().items()}
+
+
+def scenes() -> dict[str, Scenes]:
+    """Generated data by the name that `data=` has then."""
+    return {name: found for row in rows().values() for name, found in row.scenes.items()}

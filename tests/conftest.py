@@ -54,10 +54,9 @@ def one_core(monkeypatch):
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory) -> Path:
     """Generated scenes: ten classes, 40 for training and 20 for validation, 32 px."""
-    from trunkline.pipelines.recipe.demo_data import SIZES
-    from trunkline.tasks.scenes import write_scenes
+    from trunkline.pipelines.recipe.demo_data import write
 
-    return write_scenes(tmp_path_factory.mktemp("scenes") / "data", **SIZES["demo:smoke"])
+    return write("demo:smoke", tmp_path_factory.mktemp("scenes") / "data")
 
 
 @pytest.fixture

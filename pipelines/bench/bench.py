@@ -12,7 +12,7 @@ from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import load_named
 
-from ..recipe.demo_data import SIZES
+from ..recipe.demo_data import write
 from ..runs.environment import environment
 from ..show import bar
 
@@ -217,32 +217,32 @@ def row(name: str, speeds: list[tuple[float, float]]) -> dict[str, Any]:
 
 
 def bench_loader(
-    *, data: str | None = None, size: int = 224, batch: int = 32, workers: int = 1, rounds: int = 7, images: int = 256
+    *, data: str | None = None, size: int = 224, batch: int = 32, loaders: int = 1, rounds: int = 7, images: int = 256
 ) -> Bench:
     """Decoded and augmented images a second beside `ImageFolder` with the references' transforms.
 
     data           a folder of class folders (its train/ where it has one); by default generated ones of 384 x 384 pixels
-    workers        processes on both sides; 0 decodes in this one
+    loaders        processes on both sides; 0 decodes in this one
     images         decoded in each round
     """
     from .plain import loader
 
     positive(size=size, batch=batch, rounds=rounds, images=images)
-    if workers < 0:
-        raise RecipeError(f"workers={workers}: expected 0 or more")
+    if loaders < 0:
+        raise RecipeError(f"loaders={loaders}: expected 0 or more")
     root = Path(data) if data else _photos()
     folder = root / "train" if (root / "train").is_dir() else root
-    ours = _our_loader(root, size, batch, workers, images)
+    ours = _our_loader(root, size, batch, loaders, images)
 
     def theirs() -> int:
-        seen, batches = 0, loader(folder, size, batch, workers)
+        seen, batches = 0, loader(folder, size, batch, loaders)
         while seen < images:
             for x, _ in batches:
                 seen += len(x)
                 if seen >= images:
                     break
             else:
-                batches = loader(folder, size, batch, workers)
+                batches = loader(folder, size, batch, loaders)
         return seen
 
     speeds = []
@@ -255,12 +255,12 @@ def bench_loader(
             if number:  # the first round reads the files into memory
                 speeds.append((pair[ours], pair[theirs]))
             advance()
-    measured = row(f"{size} px, batch {batch}, {workers} worker processes", speeds)
-    settings = {"data": str(root), "size": size, "batch": batch, "workers": workers, "rounds": rounds, "images": images}
+    measured = row(f"{size} px, batch {batch}, {loaders} loaders", speeds)
+    settings = {"data": str(root), "size": size, "batch": batch, "loaders": loaders, "rounds": rounds, "images": images}
     return Bench("loader", [measured], settings, environment())
 
 
-def _our_loader(root: Path, size: int, batch: int, workers: int, images: int) -> Callable[[], int]:
+def _our_loader(root: Path, size: int, batch: int, loaders: int, images: int) -> Callable[[], int]:
     from ...backbones.contract import Preprocessing
     from ...tasks.classification.options import Options
     from ...tasks.classification.task import Classification
@@ -274,13 +274,12 @@ def _our_loader(root: Path, size: int, batch: int, workers: int, images: int) ->
     samples = samples.without(dict(samples.excluded))
     plan = Plan.over(samples, batch, batch, 0)
     draws, mixture = {task.name: Draws(task, samples, 0, training=True)}, Mixture((Share(task.name, plan),))
-    return lambda: sum(len(t.micro_batches[0]) for t in turns(draws, mixture, 0, -(-images // batch), workers))
+    return lambda: sum(len(t.micro_batches[0]) for t in turns(draws, mixture, 0, -(-images // batch), loaders))
 
 
 def _photos() -> Path:
     """Generated pictures of a photo's size, as JPEG, where no data is given."""
-    from ...tasks.scenes import write_scenes
 
     folder = cache_folder() / "scenes" / "bench-384"
-    write_scenes(folder, **{**SIZES["demo:smoke"], "train": 256, "size": 384})
+    write("demo:smoke", folder, train=256, size=384)
     return folder

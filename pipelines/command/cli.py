@@ -235,7 +235,7 @@ def _memory(recipe: str, settings: dict[str, str], as_json: bool) -> int:
 
 def _check(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     (folder,) = _take(plain, 1, "the data's folder")
-    from ...tasks.check import check
+    from ..evaluation.check import check
 
     found = check(folder, **typed(check, settings))
     print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found)

@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
     "predict": ("SOURCE INPUT…", "what a model says of files, folders and globs", f"{_HERE}.prediction.predict:stream"),
     "list": ("", "the recipes and architectures", None),
     "show": ("RECIPE", "every field of a recipe, its value and where it came from", None),
-    "check": ("FOLDER", "decode and validate a whole data set", "trunkline.tasks.check:check"),
+    "check": ("FOLDER|RUN", "decode and validate a whole data set", f"{_HERE}.evaluation.check:check"),
     "profile": ("RECIPE", "time a few updates by part; writes a trace", None),
     "bench": (
         "train|loader|scale|score|masks|detect|segment",

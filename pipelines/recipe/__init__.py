@@ -2,6 +2,17 @@
 
 from trunkline.ground.errors import RecipeError
 
-from .fields import CHANGEABLE, Batches, Checkpoints, Evaluation, Log, Network, Phase, Recipe
+from .fields import CHANGEABLE, Batches, Checkpoints, Evaluation, Log, Network, Phase, Playing, Recipe
 
-__all__ = ["CHANGEABLE", "Batches", "Checkpoints", "Evaluation", "Log", "Network", "Phase", "Recipe", "RecipeError"]
+__all__ = [
+    "CHANGEABLE",
+    "Batches",
+    "Checkpoints",
+    "Evaluation",
+    "Log",
+    "Network",
+    "Phase",
+    "Playing",
+    "Recipe",
+    "RecipeError",
+]

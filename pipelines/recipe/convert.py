@@ -47,6 +47,16 @@ def convert(kind: Any, value: Any, key: str) -> Any:
     raise RecipeError(f"{key}={value}: expected {describe(kind)}{hint}")
 
 
+def in_new_words(settings: dict[str, Any], known: list[str]) -> dict[str, Any]:
+    """Settings of a verb with an old name under its new one, which is said."""
+    if "workers" not in settings or "workers" in known or "loaders" not in known or "loaders" in settings:
+        return settings
+    from trunkline.ground.progress import say
+
+    say("workers is called loaders here now (processes that decode); it was taken as that")
+    return {"loaders" if key == "workers" else key: value for key, value in settings.items()}
+
+
 def typed(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
     """The settings as the annotations of the function's keyword arguments want them. Raises RecipeError with every problem."""
     hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
@@ -54,7 +64,7 @@ def typed(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, A
     known = [n for n, p in signature.items() if p.kind is p.KEYWORD_ONLY and n != "launch"]
     problems: list[str] = []
     found: dict[str, Any] = {}
-    for key, value in settings.items():
+    for key, value in in_new_words(settings, known).items():
         if key not in known:
             problems.append(
                 f"{key}={value}: there is no such setting{nearest(key, known)}; there are {', '.join(known)}"

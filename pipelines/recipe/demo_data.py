@@ -4,47 +4,36 @@ from dataclasses import replace
 from pathlib import Path
 
 from trunkline.ground.cache import cache_folder
+from trunkline.ground.names import load_named
 from trunkline.ground.storage import absolute
 
+from ...tasks.table import scenes
 from .fields import Recipe
-
-SIZES = {"demo": {"train": 2000, "val": 500, "size": 64}, "demo:smoke": {"train": 40, "val": 20, "size": 32},
-         "demo:boxes": {"train": 400, "val": 100, "size": 128}, "demo:boxes:smoke": {"train": 16, "val": 8, "size": 64},
-         "demo:pixels": {"train": 400, "val": 100, "size": 128}, "demo:pixels:smoke": {"train": 16, "val": 8, "size": 64},
-         }  # fmt: skip
 
 
 def placed(recipe: Recipe) -> Recipe:
     """The recipe with every `demo` replaced by the folder of the generated scenes, and paths that hold anywhere."""
     tasks = {}
     for name, options in recipe.tasks.items():
-        if options.data in SIZES:
+        if options.data in scenes():
             folder = cache_folder() / "scenes" / options.data.replace(":", "-")
-            _write(options.data, folder)
+            write(options.data, folder)
             options = replace(options, data=str(folder))
         tasks[name] = options
     return whole_paths(replace(recipe, tasks=tasks))
 
 
-def _write(name: str, folder: Path) -> None:
-    if name.startswith("demo:boxes"):
-        from ...tasks.detection.scenes import write_box_scenes
-
-        write_box_scenes(folder, **SIZES[name])
-    elif name.startswith("demo:pixels"):
-        from ...tasks.segmentation.scenes import write_pixel_scenes
-
-        write_pixel_scenes(folder, **SIZES[name])
-    else:
-        from ...tasks.scenes import write_scenes
-
-        write_scenes(folder, **SIZES[name])
+def write(name: str, folder: Path, **other: int) -> Path:
+    """Write the generated data of this name into a folder; `other` numbers (train, val, size) in place of its own."""
+    found = scenes()[name]
+    load_named(found.write)(folder, **{"train": found.train, "val": found.val, "size": found.size, **other})
+    return folder
 
 
 def whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with paths that mean the same in another folder; what is no path (`demo`, a published name) stays."""
     tasks = {
-        name: options if options.data in SIZES else replace(options, data=absolute(options.data))
+        name: options if options.data in scenes() else replace(options, data=absolute(options.data))
         for name, options in recipe.tasks.items()
     }
     weights = Path(recipe.network.weights).expanduser()

@@ -97,7 +97,7 @@ def _tasks(recipe: Recipe) -> list[str]:
             problems.append(f"tasks.{name}.augment=true cannot go with cached maps: set it to false")
         for key, low, high in (("scale", 0.0, 1.0), ("ratio", 0.0, math.inf), ("jitter", 0.0, math.inf)):
             pair = getattr(options, key, None)
-            if pair and (len(pair) != 2 or not low < pair[0] <= pair[1] <= high):
+            if isinstance(pair, tuple) and pair and (len(pair) != 2 or not low < pair[0] <= pair[1] <= high):
                 said = ",".join(f"{v:g}" for v in pair)
                 problems.append(f"tasks.{name}.{key}={said}: expected two numbers above 0, the smaller one first"
                                 + (" and none above 1" if high == 1 else ""))  # fmt: skip

@@ -1,4 +1,7 @@
-"""A file of one's own: recipes, and tasks for them (`TASKS` and `OPTIONS`, as in `tasks/table.py`). Imports no torch."""
+"""A file of one's own: recipes, and tasks, backbones and wrappers for them, in the tables TASKS, BACKBONES and WRAPPERS.
+
+Imports no torch.
+"""
 
 import contextlib
 import linecache
@@ -7,11 +10,14 @@ import traceback
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from trunkline.ground.errors import RecipeError
+from trunkline.ground.names import load_named
 
-from ...tasks.table import OPTIONS, TASKS, add
+from ...backbones.table import ARCHITECTURES
+from ...backbones.table import add as add_backbones
+from ...tasks.contract import forgotten
+from ...tasks.table import TASKS, Row, add
 
 _LOADED: dict[tuple[str, str], types.ModuleType] = {}  # by file and source
 
@@ -40,7 +46,7 @@ def load_source(file: str, source: str) -> types.ModuleType:
         sys.modules[module.__name__] = module  # where dataclasses and pickled objects look for it
         with blaming(Path(file)):
             exec(compile(source, file, "exec"), module.__dict__)  # a recipe file is code that its user names
-        _add_tasks(file, module)
+        _add_tables(file, module)
         _LOADED[file, source] = module
     return _LOADED[file, source]
 
@@ -62,17 +68,29 @@ def load_all(files: list[tuple[str, str]]) -> None:
         load_source(file, source)
 
 
-def _add_tasks(file: str, module: types.ModuleType) -> None:
-    tables: list[dict[str, Any]] = [getattr(module, name, {}) for name in ("TASKS", "OPTIONS")]
-    if not all(isinstance(table, dict) for table in tables):
-        raise RecipeError(f"{file}: TASKS and OPTIONS: expected a dict each, from a task's name to its class")
-    tasks, options = tables
-    if tasks.keys() != options.keys():
-        odd = ", ".join(sorted(tasks.keys() ^ options.keys()))
-        raise RecipeError(f"{file}: {odd}: expected each task in both tables, TASKS and OPTIONS")
-    if taken := sorted(tasks.keys() & (TASKS.keys() | OPTIONS.keys())):
-        raise RecipeError(f"{file}: TASKS: {', '.join(taken)}: there is such a task already; choose another name")
-    add(tasks, options)
+def _add_tables(file: str, module: types.ModuleType) -> None:
+    """Know the tasks, backbones and wrappers of a file. Raises RecipeError with everything that is wrong with its tables."""
+    tables = {name: getattr(module, name, {}) for name in ("TASKS", "BACKBONES", "WRAPPERS")}
+    problems = [f"{file}: {name}: expected a dict by name" for name, t in tables.items() if not isinstance(t, dict)]
+    if problems:
+        raise RecipeError(problems)
+    own, known = tables["TASKS"], {"TASKS": TASKS, "BACKBONES": {**ARCHITECTURES}, "WRAPPERS": {}}
+    for name, table in tables.items():
+        problems += [f"{file}: {name}: {entry}: there is one of this name already; choose another"
+                     for entry in sorted(table.keys() & known[name].keys())]  # fmt: skip
+    for name, row in own.items():
+        if not isinstance(row, Row):
+            problems.append(f"{file}: TASKS: {name}: expected a Row(class, options) of trunkline.tasks.table")
+        elif missing := forgotten(load_named(row.task)):
+            problems.append(
+                f"{file}: TASKS: {name}: the class {load_named(row.task).__name__} lacks {', '.join(missing)}"
+            )
+        elif (called := load_named(row.task).name) != name:
+            problems.append(f"{file}: TASKS: {name}: its class is called {called}; give both the same name")
+    if problems:
+        raise RecipeError(problems)
+    add(own)
+    add_backbones(tables["BACKBONES"], tables["WRAPPERS"])
 
 
 @contextlib.contextmanager

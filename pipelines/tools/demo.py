@@ -14,8 +14,7 @@ def demo(folder: str | Path = "demo", *, epochs: float | None = None, seed: int 
     epochs         how long; by default what the recipe says
     smoke          a tiny set and two updates
     """
-    from ...tasks.scenes import write_scenes
-    from ..recipe.demo_data import SIZES
+    from ..recipe.demo_data import write
     from ..recipe.knobs import resolve
     from ..training.train import train
 
@@ -23,7 +22,7 @@ def demo(folder: str | Path = "demo", *, epochs: float | None = None, seed: int 
     if root.exists() and not root.is_dir():
         raise RecipeError(f"{root}: is a file; give a folder")
     data = root / "data"
-    write_scenes(data, **SIZES["demo:smoke" if smoke else "demo"])
+    write("demo:smoke" if smoke else "demo", data)
     note(f"data: {data} (class folders of generated scenes)")
     settings = {"data": str(data), "seed": seed, "smoke": smoke} | ({} if epochs is None else {"epochs": epochs})
     run = train(resolve("demo", settings), root / "run")

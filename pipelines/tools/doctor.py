@@ -109,7 +109,7 @@ def _shared_memory() -> tuple[str, str]:
     free = shutil.disk_usage(path).free / 2**20
     if free < 512:
         return "note", f"{free:.0f} MiB in /dev/shm: raise it (docker run --shm-size=1g) or set machine.loaders=0"
-    return "ok", f"{free:.0f} MiB free in /dev/shm for loader workers"
+    return "ok", f"{free:.0f} MiB free in /dev/shm for loaders"
 
 
 def _disk() -> tuple[str, str]:

@@ -31,8 +31,8 @@ def make_engine(session: Session, phase: Phase, total: int, per_epoch: int) -> E
         return _engine(session, player, _learning(session, "", total, per_epoch), machine)
     if session.launch.zero not in (None, "none"):
         raise RecipeError(
-            f"zero={session.launch.zero}: DeepSpeed holds one module, and this run has the players {', '.join(players)}; leave "
-            "zero out"
+            f"zero={session.launch.zero}: DeepSpeed holds one module, and this run has the players "
+            f"{', '.join(dict.fromkeys([*players, *session.model.beside]))}; leave zero out"
         )
     engines = {}
     for number, (name, player) in enumerate(players.items()):

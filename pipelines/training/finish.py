@@ -61,13 +61,19 @@ def _publish(session: Session, part: Part, tensors: dict[str, Tensor], update: i
     run, network = session.run, session.recipe.network
     file = run.published(part.folder)
     file.parent.mkdir(exist_ok=True)
-    wrapper = {} if network.wrapper == "none" else {"trunkline_wrapper": network.wrapper}
+    info = {
+        "trunkline_recipe": run.recipe["recipe"],
+        "trunkline_update": str(update),
+        "trunkline_output_stride": str(network.output_stride),
+        "trunkline_norm": network.norm,
+        "trunkline_pyramid": network.pyramid if needs_pyramid(session.model, part.name) else "none",
+        "trunkline_task": part.name,
+        **({} if network.wrapper == "none" else {"trunkline_wrapper": network.wrapper}),
+        **part.task.stated(),
+    }
     save_weights(
-        file, published(session.model, tensors, part.name), arch=session.facts.arch,
-        stride_in=session.facts.stride_in, classes=part.task.facts.get("classes"), preprocessing=part.task.preprocessing,
-        info={"trunkline_recipe": run.recipe["recipe"], "trunkline_update": str(update),
-              "trunkline_output_stride": str(network.output_stride), "trunkline_norm": network.norm,
-              "trunkline_pyramid": network.pyramid if needs_pyramid(session.model, part.name) else "none", "trunkline_task": part.name, **wrapper, **part.task.stated()},
+        file, published(session.model, tensors, part.name), arch=session.facts.arch, stride_in=session.facts.stride_in,
+        classes=part.task.facts.get("classes"), preprocessing=part.task.preprocessing, info=info,
     )  # fmt: skip
 
 

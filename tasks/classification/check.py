@@ -18,7 +18,7 @@ from trunkline.ground.errors import DataError
 
 from ..checked import Check
 from ..data.file_index import printable
-from ..data.file_workers import Crash, run_all
+from ..data.file_loaders import Crash, run_all
 from ..images.decode import FORMATS, decode
 from .folder import Folder
 from .folder_scan import scan
@@ -32,9 +32,10 @@ LONG = 5.0  # a longer side so many times the shorter is odd
 
 def check_folders(
     root: str | os.PathLike[str],
+    form: str = "folders",
     classes: Sequence[str] | None = None,
     *,
-    workers: int | None = None,
+    loaders: int | None = None,
     progress: bool = True,
 ) -> Check:
     """What class folders hold. `classes` are those to expect. Raises DataError where `root` is missing or no such folder."""
@@ -52,7 +53,7 @@ def check_folders(
         result.problems += [{"file": where, "what": what} for where, what in folder.strays.items()]
     files = _Files(os.fspath(root), folders)
     facts: dict[int, _Facts] = {}
-    for i, fact in run_all(partial(_examine, files), len(files), workers, "checking", progress):
+    for i, fact in run_all(partial(_examine, files), len(files), loaders, "checking", progress):
         facts[i] = _Facts(problem=fact.what) if isinstance(fact, Crash) else fact
     _tell(result, files, [facts[i] for i in range(len(files))])
     result.files = len(files)

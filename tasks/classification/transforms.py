@@ -37,7 +37,7 @@ def eval_transform(preprocessing: Preprocessing) -> Callable[[Sample], Sample]:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """`train_transform` as an object that can be sent to a worker."""
+    """`train_transform` as an object that can be sent to a loader."""
 
     size: int
     scale: tuple[float, float]
@@ -62,7 +62,7 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """`eval_transform` as an object that can be sent to a worker."""
+    """`eval_transform` as an object that can be sent to a loader."""
 
     preprocessing: Preprocessing
 

@@ -1,7 +1,7 @@
-"""A compact index of files: what a million paths cost in memory, and not again in every worker.
+"""A compact index of files: what a million paths cost in memory, and not again in every loader.
 
-A list of strings costs about 100 bytes a name, and every worker that reads it writes reference counts into its pages,
-so that each gets its own copy. Here the paths are one array of bytes, which forked workers share.
+A list of strings costs about 100 bytes a name, and every process that reads it writes reference counts into its pages,
+so that each gets its own copy. Here the paths are one array of bytes, which forked processes share.
 """
 
 import os

@@ -5,16 +5,16 @@ from functools import partial
 from trunkline.ground.errors import DataError
 
 from ..samples import Samples
-from .file_workers import Crash, run_all
+from .file_loaders import Crash, run_all
 
 
-def scan(samples: Samples, workers: int | None = None, progress: bool = True) -> dict[str, str]:
+def scan(samples: Samples, loaders: int | None = None, progress: bool = True) -> dict[str, str]:
     """Decode every sample, and give id to reason of those that can't be used: what `samples.without` takes.
 
-    `workers` processes (None: one a core; 0: this one, which a crashing decoder ends).
+    `loaders` processes (None: one a core; 0: this one, which a crashing decoder ends).
     """
     reasons: dict[str, str] = {}
-    for i, what in run_all(partial(_why_not, samples), len(samples), workers, "decoding", progress):
+    for i, what in run_all(partial(_why_not, samples), len(samples), loaders, "decoding", progress):
         if what is not None:
             reasons[samples.id(i)] = what.what if isinstance(what, Crash) else what
     return dict(sorted(reasons.items()))

@@ -14,7 +14,7 @@ from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
 from ..checked import Check
-from ..data.file_workers import Crash, run_all
+from ..data.file_loaders import Crash, run_all
 from ..images.decode import decode
 from ..objects.index import ObjectIndex
 from ..objects.masks import to_bitmap
@@ -39,7 +39,7 @@ def check_boxes(
     form: str,
     classes: Sequence[str] | None = None,
     *,
-    workers: int | None = None,
+    loaders: int | None = None,
     progress: bool = True,
 ) -> Check:
     """What `trunkline check` says of a folder in COCO's or VOC's format.
@@ -65,7 +65,7 @@ def check_boxes(
         _objects(result, split, samples)
         if split == "train" and not len(samples.index.labels[~samples.bad]):
             result.problems.append({"file": split, "what": "no picture has an object that could be trained on"})
-        for i, facts in run_all(partial(_examine, samples), len(samples), workers, f"checking {split}", progress):
+        for i, facts in run_all(partial(_examine, samples), len(samples), loaders, f"checking {split}", progress):
             facts = _Facts(problem=facts.what) if isinstance(facts, Crash) else facts
             name = f"{split}/{samples.id(i)}"
             if facts.problem:

@@ -59,7 +59,7 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """`eval_transform` as an object that can be sent to a worker."""
+    """`eval_transform` as an object that can be sent to a loader."""
 
     size: int
     longest: int

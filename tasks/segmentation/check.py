@@ -15,7 +15,7 @@ from trunkline.ground.errors import DataError
 
 from ...heads.contract import VOID
 from ..checked import Check
-from ..data.file_workers import Crash, run_all
+from ..data.file_loaders import Crash, run_all
 from ..images.decode import decode
 from .options import Options
 from .samples import SPLITS, PixelSamples
@@ -36,7 +36,7 @@ def check_masks(
     form: Any,
     classes: Sequence[str] | None = None,
     *,
-    workers: int | None = None,
+    loaders: int | None = None,
     progress: bool = True,
 ) -> Check:
     """What `trunkline check` says of a folder of pictures and masks.
@@ -60,7 +60,7 @@ def check_masks(
         result.problems += [{"file": name, "what": what} for name, what in samples.excluded.items()]
         result.oddities += [{"file": split, "what": note} for note in samples.notes]
         total = np.zeros(len(samples.classes), np.int64)
-        for i, facts in run_all(partial(_examine, samples), len(samples), workers, f"checking {split}", progress):
+        for i, facts in run_all(partial(_examine, samples), len(samples), loaders, f"checking {split}", progress):
             facts = _Facts(facts.what) if isinstance(facts, Crash) else facts
             name = samples.id(i)
             if facts.problem:

@@ -70,7 +70,7 @@ def _largest_share(mask: Tensor) -> float:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """`eval_transform` as an object that can be sent to a worker."""
+    """`eval_transform` as an object that can be sent to a loader."""
 
     size: int | None
     most: int = 0  # pixels of a picture; 0: any

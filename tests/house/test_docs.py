@@ -25,7 +25,7 @@ NOT_RUN = {  # the beginning of a command: why it is not run here
 }
 QUICKER = {  # the beginning of a command: settings in place of its own, or added to them
     "trunkline bench train": "rounds=1 steps=1 batch=2 size=32 backbone=resnet18",
-    "trunkline bench loader": "rounds=1 batch=2 size=32 images=4 workers=0",
+    "trunkline bench loader": "rounds=1 batch=2 size=32 images=4 loaders=0",
     "trunkline bench scale": "rounds=1 steps=1 size=32 wide=32 ray=false",
     "trunkline train transfer data=photos val=0.2 batch=16": "weights=none backbone=resnet18",  # workers have their own cache
     "trunkline profile": "profile_updates=1",

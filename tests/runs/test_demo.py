@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from trunkline.pipelines.recipe.demo_data import SIZES
+from trunkline.pipelines.recipe.demo_data import write
 from trunkline.tasks.classification.folders import read_splits
 from trunkline.tasks.scenes import write_scenes
 
@@ -21,7 +21,7 @@ def pixels(samples) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_a_linear_model_on_pixels_stays_below_forty_percent(tmp_path):
-    splits = read_splits(write_scenes(tmp_path / "data", **{**SIZES["demo"], "train": 1000, "val": 300}))
+    splits = read_splits(write("demo", tmp_path / "data", train=1000, val=300))
     (x, y), (xv, yv) = pixels(splits["train"]), pixels(splits["val"])
     best = 0.0
     for decay in (0.01, 0.1, 1.0):

@@ -23,16 +23,16 @@ class Crash:
 
 
 def run_all(
-    work: Callable[[int], Any], count: int, workers: int | None = None, title: str = "", show: bool = True
+    work: Callable[[int], Any], count: int, loaders: int | None = None, title: str = "", show: bool = True
 ) -> Iterator[tuple[int, Any]]:
     """`(i, work(i))`, or `(i, Crash)`, for i in `range(count)`, in the order in which they are done.
 
-    `workers` processes (None: one a core; 0: this process). `work` must raise nothing that it can put into its result:
+    `loaders` processes (None: one a core; 0: this process). `work` must raise nothing that it can put into its result:
     an exception ends everything. Raises DataError where the system kills a process, mostly for want of memory.
     """
-    if workers is None:
-        workers = available_cores()
-    results = _run_here(work, count) if workers < 1 else _run_processes(work, count, min(workers, max(1, count)))
+    if loaders is None:
+        loaders = available_cores()
+    results = _run_here(work, count) if loaders < 1 else _run_processes(work, count, min(loaders, max(1, count)))
     if not show:
         yield from results
         return
@@ -58,7 +58,7 @@ def _run_here(work: Callable[[int], Any], count: int) -> Iterator[tuple[int, Any
         yield i, work(i)
 
 
-class _Worker:
+class _Loader:
     """One process, and the items it has been given and not yet answered."""
 
     def __init__(self, context: Any, work: Callable[[int], Any]) -> None:
@@ -101,47 +101,47 @@ def _run_processes(work: Callable[[int], Any], count: int, number: int) -> Itera
     kinds = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if "fork" in kinds and os.name == "posix" else None)
     chunks = deque(range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
-    workers: list[_Worker] = []
+    loaders: list[_Loader] = []
     try:
         for _ in range(min(number, len(chunks))):
-            workers.append(_Worker(context, work))
-            workers[-1].give(chunks.popleft())
-        while workers:
-            ready = wait([worker.pipe for worker in workers])
-            for worker in [w for w in workers if w.pipe in ready]:
+            loaders.append(_Loader(context, work))
+            loaders[-1].give(chunks.popleft())
+        while loaders:
+            ready = wait([loader.pipe for loader in loaders])
+            for loader in [w for w in loaders if w.pipe in ready]:
                 try:
-                    done, result = worker.pipe.recv()
+                    done, result = loader.pipe.recv()
                 except (EOFError, ConnectionResetError):
-                    workers.remove(worker)
-                    yield _crashed(worker)
-                    if rest := [range(i, i + 1) for i in worker.left]:
+                    loaders.remove(loader)
+                    yield _crashed(loader)
+                    if rest := [range(i, i + 1) for i in loader.left]:
                         chunks.extendleft(reversed(rest))
                     if chunks:
-                        workers.append(_Worker(context, work))
-                        workers[-1].give(chunks.popleft())
+                        loaders.append(_Loader(context, work))
+                        loaders[-1].give(chunks.popleft())
                     continue
                 if not done:
                     raise result
-                yield worker.left.popleft(), result
-                if not worker.left:
+                yield loader.left.popleft(), result
+                if not loader.left:
                     if chunks:
-                        worker.give(chunks.popleft())
+                        loader.give(chunks.popleft())
                     else:
-                        workers.remove(worker)
-                        worker.end()
+                        loaders.remove(loader)
+                        loader.end()
     finally:
-        for worker in workers:
-            worker.end()
+        for loader in loaders:
+            loader.end()
 
 
-def _crashed(worker: _Worker) -> tuple[int, Crash]:
-    worker.process.join()
-    code = worker.process.exitcode or 0
+def _crashed(loader: _Loader) -> tuple[int, Crash]:
+    loader.process.join()
+    code = loader.process.exitcode or 0
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    worker.pipe.close()
+    loader.pipe.close()
     if name in ("SIGKILL", "SIGTERM"):
         raise DataError(
             f"a process that decodes files was ended from outside ({name}); with SIGKILL it is mostly memory that "
-            "ran out: use fewer workers"
+            "ran out: use fewer loaders"
         )
-    return worker.left.popleft(), Crash(f"the decoder crashed on it ({name})")
+    return loader.left.popleft(), Crash(f"the decoder crashed on it ({name})")
