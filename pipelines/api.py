@@ -170,7 +170,8 @@ def doctor() -> Any:
 
 
 def bench(what: str, **settings: Any) -> Any:
-    """Measure Trunkline beside a plain torchvision loop, interleaved; see `trunkline.pipelines.bench.bench`."""
-    from .bench.bench import bench as run_it
+    """Measure Trunkline beside a plain torchvision loop, interleaved; `trunkline.pipelines.bench.bench` lists what."""
+    from .bench.bench import options
 
-    return run_it(what, **settings)
+    function = options(what)
+    return function(**typed(function, settings))

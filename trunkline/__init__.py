@@ -43,7 +43,7 @@ _PUBLIC = {
     "demo": "pipelines.api:demo",
     "doctor": "pipelines.api:doctor",
     "bench": "pipelines.api:bench",
-    "Run": "pipelines.run:Run",
+    "Run": "pipelines.runs.run:Run",
 }
 
 __all__ = [

@@ -53,11 +53,6 @@ BENCHES = {
 }
 
 
-def bench(what: str, **settings: Any) -> Bench:
-    """Measure what BENCHES lists, beside plain loops of others."""
-    return options(what)(**settings)
-
-
 def options(what: str) -> Callable[..., Bench]:
     """The function that measures `what`; its keyword arguments are the settings."""
     if what not in BENCHES:

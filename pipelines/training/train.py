@@ -150,6 +150,12 @@ def _tell(session: Session, new: bool) -> None:
         for split, samples in (("train", part.training), ("val", part.validation)):
             for remark in samples.remarks():
                 session.note(f"{named}{split}: {remark}")
+    threads = session.run.recipe.get("auto", {}).get("machine.threads")
+    if threads and session.device.type == "cpu" and (threads[0] > 1 or session.workers.size > 1):
+        session.note(
+            f"machine.threads=auto is {threads[0]} here: with another number of workers it is another, and the last bits of the "
+            "weights are; machine.threads=1 gives the same weights on any number"
+        )
     if idle := [name for name in session.parts if name not in learning_tasks(session.recipe)]:
         session.note(f"{', '.join(idle)}: its loss_weights is 0, so that it learns nothing and is only scored")
 

@@ -37,7 +37,7 @@ def problems(result) -> dict[str, str]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_good_data_set(data, workers):
     photo(data / "train/ants/grey.png", 100, 200, "L")
-    result = check(data, workers=workers, progress=False)
+    result = check(data, loaders=workers, progress=False)
     assert result.ok and result.problems == [] and result.oddities == [] and result.leaks == []
     assert result.counts == {"train": {"ants": 6, "bees": 5}, "val": {"ants": 3, "bees": 3}} and result.files == 17
     assert result.sizes["width"] == (40, 42, 100) and result.sizes["height"] == (50, 50, 200)
@@ -56,7 +56,7 @@ def test_every_kind_of_problem_at_once(data):
     (data / "train/bees/notes.txt").write_text("x")
     (data / "train/wasps").mkdir()
     Image.fromarray(np.zeros((40, 40), np.uint16)).save(data / "train/bees/deep.png")
-    result = check(data, classes=("ants", "flies"), workers=2, progress=False)
+    result = check(data, classes=("ants", "flies"), loaders=2, progress=False)
     found = problems(result)
     assert not result.ok
     assert "cut off" in found["train/ants/1.jpg"] or "no image" in found["train/ants/1.jpg"]
@@ -76,7 +76,7 @@ def test_leaks_conflicts_repeats_and_odd_shapes(data):
     shutil.copy(data / "train/ants/2.jpg", data / "train/ants/copy.jpg")
     photo(data / "train/ants/tiny.jpg", 8, 8)
     photo(data / "train/ants/long.jpg", 400, 40)
-    result = check(data, workers=0, progress=False)
+    result = check(data, loaders=0, progress=False)
     assert result.leaks == [["train/ants/0.jpg", "val/ants/copy.jpg"]]
     assert result.conflicts == [["train/ants/1.jpg", "train/bees/copy.jpg"]]
     assert result.repeats == [["train/ants/2.jpg", "train/ants/copy.jpg"]]
@@ -88,7 +88,7 @@ def test_leaks_conflicts_repeats_and_odd_shapes(data):
 
 
 def test_a_folder_of_classes_needs_no_split(data):
-    result = check(data / "train", workers=0, progress=False)
+    result = check(data / "train", loaders=0, progress=False)
     assert result.ok and result.counts == {"all": {"ants": 5, "bees": 5}}
 
 
@@ -102,7 +102,7 @@ def test_what_is_no_data_set(tmp_path):
 @pytest.mark.skipif(not DATA, reason="TRUNKLINE_TEST_DATA is unset: the awkward images are not at hand")
 def test_awkward_images_in_a_class_folder(tmp_path):
     shutil.copytree(Path(DATA, "awkward"), tmp_path / "data" / "awkward")
-    found = problems(check(tmp_path / "data", workers=2, progress=False))
+    found = problems(check(tmp_path / "data", loaders=2, progress=False))
     assert "a single class, awkward" in found.pop(".")
     bad = ["broken_data_stream", "truncated_end_chunk", "truncated_image", "truncated_jpeg", "i_trns", "mode_16bit"]
     assert {Path(file).stem for file in found} == set(bad)

@@ -8,7 +8,7 @@ from PIL import Image
 from trunkline.heads.classification import ClassPrediction
 from trunkline.tasks.classification.draw import draw
 from trunkline.tasks.contract import Sample
-from trunkline.tasks.images.decode.drawing import as_image, contact_sheet, font_of, letterbox, shorten
+from trunkline.tasks.images.drawing import as_image, contact_sheet, font_of, letterbox, shorten
 
 RED, GREEN = (196, 48, 43), (30, 132, 73)
 NAMES = ["ants", "a name that is far too long for the room that there is in a picture", "蜂 пчела é\n\udc80\x00"]

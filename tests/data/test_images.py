@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from trunkline.ground.errors import DataError
 from trunkline.tasks.images.decode import MAX_PIXELS, decode, read_image
-from trunkline.tasks.images.decode.jpeg_header import read_jpeg_header
+from trunkline.tasks.images.jpeg_header import read_jpeg_header
 
 DATA = os.environ.get("TRUNKLINE_TEST_DATA", "")
 real_data = pytest.mark.skipif(not DATA, reason="TRUNKLINE_TEST_DATA is unset: the awkward images are not at hand")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from trunkline.ground.errors import DataError
-from trunkline.tasks.images.decode.outlines import CLASSES, outline
+from trunkline.tasks.images.outlines import CLASSES, outline
 from trunkline.tasks.scenes import MARKER, coverage, masks, oklch, render, scene, write_scenes
 
 SMALL = {"classes": 10, "train": 30, "val": 12, "size": 32}

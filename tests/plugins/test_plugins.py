@@ -120,7 +120,7 @@ def test_a_phase_that_names_nobody_who_plays_is_refused(data, tmp_path):
 def test_stages_of_zero_refuse_players(data, tmp_path):
     with pytest.raises(
         (RecipeError, ValueError),
-        match=r"zero=0: DeepSpeed holds one module, and this run has the players generator, critic",
+        match=r"zero=0: DeepSpeed holds one module.*players generator, critic",
     ):
         trunkline.train(file_of("players"), tmp_path / "run", data=str(data["players"]), zero=0, **PLAIN)
 

@@ -253,7 +253,7 @@ def test_probe_changes_the_classifier_alone_and_keeps_its_features(kept, scenes,
 
 
 def test_check_show_recipes_doctor_and_profile(scenes):
-    found = trunkline.check(scenes, workers=0, progress=False)
+    found = trunkline.check(scenes, loaders=0, progress=False)
     assert found.ok and found.files == 60 and "60" in str(found)
     assert trunkline.show("transfer", data=scenes).to_json()["tasks.classification.data"]["value"] == str(scenes)
     assert set(trunkline.recipes()) >= {"transfer", "demo"}
@@ -263,7 +263,7 @@ def test_check_show_recipes_doctor_and_profile(scenes):
 
 
 def test_bench_says_our_speed_theirs_and_the_ratio(scenes):
-    found = trunkline.bench("loader", data=str(scenes), size=32, batch=8, workers=0, rounds=1, images=16)
+    found = trunkline.bench("loader", data=str(scenes), size=32, batch=8, loaders=0, rounds=1, images=16)
     (row,) = found.to_json()["rows"]
     assert row["ours"] > 0 and row["theirs"] > 0 and row["low"] <= row["ratio"] <= row["high"]
     assert row["ratio"] == pytest.approx(row["ours"] / row["theirs"])

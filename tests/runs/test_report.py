@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 from fake_run import fake_run
-from trunkline.pipelines.report.report.figures import Line, line_chart, number, reliability, smooth, thin, ticks
+from trunkline.pipelines.report.figures import Line, line_chart, number, reliability, smooth, thin, ticks
 from trunkline.pipelines.report.report import write_report
 
 from trunkline.ground.errors import RecipeError

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from trunkline.ground.keys import key
 from trunkline.heads.model import Model
-from trunkline.pipelines.bench.bench.plain_segment import deeplab
+from trunkline.pipelines.bench.plain_segment import deeplab
 from trunkline.pipelines.evaluation.measure import score
 from trunkline.pipelines.feeding.draws import Draws
 from trunkline.pipelines.feeding.ordered import in_order
