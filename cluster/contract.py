@@ -28,6 +28,24 @@ class Player(Protocol):
     def tasks(self) -> tuple[str, ...]: ...
 
 
+class TooSmall(EngineError):
+    """A micro-batch of so few samples that batch norm has a single value per channel."""
+
+    def __init__(self, update: int, samples: int):
+        self.update, self.samples = update, samples
+        super().__init__(
+            f"batch norm has a single value per channel in a micro-batch of {samples} samples: take at least two"
+        )
+
+
+class TooLarge(EngineError):
+    """A micro-batch for which memory ran out."""
+
+    def __init__(self, update: int, samples: int, cause: str):
+        self.update, self.samples, self.cause = update, samples, cause
+        super().__init__(f"memory ran out in update {update} with a micro-batch of {samples} samples: {cause}")
+
+
 PARTS = ("trunkline::forward", "trunkline::backward", "trunkline::reduce", "trunkline::step")
 """The names of an update's parts in a profiler's trace."""
 

@@ -8,6 +8,7 @@ import trunkline
 from trunkline.cluster.config import Optimizer
 from trunkline.pipelines.recipe import Batches, Network, Phase, Recipe
 from trunkline.tasks.classification import options, task
+from trunkline.tasks.table import Row
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,5 @@ def mine(data: str = "", log: str = "") -> Recipe:
                   batch=Batches(8, 2), phases=(Phase(updates=3),), optimizer=Optimizer("adamw", lr=1e-3))
 
 
-TASKS = {"named": Named}
-OPTIONS = {"named": Options}
+TASKS = {"named": Row(Named, Options)}
 '''

@@ -14,7 +14,7 @@ from trunkline.ground.errors import EngineError
 
 from ..checkpoint import check_tensors, read_tensors, write_tensors
 from ..config import Learning, Machine
-from ..contract import Losses, Report
+from ..contract import Losses, Report, TooLarge, TooSmall
 from ..workers import ALONE, Workers
 from .average import MovingAverage, live_tensors
 from .memory_format import place
@@ -70,25 +70,18 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 @contextlib.contextmanager
-def _advice(batch: Any, update: int) -> Iterator[None]:
+def _sized(batch: Any, update: int) -> Iterator[None]:
+    """What torch says of a micro-batch's size becomes an error that says so."""
     try:
         yield
     except ValueError as error:
         if "Expected more than 1 value per channel" not in str(error):
             raise
-        raise EngineError(
-            f"batch norm has a single value per channel in a micro-batch of {len(getattr(batch, 'ids', ()))} samples: take at "
-            "least two (micro_batch=, batch=), a larger size=, or network.norm=frozen or group"
-        ) from None
+        raise TooSmall(update, len(getattr(batch, "ids", ()))) from None
     except RuntimeError as error:  # torch.OutOfMemoryError is one too
         if not out_of_memory(error):
             raise
-        size = len(getattr(batch, "ids", ()))
-        raise EngineError(
-            f"memory ran out in update {update} with a micro-batch of {size} samples: set micro_batch={max(1, size // 2)} "
-            "(the update stays a mean over as many samples), or micro_batch=auto in a new run, a smaller size=, or "
-            f"network.checkpointing=true. {str(error).splitlines()[0]}"
-        ) from None
+        raise TooLarge(update, len(getattr(batch, "ids", ())), str(error).splitlines()[0]) from None
 
 
 class TorchEngine:
@@ -137,7 +130,7 @@ class TorchEngine:
         parts: list[dict[str, Tensor]] = []
         self._buffers.begin()
         for batch in own:
-            with _advice(batch, self.updates):
+            with _sized(batch, self.updates):
                 batch = batch.to(self.device)
                 self._buffers.start()
                 with record_function("trunkline::forward"), self.autocast():

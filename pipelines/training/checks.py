@@ -11,6 +11,7 @@ from trunkline.ground.errors import EngineError, Mistake, RecipeError
 
 from ...backbones.contract import Preprocessing
 from ...backbones.norm import norm_layer
+from ...cluster.contract import TooLarge, TooSmall
 from ...cluster.engines.optimizer import try_optimizer
 from ...cluster.workers import Workers, where
 from ...heads.model import Model
@@ -115,6 +116,21 @@ def divide(session: Session, mixed: Mixture) -> None:
             f"{most} micro-batch{'es' if most > 1 else ''} an update for {size} workers: "
             f"{size - most} of them train nothing; a smaller micro_batch gives them something to do"
         )
+
+
+@contextlib.contextmanager
+def in_settings() -> Iterator[None]:
+    """What an engine says of a micro-batch's size is told with the settings that mend it."""
+    try:
+        yield
+    except TooSmall as error:
+        raise EngineError(f"{error} (micro_batch=, batch=), a larger size=, or network.norm=frozen or group") from None
+    except TooLarge as error:
+        raise EngineError(
+            f"memory ran out in update {error.update} with a micro-batch of {error.samples} samples: set "
+            f"micro_batch={max(1, error.samples // 2)} (the update stays a mean over as many samples), or micro_batch=auto in a "
+            f"new run, a smaller size=, or network.checkpointing=true. {error.cause}"
+        ) from None
 
 
 def publish(run: Run, workers: Workers) -> None:

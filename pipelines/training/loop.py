@@ -8,6 +8,7 @@ from ..feeding.plan import Mixture
 from ..feeding.turns import Turn
 from ..recipe.fields import Evaluation
 from ..show import progress
+from .checks import in_settings
 from .session import Session
 
 
@@ -32,7 +33,9 @@ def run_phase(
         )
         start = time.perf_counter()
         for turn in feed:
-            report, done = engine.update(turn.micro_batches), before + engine.updates
+            with in_settings():
+                report = engine.update(turn.micro_batches)
+            done = before + engine.updates
             now = time.perf_counter()
             session.log(report, turn, done, mixture, now - start)
             start = now

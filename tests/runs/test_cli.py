@@ -58,7 +58,7 @@ def test_every_verb_has_help(verb, capsys):
     text = printed(capsys, verb, "--help")
     assert text.startswith(f"trunkline {verb}")
     assert VERBS[verb][1] in text
-    own = {"evaluate": "checkpoint", "predict": "on_bad_sample", "check": "workers", "bench": "rounds", "demo": "smoke",
+    own = {"evaluate": "checkpoint", "predict": "on_bad_sample", "check": "loaders", "bench": "rounds", "demo": "smoke",
            "train": "--run DIR", "profile": "profile_updates", "show": "A recipe's settings"}  # fmt: skip
     assert own.get(verb, "") in text
 
@@ -279,14 +279,17 @@ def test_a_package_adds_tasks_and_recipes_by_entry_points(tmp_path):
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1\n")
     (package / "entry_points.txt").write_text(
-        "[trunkline.tasks]\nmine = extra:Mine\n[trunkline.options]\nmine = extra:Options\n"
+        "[trunkline.tasks]\nmine = extra:MINE\n"
         "[trunkline.recipes]\nmy_recipe = extra:my_recipe\n"
     )
     (tmp_path / "extra.py").write_text(
         "from dataclasses import dataclass\n"
         "from trunkline.pipelines.recipe import Network, Phase, Recipe\n"
+        "from trunkline.tasks.options import TaskOptions\n"
+        "from trunkline.tasks.table import Row\n"
         "@dataclass(frozen=True)\n"
-        "class Options:\n    data: str = ''\n    colour: str = 'red'\n"
+        "class Options(TaskOptions):\n    colour: str = 'red'\n"
+        "MINE = Row('extra_task:Mine', Options)\n"
         "def my_recipe(data: str, epochs: float = 3) -> Recipe:\n"
         "    'Mine.'\n"
         "    return Recipe({'mine': Options(data)}, Network(), phases=(Phase(epochs=epochs),))\n"

@@ -240,14 +240,15 @@ def test_a_single_class_is_a_mistake(data, tmp_path, told):
         f"holds a single class, photos: there is nothing to tell apart. If its folders are the classes, give data={only}/photos"
         in said
     )
-    assert main(["check", str(only), "workers=0"]) == 2
+    assert main(["check", str(only), "loaders=0"]) == 2
 
 
 def test_small_things(scenes, short_run, tmp_path, told, capsys, monkeypatch):
-    assert "workers=-1: expected 0 or more" in told("check", scenes, "workers=-1")
+    assert "loaders=-1: expected 0 or more" in told("check", scenes, "loaders=-1")
+    assert "workers is called loaders here now" in told("check", scenes, "workers=-1")
     assert "rounds=0: expected a number above 0" in told("bench", "train", "rounds=0")
     assert "rounds=0: expected a number above 0" in told("bench", "loader", "rounds=0")
-    assert main(["check", str(scenes), "classes=a,b", "workers=0"]) == 2
+    assert main(["check", str(scenes), "classes=a,b", "loaders=0"]) == 2
     assert "'a', 'b'" in capsys.readouterr().out.replace("a, b", "'a', 'b'")
     odd = shutil.copy(photos(scenes)[0], tmp_path / "-x.jpg")
     monkeypatch.chdir(tmp_path)

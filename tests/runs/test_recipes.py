@@ -263,9 +263,10 @@ def test_a_task_can_stand_in_ones_own_file(scenes, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("TASKS = {'a': int}", "a: expected each task in both tables, TASKS and OPTIONS"),
-        ("TASKS = OPTIONS = {'classification': int}", "TASKS: classification: there is such a task already"),
-        ("TASKS = ['a']", "TASKS and OPTIONS: expected a dict each"),
+        ("TASKS = {'a': int}", r"TASKS: a: expected a Row\(class, options\)"),
+        ("TASKS = {'classification': int}", "TASKS: classification: there is one of this name already"),
+        ("TASKS = ['a']", "TASKS: expected a dict by name"),
+        ("BACKBONES = {'resnet18': int}", "BACKBONES: resnet18: there is one of this name already"),
         ("import nothing_like_it", r"mine.py:1: ModuleNotFoundError: .*this recipe's own code fails"),
     ],
 )
