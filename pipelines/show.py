@@ -11,7 +11,7 @@ from rich.text import Text
 
 from trunkline.ground.progress import progress, say
 
-from ..tasks.scores import Scores
+from ..tasks.scores import Scores, written
 
 
 @contextmanager
@@ -42,9 +42,11 @@ def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
 
 
 def scores_line(scores: Scores) -> str:
-    """`top1 0.9412 (0.90 to 0.97)   ece 0.03 …`."""
+    """`accuracy 0.9412 (0.900 to 0.970)   error 0.0300 …`; `none` where a metric is not there."""
     words = []
     for name in scores.headline or scores.metrics:
         value, low_high = scores.metrics[name], scores.intervals.get(name)
-        words.append(f"{name} {value:.4f}" + (f" ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""))
+        words.append(
+            f"{name} {written(value, 'none')}" + (f" ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else "")
+        )
     return "   ".join(words)

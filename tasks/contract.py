@@ -13,6 +13,7 @@ from .options import belonging
 from .predicted import Predicted, PredictedFields
 from .samples import Sample as Sample
 from .samples import Samples as Samples
+from .scores import Block, Metric
 from .scores import Scores as Scores
 
 if TYPE_CHECKING:
@@ -32,13 +33,8 @@ class Evaluator(Protocol):
     """`measure` on any worker; `add` in the data set's order, in one place; small whatever the data set's size."""
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """The names that `result().metrics` may have."""
-        ...
-
-    @property
-    def lower_is_better(self) -> frozenset[str]:
-        """Those of them that are better when smaller."""
+    def metrics(self) -> Mapping[str, Metric]:
+        """What `result().metrics` may have, by name, and what people are told of each; or the names alone."""
         ...
 
     def measure(self, batch: "Batch", predictions: "list[Prediction]") -> list[Record]: ...
@@ -47,6 +43,10 @@ class Evaluator(Protocol):
     def results(self, records: list[Record]) -> dict[str, str | bytes]:
         """Files, by name below a folder, that the official tools of this task read."""
         return {}
+
+    def blocks(self, scores: Scores) -> list[Block]:
+        """What a report shows of its scores besides the metrics: tables, curves, matrices, examples."""
+        return []
 
 
 class Task(ABC):

@@ -1,19 +1,44 @@
-"""The result of an evaluation."""
+"""The result of an evaluation, and how people see it: what each metric is, and blocks of tables, curves and pictures."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal, Self
+
+NOT_THERE = "none there"
+"""What people read in place of a metric that nothing could be measured of."""
+_BESIDE = ("samples", "update", "intervals", "details")  # what stands beside the metrics in a document of scores
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What people are told of a metric.
+
+    `unit` is `percent` for a share from 0 to 1, which is shown as such; any other one stands behind the number. `chart`:
+    whether it has a chart over the run. `most` is what it can reach, where that is known.
+    """
+
+    title: str
+    unit: str = ""
+    better: Literal["higher", "lower"] = "higher"
+    chart: bool = True
+    most: float | None = None
+
+
+def share(title: str, better: Literal["higher", "lower"] = "higher") -> Metric:
+    """A metric from 0 to 1 that is shown in percent."""
+    return Metric(title, "percent", better, most=1.0)
 
 
 @dataclass
 class Scores:
-    """The result of an evaluation: `metrics` by name, `intervals` (95 %, low and high) and `details` for reports.
+    """The result of an evaluation: `metrics` by name, `intervals` (95 %, low and high) and `details` for machines.
 
-    `headline` names the metrics that one line for people shows; where it is empty, all of them. Of `details` a report
-    shows `class_ap`, `mask_class_ap`, `class_iou`, `class_accuracy`, `precision`, and draws the samples of `examples`.
+    A metric that nothing could be measured of is None, and has no interval. `headline` names the metrics that one line for
+    people shows; where it is empty, all of them. Of `details`, `examples` are the ids of samples that a report may draw, and
+    a list of objects with the `id` of a sample each gets its file as `source` where a run ends.
     """
 
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     samples: int = 0
@@ -27,7 +52,7 @@ class Scores:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{name}</td><td>{value:.4f}</td><td>{_interval(self.intervals.get(name))}</td></tr>"
+            f"<tr><td>{name}</td><td>{written(value)}</td><td>{_interval(self.intervals.get(name))}</td></tr>"
             for name, value in self.metrics.items()
         )
         return f"<table><tr><th>metric</th><th>value</th><th>95 % interval</th></tr>{rows}</table>"
@@ -44,6 +69,182 @@ def joined(scores: Mapping[str, Scores]) -> Scores:
         sum(own.samples for own in scores.values()),
         tuple(f"{task}/{name}" for task, own in scores.items() for name in (own.headline or own.metrics)),
     )
+
+
+def metrics_in(document: Mapping[str, Any]) -> dict[str, float | None]:
+    """The metrics in what `to_json` gave, whatever was put beside them."""
+    return {
+        name: value
+        for name, value in document.items()
+        if name not in _BESIDE and (value is None or isinstance(value, (int, float))) and not isinstance(value, bool)
+    }
+
+
+def written(value: float | None, missing: str = NOT_THERE) -> str:
+    """A metric's value with four decimals."""
+    return missing if value is None else f"{value:.4f}"
+
+
+def known(values: Mapping[str, float | None]) -> dict[str, float]:
+    """The metrics that are there."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def metrics_of(evaluator: Any) -> dict[str, Metric]:
+    """What an evaluator's metrics are, by name; of one that gives their names alone, these are their titles."""
+    said: Mapping[str, Metric] | Iterable[str] = evaluator.metrics
+    if isinstance(said, Mapping):
+        return dict(said)
+    lower = getattr(evaluator, "lower_is_better", ())
+    return {name: Metric(name, better="lower" if name in lower else "higher") for name in said}
+
+
+def blocks_of(evaluator: Any, scores: Scores) -> "list[Block]":
+    """What a report shows of an evaluator's scores besides its metrics; nothing where it does not say."""
+    said = getattr(evaluator, "blocks", None)
+    return list(said(scores)) if said else []
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a report: one of the four kinds below, made of plain data."""
+
+    kind: ClassVar[str] = ""
+    parts: ClassVar[dict[str, type]] = {}  # the fields that hold a tuple of dataclasses, and which
+
+    title: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, with its `kind`."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Self:
+        """Back from JSON, as the kind that it says. Raises ValueError for what is no block."""
+        kinds: dict[str, Any] = {one.kind: one for one in (Table, Curve, Matrix, Examples)}
+        kind = kinds.get(given.get("kind", ""))
+        if kind is None or not issubclass(kind, cls):
+            raise ValueError(f"{given.get('kind')!r} is no kind of block; expected one of {', '.join(kinds)}")
+        values = fields_of(kind, given)
+        for name, part in kind.parts.items():
+            if name in given:
+                values[name] = tuple(part(**fields_of(part, one)) for one in given[name])
+        try:
+            return kind(**values)
+        except TypeError as error:
+            raise ValueError(f"a block of the kind {kind.kind} lacks something ({error})") from None
+
+
+Cell = str | int | float | None | tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Table(Block):
+    """Rows of cells below `headings`; numbers stand on the right.
+
+    `units` has one for each column, as a metric has: in a column of `percent` a share is shown in percent, in one of
+    `range` the cell `(low, value, high)`, all shares, is shown as an interval. `folded` are all rows, behind the words
+    `fold`, where `rows` are a choice of them.
+    """
+
+    kind = "table"
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    units: tuple[str, ...] = ()
+    folded: tuple[tuple[Cell, ...], ...] = ()
+    fold: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a curve; the legend calls it by its name, or by `legend`, which many lines may share."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    style: Literal["main", "second", "faint", "dashed"] = "main"
+    legend: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The samples whose x lies from `low` to `high`: how many, the mean of their x and that of their y."""
+
+    low: float
+    high: float
+    samples: int
+    x: float | None
+    y: float | None
+
+
+@dataclass(frozen=True)
+class Curve(Block):
+    """Lines of y over x, and bars of means; the axes end where `x_range` and `y_range` say, and `unit` is of both."""
+
+    kind = "curve"
+    parts: ClassVar[dict[str, type]] = {"lines": Line, "bars": Bar}
+
+    lines: tuple[Line, ...]
+    x: str
+    y: str
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    note: str = ""
+    unit: str = ""
+    bars: tuple[Bar, ...] = ()
+
+
+@dataclass(frozen=True)
+class Matrix(Block):
+    """Counts `rows[i][j]` of the `row` label i and the `column` label j, which are the same labels."""
+
+    kind = "matrix"
+
+    labels: tuple[str, ...]
+    rows: tuple[tuple[int, ...], ...]
+    row: str
+    column: str
+    note: str = ""
+
+
+Words = tuple[tuple[str, Literal["", "good", "bad", "soft"]], ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A sample by its `id`, and lines of words with their tones below it.
+
+    Its picture is a `file` below the run's folder, or the `source` that it was read from; of one that has neither the task
+    draws one.
+    """
+
+    id: str
+    caption: tuple[Words, ...] = ()
+    file: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Examples(Block):
+    """Pictures of samples: `small` ones, `wide` ones, or each a `pair` of two beside each other."""
+
+    kind = "examples"
+    parts: ClassVar[dict[str, type]] = {"pictures": Picture}
+
+    pictures: tuple[Picture, ...]
+    note: str = ""
+    size: Literal["small", "wide", "pair"] = "small"
+
+
+def fields_of(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a dataclass takes of JSON: its own fields, lists as tuples."""
+    return {f.name: _frozen(given[f.name]) for f in fields(kind) if f.name in given}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _interval(pair: Sequence[float] | None) -> str:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw
 from trunkline.heads.classification import ClassPrediction
 from trunkline.heads.contract import Batch
 from trunkline.tasks.classification.evaluator import ClassificationEvaluator
+from trunkline.tasks.scores import metrics_of
 
 
 def fake_run(
@@ -20,7 +22,7 @@ def fake_run(
 ) -> Path:
     """Write the run; its scores come from the real evaluator on made-up predictions, better with more `skill`."""
     folder.mkdir(parents=True, exist_ok=True)
-    scores = _scores(folder, classes, samples, skill, seed)
+    scores, shown = _scored(folder, classes, samples, skill, seed)
     recipe = {
         "recipe": "transfer",
         "knobs": {"data": "data/hymenoptera", "weights": "resnet50_v1.safetensors", "mode": "full", "size": 160,
@@ -44,6 +46,7 @@ def fake_run(
     documents = {
         "recipe.json": recipe,
         "scores.json": scores,
+        "shown.json": {"classification": shown},
         "environment.json": {"trunkline": "0.1.0", "python": "3.11.2", "torch": "2.14.1", "processor": "A processor",
                              "cores": 2, "gpu": None},
         "load.json": {"report": "320 of 320 tensors from resnet50_v1.safetensors",
@@ -56,7 +59,8 @@ def fake_run(
     return folder
 
 
-def _scores(folder: Path, classes: list[str], samples: int, skill: float, seed: int) -> dict:
+def _scored(folder: Path, classes: list[str], samples: int, skill: float, seed: int) -> tuple[dict, dict]:
+    """What `scores.json` says, and what `shown.json` says of the task."""
     random_numbers, k = np.random.default_rng(seed), len(classes)
     label = random_numbers.integers(0, k, samples)
     logits = random_numbers.normal(size=(samples, k))
@@ -67,11 +71,14 @@ def _scores(folder: Path, classes: list[str], samples: int, skill: float, seed: 
     batch = Batch("classification", ids, targets={"label": torch.from_numpy(label)})
     evaluator = ClassificationEvaluator(classes)
     evaluator.add(evaluator.measure(batch, [ClassPrediction(i, row) for i, row in zip(ids, p, strict=True)]))
-    document = evaluator.result().to_json()
-    for mistake, source in zip(document["details"]["mistakes"], pictures(folder), strict=False):
+    found = evaluator.result()
+    for mistake, source in zip(found.details["mistakes"], pictures(folder), strict=False):
         mistake["source"] = str(source)
-    return document | {"split": "val", "weights": "ema", "checkpoint": "000360", "update": 360, "recipe": "transfer",
-                       "data": "data/hymenoptera"}  # fmt: skip
+    document = found.to_json() | {"split": "val", "weights": "ema", "checkpoint": "000360", "update": 360,
+                                  "recipe": "transfer", "data": "data/hymenoptera"}  # fmt: skip
+    metrics = {name: asdict(metric) for name, metric in metrics_of(evaluator).items()}
+    blocks = [block.to_json() for block in evaluator.blocks(found)]
+    return document, {"unit": "images", "metrics": metrics, "blocks": blocks}
 
 
 def pictures(folder: Path) -> list[Path]:

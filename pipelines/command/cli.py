@@ -151,14 +151,13 @@ def _score(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     if as_json:
         print(json.dumps(scored.to_json(), ensure_ascii=False))
         return 0
+    from ...tasks.scores import written
     from ..show import table
 
-    rows = [[n, "none there" if v is None else f"{v:.4f}"] for n, v in scored.classes.items()]
-    table("", ["class", scored.settings.get("score", "AP")], rows)
+    table("", ["class", scored.of_class], [[n, written(v)] for n, v in scored.classes.items()])
     counts = ", ".join(f"{n:,} {what}" for what, n in scored.counts.items())
-    rows = [[n, "none there" if v < 0 else f"{v:.4f}"] for n, v in scored.metrics.items()]
     print(f"\n{results}: {counts}")
-    table("", ["metric", "value"], rows)
+    table("", ["metric", "value"], [[n, written(v)] for n, v in scored.metrics.items()])
     return 0
 
 
@@ -281,17 +280,13 @@ def _result(scores: dict[str, Any], as_json: bool, leave: tuple[str, ...], where
     if as_json:
         print(json.dumps({k: v for k, v in scores.items() if k not in leave}, ensure_ascii=False))
         return
+    from ...tasks.scores import metrics_in, written
     from ..show import table
 
     intervals = scores.get("intervals", {})
     rows = [
-        [
-            name,
-            "none there" if value == -1.0 else f"{value:.4f}",
-            " to ".join(f"{v:.4f}" for v in intervals[name]) if name in intervals else "",
-        ]
-        for name, value in scores.items()
-        if isinstance(value, float)
+        [name, written(value), " to ".join(map(written, intervals.get(name, ())))]
+        for name, value in metrics_in(scores).items()
     ]
     table(f"{where}: {scores['samples']} samples", ["metric", "value", "95 % interval"], rows)
 

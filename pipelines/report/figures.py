@@ -8,15 +8,18 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from ...tasks.scores import Bar
+
 _WIDTH, _HEIGHT = 380, 216
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 30
 _POINTS = 300  # a line has at most twice as many
 _STRIPS = 50  # places of a chart that tell their numbers when pointed at
+Ends = tuple[float, float] | None
 
 
 @dataclass
 class Line:
-    """A line of a chart. `kind` is a CSS class (`s1`, `s2`; `faint` behind another); `band` are (lows, highs)."""
+    """A line of a chart. `kind` is a CSS class (`s1`, `s2`; `faint` behind another, `dashed`); `band` are (lows, highs)."""
 
     name: str
     xs: Sequence[float]
@@ -28,33 +31,26 @@ class Line:
 
 def line_chart(
     lines: list[Line], label: str, percent: bool = False, marks: Sequence[float] = (), most: float = math.inf,
-    axis: str = "update",
+    axis: str = "update", ends: tuple[Ends, Ends] = (None, None),
 ) -> Markup:  # fmt: skip
     """Lines over updates, or another `axis`, with titles on hover.
 
-    `marks` are vertical lines (where a phase begins), `most` ends the other axis.
+    `marks` are vertical lines (where a phase begins), `most` ends the other axis at a number that cannot be passed, `ends`
+    are those of both axes where they do not follow the lines.
     """
     xs = [x for line in lines for x in line.xs]
     values = [y for line in lines for y in line.ys]
-    values += [y for line in lines for ends in line.band or () for y in ends]
-    values = [y for y in values if math.isfinite(y)]
-    x_ticks = ticks(min(xs), max(xs), 6)
-    y_ticks = ticks(min(values, default=0), max(values, default=1), 5)
-    if y_ticks[0] < 0 <= min(values, default=0):  # what is never negative has an axis that is not
-        y_ticks = [y for y in y_ticks if y >= 0]
-    x_low, x_high = min(xs), max(xs)
-    y_ticks = [y for y in y_ticks if y <= most] or y_ticks
-    y_low, y_high = min([y_ticks[0], *values]), max([y_ticks[-1], *values])
+    values += [y for line in lines for ends_ in line.band or () for y in ends_]
+    x_low, x_high = ends[0] or (min(xs), max(xs))
+    y_ticks, (y_low, y_high) = _heights([y for y in values if math.isfinite(y)], most, ends[1])
 
     def at_x(x: float) -> float:
-        share = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
-        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + _share(x, x_low, x_high) * (_WIDTH - _LEFT - _RIGHT), 1)
 
     def at_y(y: float) -> float:
-        share = (y - y_low) / (y_high - y_low) if y_high > y_low else 0.5
-        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
+        return round(_HEIGHT - _BOTTOM - _share(y, y_low, y_high) * (_HEIGHT - _TOP - _BOTTOM), 1)
 
-    parts = [_frame(x_ticks, y_ticks, at_x, at_y, percent, axis)]
+    parts = [_frame(ticks(x_low, x_high, 6), y_ticks, at_x, at_y, percent, axis)]
     parts += [_tag("line", "mark", x1=at_x(x), x2=at_x(x), y1=_TOP, y2=_HEIGHT - _BOTTOM) for x in marks]
     for line in lines:
         if line.band:
@@ -63,8 +59,7 @@ def line_chart(
             around += [(x, y) for x, y in zip(reversed(line.xs), reversed(low), strict=True)]
             parts.append(_tag("polygon", f"{line.kind} band", points=_points(around, at_x, at_y)))
     for line in lines:
-        for run in _finite_runs(thin(line.xs, line.ys)):
-            parts.append(_tag("polyline", f"{line.kind} line", points=_points(run, at_x, at_y)))
+        parts += _line(line, at_x, at_y)
         if line.dots:
             around = zip(line.xs, line.ys, strict=True)
             parts += [_tag("circle", f"{line.kind} dot", cx=at_x(x), cy=at_y(y), r=2.2) for x, y in around]
@@ -72,42 +67,70 @@ def line_chart(
     return _svg(parts, label)
 
 
-def reliability(bins: list[dict[str, Any]]) -> Markup:
-    """Accuracy against confidence by bin, with the diagonal of perfect calibration and the samples of each bin below."""
+def bar_chart(
+    bars: Sequence[Bar], lines: list[Line], x_axis: str, y_axis: str, percent: bool, ends: tuple[Ends, Ends]
+) -> Markup:
+    """Means of y by stretches of x, with a tick at the mean of x, lines, and the samples of each stretch below.
+
+    Without `ends` the axes go from 0 to 1.
+    """
     plot, below = 180, 46
-    height = _TOP + plot + 10 + below + 32
-    most = max((b["samples"] for b in bins), default=0) or 1
+    height, base = _TOP + plot + 10 + below + 32, _TOP + plot + 10 + below
+    most = max((bar.samples for bar in bars), default=0) or 1
+    (x_low, x_high), (y_low, y_high) = ends[0] or (0, 1), ends[1] or (0, 1)
 
     def at_x(x: float) -> float:
-        return round(_LEFT + x * (_WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + _share(x, x_low, x_high) * (_WIDTH - _LEFT - _RIGHT), 1)
 
     def at_y(y: float) -> float:
-        return round(_TOP + plot - y * plot, 1)
+        return round(_TOP + plot - _share(y, y_low, y_high) * plot, 1)
 
-    grid = (0, 0.25, 0.5, 0.75, 1)
-    parts = [_tag("line", "grid", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at_y(y), y2=at_y(y)) for y in grid]
-    parts += [_text(_LEFT - 6, at_y(y) + 4, f"{100 * y:.0f} %", "end") for y in grid]
-    base = _TOP + plot + 10 + below
-    for b in bins:
-        if not b["samples"]:
-            continue
-        x, width = at_x(b["low"]) + 1, at_x(b["high"]) - at_x(b["low"]) - 2
-        words = (
-            f"confidence {100 * b['low']:.0f} to {100 * b['high']:.0f} %: {b['samples']} samples, "
-            f"mean confidence {100 * b['confidence']:.1f} %, accuracy {100 * b['accuracy']:.1f} %"
-        )
-        tall = max(1.0, b["samples"] / most * below)
-        bars = _tag("rect", "s1 bar", x=x, y=at_y(b["accuracy"]), width=width, height=at_y(0) - at_y(b["accuracy"]))
-        bars += _tag("rect", "count", x=x, y=round(base - tall, 1), width=width, height=round(tall, 1))
-        bars += _tag("line", "s2 tick", x1=x, x2=x + width, y1=at_y(b["confidence"]), y2=at_y(b["confidence"]))
+    grid = [i / 4 for i in range(5)]
+    xs, ys = [x_low + i * (x_high - x_low) for i in grid], [y_low + i * (y_high - y_low) for i in grid]
+    parts = [_tag("line", "grid", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at_y(y), y2=at_y(y)) for y in ys]
+    parts += [_text(_LEFT - 6, at_y(y) + 4, _rounded(y, percent), "end") for y in ys]
+    for bar in (b for b in bars if b.samples and b.x is not None and b.y is not None):
+        x, width = at_x(bar.low) + 1, at_x(bar.high) - at_x(bar.low) - 2
+        low, high = _rounded(bar.low, percent).removesuffix(" %"), _rounded(bar.high, percent)
+        words = f"{x_axis} {low} to {high}: {bar.samples} samples, mean {x_axis} {number(bar.x or 0, percent)}"
+        words += f", {y_axis} {number(bar.y or 0, percent)}"
+        y, tall = at_y(bar.y or 0), max(1.0, bar.samples / most * below)
+        shapes = _tag("rect", "s1 bar", x=x, y=y, width=width, height=at_y(y_low) - y)
+        shapes += _tag("rect", "count", x=x, y=round(base - tall, 1), width=width, height=round(tall, 1))
+        shapes += _tag("line", "s2 tick", x1=x, x2=x + width, y1=at_y(bar.x or 0), y2=at_y(bar.x or 0))
         hover = _tag("rect", "hover", x=x, y=_TOP, width=width, height=base - _TOP)
-        parts.append(Markup("<g><title>{}</title>{}{}</g>").format(words, bars, hover))
-    parts.append(_tag("line", "diagonal", x1=at_x(0), y1=at_y(0), x2=at_x(1), y2=at_y(1)))
+        parts.append(Markup("<g><title>{}</title>{}{}</g>").format(words, shapes, hover))
+    parts += [part for line in lines for part in _line(line, at_x, at_y)]
     parts.append(_tag("line", "grid", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=base, y2=base))
-    parts += [_text(at_x(x), base + 15, f"{100 * x:.0f} %", "end" if x == 1 else "middle") for x in grid]
+    parts += [_text(at_x(x), base + 15, _rounded(x, percent), "end" if x == x_high else "middle") for x in xs]
     parts.append(_text(_LEFT - 6, base - below + 16, str(most), "end"))
-    parts.append(_text(at_x(0.5), base + 29, "confidence"))
-    return _svg(parts, "accuracy against confidence", height)
+    parts.append(_text(at_x((x_low + x_high) / 2), base + 29, x_axis))
+    return _svg(parts, f"{y_axis} against {x_axis}", height)
+
+
+def _share(value: float, low: float, high: float) -> float:
+    """Where a number stands between two others, from 0 to 1; in the middle where they are the same."""
+    return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
+
+
+def _heights(values: list[float], most: float, ends: Ends) -> tuple[list[float], tuple[float, float]]:
+    """The ticks of the upright axis, and its ends."""
+    if ends:
+        return [y for y in ticks(*ends, 5) if ends[0] <= y <= ends[1]], ends
+    found = ticks(min(values, default=0), max(values, default=1), 5)
+    if found[0] < 0 <= min(values, default=0):  # what is never negative has an axis that is not
+        found = [y for y in found if y >= 0]
+    found = [y for y in found if y <= most] or found
+    return found, (min([found[0], *values]), max([found[-1], *values]))
+
+
+def _line(line: Line, at_x: Any, at_y: Any) -> list[Markup]:
+    runs = _finite_runs(thin(line.xs, line.ys))
+    return [_tag("polyline", f"{line.kind} line", points=_points(run, at_x, at_y)) for run in runs]
+
+
+def _rounded(value: float, percent: bool) -> str:
+    return f"{100 * value:.0f} %" if percent else f"{value:g}"
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
@@ -172,7 +195,7 @@ def _at(x: float, axis: str) -> str:
 
 def _strips(lines: list[Line], at_x: Any, percent: bool, axis: str) -> list[Markup]:
     """Invisible strips over the chart whose titles say the numbers there."""
-    named = [line for line in lines if line.kind != "faint"]
+    named = [line for line in lines if line.kind not in ("faint", "dashed")]
     if not named:
         return []
     longest = max(named, key=lambda line: len(line.xs))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from trunkline.ground.errors import DataError, RecipeError
 
+from ...tasks.scores import written
 from ..runs.files import new_file
 from ..show import bar, note
 
@@ -18,17 +19,25 @@ _MOST = 1_000_000  # detections of an image and category
 
 @dataclass
 class Scored:
-    """`metrics` by name, the classes' AP, the curves that a plot shows (recall and precision by class), and warnings."""
+    """`metrics` by name, the classes' AP, the curves that a plot shows (recall and precision by class), and warnings.
 
-    metrics: dict[str, float]
+    None stands where there is nothing to measure: no object of a size, none of a class.
+    """
+
+    metrics: dict[str, float | None]
     classes: dict[str, float | None]
     settings: dict[str, Any]
     counts: dict[str, int]
     curves: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def of_class(self) -> str:
+        """What `classes` says of each, as a table's heading."""
+        return self.settings.get("score", "AP")
+
     def to_json(self) -> dict[str, Any]:
-        """Metrics at the top level under their names; AP by class under `classes` (null where a class has no objects)."""
+        """Metrics at the top level under their names; AP by class under `classes`."""
         return {
             **self.metrics, "classes": self.classes, "settings": self.settings, "counts": self.counts,
             "warnings": self.warnings,
@@ -78,8 +87,7 @@ def coco(
     }
     settings = {"protocol": "coco", "masks": masks, "engine": engine, "max_detections": list(max_detections)}
     counts = {"images": len(theirs.images.ids), "objects": len(theirs.objects), "detections": len(found)}
-    classes = {name: None if value < 0 else value for name, value in scores.categories.items()}
-    scored = Scored(scores.metrics, classes, settings, counts, curves, theirs.warnings)
+    scored = Scored(scores.metrics, scores.categories, settings, counts, curves, theirs.warnings)
     if file:
         draw(scored, file, "precision at IoU 0.5")
     return scored
@@ -246,7 +254,7 @@ def draw(scored: Scored, file: Path, label: str) -> None:
     if curves:
         axes.plot(grid, np.mean(curves, 0), color="black", lw=2.4, zorder=3, label="mean of the classes")
         axes.legend(loc="lower left", fontsize=8, frameon=False)
-    headline = ", ".join(f"{name} {value:.4f}" for name, value in [*scored.metrics.items()][:2])
+    headline = ", ".join(f"{name} {written(value)}" for name, value in [*scored.metrics.items()][:2])
     axes.set(xlabel="recall", ylabel=label, xlim=(0, 1), ylim=(0, 1.02), title=headline)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=144)

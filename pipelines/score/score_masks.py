@@ -37,6 +37,7 @@ def masks(
     """
     import numpy as np
 
+    from ...tasks.segmentation.boundary import boundary_iou
     from ...tasks.segmentation.confusion import scores
 
     if isinstance(classes, str) and classes.strip().removeprefix("-").isdigit():
@@ -51,8 +52,7 @@ def masks(
     metrics = {"mIoU": result.miou, "pixel_accuracy": result.pixel_accuracy, "mean_accuracy": result.mean_accuracy}
     there = matrix.sum(1) > 0
     if boundary:
-        ratio = edges[there, 0] / np.maximum(edges[there, 1], 1)
-        metrics["boundary_IoU"] = float(ratio.mean()) if there.any() else -1.0
+        metrics["boundary_IoU"] = boundary_iou(edges, there)
     by_class = {n: None if np.isnan(v) else float(v) for n, v in zip(labels, result.iou, strict=True)}
     ignored = [value for value, number in theirs.values.items() if number == VOID]
     settings = {"protocol": "masks", "score": "IoU", "classes": len(labels), "void": ignored, "absent": absent}

@@ -8,6 +8,7 @@ from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import nearest
 
 from ...tasks.contract import Evaluator
+from ...tasks.scores import metrics_of
 
 
 @dataclass
@@ -53,9 +54,9 @@ def choose_metric(asked: str, evaluators: Mapping[str, Evaluator], classes: int 
     """
     several = len(evaluators) > 1
     names = {
-        f"{task}/{name}" if several else name: name in evaluator.lower_is_better
+        f"{task}/{name}" if several else name: metric.better == "lower"
         for task, evaluator in evaluators.items()
-        for name in evaluator.metrics
+        for name, metric in metrics_of(evaluator).items()
     }
     if not asked:
         return next(iter(names.items()))

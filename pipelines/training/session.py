@@ -17,7 +17,7 @@ from ...cluster.config import Launch
 from ...cluster.contract import Engine, Report
 from ...cluster.workers import Workers
 from ...heads.model import Model
-from ...tasks.scores import Scores, joined
+from ...tasks.scores import Scores, joined, known
 from ..evaluation.measure import apart, score
 from ..feeding.cache import Cache
 from ..feeding.draws import Draws
@@ -125,7 +125,11 @@ class Session:
         self.last_scores = (done, found)
         scores = joined({name: scores for name, (scores, _) in found.items()})
         better = self.progress.take(done, scores.metrics, self.metric, self.lower_is_better)
-        entry = {"metrics": scores.metrics, "intervals": scores.intervals, "weights": "ema" if averaged else "raw"}
+        entry = {
+            "metrics": known(scores.metrics),
+            "intervals": scores.intervals,
+            "weights": "ema" if averaged else "raw",
+        }
         self.say("eval", done, epoch=epoch, split="val", **entry)
         note(f"update {done}, epoch {epoch:g}: {scores_line(scores)}")
         return better

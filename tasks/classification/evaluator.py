@@ -14,6 +14,8 @@ from ...heads.classification import ClassPrediction
 from ...heads.contract import Batch, Prediction
 from ..contract import Record, Scores
 from ..intervals import bootstrap, wilson
+from ..scores import Block, Metric
+from .shown import METRICS, blocks
 
 BINS = 15
 MISTAKES = 24
@@ -49,13 +51,12 @@ class ClassificationEvaluator:
         self._columns = {name: array(kind) for name, kind in columns.items()}
         self._mistakes: list[Record] = []
 
-    lower_is_better = frozenset(("ece", "nll"))
-
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """The names of the metrics for these classes."""
-        many, two = len(self.classes) > 5, len(self.classes) == 2
-        return ("top1", *(("top5",) if many else ()), "mean_per_class", "ece", "nll", *(("auroc",) if two else ()))
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics for these classes."""
+        idle = {"top5"} if len(self.classes) <= 5 else set()
+        idle |= {"auroc"} if len(self.classes) != 2 else set()
+        return {name: metric for name, metric in METRICS.items() if name not in idle}
 
     def measure(self, batch: Batch, predictions: list[Prediction]) -> list[Record]:
         """A record a sample: `id`, `label`, `predicted` (indices; `label_name` and `predicted_name` say them),
@@ -131,6 +132,10 @@ class ClassificationEvaluator:
             self._details(data),
             n,
         )
+
+    def blocks(self, scores: Scores) -> list[Block]:
+        """Confusion, calibration, the classes, and the surest mistakes."""
+        return blocks(scores.details)
 
     def _table(self) -> dict[str, np.ndarray]:
         """The columns, sorted by all of them, the label first: equal sets of records give equal tables."""

@@ -10,9 +10,16 @@ from ...heads.boxes import BoxPrediction
 from ..contract import Sample
 from ..images.drawing import as_image, font_of
 from ..objects.masks import to_bitmap
+from .options import Options
 
 LEAST = 0.5  # scores below it are not drawn, unless lower ones are asked for
+_USUAL = Options().score
 _SHADE = 0.45  # how much of a mask's colour covers the picture
+
+
+def drawn(options: Options) -> float:
+    """The lowest score that pictures show: the one that was asked for, where it is not the usual one."""
+    return LEAST if options.score == _USUAL else options.score
 
 
 def colour_of(label: int) -> tuple[int, int, int]:

@@ -9,15 +9,15 @@ from ...heads.boxes import BoxPrediction
 from ...heads.contract import Batch, Prediction
 from ..contract import Record, Scores
 from ..objects.coco_file import Images, Objects, Truth
-from ..objects.coco_scores import AREAS, MAX_DETECTIONS, CocoScores, score
+from ..objects.coco_scores import CocoScores, score
 from ..objects.polygons import as_raw
 from ..objects.voc_file import Detections
 from ..objects.voc_scores import VocTruth, mean, score_class
+from ..scores import Block
+from .draw import drawn
 from .samples import BoxSamples
+from .shown import COCO, MASKS, VOC, blocks
 
-COCO = ("AP", "AP50", "AP75", *(f"AP{a}" for a in AREAS if a), *(f"AR{n}" for n in MAX_DETECTIONS),
-        *(f"AR{a}" for a in AREAS if a))  # fmt: skip
-VOC = ("mAP", "mAP07")
 EXAMPLES = 12  # pictures that a report shows
 
 
@@ -27,12 +27,9 @@ class BoxEvaluator:
     A record is one picture's objects, best first: `boxes` x, y, width, height in its own pixels, `labels` by name, `scores`.
     """
 
-    lower_is_better: frozenset[str] = frozenset()
-
     def __init__(self, samples: BoxSamples) -> None:
         self.samples = samples
-        self.metrics = COCO + tuple(f"mask_{name}" for name in COCO if samples.masks)
-        self.metrics += VOC if samples.options.format == "voc" else ()
+        self.metrics = {**COCO, **(MASKS if samples.masks else {}), **(VOC if samples.options.format == "voc" else {})}
         self._rows: list[int] = []
         self._boxes: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
@@ -58,13 +55,13 @@ class BoxEvaluator:
         truth, found = self._truth(), self._found()
         boxes = score(truth, found, resampled=True)
         metrics, ends = dict(boxes.metrics), dict(boxes.intervals)
-        details: dict[str, Any] = {"class_ap": self._classes(boxes)}
+        details: dict[str, Any] = {"class_ap": boxes.categories}
         details["precision"] = _curves(boxes)
         if self.samples.masks:
             masks = score(truth, found, masks=True, resampled=True)
             ends |= {f"mask_{name}": pair for name, pair in masks.intervals.items()}
             metrics |= {f"mask_{name}": value for name, value in masks.metrics.items()}
-            details["mask_class_ap"] = self._classes(masks)
+            details["mask_class_ap"] = masks.categories
         if self.samples.options.format == "voc":
             metrics |= self._voc()
         details["counts"] = {
@@ -76,6 +73,10 @@ class BoxEvaluator:
         details["examples"] = [self.samples.id(i) for i in dict.fromkeys(shown)]
         headline = [n for n in ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "mAP", "mAP07") if n in metrics]
         return Scores(metrics, ends, details, samples=len(self._rows), headline=tuple(headline))
+
+    def blocks(self, scores: Scores) -> list[Block]:
+        """AP of the classes, precision over recall, and examples."""
+        return blocks(scores.details, drawn(self.samples.options))
 
     def results(self, records: list[Record]) -> dict[str, str]:
         """COCO's result files `boxes.json` and `masks.json`, or VOC's `comp4_det_val_CLASS.txt`; scores and boxes unrounded."""
@@ -99,9 +100,6 @@ class BoxEvaluator:
             for label, score_, (x, y, w, h) in zip(one["labels"], one["scores"], one["boxes"], strict=True):
                 lines[label].append(f"{picture} {score_!r} {x + 1!r} {y + 1!r} {x + w!r} {y + h!r}\n")
         return {f"comp4_det_val_{name}.txt": "".join(found) for name, found in lines.items()}
-
-    def _classes(self, scores: CocoScores) -> dict[str, float | None]:
-        return {name: None if value < 0 else value for name, value in scores.categories.items()}
 
     def _kept(self) -> tuple[np.ndarray, np.ndarray]:
         """The objects that are scored, and the position of each one's picture in the split."""
@@ -138,7 +136,7 @@ class BoxEvaluator:
             scores=np.concatenate([*self._scores, np.zeros(0)]), file="predictions",
         )  # fmt: skip
 
-    def _voc(self) -> dict[str, float]:
+    def _voc(self) -> dict[str, float | None]:
         """VOC's boxes are counted from 1 and hold their last pixel; difficult objects do not count."""
         index = self.samples.index
         at, of = self._kept()
@@ -175,6 +173,6 @@ def record(prediction: BoxPrediction, classes: tuple[str, ...]) -> Record:
 def _curves(scores: CocoScores) -> dict[str, list[float]]:
     """Precision at IoU 0.5 at every tenth of recall, by class."""
     precision = scores.curves.precision[0, ::5, :, 0, -1]
-    names = [name for name, value in scores.categories.items() if value >= 0]
+    names = [name for name, value in scores.categories.items() if value is not None]
     place = {name: k for k, name in enumerate(scores.categories)}
     return {name: precision[:, place[name]].tolist() for name in names}

@@ -5,16 +5,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..predicted import Predicted
-from .draw import LEAST, draw
-from .options import Options
+from .draw import LEAST, draw, drawn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ...heads.contract import Prediction
-
-
-_SCORE = Options().score
 
 
 @dataclass
@@ -42,7 +38,7 @@ class PredictedObjects(Predicted):
         return cls(
             file,
             **said,
-            drawn=LEAST if task.options.score == _SCORE else task.options.score,
+            drawn=drawn(task.options),
         )
 
     def found(self) -> dict[str, Any]:

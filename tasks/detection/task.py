@@ -21,7 +21,7 @@ from ...heads.rcnn import RCNNHead, Thresholds
 from ..contract import Published, Sample, Samples, Task
 from ..objects.geometry import back
 from ..objects.masks import to_rle
-from .draw import draw
+from .draw import draw, drawn
 from .evaluator import BoxEvaluator
 from .options import Options
 from .predicted import PredictedObjects
@@ -128,9 +128,9 @@ class Detection(Task):
         return BoxEvaluator(samples)
 
     def draw(self, sample: Sample, prediction: Prediction) -> Image:
-        """The picture with its objects."""
+        """The picture with its objects, as a prediction of a file shows them."""
         assert isinstance(prediction, BoxPrediction)
-        return draw(sample, prediction, self.classes)
+        return draw(sample, prediction, self.classes, drawn(self.options))
 
 
 PADDED = {"one_stage": 128}  # else 64: the coarsest level's stride, so that every grid is of whole cells

@@ -37,11 +37,13 @@ class Curves:
 
 @dataclass
 class CocoScores:
-    """`metrics` by COCO's names (-1 where there is no object of that size); `categories` is AP by name; `curves` for plots;
-    95 % `intervals`."""
+    """`metrics` by COCO's names; `categories` is AP by name; `curves` for plots; 95 % `intervals`.
 
-    metrics: dict[str, float]
-    categories: dict[str, float]
+    What COCO marks with -1, because there is no object of that size or category, is None here; the curves keep the mark.
+    """
+
+    metrics: dict[str, float | None]
+    categories: dict[str, float | None]
     curves: Curves
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -98,11 +100,11 @@ def chosen(engine: str) -> str:
     return engine
 
 
-def _mean(cells: np.ndarray) -> float:
+def _mean(cells: np.ndarray) -> float | None:
     """Over the cells that have objects, in pycocotools' order of summation."""
     cells = np.ascontiguousarray(cells)
     there = cells[cells > -1]
-    return float(np.mean(there)) if there.size else -1.0
+    return float(np.mean(there)) if there.size else None
 
 
 def _nothing(truth: Truth, limits: list[int]) -> Curves:

@@ -150,7 +150,7 @@ def _area(recall: np.ndarray, precision: np.ndarray) -> float:
     return float(np.sum((r[at + 1] - r[at]) * p[at + 1]))
 
 
-def mean(scores: Mapping[str, ClassScore]) -> float:
-    """The mean AP over the classes that have objects; -1, as COCO has it, where none has."""
+def mean(scores: Mapping[str, ClassScore]) -> float | None:
+    """The mean AP over the classes that have objects; None where none has."""
     values = [s.ap for s in scores.values() if s.objects]
-    return float(np.mean(values)) if values else -1.0
+    return float(np.mean(values)) if values else None

@@ -30,6 +30,12 @@ def boundary_counts(truth: np.ndarray, predicted: np.ndarray, classes: int, widt
     return counts
 
 
+def boundary_iou(counts: np.ndarray, there: np.ndarray) -> float | None:
+    """The mean over the classes that are `there` `(K,)` of what `boundary_counts` added up to; None where none is."""
+    common, either = counts[there].T.astype(np.float64)
+    return float(np.mean(common / np.maximum(either, 1))) if there.any() else None
+
+
 def _boundary(mask: np.ndarray, reach: int) -> np.ndarray:
     """The pixels of a mask that an erosion by a square of `reach` takes away; what lies beyond the array is outside."""
     height, width = mask.shape

@@ -36,11 +36,11 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
 
 @dataclass(frozen=True)
 class PixelScores:
-    """`iou` and `accuracy` `(K,)` float64 by class, NaN where a class is not among those of the mean."""
+    """`iou` and `accuracy` `(K,)` float64 by class, NaN where a class is not among those of the mean; None: no mean."""
 
-    miou: float
-    mean_accuracy: float
-    pixel_accuracy: float
+    miou: float | None
+    mean_accuracy: float | None
+    pixel_accuracy: float | None
     iou: np.ndarray
     accuracy: np.ndarray
 
@@ -50,7 +50,7 @@ def scores(matrix: np.ndarray, absent: str = "truth") -> PixelScores:
 
     IoU of a class is TP / (truth + predicted - TP), its accuracy TP / truth; the means are over the classes that the truth
     has (`absent="truth"`: false pixels of the others lower the scores of the classes that they are of), or that the truth
-    or the prediction has (`"either"`: such a class has an IoU of 0, as in mmsegmentation). -1 where there is none.
+    or the prediction has (`"either"`: such a class has an IoU of 0, as in mmsegmentation). A mean over none is None.
     """
     hit = np.diag(matrix).astype(np.float64)
     there, said = matrix.sum(1), matrix.sum(0)
@@ -58,7 +58,7 @@ def scores(matrix: np.ndarray, absent: str = "truth") -> PixelScores:
     with np.errstate(invalid="ignore", divide="ignore"):
         iou = np.where(counted, hit / (there + said - hit), np.nan)
         accuracy = np.where(there > 0, hit / there, np.nan)
-        share = float(hit.sum() / there.sum()) if there.sum() else -1.0
+        share = float(hit.sum() / there.sum()) if there.sum() else None
     return PixelScores(_mean(iou), _mean(accuracy), share, iou, accuracy)
 
 
@@ -76,9 +76,9 @@ def dense(cells: Sequence[Sequence[int]], classes: int) -> np.ndarray:
     return found.reshape(classes, classes)
 
 
-def _mean(values: np.ndarray) -> float:
+def _mean(values: np.ndarray) -> float | None:
     known: Any = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else -1.0
+    return float(known.mean()) if known.size else None
 
 
 def _size(array: np.ndarray) -> str:

@@ -13,13 +13,20 @@ from ...heads.contract import VOID, Batch, Prediction
 from ...heads.segmentation import PixelPrediction
 from ..contract import Record, Scores
 from ..intervals import bootstrap
-from .boundary import boundary_counts
+from ..scores import Block, Examples, Picture, Table, share
+from .boundary import boundary_counts, boundary_iou
 from .confusion import confusion, dense, scores, sparse
 from .formats.encoding import Colour
 from .formats.palette_png import palette_png
 from .samples import PixelSamples
 
 EXAMPLES = 12  # pictures that a report shows
+METRICS = {
+    "mIoU": share("Mean IoU"),
+    "pixel_accuracy": share("Pixel accuracy"),
+    "mean_accuracy": share("Mean accuracy per class"),
+    "boundary_IoU": share("Mean boundary IoU"),
+}
 
 
 class PixelEvaluator:
@@ -29,8 +36,7 @@ class PixelEvaluator:
     `written` the mask itself, a PNG in base64, which a few examples have always.
     """
 
-    metrics = ("mIoU", "pixel_accuracy", "mean_accuracy", "boundary_IoU")
-    lower_is_better: frozenset[str] = frozenset()
+    metrics = METRICS
 
     def __init__(self, samples: PixelSamples) -> None:
         self.samples = samples
@@ -70,7 +76,7 @@ class PixelEvaluator:
         matrix = sum((dense(cells, len(classes)) for cells in self._cells), np.zeros((len(classes),) * 2, np.int64))
         found = scores(matrix, absent)
         metrics = {"mIoU": found.miou, "pixel_accuracy": found.pixel_accuracy, "mean_accuracy": found.mean_accuracy}
-        metrics["boundary_IoU"] = self._boundary(matrix.sum(1) > 0)
+        metrics["boundary_IoU"] = boundary_iou(self._boundaries, matrix.sum(1) > 0)
         details: dict[str, Any] = {
             "class_iou": {n: None if np.isnan(v) else float(v) for n, v in zip(classes, found.iou, strict=True)},
             "class_accuracy": {
@@ -80,6 +86,16 @@ class PixelEvaluator:
         }
         details["examples"] = self._examples
         return Scores(metrics, self._intervals(absent), details, len(self._cells), ("mIoU", "pixel_accuracy"))
+
+    def blocks(self, scores: Scores) -> list[Block]:
+        """IoU and accuracy of the classes, and examples beside their truth."""
+        iou, accuracy = scores.details["class_iou"], scores.details["class_accuracy"]
+        rows = tuple((n, iou[n], accuracy[n]) for n in iou if iou[n] is not None or accuracy[n] is not None)
+        table = [Table("Classes", ("class", "IoU", "accuracy"), rows)] if rows else []
+        note = (
+            "Pictures of the validation split, evenly taken; on the left what the model says, on the right the truth."
+        )
+        return [*table, Examples("Examples", tuple(map(Picture, scores.details["examples"])), note, "pair")]
 
     def results(self, records: list[Record]) -> dict[str, bytes]:
         """A palette PNG for each picture, `NAME.png`, with the data's own numbers, as VOC's evaluation server takes it."""
@@ -96,10 +112,6 @@ class PixelEvaluator:
                 return palette_png(np.array(encoding.stored, np.uint8)[np.asarray(image)], palette)
 
         return {f"{one['id']}.png": written(one["mask"]) for one in records if "mask" in one}
-
-    def _boundary(self, there: np.ndarray) -> float:
-        common, either = self._boundaries[there].T.astype(np.float64)
-        return float(np.mean(common / np.maximum(either, 1))) if there.any() else -1.0
 
     def _intervals(self, absent: str) -> dict[str, tuple[float, float]]:
         """By the bootstrap over pictures."""

@@ -1,3 +1,4 @@
+import collections
 import json
 import math
 import random
@@ -11,6 +12,7 @@ from trunkline.heads.classification import ClassPrediction
 from trunkline.heads.contract import Batch
 from trunkline.tasks.classification.evaluator import MISTAKES, ClassificationEvaluator, _statistics
 from trunkline.tasks.intervals import bootstrap, resamples, wilson
+from trunkline.tasks.scores import Curve, Examples, Matrix, Table
 
 
 def made(n, classes, seed=0, skill=1.5):
@@ -94,6 +96,28 @@ def test_a_worked_example():
         "id": "", "truth": "class 1", "predicted": "class 0", "confidence": pytest.approx(0.7),
         "label_probability": pytest.approx(0.3),
     }  # fmt: skip
+
+
+def test_a_report_shows_the_matrix_or_the_most_confused_pairs():
+    few = ClassificationEvaluator([f"class {i}" for i in range(4)])
+    scores = scored(*made(120, 4))
+    matrix, curve, table, mistakes = few.blocks(scores)
+    assert isinstance(matrix, Matrix) and [list(row) for row in matrix.rows] == scores.details["confusion"]
+    assert isinstance(curve, Curve) and sum(bar.samples for bar in curve.bars) == 120
+    gap = sum(b.samples * (b.x - b.y) for b in curve.bars if b.samples) / 120
+    assert f"confidence minus accuracy is {100 * gap:+.1f}".replace("-", "−") in curve.note
+    assert isinstance(table, Table) and [row[1] for row in table.rows] == [sum(row) for row in matrix.rows]
+    assert isinstance(mistakes, Examples) and len(mistakes.pictures) == len(scores.details["mistakes"])
+    assert set(few.metrics) == set(scores.metrics) and few.metrics["ece"].better == few.metrics["nll"].better == "lower"
+
+    many = ClassificationEvaluator([f"class {i}" for i in range(40)])
+    labels, p = made(400, 40)
+    pairs, _, table, _ = many.blocks(scored(labels, p))
+    wrong = collections.Counter((y, row.argmax()) for y, row in zip(labels, p, strict=True) if row.argmax() != y)
+    assert isinstance(pairs, Table) and pairs.rows[0][2] == max(wrong.values()) and len(pairs.rows) == 20
+    assert isinstance(table, Table) and len(table.rows) == 20 and len(table.folded) == 40
+    right = np.eye(40, dtype=np.float32)
+    assert [block.kind for block in many.blocks(scored(np.arange(40), right))] == ["curve", "table", "examples"]
 
 
 def test_equals_count_against_us_except_for_the_answer_itself():

@@ -9,10 +9,12 @@ from xml.etree import ElementTree
 
 import pytest
 from fake_run import fake_run
-from trunkline.pipelines.report.figures import Line, line_chart, number, reliability, smooth, thin, ticks
-from trunkline.pipelines.report.report import write_report
 
 from trunkline.ground.errors import RecipeError
+from trunkline.pipelines.report.figures import Line, bar_chart, line_chart, number, smooth, thin, ticks
+from trunkline.pipelines.report.report import write_report
+from trunkline.tasks.scores import Bar, Curve, Examples, Matrix, Metric, Picture, Table
+from trunkline.tasks.scores import Line as CurveLine
 
 NASTY = "<script>alert(1)</script> & \"quotes\" 'n' 蜂"
 _VOID = {"meta", "link", "img", "br", "input"}
@@ -149,14 +151,15 @@ def test_many_classes_show_the_worst_and_the_most_confused(tmp_path):
 
 def test_what_is_missing_is_left_out(tmp_path):
     folder = fake_run(tmp_path / "run", ["ants", "bees"])
-    scores = json.loads((folder / "scores.json").read_text())
-    sources = [folder / "gone.jpg", folder / "recipe.json", None, folder]
-    for mistake, source in zip(scores["details"]["mistakes"], sources, strict=False):
-        mistake["source"] = source and str(source)
-    (folder / "scores.json").write_text(json.dumps(scores))
+    shown = json.loads((folder / "shown.json").read_text())
+    pictures = shown["classification"]["blocks"][-1]["pictures"]
+    sources = [folder / "gone.jpg", folder / "recipe.json", "", folder]
+    for picture, source in zip(pictures, sources, strict=False):
+        picture["source"] = str(source)
+    (folder / "shown.json").write_text(json.dumps(shown))
     page = Page(write_report(folder).read_text(encoding="utf-8"))
-    assert page.count("img") == max(0, len(scores["details"]["mistakes"]) - 4) and "Surest mistakes" in page.text()
-    for name in ("scores.json", "metrics.jsonl", "environment.json", "load.json", "excluded.json"):
+    assert page.count("img") == max(0, len(pictures) - 4) and "Surest mistakes" in page.text()
+    for name in ("scores.json", "shown.json", "metrics.jsonl", "environment.json", "load.json", "excluded.json"):
         (folder / name).unlink()
         text = Page(write_report(folder).read_text(encoding="utf-8")).text()
     for word in ("Curves", "Confusion", "Calibration", "Mistakes", "Time", "Environment", "Weights and data", "None"):
@@ -169,6 +172,85 @@ def test_a_run_without_details_has_its_numbers(tmp_path):
     plain = {"box_ap": 0.573, "samples": 72, "intervals": {}, "details": {}, "split": "val"}  # another task's
     (folder / "scores.json").write_text(json.dumps(plain))
     assert "box_ap 0.573" in Page(write_report(folder).read_text()).text()
+
+
+def test_an_older_run_has_the_names_of_its_metrics_and_no_blocks(tmp_path):
+    folder = fake_run(tmp_path / "run", ["ants", "bees"])
+    (folder / "shown.json").unlink()
+    page = Page(write_report(folder).read_text())
+    scores = json.loads((folder / "scores.json").read_text())
+    assert f"top1 {scores['top1']:.3f}" in page.text() and "auroc" in page.text() and "samples a second" in page.text()
+    assert page.count("table", "matrix") == page.count("img") == 0
+
+
+BLOCKS = (
+    Table("Gains", ("model", "gain", "share", "place"), (("ours", -1.0, 0.25, (0.1, 0.2, 0.3)), ("theirs", None, None, None)),
+          "In decibels.", ("", "dB", "percent", "range"), (("all", 2, 0.5, None),), "All of them"),
+    Curve("Rate", (CurveLine("one", (0.0, 1.0), (0.0, 0.5), "faint", "a picture"), CurveLine("mean", (0.0, 1.0), (0.0, 0.4))),
+          "bits", "quality", (0.0, 1.0), (0.0, 1.0), "Of all pictures."),
+    Matrix("Turns", ("left", "right"), ((3, 1), (0, 4)), "turned", "said"),
+    Examples("Looks", (Picture("a", ((("good one", "good"), (" and more", "")),)), Picture("b", file="b.jpg")), "", "pair"),
+    Examples("Nothing", ()),
+)  # fmt: skip
+
+
+def shown_run(folder, metrics, tasks):
+    """A run with these scores, of tasks that nobody has heard of."""
+    fake_run(folder, ["ants", "bees"])
+    rest = {"intervals": {}, "details": {}, "samples": 4, "split": "val"}
+    (folder / "scores.json").write_text(json.dumps({**metrics, **rest}))
+    (folder / "shown.json").write_text(json.dumps(tasks))
+    (folder / "metrics.jsonl").write_text("".join(
+        json.dumps({"kind": "eval", "update": u, "metrics": {k: v for k, v in metrics.items() if v is not None}}) + "\n"
+        for u in (1, 2)))  # fmt: skip
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def said_of(blocks=(), **metrics):
+    return {
+        "unit": "clips",
+        "metrics": {name: vars(metric) for name, metric in metrics.items()},
+        "blocks": [block.to_json() for block in blocks],
+    }
+
+
+def test_a_task_of_ones_own_says_how_its_scores_are_shown(tmp_path):
+    folder = tmp_path / "run"
+    said = said_of(BLOCKS, gain=Metric("Gain", "dB"), loss=Metric("Loss", chart=False), rest=Metric("Rest", "percent"))
+    folder.mkdir()
+    (folder / "b.jpg").write_bytes((fake_run(tmp_path / "other", ["a", "b"]) / "pictures/0.jpg").read_bytes())
+    page = shown_run(folder, {"gain": -1.0, "loss": 0.5, "rest": None}, {"sharper": said})
+    text = page.text()
+    assert "Gain -1.000 dB" in text and "Loss 0.500" in text and "Rest none there" in text  # -1 is a number
+    titles = [a["aria-label"] for t, a in page.tags if t == "svg"]
+    assert titles == ["Gain", "quality over bits"]
+    assert "Gains In decibels. model gain share place ours -1.000 dB 25.0 % 10.0 to 30.0 % theirs – –" in text
+    assert "All of them model gain share place all 2 dB 50.0 %" in text
+    assert "Rate Of all pictures. a picture mean" in text and "turned left right left 3 75.0 % 1 25.0 %" in text
+    assert [a["alt"] for t, a in page.tags if t == "img"] == ["b"] and "good one and more" in text
+    assert "Nothing" not in text and page.count("div", "pair-photos") == 1
+
+
+def test_several_tasks_have_a_section_each(tmp_path):
+    metrics = {"near/right": 0.5, "near/off": 2.0, "far/right": 0.25, "far/off": None}
+    about = {"right": Metric("Right", "percent"), "off": Metric("Off", better="lower")}
+    tasks = {"near": said_of(BLOCKS[2:3], **about), "far": said_of(BLOCKS[:1], **about)}
+    page = shown_run(tmp_path / "run", metrics, tasks)
+    text = page.text()
+    assert "near: Right 50.0 %" in text
+    near, far = text.index("near Right 50.0 % Off 2.000"), text.index("far Right 25.0 % Off none there")
+    assert near < text.index("turned left right") < far < text.index("In decibels.")
+    assert {a["href"][1:] for t, a in page.tags if t == "a"} <= {a["id"] for _, a in page.tags if "id" in a}
+    assert "FILES task=near" in text and "FILES task=far" in text
+
+
+def test_what_a_run_shows_must_be_what_it_shows(tmp_path):
+    for wrong in ([], {"a": {}}, {"a": {"unit": "x", "metrics": {}, "blocks": [{"kind": "pie", "title": "A"}]}},
+                  {"a": {"unit": "x", "metrics": {}, "blocks": [{"kind": "table", "title": "A"}]}}):  # fmt: skip
+        folder = fake_run(tmp_path / "run", ["ants", "bees"])
+        (folder / "shown.json").write_text(json.dumps(wrong))
+        with pytest.raises(RecipeError, match=r"shown.json: does not say what a run shows"):
+            write_report(folder)
 
 
 def test_no_run_and_damaged_files_are_the_users_errors(tmp_path):
@@ -186,7 +268,7 @@ def test_commands_can_be_pasted_into_a_shell(tmp_path):
     recipe["knobs"] = {"data": "my photos/$HOME", "smoke": True, "tasks.classification.scale": [0.2, 1.0]}
     (folder / "recipe.json").write_text(json.dumps(recipe))
     text = Page(write_report(folder).read_text(encoding="utf-8")).text()
-    again, predict = re.search(r"Repeat it (.*?) Score", text)[1], re.search(r"trunkline predict .*? PHOTOS", text)[0]
+    again, predict = re.search(r"Repeat it (.*?) Score", text)[1], re.search(r"trunkline predict .*? FILES", text)[0]
 
     def words(command):
         return subprocess.run(
@@ -228,11 +310,11 @@ def test_charts_take_gaps_constants_and_quotes():
     assert "105 %" not in [t.text for t in most.findall("text")]
 
 
-def test_reliability_bars_are_as_tall_as_the_accuracies():
-    bins = [{"low": 0.5, "high": 0.75, "samples": 4, "confidence": 0.7, "accuracy": 0.5},
-            {"low": 0.75, "high": 1.0, "samples": 8, "confidence": 0.9, "accuracy": 1.0},
-            {"low": 0.0, "high": 0.5, "samples": 0, "confidence": None, "accuracy": None}]  # fmt: skip
-    root = ElementTree.fromstring(reliability(bins))
+def test_bars_are_as_tall_as_their_means():
+    bars = (Bar(0.5, 0.75, 4, 0.7, 0.5), Bar(0.75, 1.0, 8, 0.9, 1.0), Bar(0.0, 0.5, 0, None, None))
+    equal = [Line("equal", [0, 1], [0, 1], "dashed")]
+    root = ElementTree.fromstring(bar_chart(bars, equal, "confidence", "accuracy", True, (None, None)))
+    assert root.find("polyline").get("points") == "46,190 370,10"
     bars = [r for r in root.iter("rect") if "bar" in r.get("class")]
     counts = [r for r in root.iter("rect") if r.get("class") == "count"]
     assert [float(b.get("height")) for b in bars] == pytest.approx([90, 180], abs=0.2)

@@ -226,6 +226,10 @@ def test_the_evaluators_numbers_are_those_of_one_matrix(pixels):
     low, high = scores.intervals["mIoU"]
     assert low < scores.metrics["mIoU"] < high and 0 < scores.metrics["boundary_IoU"] < 1
     assert scores.samples == len(samples) and len(scores.details["class_iou"]) == 7
+    table, examples = evaluator.blocks(scores)
+    assert [row[1] for row in table.rows] == [v for v in scores.details["class_iou"].values() if v is not None]
+    assert [picture.id for picture in examples.pictures] == scores.details["examples"]
+    assert set(evaluator.metrics) == set(scores.metrics)
 
 
 def test_pictures_smaller_than_the_crop_are_told(pixels, tmp_path, capsys):

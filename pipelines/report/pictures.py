@@ -1,0 +1,37 @@
+"""Pictures within a page."""
+
+import base64
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+from trunkline.ground import storage
+
+from ...tasks.scores import Picture
+
+
+def picture_of(picture: Picture, run: Path, side: int) -> dict[str, Any]:
+    """A picture with what stands below it; nothing where neither is there."""
+    shown = thumbnail(str(run / picture.file) if picture.file else picture.source, side)
+    return {"id": picture.id, "data": shown, "caption": picture.caption} if shown or picture.caption else {}
+
+
+def thumbnail(address: str, side: int) -> str | None:
+    """The picture as a data URI, or None where its file is gone or no picture any more."""
+    from PIL import Image, ImageOps
+
+    if not address:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a picture's metadata lacks is of no interest here
+            with Image.open(io.BytesIO(storage.read(address))) as picture:
+                picture.draft("RGB", (side * 2, side * 2))
+                small = ImageOps.exif_transpose(picture).convert("RGB")
+        small.thumbnail((side, side))
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=80, optimize=True)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,75 @@
+"""What a run's `shown.json` says of its tasks: the word for a sample, what the metrics are, and the blocks of a report."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trunkline.ground.errors import RecipeError
+
+from ...tasks.scores import NOT_THERE, Block, Metric, fields_of, metrics_in
+from .figures import number
+
+
+@dataclass
+class Shown:
+    """What is said of one task. Where there are several, its metrics are called `prefix` and their own names."""
+
+    task: str = ""
+    unit: str = "samples"
+    prefix: str = ""
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    blocks: list[Block] = field(default_factory=list)
+
+    def about(self, metric: str) -> Metric:
+        """What a metric is; of one that nothing is said of, its name is its title."""
+        name = metric.removeprefix(self.prefix)
+        return self.metrics.get(name) or Metric(name)
+
+    def own(self, scores: dict[str, Any]) -> list[str]:
+        """The names of the task's metrics in a document of scores."""
+        return [name for name in metrics_in(scores) if name.startswith(self.prefix)]
+
+
+def read_shown(document: Any, file: Path) -> list[Shown]:
+    """What `shown.json` says of each task; of one that nothing is known of, where there is no such file.
+
+    Raises RecipeError for a file that says something else.
+    """
+    if document is None:
+        return [Shown()]
+    try:
+        return [
+            Shown(
+                task,
+                said["unit"],
+                f"{task}/" if len(document) > 1 else "",
+                {name: Metric(**fields_of(Metric, about)) for name, about in said["metrics"].items()},
+                [Block.from_json(block) for block in said["blocks"]],
+            )
+            for task, said in document.items()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RecipeError(f"{file}: does not say what a run shows ({error}); take it away to do without it") from None
+
+
+def unit_of(shown: list[Shown]) -> str:
+    """The word for a sample that all tasks have; else the one that fits all."""
+    units = {one.unit for one in shown}
+    return units.pop() if len(units) == 1 else Shown().unit
+
+
+def tile(shown: Shown, metric: str, scores: dict[str, Any]) -> dict[str, str]:
+    """A metric's title, its value and its interval, as people read them."""
+    about, value, ends = shown.about(metric), scores[metric], scores.get("intervals", {}).get(metric)
+    if value is None:
+        return {"title": about.title, "value": NOT_THERE, "interval": ""}
+    unit = {"": "", "percent": " %"}.get(about.unit, f" {about.unit}")
+    between = "" if ends is None else f"{_value(ends[0], about).removesuffix(unit)} to {_value(ends[1], about)}"
+    return {"title": about.title, "value": _value(value, about), "interval": between}
+
+
+def _value(value: float, about: Metric) -> str:
+    if about.unit == "percent":
+        return number(value, True)
+    text = f"{value:.3f}" if 1e-3 <= abs(value) < 1e3 else number(value)
+    return f"{text} {about.unit}".rstrip()

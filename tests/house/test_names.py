@@ -1,0 +1,48 @@
+"""What is for all tasks names none of them: no task, no metric, nothing of their details."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from trunkline.tasks.scores import Metric
+from trunkline.tasks.table import OPTIONS, TASKS
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("pipelines/report", "pipelines/training", "pipelines/command", "pipelines/show.py", "cluster")
+DETAILS = {
+    "class_ap",
+    "mask_class_ap",
+    "class_iou",
+    "class_accuracy",
+    "confusion",
+    "per_class",
+    "calibration",
+    "mistakes",
+}
+
+
+def metrics() -> set[str]:
+    """The names of the metrics in the tables of the tasks' evaluators, and of what says how they are shown."""
+    files = [*ROOT.glob("tasks/*/evaluator.py"), *ROOT.glob("tasks/*/shown.py")]
+    modules = [importlib.import_module(f"trunkline.tasks.{f.parent.name}.{f.stem}") for f in files]
+    tables = [table for module in modules for table in vars(module).values() if isinstance(table, dict)]
+    return {name for table in tables for name, metric in table.items() if isinstance(metric, Metric)}
+
+
+def words(place: Path) -> dict[str, set[str]]:
+    """The words of every file of code and every template, by its path."""
+    files = [place] if place.is_file() else [f for f in place.rglob("*") if f.suffix in (".py", ".html")]
+    return {str(f.relative_to(ROOT)): {*re.findall(r"\w+", f.read_text(encoding="utf-8"))} for f in files}
+
+
+def test_the_tables_are_read():
+    assert {"classification", "detection", "segmentation"} <= {*TASKS}
+    assert {"top1", "nll", "AP50", "mask_ARl", "mAP07", "mIoU", "boundary_IoU"} <= metrics()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_is_for_all_tasks_names_none(room):
+    names = {*TASKS, *OPTIONS} | metrics() | DETAILS
+    assert {file: found & names for file, found in words(ROOT / room).items() if found & names} == {}
