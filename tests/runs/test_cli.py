@@ -88,11 +88,8 @@ def test_list(capsys):
     assert ", ".join(ARCHITECTURES) in text
     found = printed_json(capsys, "list")
     assert set(found["recipes"]) >= set(RECIPES)
-    assert found["architectures"] == list(ARCHITECTURES) and found["tasks"] == [
-        "classification",
-        "detection",
-        "segmentation",
-    ]
+    assert found["architectures"] == list(ARCHITECTURES)
+    assert {"classification", "detection", "segmentation"} <= set(found["tasks"])  # other tests' plug-ins may be known too
 
 
 def test_show(capsys):

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 from fake_run import fake_run
 
 from trunkline.ground.errors import RecipeError
@@ -218,7 +219,7 @@ def test_a_task_of_ones_own_says_how_its_scores_are_shown(tmp_path):
     folder = tmp_path / "run"
     said = said_of(BLOCKS, gain=Metric("Gain", "dB"), loss=Metric("Loss", chart=False), rest=Metric("Rest", "percent"))
     folder.mkdir()
-    (folder / "b.jpg").write_bytes((fake_run(tmp_path / "other", ["a", "b"]) / "pictures/0.jpg").read_bytes())
+    Image.new("RGB", (8, 8), "red").save(folder / "b.jpg")
     page = shown_run(folder, {"gain": -1.0, "loss": 0.5, "rest": None}, {"sharper": said})
     text = page.text()
     assert "Gain -1.000 dB" in text and "Loss 0.500" in text and "Rest none there" in text  # -1 is a number
