@@ -46,6 +46,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bf16": {"machine.precision": "bf16"},
     "fp16": {"machine.precision": "fp16"},
 }
+SLOW = ("bf16", "fp16")
+"""Of these many processors know nothing: products take twenty times as long, so that detectors do one update."""
 MICRO_BATCHES = (1, 4)
 WORKERS = (1, 2)
 
@@ -74,6 +76,8 @@ def combinations(only: str = "*") -> list[Combination]:
             for option, changed in OPTIONS.items():
                 for count in MICRO_BATCHES:
                     micro = {"micro_batch": own["batch"] // count}
+                    if option in SLOW and recipe == "detect":
+                        micro["updates"] = 1
                     settings = {**ALWAYS, **own, **micro, **changed}
                     name = name_of(head, option, count, workers)
                     found.append(Combination(name, head, option, recipe, settings, workers))

@@ -48,6 +48,8 @@ def differences(one: dict[str, Any] | None, other: dict[str, Any] | None) -> dic
         return {
             "record": "neither side has it" if one is other else f"only {'after' if one is None else 'before'} has it"
         }
+    if one.get("error") != other.get("error"):
+        return {"error": told(*(each.get("error") or "trained" for each in (one, other)))}
     first, second = ({**each.get("recorded", {}), **each} for each in (one, other))
     parts = [part for part in {**first, **second} if part not in ("recorded", "seconds")]
     return {part: told(first.get(part), second.get(part)) for part in parts if first.get(part) != second.get(part)}
@@ -88,7 +90,9 @@ def cell(names: list[str], found: dict[str, dict[str, str]], errors: dict[str, s
     """Say of the combinations of one head and option whether they are equal, and in which parts they are not."""
     parts = {part: bool(known(name, part)) for name in names for part in found[name]}
     if parts:
-        return ("known: " if all(parts.values()) else "DIFFER: ") + ", ".join(list(parts)[:4])
+        return (
+            ("known: " if all(parts.values()) else "DIFFER: ") + ", ".join(list(parts)[:2]) + ", …" * (len(parts) > 2)
+        )
     refused = sum(bool(errors[name]) for name in names)
     return "" if not names else "equal" if not refused else f"equal, {refused} refused"
 

@@ -5,7 +5,8 @@
 
 `train` takes the `trunkline` that is importable and writes `OUT/NAME.json` for each of the combinations (`combinations.py`);
 `--resume` leaves out those whose file is there. What the runs print is in `OUT/log.txt`. Runs lie in a temporary folder
-while they are looked at (TMPDIR; one in memory is faster) and generated pictures in `OUT/cache`, whose digests are in `OUT/data.json`.
+while they are looked at (TMPDIR; one in memory is faster), generated pictures in `OUT/cache`, and their digests in
+`OUT/data.json`.
 """
 
 import argparse
@@ -89,6 +90,8 @@ def train_one(each: Combination, folder: Path, out: Path, source: Path, warm: st
             trunkline.train(each.recipe, path, **settings, workers=each.workers)
             recorded = record(path, places)
     except Exception as failure:  # a refusal is a result too
+        if hasattr(failure, "signum"):  # this command was asked to end
+            raise
         error = told(failure, places)
     finally:
         sys.executable = python
