@@ -234,6 +234,8 @@ def claim(run: Run, resolved: dict[str, Any], as_now: Callable[[dict[str, Any]],
     before = run.recipe
     kept = {k: v for k, v in before.get("auto", {}).items() if k not in ("machine.loaders", "machine.workers")}
     was, now = flat(as_now(before["resolved"])), flat(resolved["resolved"])
+    if not now.get("evaluation.metric"):  # left open: as the run began, also where that named one
+        resolved["resolved"]["evaluation"]["metric"] = now["evaluation.metric"] = was.get("evaluation.metric", "")
     # what auto became here, or has yet to become, gives way to what it became then
     asked = {k for k in now if resolved["auto"].get(k) or now[k] == "auto"}
     wrong = [
