@@ -70,11 +70,9 @@ def test_what_was_kept_gives_what_it_gave(old, what):
 
 
 def without_minus_one(told: Any) -> Any:
-    """Put None where COCO's mark for "none there" stands among metrics, as scores have it now."""
+    """Leave out metrics of -1, COCO's mark for "none there": they are None now, which `metrics_of` does not take."""
     if isinstance(told, dict):
-        metrics = (
-            {"metrics": {k: None if v == -1.0 else v for k, v in told["metrics"].items()}} if "metrics" in told else {}
-        )
+        metrics = {"metrics": {k: v for k, v in told["metrics"].items() if v != -1.0}} if "metrics" in told else {}
         return {key: without_minus_one(value) for key, value in told.items()} | metrics
     return [without_minus_one(value) for value in told] if isinstance(told, list) else told
 

@@ -1,6 +1,5 @@
 """The documents: every command and every piece of Python in them is run, every link leads somewhere."""
 
-import importlib.util
 import os
 import re
 import shlex
@@ -30,7 +29,8 @@ QUICKER = {  # the beginning of a command: settings in place of its own, or adde
     "trunkline train transfer data=photos val=0.2 batch=16": "weights=none backbone=resnet18",  # workers have their own cache
     "trunkline profile": "profile_updates=1",
     "trunkline train finetune.py": "epochs=1 size=32",
-    "trunkline train rate.py": "epochs=1 size=32",
+    "trunkline train denoise.py": "epochs=1",
+    "trunkline train scenes.py": "updates=2 network.backbone=timm:test_resnet.r160_in1k",
     "trunkline train segment": "epochs=0.5 crop=64 batch=2 weights=none backbone=resnet18",
     "trunkline train detect": "updates=2 size=64 batch=2 weights=none backbone=resnet18",
 }
@@ -110,19 +110,16 @@ def place(tmp_path, monkeypatch, downloaded):
 
     for module in (api, launch):
         monkeypatch.setattr(module, "resolve", small)
-    threads, modules, path = torch.get_num_threads(), set(sys.modules), list(sys.path)
+    threads, path = torch.get_num_threads(), list(sys.path)
     yield tmp_path
     torch.set_num_threads(threads)
     if torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(False)
     sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if name.startswith("trunkline.tasks.rating"):
-            del sys.modules[name]
 
 
 def photos(folder: Path) -> None:
-    """Three classes of photos in two series each, some more without a class, and rated ones."""
+    """Three classes of photos in two series each, and some more without a class."""
     from PIL import Image
 
     from trunkline.tasks.detection.scenes import write_box_scenes
@@ -136,10 +133,9 @@ def photos(folder: Path) -> None:
         pictures = sorted(kind.iterdir())
         (folder / "new-photos").mkdir(exist_ok=True)
         for i, picture in enumerate(pictures[:8]):
-            for place in (f"photos/{kind.name}/scan-{i // 2}{'ab'[i % 2]}.jpg",
-                          f"stars/{'val' if i % 3 == 2 else 'train'}/{number + 1}/{i}.jpg"):  # fmt: skip
-                (folder / place).parent.mkdir(parents=True, exist_ok=True)
-                Image.open(picture).convert("RGB").save(folder / place, quality=90)
+            place = folder / f"photos/{kind.name}/scan-{i // 2}{'ab'[i % 2]}.jpg"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(picture).convert("RGB").save(place, quality=90)
         Image.open(pictures[-1]).convert("RGB").rotate(90).save(folder / f"new-photos/{number}.jpg")
 
 
@@ -153,7 +149,7 @@ def test_every_block_runs(document, place, monkeypatch, capfd):
                 if why_not(command) is None:
                     run_command(command, where, capfd)
         elif block.language == "python" and block.file:
-            install(block, place, monkeypatch)
+            install(block, place)
         elif block.language == "python":
             exec(compile(block.text, where, "exec"), names)
         elif block.language == "yaml":
@@ -180,27 +176,12 @@ def run_command(command: str, where: str, capfd) -> None:
     assert code == 0, f"{where}: `{command}` ends with {code}\n{out}\n{err}"
 
 
-def install(block: Block, place: Path, monkeypatch) -> None:
-    """Write a file; one of tasks/ becomes a module of the package, and the tables' lines count."""
+def install(block: Block, place: Path) -> None:
+    """Write the file that a block stands for."""
     assert block.file
     file = place / block.file
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(block.text)
-    if block.file == "tasks/table.py":
-        from trunkline.tasks import table
-
-        given: dict = {}
-        exec(block.text, given)
-        for name in ("TASKS", "OPTIONS"):
-            assert getattr(table, name).items() <= given[name].items(), f"{name} of the document lacks what is there"
-            for key, value in given[name].items():
-                monkeypatch.setitem(getattr(table, name), key, value)
-    elif file.parent.name == "tasks":
-        name = f"trunkline.tasks.{file.stem}"
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec and spec.loader
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)

@@ -19,6 +19,7 @@ from trunkline.tasks.fitting import copy_head
 from trunkline.tasks.images.decode import read_image
 from trunkline.tasks.options import TaskOptions, of_training
 from trunkline.tasks.predicted import PredictedPicture
+from trunkline.tasks.scores import Metric
 from trunkline.tasks.table import Row
 
 
@@ -73,7 +74,7 @@ class Decoder(nn.Module):
 class Gain:
     """`psnr`: the mean over pictures of 10 log10(255^2 / mean squared error), in dB."""
 
-    metrics, lower_is_better = ("psnr",), frozenset()
+    metrics = {"psnr": Metric("PSNR", "dB")}
 
     def __init__(self):
         self.found = []

@@ -21,6 +21,7 @@ from trunkline.tasks.fitting import copy_head
 from trunkline.tasks.images.decode import read_image
 from trunkline.tasks.options import TaskOptions, of_training
 from trunkline.tasks.predicted import PredictedPicture
+from trunkline.tasks.scores import Metric
 from trunkline.tasks.table import Row
 
 
@@ -75,7 +76,7 @@ def critic():
 class Distance:
     """`mae`: the mean absolute difference in grey levels."""
 
-    metrics, lower_is_better = ("mae",), frozenset(("mae",))
+    metrics = {"mae": Metric("Mean absolute error", better="lower")}
 
     def __init__(self):
         self.found = []
