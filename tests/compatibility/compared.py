@@ -10,6 +10,12 @@ from combinations import HEADS, MICRO_BATCHES, OPTIONS, WORKERS, combinations, n
 KNOWN: dict[tuple[str, str], str] = {}
 """Differences that are allowed: a pattern of names and a part (as `compare` prints it), to the reason."""
 
+MEANT = {
+    "trunkline_task": "a published file's header says which task it is of",
+    "none there": "a metric that nothing could be measured of is null, and was COCO's mark -1",
+}
+"""Differences that are meant, and no others of their parts: taken out of both sides before they are compared."""
+
 
 def compare(before: Path, after: Path, only: str = "*") -> int:
     """Print the table and every difference; return 1 where there is one that is not known, else 0."""
@@ -50,9 +56,20 @@ def differences(one: dict[str, Any] | None, other: dict[str, Any] | None) -> dic
         }
     if one.get("error") != other.get("error"):
         return {"error": told(*(each.get("error") or "trained" for each in (one, other)))}
-    first, second = ({**each.get("recorded", {}), **each} for each in (one, other))
+    first, second = (as_meant({**each.get("recorded", {}), **each}) for each in (one, other))
     parts = [part for part in {**first, **second} if part not in ("recorded", "seconds")]
     return {part: told(first.get(part), second.get(part)) for part in parts if first.get(part) != second.get(part)}
+
+
+def as_meant(record: dict[str, Any]) -> dict[str, Any]:
+    """Take what MEANT lists out of a record."""
+    metadata = {k: v for k, v in record.get("metadata", {}).items() if k != "trunkline_task"}
+    scores = {
+        part: {k: None if v == -1.0 else v for k, v in record[part].items()}
+        for part in ("scores", "scored again")
+        if isinstance(record.get(part), dict)
+    }
+    return record | ({"metadata": metadata} if "metadata" in record else {}) | scores
 
 
 def told(one: Any, other: Any) -> str:
