@@ -46,9 +46,11 @@ def check(
         return check_folder(folder, format=format, masks=masks, task=task, **settings)
     run = Run(folder)
     recipe = from_plain(run.recipe["resolved"])
-    if task not in recipe.tasks and (task or len(recipe.tasks) > 1):
-        known = ", ".join(recipe.tasks)
+    known = ", ".join(recipe.tasks)
+    if task and task not in recipe.tasks:
         raise RecipeError(f"task={task}: {folder} has no such task{nearest(task, recipe.tasks)}; give one of {known}")
+    if not task and len(recipe.tasks) > 1:
+        raise RecipeError(f"{folder}: has several tasks: say which with task=, one of {known}")
     name = task or next(iter(recipe.tasks))
     options, row = recipe.tasks[name], rows()[name]
     if not row.check:

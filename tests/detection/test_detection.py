@@ -257,3 +257,11 @@ def test_an_option_that_nothing_would_read_is_refused(words, says, trained, caps
     Image.new("RGB", (8, 8)).save(tmp_path / "x.jpg")
     given = [str(trained) if w == "RUN" else str(tmp_path / w) if w == "x.jpg" else w for w in words]
     assert main(given) == 2 and says in capsys.readouterr().err
+
+
+def test_a_detector_finds_the_micro_batch_that_fits(boxes, tmp_path):
+    """Its targets are lists, one for each picture: they are repeated like the pictures."""
+    words = ["train", "detect", f"data={boxes}", *SHORT, "micro_batch=auto", "--run", str(tmp_path / "run")]
+    assert main(words) == 0
+    recipe = json.loads((tmp_path / "run/recipe.json").read_text())
+    assert recipe["resolved"]["batch"]["micro"] == 2 and "GiB" in recipe["auto"]["batch.micro"][1]

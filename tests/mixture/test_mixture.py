@@ -231,6 +231,10 @@ def test_evaluate_and_predict_take_a_run_of_several(one, cache, tmp_path, capsys
     shutil.copy(one / "weights/classification.safetensors", published)
     (again,) = trunkline.predict(str(published), photo, threads=1)
     assert again.top == found.top
+    assert main(["check", str(one), "task=detection", "loaders=0"]) == 0
+    assert "objects in 6 classes" in capsys.readouterr().out
+    assert main(["check", str(one), "loaders=0"]) == 2
+    assert "say which with task=" in capsys.readouterr().err
     assert main(["evaluate", str(one), "task=boxes"]) == 2
     assert "task=boxes" in capsys.readouterr().err
 
