@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.ground.errors import RecipeError
+from trunkline.ground.names import load_named
 
+from ...tasks.options import refuse_kind
 from ...tasks.table import OPTIONS, TASKS, add
 
 _LOADED: dict[tuple[str, str], types.ModuleType] = {}  # by file and source
@@ -72,6 +74,8 @@ def _add_tasks(file: str, module: types.ModuleType) -> None:
         raise RecipeError(f"{file}: {odd}: expected each task in both tables, TASKS and OPTIONS")
     if taken := sorted(tasks.keys() & (TASKS.keys() | OPTIONS.keys())):
         raise RecipeError(f"{file}: TASKS: {', '.join(taken)}: there is such a task already; choose another name")
+    if wrong := [line for name, kind in options.items() for line in refuse_kind(name, load_named(kind))]:
+        raise RecipeError([f"{file}: {line}" for line in wrong])
     add(tasks, options)
 
 

@@ -285,8 +285,9 @@ def test_a_package_adds_tasks_and_recipes_by_entry_points(tmp_path):
     (tmp_path / "extra.py").write_text(
         "from dataclasses import dataclass\n"
         "from trunkline.pipelines.recipe import Network, Phase, Recipe\n"
+        "from trunkline.tasks.options import TaskOptions\n"
         "@dataclass(frozen=True)\n"
-        "class Options:\n    data: str = ''\n    colour: str = 'red'\n"
+        "class Options(TaskOptions):\n    colour: str = 'red'\n"
         "def my_recipe(data: str, epochs: float = 3) -> Recipe:\n"
         "    'Mine.'\n"
         "    return Recipe({'mine': Options(data)}, Network(), phases=(Phase(epochs=epochs),))\n"
