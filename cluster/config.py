@@ -3,19 +3,32 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from trunkline.ground.ranges import SHARE, Range, ranged
+
+BELOW_1 = Range(0, 1, "0 to below 1", high_in=False)
+RATE = Range(0, 1e38, "a number above 0", low_in=False)
+STRENGTH = Range(0, 1e38)
+LENGTH = Range(0, 1e9)
+FACTOR = Range(0, 1e3)
+STEP = Range(0, 1e9, "a length above 0", low_in=False)
+MULTIPLE = Range(0, 1e6, "a number above 0 (frozen stages: see phases)", low_in=False)
+DECAY = Range(0, 1, "0 (none) to below 1", high_in=False)
+THREADS = Range(1, 4096)
+LOADERS = Range(0, 4096)
+
 
 @dataclass(frozen=True)
 class Optimizer:
     """One optimizer step. Weight decay (L2; decoupled where the optimizer decouples it) and L1 spare norms and biases."""
 
     name: str = "sgd"  # any name of timm's optimizer factory; "sgd" is Nesterov's, "momentum" the plain one
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    l1: float = 0.0  # strength of a penalty on the sum of absolute weights
-    clip: float = 0.0  # largest global norm of the gradient; 0 does not clip
+    lr: float = ranged(0.01, RATE)
+    momentum: float = ranged(0.9, BELOW_1)
+    weight_decay: float = ranged(1e-4, STRENGTH)
+    l1: float = ranged(0.0, STRENGTH)  # strength of a penalty on the sum of absolute weights
+    clip: float = ranged(0.0, STRENGTH)  # largest global norm of the gradient; 0 does not clip
     rates: dict[str, float] = field(
-        default_factory=dict
+        default_factory=dict, metadata={"within": MULTIPLE}
     )  # multiples of lr by a part of parameters' names: heads, layer4
     options: dict[str, Any] = field(default_factory=dict)  # handed to the optimizer as they are: betas, eps, …
 
@@ -26,22 +39,34 @@ class Schedule:
 
     name: Literal["constant", "step", "multistep", "cosine", "polynomial", "one_cycle"] = "cosine"
     unit: Literal["epochs", "run"] = "epochs"  # of warmup, step and milestones: epochs, or shares of the whole run
-    warmup: float = 0.0  # how long it rises, linearly
-    warmup_from: float = 0.01  # where it begins, as a share of the rate
-    final: float = 0.0  # cosine, polynomial, one_cycle: the last factor
-    step: float = 30.0  # step: how far drops are apart
-    milestones: tuple[float, ...] = ()  # multistep: where the drops are
-    gamma: float = 0.1  # step, multistep: the factor of a drop
-    power: float = 0.9  # polynomial
-    peak: float = 0.3  # one_cycle: the share of all updates at which the rate is highest
-    start: float = 0.04  # one_cycle: the first factor
+    warmup: float = ranged(0.0, LENGTH)  # how long it rises, linearly
+    warmup_from: float = ranged(0.01, SHARE)  # where it begins, as a share of the rate
+    final: float = ranged(0.0, SHARE)  # cosine, polynomial, one_cycle: the last factor
+    step: float = ranged(30.0, STEP)  # step: how far drops are apart
+    milestones: tuple[float, ...] = ranged((), LENGTH)  # multistep: where the drops are
+    gamma: float = ranged(0.1, FACTOR)  # step, multistep: the factor of a drop
+    power: float = ranged(0.9, FACTOR)  # polynomial
+    peak: float = ranged(0.3, SHARE)  # one_cycle: the share of all updates at which the rate is highest
+    start: float = ranged(0.04, SHARE)  # one_cycle: the first factor
+
+    def problems(self) -> list[str]:
+        """List milestones that are out of order, and lengths that are no share of the run where they should be one."""
+        found = []
+        if list(self.milestones) != sorted(self.milestones):
+            found.append(f"milestones={','.join(f'{m:g}' for m in self.milestones)}: expected them in their order")
+        if self.unit == "run":
+            lengths = [("warmup", self.warmup), *(("milestones", m) for m in self.milestones)]
+            lengths += [("step", self.step)] * (self.name == "step")
+            wanted = "expected 0 to 1, a share of the run, or schedule.unit=epochs"
+            found += [f"{key}={length:g}: {wanted}" for key, length in lengths if length > 1]
+        return found
 
 
 @dataclass(frozen=True)
 class Average:
     """Exponential moving average of weights and buffers."""
 
-    decay: float = 0.0  # 0 keeps none
+    decay: float = ranged(0.0, DECAY)  # 0 keeps none
     warmup: bool = True  # early on the decay is (1 + n) / (10 + n), so that the first weights are soon forgotten
 
 
@@ -66,8 +91,10 @@ class Machine:
     compile: bool = False
     reduction: Literal["exact", "fp32"] = "exact"  # how gradients are summed: in fp64, so that order is nothing, or not
     deterministic: bool | Literal["auto"] = "auto"  # refuse kernels whose sums have no order; auto: on the CPU only
-    threads: int | Literal["auto"] = "auto"  # of one process, for its arithmetic; another number gives other bits
-    loaders: int | Literal["auto"] = "auto"  # processes that decode; never part of the result
+    threads: int | Literal["auto"] = ranged(
+        "auto", THREADS
+    )  # of one process, for its arithmetic; another number gives other bits
+    loaders: int | Literal["auto"] = ranged("auto", LOADERS)  # processes that decode; never part of the result
 
 
 OF_TRAINING = ("zero", "offload", "timeout", "placement", "failures", "preemptions", "grow")

@@ -1,26 +1,68 @@
-"""What options are to each other: a data folder's own, training's alone, those that follow another. Imports no torch."""
+"""What all tasks' options have, and what they are to each other: a data folder's own, training's alone, those that follow.
 
-from dataclasses import MISSING, dataclass, field, fields
+Imports no torch.
+"""
+
+import math
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
+from trunkline.ground.ranges import Range, ranged
 
-def of_data(default: Any, kept: bool = False) -> Any:
-    """A field of options that belongs to `data`; with `kept` it holds of other data too, until it is given anew."""
-    return field(default=default, metadata={"of": "data", "kept": kept})
+PIXELS = Range(0, 16384, "a number of pixels from 1 to 16384", low_in=False)
+WEIGHT = Range(0, 1e6)
+DROPOUT = Range(0, 0.999)
+SCALES = Range(0, 16, "numbers above 0, up to 16", low_in=False)
+NUMBER_OF_RESULTS = Range(0, 1e6, "a number above 0", low_in=False)
+TILES = Range(0, 65536)
+OVERLAP = Range(0, 0.9)
 
 
-def of_training(default: Any) -> Any:
-    """A field of options that nothing but training reads."""
-    return field(default=default, metadata={"of": "training"})
+@dataclass(frozen=True)
+class TaskOptions:
+    """What a task's own options inherit from.
+
+    data           the folder that the files are in
+    on_bad_sample  what becomes of a sample that cannot be read: it stops the work, or is left out
+    """
+
+    data: str = ""
+    on_bad_sample: Literal["stop", "skip"] = "stop"
+
+    def uncached(self) -> str:
+        """Say why these options cannot be trained on cached maps; empty where they can."""
+        return "cannot be trained on cached maps"
+
+    def problems(self) -> list[str]:
+        """List what the ranges of single options cannot say; each line begins `KEY=VALUE:`, or is about all of them."""
+        return []
 
 
-def following(other: str, default: Any) -> Any:
-    """A field of options that keeps its proportion to the field `other` where that alone is given."""
-    return field(default=default, metadata={"follows": other})
+def refuse_kind(task: str, kind: Any) -> list[str]:
+    """Say what is wrong with the class of a task's options."""
+    if isinstance(kind, type) and issubclass(kind, TaskOptions) and "__dataclass_params__" in vars(kind):
+        return []
+    wanted = f"a frozen dataclass that inherits from {TaskOptions.__module__}.{TaskOptions.__name__}"
+    return [f"{task}'s options: expected {wanted}"]
+
+
+def of_data(default: Any, kept: bool = False, within: Range | None = None) -> Any:
+    """Make a field of options that belongs to `data`; with `kept` it holds of other data too, until it is given anew."""
+    return ranged(default, within, of="data", kept=kept)
+
+
+def of_training(default: Any, within: Range | None = None) -> Any:
+    """Make a field of options that nothing but training reads."""
+    return ranged(default, within, of="training")
+
+
+def following(other: str, default: Any, within: Range | None = None) -> Any:
+    """Make a field of options that keeps its proportion to the field `other` where that alone is given."""
+    return ranged(default, within, follows=other)
 
 
 def followed(options: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The options that follow those that are given anew, and are not among them."""
+    """Give the options that follow those that are given anew, and are not among them."""
     pairs = [(f.name, f.metadata["follows"]) for f in fields(options) if "follows" in f.metadata]
     return {
         name: max(1, round(getattr(options, name) * given[other] / getattr(options, other)))
@@ -30,19 +72,28 @@ def followed(options: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def belonging(options: Any, to: str) -> set[str]:
-    """The names of the options that belong to `data`, or to `training`."""
+    """Give the names of the options that belong to `data`, or to `training`."""
     return {f.name for f in fields(options) if f.metadata.get("of") == to}
 
 
 def reset(options: Any) -> dict[str, Any]:
-    """The options that do not hold of other data, at their defaults."""
+    """Give the options that do not hold of other data, at their defaults."""
     own = [f for f in fields(options) if f.metadata.get("of") == "data" and not f.metadata["kept"]]
     return {f.name: f.default for f in own if f.default is not MISSING}
 
 
-@dataclass(frozen=True)
-class TaskOptions:
-    """What every task's options have: a folder of data, and what happens to a sample that cannot be read."""
+def pair_problems(key: str, pair: tuple[float, ...], most: float = math.inf) -> list[str]:
+    """Say what is wrong with two bounds above 0; none at all are well."""
+    if not pair or (len(pair) == 2 and 0 < pair[0] <= pair[1] <= most):
+        return []
+    wanted = "two numbers above 0, the smaller one first" + ("" if most == math.inf else f" and none above {most:g}")
+    return [f"{key}={','.join(f'{v:g}' for v in pair)}: expected {wanted}"]
 
-    data: str = ""
-    on_bad_sample: Literal["stop", "skip"] = "stop"
+
+def window_problems(tiles: int, overlap: float) -> list[str]:
+    """Say what is wrong with windows of `tiles` pixels a side, of which neighbours share `overlap`."""
+    if 0 < tiles < 64:
+        return [f"tiles={tiles}: expected 0 (whole pictures), or windows of 64 pixels or more"]
+    if tiles > 0 and overlap in OVERLAP and tiles * (1 - overlap) < 32:
+        return [f"overlap={overlap:g}: of windows of {tiles} pixels expected up to {1 - 32 / tiles:.2f}"]
+    return []

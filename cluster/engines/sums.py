@@ -1,4 +1,4 @@
-"""What the micro-batches of one update leave behind: gradients and buffers, summed in fp64 so that order is nothing."""
+"""What the micro-batches of one update leave behind: gradients and buffers, summed in fp64, so that the order of adding changes no bit."""
 
 from collections.abc import Sequence
 

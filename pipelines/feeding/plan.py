@@ -82,7 +82,9 @@ def _order(plan: Plan, epoch: int) -> np.ndarray:
         order = np.lexsort((draw.random(plan.samples), turn[plan.units] // WINDOW))
     if plan.groups is None:
         return order
-    order = order[: plan.per_epoch * plan.batch]  # which ones wait for another epoch is no question of their group
+    order = order[
+        : plan.per_epoch * plan.batch
+    ]  # first: which samples wait for another epoch must not depend on their group
     micro, kinds = plan.micro, plan.groups[order]
     parts = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]  # places in the order
     rest = np.sort(np.concatenate([part[len(part) // micro * micro :] for part in parts]))

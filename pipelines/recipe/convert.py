@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import load_named, nearest
 
+from ...tasks.options import belonging
 from ...tasks.table import options as task_options
 from .limits import check_options
 
@@ -108,7 +109,9 @@ def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
     found: list[str] = []
     for name, kind in having.items():
         try:
-            check_options(name, dataclasses.replace(kind(), **{key: convert(get_type_hints(kind)[key], value, key)}))
+            options = dataclasses.replace(kind(), **{key: convert(get_type_hints(kind)[key], value, key)})
+            if key not in belonging(options, "training"):  # training's alone are refused when the task is known
+                check_options(name, options)
             return []
         except RecipeError as error:
             found = found or error.problems

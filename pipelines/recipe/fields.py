@@ -3,7 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from trunkline.ground.ranges import COUNT, POSITIVE, Range, ranged
+
 from ...cluster.config import Average, Machine, Optimizer, Schedule
+
+EPOCHS = Range(-1e9, 1e9)  # what is not above 0 is told of the phase
+UPDATES = Range(-1e12, 1e12)
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Network:
 class Batches:
     """`size` samples an update, in micro-batches of `micro` samples that divide it."""
 
-    size: int = 32
+    size: int = ranged(32, POSITIVE)
     micro: int | Literal["auto", "all"] = "all"
 
 
@@ -36,8 +41,8 @@ class Phase:
     """One engine over one plan of updates; give `epochs` or `updates`."""
 
     name: str = "train"
-    epochs: float | None = None
-    updates: int | None = None
+    epochs: float | None = ranged(None, EPOCHS)
+    updates: int | None = ranged(None, UPDATES)
     frozen: int = 0  # stages of the trunk that do not learn: 1 is the stem, 5 all of it
     cached: bool = False  # the trunk's maps are computed once; needs the whole trunk frozen
     players: tuple[str, ...] = ()  # who learns in it, where a task has several players; empty: all of them
@@ -56,28 +61,30 @@ class Playing:
 class Evaluation:
     """When the validation split is scored, and what that decides."""
 
-    every: float = 1.0  # epochs; 0 scores only at the end
-    times: int = 0  # at most so often in a phase, evenly spread; 0 sets no bound
+    every: float = ranged(1.0, COUNT)  # epochs; 0 scores only at the end
+    times: int = ranged(0, COUNT)  # at most so often in a phase, evenly spread; 0 sets no bound
     metric: str = ""  # names the best checkpoint; empty: the first of the first task, of several tasks as task/metric
-    patience: int = 0  # evaluations without a better metric after which the phase ends; 0 never ends it early
+    patience: int = ranged(
+        0, COUNT
+    )  # evaluations without a better metric after which the phase ends; 0 never ends it early
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
-    batch: int = 32
+    batch: int = ranged(32, POSITIVE)
 
 
 @dataclass(frozen=True)
 class Checkpoints:
     """When a run is saved: at an evaluation that is the best so far or the last, and by time or updates between."""
 
-    minutes: float = 10.0  # 0: not by time
-    updates: int = 0  # 0: not by updates
-    keep: int = 2  # the newest ones; the best and the last always stay
+    minutes: float = ranged(10.0, COUNT)  # 0: not by time
+    updates: int = ranged(0, Range(0, 1e12))  # 0: not by updates
+    keep: int = ranged(2, POSITIVE)  # the newest ones; the best and the last always stay
 
 
 @dataclass(frozen=True)
 class Log:
     """What is written while a run goes on."""
 
-    every: int = 1  # updates a line
+    every: int = ranged(1, POSITIVE)  # updates a line
     tensorboard: bool = True
 
 

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import load_named, nearest
 
+from ...tasks.options import refuse_kind
 from ...tasks.table import options as task_options
 from .convert import attempt
 from .fields import Recipe
@@ -68,6 +69,9 @@ def from_plain(tree: dict[str, Any]) -> Recipe:
             )
             continue
         kind = load_named(known[name])
+        if wrong := refuse_kind(name, kind):  # another package's: a file's own were looked at when it was loaded
+            problems += wrong
+            continue
         attempt(
             problems, tasks, name, lambda kind=kind, options=options, name=name: _valid(kind, options, f"tasks.{name}.")
         )

@@ -17,6 +17,7 @@ from trunkline.ground.names import load_named
 from ...backbones.table import ARCHITECTURES
 from ...backbones.table import add as add_backbones
 from ...tasks.contract import forgotten
+from ...tasks.options import refuse_kind
 from ...tasks.table import TASKS, Row, add
 
 _LOADED: dict[tuple[str, str], types.ModuleType] = {}  # by file and source
@@ -87,6 +88,8 @@ def _add_tables(file: str, module: types.ModuleType) -> None:
             )
         elif (called := load_named(row.task).name) != name:
             problems.append(f"{file}: TASKS: {name}: its class is called {called}; give both the same name")
+        else:
+            problems += [f"{file}: TASKS: {line}" for line in refuse_kind(name, load_named(row.options))]
     if problems:
         raise RecipeError(problems)
     add(own)

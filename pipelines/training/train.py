@@ -153,8 +153,8 @@ def _tell(session: Session, new: bool) -> None:
     threads = session.run.recipe.get("auto", {}).get("machine.threads")
     if threads and session.device.type == "cpu" and (threads[0] > 1 or session.workers.size > 1):
         session.note(
-            f"machine.threads=auto means {threads[0]} thread{'s' if threads[0] > 1 else ''} a process here. Another number of workers "
-            "gets another number of threads, and other last bits; machine.threads=1 gives the same weights on any number of workers"
+            f"machine.threads=auto means {threads[0]} here, for each process. Another number of workers gets another number of "
+            "threads, and other last bits; machine.threads=1 gives the same weights on any number of workers"
         )
     if idle := [name for name in session.parts if name not in learning_tasks(session.recipe)]:
         session.note(f"{', '.join(idle)}: its loss_weights is 0, so that it learns nothing and is only scored")

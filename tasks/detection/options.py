@@ -3,39 +3,58 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..options import following, of_data, of_training
+from trunkline.ground.ranges import COUNT, SHARE, Range, ranged
+
+from ..options import (
+    NUMBER_OF_RESULTS,
+    OVERLAP,
+    PIXELS,
+    SCALES,
+    TILES,
+    TaskOptions,
+    following,
+    of_data,
+    of_training,
+    pair_problems,
+    window_problems,
+)
+
+LONGEST = Range(0, 65536, "a number of pixels from 1 to 65536", low_in=False)
+SIZES = Range(0, 16384, "numbers of pixels from 1 to 16384", low_in=False)
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(TaskOptions):
     """Every choice of a detection task; a recipe writes them, `tasks.detection.KEY=` changes one.
 
     `train` and `val` are annotation files (COCO) or image lists (VOC) below `data`, `train_images` and `val_images` the
     folders of the pictures (COCO); by default all of them are found by their names.
     """
 
-    data: str = ""  # the folder that the files are in
     format: Literal["coco", "voc"] = of_data("coco")
     train: tuple[str, ...] = of_data(())
     val: tuple[str, ...] = of_data(())
     train_images: str = of_data("")
     val_images: str = of_data("")
-    limit: int = of_data(0)  # only the first so many pictures with objects of a split; 0 takes all
+    limit: int = of_data(0, within=COUNT)  # only the first so many pictures with objects of a split; 0 takes all
     head: Literal["faster_rcnn", "mask_rcnn", "one_stage"] = "faster_rcnn"
-    on_bad_sample: Literal["stop", "skip"] = "stop"  # a picture that cannot be read
     on_bad_box: Literal["stop", "skip"] = "stop"  # an object without area, or outside its picture
     empty: bool = of_training(False)  # train on pictures without objects too
-    size: int = 800  # of the shorter side, in pixels
-    longest: int = following("size", 1333)  # at most, of the longer side
-    sizes: tuple[int, ...] = of_training(())  # train at one of these shorter sides each time
-    flip: float = of_training(0.5)  # chance of a horizontal flip
+    size: int = ranged(800, PIXELS)  # of the shorter side, in pixels
+    longest: int = following("size", 1333, within=LONGEST)  # at most, of the longer side
+    sizes: tuple[int, ...] = of_training((), within=SIZES)  # train at one of these shorter sides each time
+    flip: float = of_training(0.5, within=SHARE)  # chance of a horizontal flip
     jitter: tuple[float, ...] = of_training(())  # two scales between which a picture is resized to squares of `size`
     photometric: bool = of_training(False)  # random brightness, contrast, saturation, hue
-    score: float = 0.05  # the lowest that is given out
-    nms: float = 0.5  # overlap above which the lower of two boxes of a class is dropped
-    detections: int = 100  # of a picture, at most
-    tiles: int = 0  # see a larger picture in tiles of so many pixels a side, and whole; 0: whole only
-    overlap: float = 0.25  # of neighbouring tiles
+    score: float = ranged(0.05, SHARE)  # the lowest that is given out
+    nms: float = ranged(0.5, SHARE)  # overlap above which the lower of two boxes of a class is dropped
+    detections: int = ranged(100, NUMBER_OF_RESULTS)  # of a picture, at most
+    tiles: int = ranged(0, TILES)  # see a larger picture in tiles of so many pixels a side, and whole; 0: whole only
+    overlap: float = ranged(0.25, OVERLAP)  # of neighbouring tiles
     flips: bool = False  # see every picture mirrored too
-    scales: tuple[float, ...] = ()  # see every picture at these multiples of `size`
+    scales: tuple[float, ...] = ranged((), SCALES)  # see every picture at these multiples of `size`
     as_torchvision: bool = False  # strides, scales and norms as torchvision's own checkpoints have them
+
+    def problems(self) -> list[str]:
+        """Check the pair of scales, and the windows with their overlap."""
+        return pair_problems("jitter", self.jitter) + window_problems(self.tiles, self.overlap)

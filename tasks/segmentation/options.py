@@ -3,18 +3,34 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..options import of_data, of_training
+from trunkline.ground.ranges import COUNT, SHARE, Range, ranged
+
+from ..options import (
+    DROPOUT,
+    OVERLAP,
+    PIXELS,
+    SCALES,
+    TILES,
+    WEIGHT,
+    TaskOptions,
+    of_data,
+    of_training,
+    pair_problems,
+    window_problems,
+)
+
+CLASS_WEIGHTS = Range(0, 1e6, "numbers above 0", low_in=False)
+MOST_OF_A_CROP = Range(0, 1, "a share above 0, up to 1", low_in=False)
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(TaskOptions):
     """Every choice of a segmentation task; a recipe writes them, `tasks.segmentation.KEY=` changes one.
 
     `train` and `val` are lists (VOC, SBD), annotation files (COCO) or names of folders (`train` and `val` otherwise), below
     `data`.
     """
 
-    data: str = ""  # the folder that the files are in
     format: Literal["voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"] = of_data("voc", kept=True)
     train: tuple[str, ...] = of_data(())
     val: tuple[str, ...] = of_data(())
@@ -24,30 +40,40 @@ class Options:
     val_images: str = of_data("")
     categories: tuple[str, ...] = of_data(())  # COCO: only these; the others are background
     least: int = of_data(0)  # COCO: train on pictures alone whose objects cover more pixels than this
-    limit: int = of_data(0)  # only the first so many pictures of a split; 0 takes all
+    limit: int = of_data(0, within=COUNT)  # only the first so many pictures of a split; 0 takes all
     head: Literal["deeplabv3", "deeplabv3plus", "fcn", "unet", "fpn"] = "deeplabv3plus"
-    dropout: float | None = of_training(None)  # of the head; none leaves it as published
-    aux: float = 0.0  # weight of an FCN on c4 that is trained beside; 0 has none
-    cross_entropy: float = of_training(1.0)  # the losses' weights; 0 leaves one out
-    dice: float = of_training(0.0)
-    focal: float = of_training(0.0)
-    lovasz: float = of_training(0.0)
-    class_weights: tuple[float, ...] = of_training(())  # in the cross-entropy, one for each class
-    on_bad_sample: Literal["stop", "skip"] = "stop"  # a picture or mask that is missing or cannot be used
-    crop: int = of_training(512)  # training sees squares of so many pixels
-    short: int | None = of_training(None)  # the shorter side before the jitter; none: the picture's own
+    dropout: float | None = of_training(None, within=DROPOUT)  # of the head; none leaves it as published
+    aux: float = ranged(0.0, WEIGHT)  # weight of an FCN on c4 that is trained beside; 0 has none
+    cross_entropy: float = of_training(1.0, within=WEIGHT)  # the losses' weights; 0 leaves one out
+    dice: float = of_training(0.0, within=WEIGHT)
+    focal: float = of_training(0.0, within=WEIGHT)
+    lovasz: float = of_training(0.0, within=WEIGHT)
+    class_weights: tuple[float, ...] = of_training((), within=CLASS_WEIGHTS)  # in the cross-entropy, one for each class
+    crop: int = of_training(512, within=PIXELS)  # training sees squares of so many pixels
+    short: int | None = of_training(None, within=PIXELS)  # the shorter side before the jitter; none: the picture's own
     jitter: tuple[float, ...] = of_training((0.5, 2.0))  # two scales between which a picture is resized
-    cat_max_ratio: float = of_training(1.0)  # look for another crop, ten times, where one class covers more than this
-    flip: float = of_training(0.5)  # chance of a horizontal flip
+    cat_max_ratio: float = of_training(
+        1.0, within=MOST_OF_A_CROP
+    )  # look for another crop, ten times, where one class covers more than this
+    flip: float = of_training(0.5, within=SHARE)  # chance of a horizontal flip
     photometric: bool = of_training(False)  # random brightness, contrast, saturation, hue
-    size: int | None = None  # evaluation sees the shorter side at so many pixels; none: in its own size
-    tiles: int = 0  # see a larger picture in windows of so many pixels a side; 0: whole
-    overlap: float = 0.5  # of neighbouring windows
+    size: int | None = ranged(None, PIXELS)  # evaluation sees the shorter side at so many pixels; none: in its own size
+    tiles: int = ranged(0, TILES)  # see a larger picture in windows of so many pixels a side; 0: whole
+    overlap: float = ranged(0.5, OVERLAP)  # of neighbouring windows
     flips: bool = False  # see every picture mirrored too
-    scales: tuple[float, ...] = ()  # see every picture at these multiples of its size
+    scales: tuple[float, ...] = ranged((), SCALES)  # see every picture at these multiples of its size
     crf: bool = False  # let a fully connected CRF follow the picture's edges
     absent: Literal["truth", "either"] = "truth"  # which classes a mean is over: those of the truth, or of either side
     palette: tuple[
         tuple[int, int, int], ...
     ] = ()  # the classes' colours in what is drawn and written; empty: the data's
     written: bool = False  # records hold the predicted masks
+
+    def problems(self) -> list[str]:
+        """Check the pair of scales, the windows, the losses' weights and the colours."""
+        found = pair_problems("jitter", self.jitter) + window_problems(self.tiles, self.overlap)
+        if not any((self.cross_entropy, self.dice, self.focal, self.lovasz)):
+            found.append("every loss has the weight 0; give one of cross_entropy, dice, focal and lovasz")
+        if any(not 0 <= channel <= 255 for colour in self.palette for channel in colour):
+            found.append("palette: expected three numbers from 0 to 255 for each class")
+        return found

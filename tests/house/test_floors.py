@@ -131,3 +131,10 @@ def test_what_answers_at_once_imports_no_torch(pattern):
         names = {a.name for n in top if isinstance(n, ast.Import) for a in n.names}
         names |= {n.module or "" for n in top if isinstance(n, ast.ImportFrom)}
         assert not {n for n in names if re.match(r"(torch|torchvision|timm)\b", n)}, file
+
+
+def test_no_merge_was_left_half_done():
+    marks = [mark * 7 for mark in "<>"]
+    for file in (f for f in ROOT.rglob("*") if f.suffix in (".py", ".md", ".toml", ".html") and ".venv" not in f.parts):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        assert not [line for line in lines if line.startswith(tuple(marks))], file

@@ -17,7 +17,7 @@ from trunkline.tasks.contract import Sample, Scores, Task
 from trunkline.tasks.data.listed import Listed
 from trunkline.tasks.fitting import copy_head
 from trunkline.tasks.images.decode import read_image
-from trunkline.tasks.options import TaskOptions, of_training
+from trunkline.tasks.options import PIXELS, TaskOptions, of_training
 from trunkline.tasks.predicted import PredictedPicture
 from trunkline.tasks.scores import Metric
 from trunkline.tasks.table import Row
@@ -27,7 +27,7 @@ from trunkline.tasks.table import Row
 class Options(TaskOptions):
     """`data` holds train/noisy, train/clean, val/noisy and val/clean, with the same names in both of each."""
 
-    crop: int = of_training(32)  # training sees squares of so many pixels
+    crop: int = of_training(32, within=PIXELS)  # training sees squares of so many pixels
     scale: int = 4  # channels of the decoder are so many times 8
 
 

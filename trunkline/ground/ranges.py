@@ -1,0 +1,78 @@
+"""Ranges beside the fields that they bound, and what of an object's fields lies outside of them."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Range:
+    """Holds the numbers from `low` to `high`; NaN is in no range.
+
+    words              what a message says is expected; by default the two ends
+    low_in, high_in    whether the ends themselves are in it
+    """
+
+    low: float
+    high: float
+    words: str = ""
+    low_in: bool = True
+    high_in: bool = True
+
+    def __contains__(self, value: float) -> bool:
+        above = self.low <= value if self.low_in else self.low < value
+        below = value <= self.high if self.high_in else value < self.high
+        return above and below
+
+    def __str__(self) -> str:
+        return self.words or f"{self.low:g} to {self.high:g}"
+
+
+SHARE = Range(0, 1)
+COUNT = Range(0, 1e9)
+POSITIVE = Range(0, 1e9, "a number above 0", low_in=False)
+
+
+def ranged(default: Any, within: Range | None = None, **metadata: Any) -> Any:
+    """Make a dataclass's field whose numbers lie within a range; those of a tuple or dictionary one by one."""
+    return field(default=default, metadata=metadata | ({"within": within} if within else {}))
+
+
+def problems_of(checked: Any, prefix: str = "", shown: Callable[[float], str] = str) -> list[str]:
+    """List what is wrong with a dataclass's fields and those of dataclasses in it; `prefix` stands before their names.
+
+    First comes what lies outside of its range. What a range cannot say (fields that do not go together) an object says
+    itself, in a method `problems`: lines that begin with a field's name and `=` or `:`, or are about all of it.
+    """
+    found: list[str] = []
+    for f in fields(checked):
+        key, value = f"{prefix}{f.name}", getattr(checked, f.name)
+        for inner, part in _parts(key, value):
+            if is_dataclass(part):
+                found += problems_of(part, f"{inner}.", shown)
+            elif isinstance(part, int | float) and not isinstance(part, bool):
+                within: Range | None = f.metadata.get("within")
+                if within and part not in within:
+                    found.append(f"{inner}={shown(part)}: expected {within}")
+    own = getattr(checked, "problems", None)
+    names = {f.name for f in fields(checked)}
+    return found + [_placed(line, prefix, names) for line in (own() if callable(own) else ())]
+
+
+def _parts(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Give a field's value, or each of the values in it, with its dotted key."""
+    if isinstance(value, dict):
+        yield from ((f"{key}.{name}", part) for name, part in value.items())
+    elif isinstance(value, tuple):
+        yield from ((f"{key}.{i}" if is_dataclass(part) else key, part) for i, part in enumerate(value))
+    else:
+        yield key, value
+
+
+def _placed(line: str, prefix: str, names: set[str]) -> str:
+    """Put the prefix before a line of an object's own."""
+    named = re.match(r"(\w+)[=:]", line)
+    if not prefix or (named and named[1] in names):
+        return f"{prefix}{line}"
+    return f"{prefix.removesuffix('.')}: {line}"
