@@ -1,4 +1,4 @@
-"""What the micro-batches of one update leave behind: gradients and buffers, summed in fp64, so that the order of adding changes no bit."""
+"""What an update's micro-batches leave behind, gradients and buffers, summed in fp64: no order of adding changes a bit."""
 
 from collections.abc import Sequence
 

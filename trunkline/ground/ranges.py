@@ -57,7 +57,8 @@ def problems_of(checked: Any, prefix: str = "", shown: Callable[[float], str] = 
                     found.append(f"{inner}={shown(part)}: expected {within}")
     own = getattr(checked, "problems", None)
     names = {f.name for f in fields(checked)}
-    return found + [_placed(line, prefix, names) for line in (own() if callable(own) else ())]
+    lines: list[str] = own() if callable(own) else []  # type: ignore[assignment]
+    return found + [_placed(line, prefix, names) for line in lines]
 
 
 def _parts(key: str, value: Any) -> Iterator[tuple[str, Any]]:
