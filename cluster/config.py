@@ -1,5 +1,7 @@
-"""What decides an engine, as data. Imports no torch."""
+"""What decides an engine and where its workers come from, as data. Imports no torch."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ FACTOR = Range(0, 1e3)
 STEP = Range(0, 1e9, "a length above 0", low_in=False)
 MULTIPLE = Range(0, 1e6, "a number above 0 (frozen stages: see phases)", low_in=False)
 DECAY = Range(0, 1, "0 (none) to below 1", high_in=False)
+SECONDS = Range(0, math.inf, "seconds above 0", low_in=False, high_in=False)
 THREADS = Range(1, 4096)
 LOADERS = Range(0, 4096)
 
@@ -97,38 +100,70 @@ class Machine:
     loaders: int | Literal["auto"] = ranged("auto", LOADERS)  # processes that decode; never part of the result
 
 
-OF_TRAINING = ("zero", "offload", "timeout", "placement", "failures", "preemptions", "grow")
-"""What of a launch means nothing to workers that only evaluate or predict."""
-OF_RAY = ("address", "cpus", "gpus", "placement", "failures", "preemptions", "grow")
-"""What of a launch means nothing without Ray."""
+@dataclass(frozen=True)
+class Common:
+    """Holds what every launcher is told.
+
+    launch       who starts the workers, as named below
+    workers      how many processes divide the work; where a launcher can grow and shrink, also a range such as 2,4
+    timeout      seconds that an update waits for a silent worker
+    """
+
+    launch: str = "local"  # a name of cluster/launchers/table.py
+    workers: int | tuple[int, int] = 1
+    timeout: float = ranged(600.0, SECONDS, of="training")
+
+    @property
+    def least(self) -> int:
+        """With how many workers the work can be done."""
+        return self.workers[0] if isinstance(self.workers, tuple) else self.workers
+
+    @property
+    def most(self) -> int:
+        """With how many it is done where there is room."""
+        return self.workers[1] if isinstance(self.workers, tuple) else self.workers
+
+    def problems(self) -> list[str]:
+        """Check the number of workers."""
+        if 1 <= self.least <= self.most:
+            return []
+        said = ",".join(map(str, self.workers)) if isinstance(self.workers, tuple) else self.workers
+        return [f"workers={said}: expected a number above 0, or two with the smaller one first"]
 
 
 @dataclass(frozen=True)
-class Launch:
-    """Where the workers come from. None of it is part of the result, but for the rounding of `zero` 2 and 3.
+class LauncherOptions:
+    """What a launcher's own options inherit from; these are those of one that is told nothing more."""
 
-    launch       local: processes on this machine; ray: on a Ray cluster
-    workers      how many processes divide the work; with ray also a range such as 2,4
-    zero         DeepSpeed's ZeRO stage; none: without DeepSpeed. By default none here, 0 on Ray
-    offload      ZeRO 1 to 3: the optimizer's state lives in the host's memory
-    timeout      seconds that an update waits for a silent worker
-    address      ray: host:port of a cluster, or auto; by default one is started on this machine
-    cpus, gpus   ray: what a worker reserves; cpus is also its number of threads
-    placement    ray: how workers lie on nodes
-    failures     ray: how often workers that failed are started again; -1 without end
-    preemptions  ray: the same where a node was taken away with notice
-    grow         ray, with a range of workers: seconds between looks for room for more
+    def missing(self) -> str:
+        """Say what has to be installed first; empty where nothing is missing."""
+        return ""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an engine's own options inherit from; these are those of one that is told nothing more."""
+
+    def asked(self) -> str:
+        """Give the setting that asks for this engine as `KEY=VALUE`; empty where it is not asked for."""
+        return ""
+
+    def refusals(self, optimizer: Optimizer, machine: Machine, workers: int, tasks: int) -> list[str]:
+        """List what cannot be had of a training of so many workers and tasks; asked of engines that are not wanted too."""
+        return []
+
+    def several(self, players: Sequence[str]) -> str:
+        """Say why the engine cannot train players in turns; empty where it can."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Launch(Common):
+    """Says where the workers come from and what they train with.
+
+    own      the options of the launcher, of the class that stands in its row (cluster/launchers/table.py)
+    engines  the options of each engine, by its name (cluster/engines/table.py)
     """
 
-    launch: Literal["local", "ray"] = "local"
-    workers: int | tuple[int, int] = 1
-    zero: Literal[0, 1, 2, 3, "none"] | None = None
-    offload: bool = False
-    timeout: float = 600.0
-    address: str = ""
-    cpus: float = 1.0
-    gpus: float = 0.0
-    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
-    failures: int = 3
-    preemptions: int = -1
-    grow: float = 60.0
+    own: Any = LauncherOptions()
+    engines: dict[str, Any] = field(default_factory=dict)

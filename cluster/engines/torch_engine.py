@@ -1,7 +1,7 @@
 """The engine for one process or many."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch.profiler import record_function
 from trunkline.ground.errors import EngineError
 
 from ..checkpoint import check_tensors, read_tensors, write_tensors
-from ..config import Learning, Machine
+from ..config import EngineOptions, Learning, Machine
 from ..contract import Losses, Report, TooLarge, TooSmall
 from ..workers import ALONE, Workers
 from .average import MovingAverage, live_tensors
@@ -303,3 +303,8 @@ class TorchEngine:
     def _load_average(self, tensors: dict[str, Tensor], steps: int) -> None:
         assert self.average
         self.average.load(tensors, steps)
+
+
+def making(options: EngineOptions, units: Sequence[str]) -> Callable[..., TorchEngine]:
+    """Give what makes an engine; it is told nothing, and leaves what has no gradient where it is."""
+    return TorchEngine

@@ -13,8 +13,9 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch._C._distributed_c10d import HashStore
 
 from trunkline.ground.errors import EngineError
 
-from ..config import Average, Learning, Machine, Optimizer
+from ..config import Average, Learning, Machine
 from ..contract import Losses, Report
 from ..workers import Workers
 from . import shards
@@ -31,10 +32,8 @@ from .average import MovingAverage, live_tensors
 from .memory_format import lay_out, lay_out_calls
 from .optimizer import names_of
 from .torch_engine import Counts, TorchEngine, summed
+from .zero_options import ZeroOptions, refuse
 
-ELEMENTWISE = ("sgd", "nesterov", "momentum", "adam", "adamw", "nadam", "nadamw", "radam", "adamax", "rmsprop", "adagrad",
-               "adadelta", "lion")  # fmt: skip
-"""Optimizers whose step at an element depends on that element alone: only they may see a part of a tensor."""
 BUCKET = 25_000_000  # elements that one of DeepSpeed's collectives carries
 
 
@@ -75,33 +74,6 @@ def config(zero: int, clip: float, offload: bool) -> dict[str, Any]:
         "dump_state": False,
         "steps_per_print": 10**12,
     }
-
-
-def refuse(optimizer: Optimizer, machine: Machine, workers: int, zero: int, offload: bool = False) -> list[str]:
-    """What a stage cannot give of what is asked for, a line each."""
-    problems = []
-    if machine.precision == "fp16":
-        problems.append(
-            f"zero={zero}: fp16 scales the loss, which DeepSpeed's engine here does not; use precision=bf16"
-        )
-    if machine.precision == "fp64" and zero:
-        problems.append(f"zero={zero}: DeepSpeed keeps weights in fp32 at most; use zero=0 for precision=fp64")
-    if machine.device.startswith("mps"):
-        problems.append("zero: DeepSpeed here runs on CPUs and NVIDIA GPUs, not on Apple's; leave zero out")
-    if zero == 1 and workers & (workers - 1):
-        problems.append(
-            f"zero=1 with workers={workers}: its own reduction is exact for 2, 4, 8, … workers only; use zero=0"
-        )
-    if zero and optimizer.name.lower() not in ELEMENTWISE:
-        problems.append(
-            f"zero={zero} with optimizer.name={optimizer.name}: a stage that divides tensors suits optimizers that look at "
-            f"single elements: {', '.join(ELEMENTWISE)}; or use zero=0"
-        )
-    if zero >= 2 and optimizer.l1 and optimizer.clip:
-        problems.append(f"zero={zero}: optimizer.l1 and optimizer.clip do not go together there; use zero=0 or zero=1")
-    if offload and not zero:
-        problems.append("offload=true needs zero=1, 2 or 3: stage 0 divides nothing that could be put aside")
-    return problems
 
 
 @dataclass(frozen=True)
@@ -276,6 +248,11 @@ class DeepSpeedEngine(TorchEngine):
         if self._deepspeed is not None:
             lay_out_calls(self.model, False)
             shards.release(self._deepspeed, self.weights(), self._named)
+
+
+def making(options: ZeroOptions, units: Sequence[str]) -> Callable[..., DeepSpeedEngine]:
+    """Give what makes an engine of the stage; `units` as in `Zero`."""
+    return partial(DeepSpeedEngine, zero=Zero(options.stage or 0, options.offload, tuple(units)))
 
 
 def _split(optimizer: torch.optim.Optimizer, model: nn.Module, units: Sequence[str]) -> None:

@@ -10,35 +10,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from trunkline.ground.errors import EngineError
-
-from .worker import Ending, Job, first_cause
+from ..config import Launch
+from .outcome import WorkersStopped, outcome
+from .worker import Ending, Job, Place
 
 GRACE = 10.0  # seconds that the others have to end by themselves after one failed
 
 
-class WorkerFailed(RuntimeError):
-    """A worker ended with an error that is not the user's mistake; the message has its cause, place and log."""
-
-    ours = True  # something of ours raised it
-
-
-class WorkerDied(WorkerFailed):
-    """A worker was ended from outside: killed, out of memory, its node gone."""
-
-    ours = False
-
-
-class WorkersStopped(Exception):
-    """The workers were asked to end before they listened for it; `signum` says by what."""
-
-    def __init__(self, signum: int):
-        self.signum = signum
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
+def run(job: Job, launch: Launch, place: Place) -> Any:
+    """Run the job on the launch's workers, as `run_local` does."""
+    return run_local(job, launch.most, place.logs, place.cores)
 
 
 def run_local(job: Job, workers: int, logs: Path, cores: int) -> Any:
@@ -69,25 +54,10 @@ def run_local(job: Job, workers: int, logs: Path, cores: int) -> Any:
             killed = _wait(processes)
         unheard = {-p.returncode for p in processes} & set(passed)
         endings = [_ending(folder, rank, process, killed) for rank, process in enumerate(processes)]
+    endings = [replace(e, log=str(logs / f"worker-{e.rank}.log") if e.rank else "") for e in endings]
     if unheard and all(e.lost or not (e.error and e.traceback) for e in endings):
         raise WorkersStopped(unheard.pop())
-    return outcome(endings, logs)
-
-
-def outcome(endings: list[Ending], logs: Path) -> Any:
-    """What the leading worker gives back, or the first cause as an error with its place and log."""
-    cause = first_cause(endings)
-    if cause is None:
-        return endings[0].result
-    if cause.mistake:
-        raise EngineError(cause.error)
-    log = f"; its log: {logs / f'worker-{cause.rank}.log'}" if cause.rank else ""
-    if cause.lost:  # nobody failed: a worker hung, and the others said so
-        raise WorkerDied(f"{cause.error}. What was saved stays; the same command goes on from there")
-    kind = WorkerFailed if cause.traceback else WorkerDied
-    raise kind(
-        f"worker {cause.rank} on {cause.node} (process {cause.pid}): {cause.error}{log}\n{cause.traceback}".rstrip()
-    )
+    return outcome(endings, failed=any(e.error for e in endings))
 
 
 def _environment(rank: int, workers: int, port: int, cores: int) -> dict[str, str]:

@@ -6,7 +6,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,10 +17,10 @@ from trunkline.ground.errors import EngineError
 from ..config import Launch
 from ..workers import Workers, where
 from .code import stage
-from .local import WorkerDied, WorkerFailed, WorkersStopped
-from .worker import Ending, Job, first_cause, perform
+from .outcome import WorkerFailed, WorkersStopped, outcome
+from .ray_options import RayOptions
+from .worker import Ending, Event, Job, Place, perform
 
-Event = dict[str, Any]
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a dead worker is noticed within it
@@ -82,7 +82,7 @@ def work(config: dict[str, Any]) -> None:
             mailbox.post.remote({"kind": "start", "size": workers.size, "node": where()})
             threading.Thread(target=_watch, args=(workers, mailbox), daemon=True).start()
 
-    os.environ["TRUNKLINE_CORES"] = str(max(1, int(config["cpus"])))
+    os.environ["TRUNKLINE_CORES"] = str(config["cores"])
     ending = replace(perform(job, attend), log=_log())
     ray.get(mailbox.post.remote({"kind": "ending", **asdict(ending)}))
     if not ending.error:
@@ -132,12 +132,11 @@ def _log() -> str:
         return ""
 
 
-def run_on_ray(job: Job, launch: Launch, storage: str, show: Callable[[Event], None]) -> Any:
-    """Run the job on the launch's workers; what the leading one gives back. `show` is told what people are to see.
+def run(job: Job, launch: Launch, place: Place) -> Any:
+    """Run the job on the launch's workers; what the leading one gives back.
 
-    `storage` is a folder that all nodes see, or an address. Raises EngineError for what a worker calls the user's mistake,
-    WorkerFailed where the budget of failures is spent, with the first cause, and WorkersStopped where a signal comes before
-    there are workers.
+    Raises EngineError for what a worker calls the user's mistake, WorkerFailed where the budget of failures is spent, with
+    the first cause, and WorkersStopped where a signal comes before there are workers.
     """
     prepare()
     import ray
@@ -148,11 +147,11 @@ def run_on_ray(job: Job, launch: Launch, storage: str, show: Callable[[Event], N
         with connected(launch, code):
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
-            trainer = _trainer(job, launch, storage, mailbox)
+            trainer = _trainer(job, launch, place.storage, mailbox)
             failure: list[BaseException] = []
             fitting = threading.Thread(target=_fit, args=(trainer, failure), daemon=True)
             if lacking := _lacking(launch):
-                show({"kind": "note", "text": lacking})
+                place.show({"kind": "note", "text": lacking})
             begun, working, looked = False, False, time.monotonic()
             with _forwarding(mailbox) as passed:
                 fitting.start()
@@ -160,41 +159,30 @@ def run_on_ray(job: Job, launch: Launch, storage: str, show: Callable[[Event], N
                     for event in ray.get(mailbox.take.remote()):
                         working = event["kind"] == "start" or (working and event["kind"] != "ending")
                         begun |= working
-                        show(event)
+                        place.show(event)
                     if not working and time.monotonic() - looked > _LOOK:
                         _look_again()
                         looked = time.monotonic()
                     fitting.join(0.2)
                 for event in ray.get(mailbox.take.remote()):
-                    show(event)
+                    place.show(event)
                 if passed.count(signal.SIGINT) > 1:
                     raise KeyboardInterrupt
                 if passed and not begun:  # no worker is there that could hear of it
                     raise WorkersStopped(passed[0])
             found = ray.get(mailbox.endings.remote())
-    return outcome([Ending(**{k: v for k, v in e.items() if k != "kind"}) for e in found], failure)
+    endings = [Ending(**{k: v for k, v in e.items() if k != "kind"}) for e in found]
+    return outcome(endings, failed=bool(failure), died=_died(endings, failure))
 
 
-def outcome(endings: list[Ending], failure: list[BaseException]) -> Any:
-    """What the leading worker gave back, or the first cause as an error."""
-    cause = first_cause(endings)
-    if cause and cause.mistake:
-        raise EngineError(cause.error)
-    results = [e.result for e in endings if not e.error and e.rank == 0]
-    if results and not failure:
-        return results[0]
-    if cause and not cause.lost:
-        place = f"worker {cause.rank} on {cause.node} (process {cause.pid})"
-        raise WorkerFailed(f"{place}: {cause.error}\nits log: {cause.log}\n{cause.traceback}")
+def _died(endings: list[Ending], failure: list[BaseException]) -> str:
+    """Tell what Ray saw of workers that said nothing of their end."""
+    if not failure:
+        return ""
     heard = {e.rank for e in endings}
-    said = getattr(failure[0], "worker_failures", {}) if failure else {}
+    said = getattr(failure[0], "worker_failures", {})
     silent = {rank: str(error).strip().splitlines()[0] for rank, error in said.items() if rank not in heard}
-    told = "; ".join(f"worker {rank} died: {why}" for rank, why in silent.items()) or (
-        str(failure[0]) if failure else ""
-    )
-    raise WorkerDied(
-        f"{told or 'the workers ended without a word'}. What was saved stays; the same command goes on from there"
-    )
+    return "; ".join(f"worker {rank} died: {why}" for rank, why in silent.items()) or str(failure[0])
 
 
 def _fit(trainer: Any, failure: list[BaseException]) -> None:
@@ -208,18 +196,19 @@ def _trainer(job: Job, launch: Launch, storage: str, mailbox: Any) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    backend = "cpu:gloo,cuda:nccl" if launch.gpus else "gloo"
+    own: RayOptions = launch.own
+    backend = "cpu:gloo,cuda:nccl" if own.gpus else "gloo"
     return TorchTrainer(
         work,
-        train_loop_config={"mailbox": mailbox, "job": asdict(job), "cpus": launch.cpus},
+        train_loop_config={"mailbox": mailbox, "job": asdict(job), "cores": own.cores},
         scaling_config=ScalingConfig(
-            num_workers=launch.workers, use_gpu=launch.gpus > 0, placement_strategy=launch.placement,
-            resources_per_worker={"CPU": launch.cpus, **({"GPU": launch.gpus} if launch.gpus else {})},
-            elastic_resize_monitor_interval_s=launch.grow,
+            num_workers=launch.workers, use_gpu=own.gpus > 0, placement_strategy=own.placement,
+            resources_per_worker={"CPU": own.cpus, **({"GPU": own.gpus} if own.gpus else {})},
+            elastic_resize_monitor_interval_s=own.grow,
         ),
         run_config=RunConfig(
             name="ray", storage_path=storage,
-            failure_config=FailureConfig(max_failures=launch.failures, max_preemption_failures=launch.preemptions),
+            failure_config=FailureConfig(max_failures=own.failures, max_preemption_failures=own.preemptions),
         ),
         torch_config=TorchConfig(backend=backend, timeout_s=int(max(1, job.timeout))),
     )  # fmt: skip
@@ -255,25 +244,25 @@ def connected(launch: Launch, code: Path) -> Iterator[None]:
     import ray
     from ray.exceptions import AuthenticationError
 
+    own: RayOptions = launch.own
     passed = {k: os.environ[k] for k in WORKER_ENVIRONMENT if k in os.environ}
-    threads = {"OMP_NUM_THREADS": str(max(1, int(launch.cpus)))}
+    threads = {"OMP_NUM_THREADS": str(own.cores)}
     settings: dict[str, Any] = {
         "runtime_env": {"working_dir": str(code), "env_vars": {**threads, **passed}},
         "log_to_driver": False,
         "logging_level": "ERROR",
     }
-    most = launch.workers if isinstance(launch.workers, int) else launch.workers[1]
-    if launch.address:
-        _reach(launch.address)
-        settings["address"] = launch.address
+    if own.address:
+        _reach(own.address)
+        settings["address"] = own.address
     else:
-        settings |= {"address": "local", "num_cpus": max(os.cpu_count() or 1, int(most * launch.cpus + 0.999)),
+        settings |= {"address": "local", "num_cpus": max(os.cpu_count() or 1, int(launch.most * own.cpus + 0.999)),
                      "include_dashboard": False}  # fmt: skip
     try:
         ray.init(**settings)
     except (ConnectionError, AuthenticationError):
         raise EngineError(
-            f"{_NOBODY.format(launch.address)}. Of a cluster with token authentication: set RAY_AUTH_MODE=token here too, "
+            f"{_NOBODY.format(own.address)}. Of a cluster with token authentication: set RAY_AUTH_MODE=token here too, "
             "with its nodes' ~/.ray/auth_token"
         ) from None
     try:
@@ -315,14 +304,14 @@ def _lacking(launch: Launch) -> str:
     """What the cluster would need to have more for the workers to start; empty where it has enough."""
     import ray
 
-    least = launch.workers if isinstance(launch.workers, int) else launch.workers[0]
-    wanted = {"CPU": least * launch.cpus, "GPU": least * launch.gpus}
+    least, own = launch.least, launch.own
+    wanted = {"CPU": least * own.cpus, "GPU": least * own.gpus}
     have = ray.cluster_resources()
     if all(have.get(name, 0) >= number for name, number in wanted.items()):
         return ""
     needs, has = (", ".join(f"{of.get(n, 0):g} {n}" for n in wanted) for of in (wanted, have))
-    if not launch.address:
+    if not own.address:
         raise EngineError(
-            f"workers={least}, cpus={launch.cpus:g}, gpus={launch.gpus:g}: need {needs}; this machine has {has}"
+            f"workers={least}, cpus={own.cpus:g}, gpus={own.gpus:g}: need {needs}; this machine has {has}"
         )
     return f"waiting for room: {least} workers need {needs}; the cluster has {has}"

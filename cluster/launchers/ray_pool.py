@@ -18,6 +18,7 @@ from trunkline.ground.errors import EngineError
 from ..config import Launch
 from .code import stage
 from .on_ray import connected, prepare
+from .ray_options import RayOptions
 
 BLOCK = 4  # items at most that one of the pool's tasks takes: what is done again where an actor dies
 
@@ -86,22 +87,21 @@ def _ending_at_once() -> Iterator[None]:
 def _results(call: str, args: dict[str, Any], launch: Launch, items: list[Any]) -> Iterator[Any]:
     import ray
 
-    least, most = launch.workers if isinstance(launch.workers, tuple) else (launch.workers, launch.workers)
+    own: RayOptions = launch.own
     rows = [{"item": json.dumps(item)} for item in items]
-    each = min(BLOCK, max(1, len(rows) // most))
+    each = min(BLOCK, max(1, len(rows) // launch.most))
     blocks = max(1, -(-len(rows) // each))
-    cores = max(1, int(launch.cpus))
 
     class Bound(Actor):  # Ray warns of arguments that an actor could lose
         def __init__(self) -> None:
-            super().__init__(call, args, cores)
+            super().__init__(call, args, own.cores)
 
     computed = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
         Bound,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=min(least, blocks), max_size=min(most, blocks)),
-        num_cpus=launch.cpus,
-        num_gpus=launch.gpus or None,
+        compute=ray.data.ActorPoolStrategy(min_size=min(launch.least, blocks), max_size=min(launch.most, blocks)),
+        num_cpus=own.cpus,
+        num_gpus=own.gpus or None,
     )
     for row in computed.iter_rows():
         found = json.loads(row["result"])

@@ -27,6 +27,26 @@ class Job:
     timeout: float = 600.0
 
 
+Event = dict[str, Any]
+"""What a worker tells people: `kind` is bar or note (trunkline/ground/progress.py), start or ending."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a launcher works.
+
+    logs     this machine's folder for what workers say
+    storage  a folder or an address for the same, as all machines see it
+    cores    how many this machine has for its workers
+    show     is called with each event that people are to see
+    """
+
+    logs: Path
+    storage: str
+    cores: int
+    show: Callable[[Event], None]
+
+
 @dataclass(frozen=True)
 class Ending:
     """How one worker ended: a result, or an error with the place where to look."""

@@ -17,7 +17,8 @@ from ...backbones.contract import Preprocessing
 from ...cluster.config import Average, Launch, Learning, Machine, Optimizer, Schedule
 from ...cluster.engines.torch_engine import TorchEngine
 from ...cluster.launchers.local import run_local
-from ...cluster.launchers.worker import Job
+from ...cluster.launchers.ray_options import RayOptions
+from ...cluster.launchers.worker import Job, Place
 from ...cluster.workers import Workers
 from ...heads.classification import ClassificationHead
 from ...heads.contract import Batch
@@ -66,9 +67,10 @@ def bench_scale(*, rounds: int = 11, steps: int = 2, ray: bool = True, size: int
 
 
 def _under_ray(job: Job, scratch: Path) -> Any:
-    from ...cluster.launchers.on_ray import run_on_ray
+    from ...cluster.launchers.on_ray import run
 
-    return run_on_ray(job, Launch("ray", WORKERS), str(scratch / "ray"), lambda event: None)
+    place = Place(scratch / "logs", str(scratch / "ray"), WORKERS, lambda event: None)
+    return run(job, Launch("ray", WORKERS, own=RayOptions()), place)
 
 
 def _all(groups: list[Callable[[], Any]], folder: Path, count: int) -> list[float]:

@@ -65,10 +65,10 @@ def _run(verb: str, words: list[str], as_json: bool) -> int:
 
 
 def _problems(recipe: str, settings: dict[str, str]) -> list[str]:
-    from ..launch.launch import FIELDS
+    from ..launch.settings import names
 
     try:
-        api.resolve(recipe, {k: v for k, v in settings.items() if k not in (*FIELDS, "run", "out", "profile_updates")})
+        api.resolve(recipe, {k: v for k, v in settings.items() if k not in (*names(), "run", "out", "profile_updates")})
     except RecipeError as error:
         return error.problems
     return []

@@ -1,17 +1,23 @@
 """The verbs of the command line, and what `--help` says of each."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import fields
 from typing import Any, get_type_hints
 
 from trunkline.ground.names import load_named
 
-from ...cluster.config import OF_TRAINING, Launch
+from ...cluster.config import Common
+from ...cluster.engines.table import ENGINES
+from ...cluster.launchers.table import LAUNCHERS
+from ..launch.settings import hints_of, kinds, of_training
 from ..recipe.convert import describe
 from ..recipe.knobs import recipe_function
 
 _HERE = "trunkline.pipelines"
 _LAUNCHED = ("train", "evaluate", "predict")  # verbs that workers can do
+_WORKERS = "Where the workers come from. None of it is part of the result, unless it says so."
+_NO_SETTINGS = ("launch", "options")  # of a function: they are made of other settings
 _KINDS = {"bench": "train", "score": "coco"}  # verbs whose first word chooses the settings, and whose are shown
 # verb: (positional arguments, what it does, where the settings are declared; None: they are a recipe's)
 VERBS: dict[str, tuple[str, str, str | None]] = {
@@ -77,16 +83,44 @@ def verb_usage(verb: str, words: list[str]) -> str:
 
 
 def _launch(training: bool) -> str:
-    text = f"{inspect.cleandoc(Launch.__doc__ or '')}\n\n{_settings(Launch, True)}"
-    idle = () if training else OF_TRAINING
-    return "\n\n" + "\n".join(line for line in text.split("\n") if not line.split() or line.split()[0] not in idle)
+    """Show where workers come from and what they train with: what each setting means, then its kind and default."""
+    idle = set() if training else of_training()
+    parts = [(_WORKERS, Common)]
+    for name, row in LAUNCHERS.items():
+        usual = ", ".join(f"{key}={value} unless it is given" for key, value in row.settings.items() if key not in idle)
+        parts.append((f"launch={name}: {row.about}{f' ({usual})' if usual else ''}", load_named(row.options)))
+    text = [f"{title}\n\n{said}" if (said := _meanings(kind, idle)) else title for title, kind in parts]
+    engines = [(row.about, _meanings(load_named(row.options), idle)) for row in ENGINES.values()]
+    text += [f"{about}\n\n{said}" for about, said in engines if said]
+    shown = {row[0]: row for kind in kinds() for row in _rows(kind, hints_of(kind))}
+    return "\n\n" + "\n\n".join([*text, _lined(list(shown.values()), idle)])
+
+
+def _meanings(kind: type, idle: set[str]) -> str:
+    """Give what the docstring of a class says of its settings, but for those that are idle."""
+    lines = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[2].split("\n") if fields(kind) else []
+    return "\n".join(line for line in lines if line.split()[0] not in idle)
 
 
 def _settings(function: Callable[..., Any], recipe: bool) -> str:
-    hints, shown = get_type_hints(function), []
+    """Show the settings that a function takes: a recipe's are its parameters, another's its keywords."""
+    rows = _rows(function, get_type_hints(function))
+    kinds = {name: p.kind for name, p in inspect.signature(function).parameters.items()}
+    return _lined(
+        [r for r in rows if recipe or (kinds[r[0]] is inspect.Parameter.KEYWORD_ONLY and r[0] not in _NO_SETTINGS)]
+    )
+
+
+def _rows(function: Callable[..., Any], hints: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Give a name, a kind and a default of each parameter."""
+    shown = []
     for name, p in inspect.signature(function).parameters.items():
-        if recipe or (p.kind is p.KEYWORD_ONLY and name not in ("launch", "options")):
-            default = "empty" if p.default == "" else p.default
-            shown.append((name, describe(hints[name]), "needed" if p.default is p.empty else f"default: {default}"))
-    width = max((len(n) for n, _, _ in shown), default=0)
-    return "\n".join(f"  {n:{width}}  {kind} ({default})" for n, kind, default in shown)
+        default = "empty" if p.default == "" else p.default
+        shown.append((name, describe(hints[name]), "needed" if p.default is p.empty else f"default: {default}"))
+    return shown
+
+
+def _lined(rows: list[tuple[str, str, str]], idle: Collection[str] = ()) -> str:
+    """Write a line each."""
+    width = max((len(name) for name, _, _ in rows), default=0)
+    return "\n".join(f"  {name:{width}}  {kind} ({default})" for name, kind, default in rows if name not in idle)

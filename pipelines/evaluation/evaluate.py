@@ -136,8 +136,8 @@ def _one(wanted: Evaluating, written: Written, plugin: str | Path | None, launch
     file = new_file(out) if out else None
     folder = new_folder(results, "results") if results else None
     p = prepare(wanted)
-    if launch and launch.launch == "ray":
-        scores, records = _on_ray(p, asdict(wanted) | {"plugins": plugins.texts(plugin)}, launch)
+    if launch:
+        scores, records = _from_pool(p, asdict(wanted) | {"plugins": plugins.texts(plugin)}, launch)
     else:
         with decoding(p.loaders):
             batches = in_order(p.draws, p.batch, p.loaders)
@@ -216,9 +216,9 @@ def _compare(found: Ready, wanted: Evaluating, path: Path, samples: Samples) -> 
         )
 
 
-def _on_ray(p: Prepared, settings: dict[str, Any], launch: Launch) -> tuple[Scores, list[dict[str, Any]]]:
-    """The same from a pool of workers: batches by number, records in their order."""
-    from ...cluster.launchers.ray_pool import pool
+def _from_pool(p: Prepared, settings: dict[str, Any], launch: Launch) -> tuple[Scores, list[dict[str, Any]]]:
+    """Compute the same by a pool of workers: batches by number, records in their order."""
+    from ...cluster.launchers.table import pool
 
     evaluator, kept = p.found.task.evaluator(p.samples), []
     numbers = list(range(len(ordered_lists(p.samples, p.batch))))

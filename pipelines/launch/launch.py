@@ -2,77 +2,35 @@
 
 import dataclasses
 import json
-import math
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any
 
 from trunkline.ground.errors import EngineError, RecipeError
+from trunkline.ground.names import load_named
 from trunkline.ground.storage import absolute
 
-from ...cluster.config import OF_RAY, OF_TRAINING, Launch
+from ...cluster.config import Launch
+from ...cluster.launchers.table import LAUNCHERS
 from ..recipe import plugin
-from ..recipe.convert import convert
 from ..recipe.demo_data import whole_paths
 from ..recipe.fields import Recipe
 from ..recipe.knobs import Resolved, resolve
 from ..recipe.plain import to_plain
 from ..runs.run import Run, refuse_strangers
-
-if TYPE_CHECKING:
-    from ...cluster.launchers.worker import Job
-
-_NO_RAY = "launch=ray needs Ray: install it with pip install 'trunkline[cluster]'"
-_LEAST = {  # of a number: the bound, whether it is allowed itself, and what is expected
-    "timeout": (0, False, "seconds above 0"),
-    "cpus": (0, False, "a number of cores above 0"),
-    "gpus": (0, True, "0 or more"),
-    "grow": (0, False, "seconds above 0"),
-    "failures": (-1, True, "a number, or -1 for no end"),
-    "preemptions": (-1, True, "a number, or -1 for no end"),
-}
-FIELDS = tuple(f.name for f in dataclasses.fields(Launch))
-
-
-def launch_of(settings: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
-    """What of the settings says where workers come from, and the rest. Raises RecipeError with every problem."""
-    hints, given, problems = get_type_hints(Launch), {}, []
-    for key in FIELDS:
-        if key in settings:
-            try:
-                given[key] = convert(hints[key], settings[key], key)
-            except RecipeError as error:
-                problems += error.problems
-    launch = Launch(**given)
-    if launch.launch == "ray" and launch.zero is None:
-        launch = dataclasses.replace(launch, zero=0)
-    low, high = launch.workers if isinstance(launch.workers, tuple) else (launch.workers, launch.workers)
-    if not 1 <= low <= high:
-        problems.append(f"workers={settings['workers']}: expected a number above 0, or two with the smaller one first")
-    if launch.launch == "local" and low != high:
-        problems.append(f"workers={settings['workers']}: a range of workers needs launch=ray")
-    if launch.launch == "local":
-        problems += [
-            f"{key}={settings[key]}: is of Ray alone; add launch=ray, or leave it out" for key in given if key in OF_RAY
-        ]
-    for key, (least, allowed, what) in _LEAST.items():
-        value = getattr(launch, key)
-        if not (least < value < math.inf or (allowed and value == least)):
-            problems.append(f"{key}={value:g}: expected {what}")
-    if problems:
-        raise RecipeError(problems)
-    return launch, {k: v for k, v in settings.items() if k not in FIELDS}
+from .settings import launch_of, names, of_training
 
 
 def launch_and_recipe(recipe: str, settings: dict[str, Any]) -> tuple[Launch, Resolved]:
-    """Both halves of a training's settings. Raises RecipeError with the problems of both."""
+    """Make both halves of a training's settings. Raises RecipeError with the problems of both."""
     problems, found = [], None
     try:
         found, settings = launch_of(settings)
     except RecipeError as error:
-        problems, settings = error.problems, {k: v for k, v in settings.items() if k not in FIELDS}
+        problems, settings = error.problems, {k: v for k, v in settings.items() if k not in names()}
     try:
-        resolved = resolve(recipe, settings, also=FIELDS)
+        resolved = resolve(recipe, settings, also=names())
     except RecipeError as error:
         raise RecipeError(problems + error.problems) from None
     if found is None:
@@ -81,29 +39,35 @@ def launch_and_recipe(recipe: str, settings: dict[str, Any]) -> tuple[Launch, Re
 
 
 def pool_of(settings: dict[str, Any]) -> tuple[Launch | None, dict[str, Any]]:
-    """The same for verbs that a pool of workers can do; None: they are done here."""
+    """Do the same for verbs that a pool of workers can do; None: they are done here."""
     launch, own = launch_of(settings)
-    if idle := [k for k in settings if k in OF_TRAINING]:
+    if idle := [k for k in settings if k in of_training()]:
         raise RecipeError([f"{k}={settings[k]}: is of training alone; leave it out here" for k in idle])
-    if launch.launch == "ray":
-        if find_spec("ray") is None:
-            raise RecipeError(_NO_RAY)
+    if LAUNCHERS[launch.launch].pool:
+        if missing := launch.own.missing():
+            raise RecipeError(missing)
         return launch, own
     if launch.workers != 1:
-        raise RecipeError(f"workers={settings['workers']}: workers for this verb come from Ray: add launch=ray")
+        having = {name: row.called for name, row in LAUNCHERS.items() if row.pool}
+        raise RecipeError(
+            f"workers={settings['workers']}: workers for this verb come from {' or '.join(having.values())}: add "
+            + " or ".join(f"launch={name}" for name in having)
+        )
     return None, own
 
 
 def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
-    """Train on the launch's workers; with one local worker in this process."""
+    """Train on the launch's workers; where one needs no launcher, in this process."""
     if problems := _problems(resolved.recipe, launch):
         raise RecipeError(problems)
-    if launch.launch == "local" and launch.workers == 1:
+    row = LAUNCHERS[launch.launch]
+    if row.alone and launch.workers == 1:
         from ..training.train import train as run_it
 
         return run_it(resolved, path, launch=launch)
-    from ...cluster.launchers.local import WorkersStopped
-    from ...cluster.launchers.worker import Job
+    from ...cluster.launchers.outcome import WorkersStopped
+    from ...cluster.launchers.worker import Job, Place
+    from ..runs.machine import cores
     from ..training.session import Stopped
 
     run = Run(absolute(path))
@@ -114,7 +78,8 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
             "launch": dataclasses.asdict(launch)}  # fmt: skip
     job = Job("trunkline.pipelines.launch.worker:train", args, launch.timeout)
     try:
-        result = (_on_ray if launch.launch == "ray" else _here)(job, launch, run)
+        with _shown() as show:  # all machines see the run, and so its logs
+            result = load_named(row.run)(job, launch, Place(run.logs, f"{run.shown}/logs", cores(), show))
     except WorkersStopped as stopped:
         raise Stopped(stopped.signum, run, run.saved) from None
     except EngineError:
@@ -127,26 +92,24 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
     return run
 
 
-def _here(job: "Job", launch: Launch, run: Run) -> Any:
-    from ...cluster.launchers.local import run_local
-    from ..runs.machine import cores
-
-    assert isinstance(launch.workers, int)
-    return run_local(job, launch.workers, run.logs, cores())
-
-
-def _on_ray(job: "Job", launch: Launch, run: Run) -> Any:
+@contextmanager
+def _shown() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give what shows workers' events here; before the first one it leaves the terminal alone."""
     from trunkline.ground.progress import Retold
 
-    from ...cluster.launchers.on_ray import run_on_ray
+    retold: list[Retold] = []
+    with ExitStack() as held:
 
-    storage = f"{run.shown}/logs"  # all nodes see it, as they see the run
-    with Retold() as show:
-        return run_on_ray(job, launch, storage, lambda event: show(_in_words(event)))
+        def show(event: dict[str, Any]) -> None:
+            if not retold:
+                retold.append(held.enter_context(Retold()))
+            retold[0](_in_words(event))
+
+        yield show
 
 
 def _in_words(event: dict[str, Any]) -> dict[str, Any]:
-    """What becomes of the workers, as a note."""
+    """Tell what becomes of the workers, as a note."""
     if event["kind"] == "start":
         workers = f"{event['size']} worker{'s' if event['size'] > 1 else ''}, the leading one on {event['node']}"
         return {"kind": "note", "text": workers if event["group"] == 1 else f"started again: {workers}"}
@@ -159,22 +122,15 @@ def _in_words(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problems(recipe: Recipe, launch: Launch) -> list[str]:
-    """What the launch cannot give of what the recipe asks for."""
-    if launch.launch == "ray" and find_spec("ray") is None:
-        return [_NO_RAY]
-    if launch.zero is None or launch.zero == "none":
-        return ["offload=true needs zero=1, 2 or 3"] if launch.offload else []
-    if find_spec("deepspeed") is None:
-        return [f"zero={launch.zero} needs DeepSpeed: install it with pip install 'trunkline[cluster]'"]
-    from ...cluster.engines.zero import refuse
-
-    sizes = launch.workers if isinstance(launch.workers, tuple) else (launch.workers,)
-    found = [p for n in sizes for p in refuse(recipe.optimizer, recipe.machine, n, launch.zero, launch.offload)]
-    if launch.zero >= 2 and len(recipe.tasks) > 1:
-        found.append(
-            f"zero={launch.zero}: a mixture of tasks needs zero=0 or zero=1; stages 2 and 3 move a head that has no "
-            "micro-batch in an update"
-        )
+    """List what the launch cannot give of what the recipe asks for."""
+    if missing := launch.own.missing():
+        return [missing]
+    found = [
+        problem
+        for workers in dict.fromkeys((launch.least, launch.most))
+        for engine in launch.engines.values()
+        for problem in engine.refusals(recipe.optimizer, recipe.machine, workers, len(recipe.tasks))
+    ]
     return list(dict.fromkeys(found))
 
 

@@ -7,11 +7,11 @@ from typing import Any
 from trunkline.ground import progress
 from trunkline.ground.errors import DataError, EngineError, RecipeError, WeightsError
 
-from ...cluster.config import Launch
 from ...cluster.workers import Workers
 from ..recipe import plugin
 from ..recipe.knobs import Resolved
 from ..recipe.plain import from_plain
+from .settings import launch_from
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def train(args: dict[str, Any], workers: Workers) -> dict[str, Any]:
         with mistakes_as_engine_errors():
             plugin.load_all(args["plugins"])
             recipe = from_plain(args["resolved"])
-            run_it(Resolved(args["name"], args["given"], recipe, {}), args["run"], workers, Launch(**args["launch"]))
+            run_it(Resolved(args["name"], args["given"], recipe, {}), args["run"], workers, launch_from(args["launch"]))
     except Stopped as stopped:
         return {"stopped": stopped.signum, "update": stopped.update}
     return {"stopped": 0}

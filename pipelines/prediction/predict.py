@@ -159,7 +159,7 @@ def _compute(
         for batch in batches:
             yield from compute([str(f) for f in batch])
         return
-    from ...cluster.launchers.ray_pool import pool
+    from ...cluster.launchers.table import pool
 
     with pool(f"{__name__}:remote", settings, launch) as results:
         while chunk := list(itertools.islice(batches, max(1, CHUNK // settings["batch"]))):

@@ -11,7 +11,8 @@ from torch import nn
 
 from ...cluster.config import Launch, Optimizer
 from ...cluster.engines.optimizer import build_optimizer
-from ...cluster.engines.zero import BUCKET, refuse
+from ...cluster.engines.zero import BUCKET
+from ...cluster.engines.zero_options import ZeroOptions, refuse
 from ..recipe.demo_data import placed
 from ..recipe.fields import Recipe
 from ..recipe.knobs import Resolved
@@ -116,25 +117,26 @@ def plan(resolved: Resolved, launch: Launch) -> MemoryPlan:
     device = (
         "cuda" if torch.device(recipe.machine.device).type == "cuda" else "cpu"
     )  # whose memory it is: Apple's GPU shares it
-    workers = launch.workers if isinstance(launch.workers, int) else launch.workers[1]
+    workers, own = launch.most, launch.engines.get("deepspeed", ZeroOptions())
     facts = _facts(recipe, device)
     size = recipe.batch.size
     micro = size if recipe.batch.micro in ("all", "auto") else int(recipe.batch.micro)
-    chosen = None if launch.zero in (None, "none") else launch.zero
     needs = [
-        Need(zero, _parts(facts, zero, workers, micro, launch.offload, device), _refused(recipe, workers, zero, launch))
+        Need(
+            zero, _parts(facts, zero, workers, micro, own.offload, device), _refused(recipe, workers, zero, own.offload)
+        )
         for zero in STAGES
     ]
     free = free_memory() if device == "cpu" else torch.cuda.mem_get_info()[0]
-    made = MemoryPlan(needs, chosen, workers, free, device, [])
+    made = MemoryPlan(needs, own.stage, workers, free, device, [])
     if made.fits and recipe.batch.micro != "auto":
         return made
     room = SHARE * free / _sharing(device, workers)
 
     def total(zero: int | None, micro: int, facts: _Facts = facts) -> int:
-        return sum(_parts(facts, zero, workers, micro, launch.offload, device).values())
+        return sum(_parts(facts, zero, workers, micro, own.offload, device).values())
 
-    return replace(made, advice=_advice(recipe, needs, room, total, chosen, micro, device))
+    return replace(made, advice=_advice(recipe, needs, room, total, own.stage, micro, device))
 
 
 def _facts(recipe: Recipe, device: str) -> _Facts:
@@ -209,10 +211,10 @@ def _parts(f: _Facts, zero: int | None, workers: int, micro: int, offload: bool,
     }
 
 
-def _refused(recipe: Recipe, workers: int, zero: int | None, launch: Launch) -> str:
+def _refused(recipe: Recipe, workers: int, zero: int | None, offload: bool) -> str:
     if zero is None:
         return ""
-    problems = refuse(recipe.optimizer, recipe.machine, workers, zero, launch.offload and zero > 0)
+    problems = refuse(recipe.optimizer, recipe.machine, workers, zero, offload and zero > 0)
     return "; ".join(p.partition(": ")[2] or p for p in problems)
 
 

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.keys import key, seed_model
+from trunkline.ground.names import load_named
 
-from ...cluster.config import Learning, Machine
+from ...cluster.config import Learning
 from ...cluster.contract import Engine, Losses
-from ...cluster.engines.torch_engine import TorchEngine
+from ...cluster.engines.table import engine_of
 from ...cluster.engines.turns import TurnsEngine
 from ...heads.contract import Player
 from ..recipe.fields import Phase
@@ -26,18 +27,20 @@ def make_engine(session: Session, phase: Phase, total: int, per_epoch: int) -> E
         machine = replace(machine, threads=1)
     players = playing(session, phase)
     rest = {name: m for name, m in session.model.beside.items() if all(p.module is not m for p in players.values())}
-    if len(players) == 1 and not rest:
-        ((name, player),) = players.items()
-        return _engine(session, player, _learning(session, "", total, per_epoch), machine)
-    if session.launch.zero not in (None, "none"):
-        raise RecipeError(
-            f"zero={session.launch.zero}: DeepSpeed holds one module, and this run has the players "
-            f"{', '.join(dict.fromkeys([*players, *session.model.beside]))}; leave zero out"
-        )
-    engines = {}
+    row, own = engine_of(session.launch)
+    in_turns = len(players) > 1 or bool(rest)
+    if in_turns and (why := own.several(tuple(dict.fromkeys([*players, *session.model.beside])))):
+        raise RecipeError(why)
+    if row.divides:
+        session.apart_from()  # while the weights are whole
+    units = session.model.units() if len(session.parts) > 1 else ()
+    make = load_named(row.make)(own, units)
+    engines: dict[str, Any] = {}
     for number, (name, player) in enumerate(players.items()):
         learning = _learning(session, name if number else "", total, per_epoch)
-        engines[name] = TorchEngine(player.module, player.losses, learning, machine, session.workers)
+        engines[name] = make(player.module, player.losses, learning, machine, session.workers)
+    if not in_turns:
+        return engines.popitem()[1]
     for module in rest.values():
         module.to(torch.device(machine.device))
     return TurnsEngine(players, engines, rest)
@@ -95,16 +98,3 @@ def _learning(session: Session, player: str, total: int, per_epoch: int) -> Lear
     """How a player learns: as the recipe says of it by name, else as of all."""
     own: Any = session.recipe.players.get(player, session.recipe)
     return Learning(own.optimizer, own.schedule, own.average, total, per_epoch)
-
-
-def _engine(session: Session, player: Player, learning: Learning, machine: Machine) -> Engine:
-    """The engine of a single player."""
-    zero = session.launch.zero
-    if zero is None or zero == "none":
-        return TorchEngine(player.module, player.losses, learning, machine, session.workers)
-    from ...cluster.engines.zero import DeepSpeedEngine, Zero
-
-    session.apart_from()  # while the weights are whole
-    units = session.model.units() if len(session.parts) > 1 else ()
-    divided = Zero(zero, session.launch.offload, units)
-    return DeepSpeedEngine(player.module, player.losses, learning, machine, session.workers, divided)

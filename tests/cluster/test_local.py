@@ -16,7 +16,8 @@ from ray_cluster import Started, differ, words
 from safetensors.torch import load_file
 
 from trunkline.cluster.config import Machine, Optimizer
-from trunkline.cluster.launchers.local import WorkerDied, WorkerFailed, run_local
+from trunkline.cluster.launchers.local import run_local
+from trunkline.cluster.launchers.outcome import WorkerDied, WorkerFailed
 from trunkline.cluster.launchers.worker import Job
 from trunkline.cluster.workers import Workers
 from trunkline.ground.errors import EngineError

@@ -55,10 +55,9 @@ def problems_of(checked: Any, prefix: str = "", shown: Callable[[float], str] = 
                 within: Range | None = f.metadata.get("within")
                 if within and part not in within:
                     found.append(f"{inner}={shown(part)}: expected {within}")
-    own = getattr(checked, "problems", None)
+    own: Callable[[], list[str]] = getattr(checked, "problems", list)
     names = {f.name for f in fields(checked)}
-    lines: list[str] = own() if callable(own) else []  # type: ignore[assignment]
-    return found + [_placed(line, prefix, names) for line in lines]
+    return found + [_placed(line, prefix, names) for line in own()]
 
 
 def _parts(key: str, value: Any) -> Iterator[tuple[str, Any]]:
