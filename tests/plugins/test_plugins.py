@@ -59,7 +59,14 @@ def test_two_workers_end_with_the_bits_of_one(runs, data, tmp_path, monkeypatch)
         assert_equal(tmp_path / name, runs[name])
 
 
-@pytest.mark.parametrize(("name", "step"), [(name, step) for name, steps in KILLED_AT.items() for step in steps])
+KILLS = [
+    pytest.param(name, step, marks=[] if (name, step) in (("clips", 4), ("players", 8)) else pytest.mark.slow)
+    for name, steps in KILLED_AT.items()
+    for step in steps
+]
+
+
+@pytest.mark.parametrize(("name", "step"), KILLS)
 def test_killed_and_resumed_is_undisturbed(name, step, runs, data, tmp_path):
     run = tmp_path / "run"
     assert in_child(resolved(name, data), run, lambda: at_call(TorchEngine, "_step", step, die)) == -signal.SIGKILL
