@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.tasks.scores import Metric
-from trunkline.tasks.table import OPTIONS, TASKS
+from trunkline.tasks.table import TASKS
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("pipelines/report", "pipelines/training", "pipelines/command", "pipelines/show.py", "cluster")
@@ -44,5 +44,5 @@ def test_the_tables_are_read():
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_what_is_for_all_tasks_names_none(room):
-    names = {*TASKS, *OPTIONS} | metrics() | DETAILS
+    names = {*TASKS} | metrics() | DETAILS
     assert {file: found & names for file, found in words(ROOT / room).items() if found & names} == {}

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from PIL import Image
 from fake_run import fake_run
+from PIL import Image
 
 from trunkline.ground.errors import RecipeError
 from trunkline.pipelines.report.figures import Line, bar_chart, line_chart, number, smooth, thin, ticks

@@ -48,6 +48,7 @@ from trunkline.cluster.config import Optimizer
 from trunkline.pipelines.recipe import Batches, Network, Phase, Recipe
 from trunkline.tasks.classification import options, task
 from trunkline.tasks.contract import Scores
+from trunkline.tasks.table import Row
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ def mine(data: str = "") -> Recipe:
                   phases=(Phase(updates=1),), optimizer=Optimizer("adamw", lr=1e-3))
 
 
-TASKS = {"plain": Plain}
-OPTIONS = {"plain": Options}
+TASKS = {"plain": Row(Plain, Options)}
 '''
 
 
@@ -117,7 +117,7 @@ class Named:
 
 
 class Told:
-    metrics = {"sharp": Metric("Sharpness", "dB"), "slow": Metric("Slowness", better="lower")}  # noqa: RUF012
+    metrics = {"sharp": Metric("Sharpness", "dB"), "slow": Metric("Slowness", better="lower")}
 
 
 def test_an_evaluator_may_only_name_its_metrics():
