@@ -68,7 +68,7 @@ def in_child(resolved, run: Path, prepare: Callable[[], None] = lambda: None) ->
 
 def several(args, workers) -> None:
     """Train several runs, one after another, in one group of workers: each has a recipe, settings, a folder and a stage."""
-    from trunkline.cluster.config import Launch
+    from trunkline.pipelines.launch.launch import launch_of
     from trunkline.pipelines.recipe import plugin
     from trunkline.pipelines.recipe.knobs import resolve
 
@@ -77,4 +77,5 @@ def several(args, workers) -> None:
         if spec.get("plugin"):
             plugin.load(spec["plugin"])
         resolved = resolve(spec["recipe"], spec["given"])
-        train(resolved, spec["run"], workers, Launch(workers=workers.size, zero=spec.get("zero")))
+        launch, _ = launch_of({} if spec.get("zero") is None else {"zero": spec["zero"]})
+        train(resolved, spec["run"], workers, launch)

@@ -41,7 +41,7 @@ def test_skip_leaves_out_what_has_no_mask(data):
     found = split_of(data, on_bad_sample="skip")
     assert [found.id(i) for i in range(len(found))] == ["train/00000", "train/00002", "train/00003"]
     assert list(found.excluded) == ["train/00001"] and "without a mask" in found.excluded["train/00001"]
-    looked = check(data, workers=0, progress=False)
+    looked = check(data, loaders=0, progress=False)
     assert [p["file"] for p in looked.problems] == ["train/00001"] and sum(
         looked.counts["train"].values()
     ) > 3 * 60 * 60
@@ -57,7 +57,7 @@ def test_files_that_are_left_out_are_remarked(data):
     notes = split_of(data).remarks()
     assert notes == ["masks/train: 1 files have no picture and are left out: alone.png",
                      "images/train: 1 files are of no kind of picture that is read and are left out: moving.gif"]  # fmt: skip
-    odd = [odd["what"] for odd in check(data, workers=0, progress=False).oddities if odd["file"] == "train"]
+    odd = [odd["what"] for odd in check(data, loaders=0, progress=False).oddities if odd["file"] == "train"]
     assert odd[:2] == notes
 
 
@@ -78,7 +78,7 @@ def test_masks_of_no_class_are_told(data):
     (remark,) = split_of(data, "val").remarks()
     assert "none of the first 3 masks of val has a pixel of any class" in remark
     assert {"file": "val", "what": "no mask has a pixel of any class"} in check(
-        data, workers=0, progress=False
+        data, loaders=0, progress=False
     ).problems
     samples = split_of(data, "val")
     evaluator = PixelEvaluator(samples)

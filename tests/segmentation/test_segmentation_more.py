@@ -112,7 +112,7 @@ def test_a_damaged_mat_file_is_named(both):
 
 def test_check_counts_the_pixels_and_names_what_is_wrong(tmp_path, capsys):
     data = write_pixel_scenes(tmp_path / "data", train=6, val=3, size=48)
-    found = check(data, workers=0, progress=False)
+    found = check(data, loaders=0, progress=False)
     assert found.ok and found.counted == "pixels" and sum(found.counts["train"].values()) <= 6 * 48 * 48
     masks = sorted((data / "masks/train").glob("*.png"))
     truth = [np.asarray(Image.open(m)) for m in masks]
