@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...cluster.config import Machine
 from trunkline.ground.errors import RecipeError
+
+from ...cluster.config import Machine
 
 Why = dict[str, tuple[Any, str]]
 

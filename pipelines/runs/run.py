@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.ground.cache import cache_folder
-from trunkline.ground.storage import is_remote
-from .mirror import Mirror
-from ..recipe.fields import CHANGEABLE
 from trunkline.ground.errors import RecipeError
+from trunkline.ground.storage import is_remote
+
+from ..recipe.fields import CHANGEABLE
+from .mirror import Mirror
 
 STATE = ("update", "engine", "facts", "phase", "over", "scores", "best", "stale", "total")
 """What a checkpoint of a run says besides its tensors."""
@@ -111,7 +112,11 @@ class Run:
             return
         names = ["metrics.jsonl", "environment.json", "load.json", "excluded.json"]
         files = [self.path / name for name in names]
-        for pattern in ("data/*.tsv", "data/*/*.tsv", *(["features/*.safetensors", "features/*/*.safetensors"] * features)):
+        for pattern in (
+            "data/*.tsv",
+            "data/*/*.tsv",
+            *(["features/*.safetensors", "features/*/*.safetensors"] * features),
+        ):
             files += self.path.glob(pattern)
         files += self.path.glob("tensorboard/events.out.tfevents.*")
         for file in (*files, self.path / "recipe.json"):  # the recipe last
@@ -217,7 +222,9 @@ def refuse_strangers(run: Run) -> None:
         raise RecipeError(f"{run.shown}: is there and holds no run ({', '.join(strangers[:4])}); choose another --run")
 
 
-def claim(run: Run, resolved: dict[str, Any], as_now: Callable[[dict[str, Any]], dict[str, Any]] = dict) -> dict[str, Any]:
+def claim(
+    run: Run, resolved: dict[str, Any], as_now: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> dict[str, Any]:
     """Begin a run in its folder, or go on with the one that is there; returns what `recipe.json` is to say.
 
     A run that is there is not changed yet: its data and checkpoint may still refuse. `as_now` gives a stored recipe the

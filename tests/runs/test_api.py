@@ -11,10 +11,10 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 from torchvision.transforms import v2
-from trunkline.backbones.contract import Preprocessing
-from trunkline.backbones.weights import save_weights
 
 import trunkline
+from trunkline.backbones.contract import Preprocessing
+from trunkline.backbones.weights import save_weights
 
 pytestmark = pytest.mark.usefixtures("one_core")
 

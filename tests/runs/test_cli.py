@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from short_run import PLAIN
+
 from trunkline.backbones.table import ARCHITECTURES
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.command.usage import VERBS
@@ -89,7 +90,9 @@ def test_list(capsys):
     found = printed_json(capsys, "list")
     assert set(found["recipes"]) >= set(RECIPES)
     assert found["architectures"] == list(ARCHITECTURES)
-    assert {"classification", "detection", "segmentation"} <= set(found["tasks"])  # other tests' plug-ins may be known too
+    assert {"classification", "detection", "segmentation"} <= set(
+        found["tasks"]
+    )  # other tests' plug-ins may be known too
 
 
 def test_show(capsys):
@@ -276,8 +279,7 @@ def test_a_package_adds_tasks_and_recipes_by_entry_points(tmp_path):
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1\n")
     (package / "entry_points.txt").write_text(
-        "[trunkline.tasks]\nmine = extra:MINE\n"
-        "[trunkline.recipes]\nmy_recipe = extra:my_recipe\n"
+        "[trunkline.tasks]\nmine = extra:MINE\n[trunkline.recipes]\nmy_recipe = extra:my_recipe\n"
     )
     (tmp_path / "extra.py").write_text(
         "from dataclasses import dataclass\n"

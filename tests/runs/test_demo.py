@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from trunkline.pipelines.recipe.demo_data import write
 from trunkline.tasks.classification.folders import read_splits
-from trunkline.tasks.scenes import write_scenes
 
 
 def pixels(samples) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from trunkline.backbones.contract import Preprocessing
+from trunkline.ground.errors import DataError, EngineError, RecipeError
 from trunkline.pipelines.feeding.cache import Cache
 from trunkline.pipelines.feeding.draws import Draws
 from trunkline.pipelines.feeding.loader import decoding
@@ -20,8 +22,6 @@ from trunkline.pipelines.feeding.turns import cached_turns
 from trunkline.pipelines.feeding.turns import turns as turns_of
 from trunkline.tasks.classification.options import Options
 from trunkline.tasks.classification.task import Classification
-
-from trunkline.ground.errors import DataError, EngineError, RecipeError
 
 SEED = 5
 
@@ -224,7 +224,9 @@ def test_cached_maps_come_by_the_same_plan(draws):
     plan = Plan(40, 8, 4, SEED)
     ids = [draws.samples.id(i) for i in range(40)]
     cache = Cache("classification", ids, {"c5": torch.arange(40.0).view(40, 1, 1, 1)}, {"label": torch.arange(40)})
-    for cached, decoded in zip(cached_turns({"classification": cache}, alone(plan), 3, 7), turns(draws, plan, 3, 7), strict=True):
+    for cached, decoded in zip(
+        cached_turns({"classification": cache}, alone(plan), 3, 7), turns(draws, plan, 3, 7), strict=True
+    ):
         for one, other in zip(cached.micro_batches, decoded.micro_batches, strict=True):
             assert (one.ids, one.key) == (other.ids, other.key)
             assert [ids[int(i)] for i in one.features["c5"].flatten()] == one.ids

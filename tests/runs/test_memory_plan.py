@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from trunkline.pipelines.command.cli import main
 
 import trunkline
+from trunkline.pipelines.command.cli import main
 
 GIB = 2**30
 
@@ -47,7 +47,9 @@ def test_parts_add_up_and_stages_divide(scenes, capsys):
 
 def test_what_would_make_it_fit(scenes, capsys, monkeypatch):
     words = [f"data={scenes}", "weights=none", "backbone=resnet50", "size=224", "batch=16", "machine.precision=fp32"]
-    monkeypatch.setattr("trunkline.pipelines.tools.memory_plan._resident", lambda: 500 * 2**20)  # these tests' own grows
+    monkeypatch.setattr(
+        "trunkline.pipelines.tools.memory_plan._resident", lambda: 500 * 2**20
+    )  # these tests' own grows
     needed = shown(capsys, *words)["stages"]["none"]["total"]
     monkeypatch.setattr("trunkline.pipelines.tools.memory_plan.free_memory", lambda: int(1.2 * needed))
     told = shown(capsys, *words)

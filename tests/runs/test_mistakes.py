@@ -14,10 +14,10 @@ import torch
 from ray_cluster import words
 from safetensors.torch import load_file, save_file
 from short_run import SHORT, photos
-from trunkline.pipelines.command.cli import main
 
 import trunkline
 from trunkline.ground.errors import RecipeError, WeightsError
+from trunkline.pipelines.command.cli import main
 
 
 @pytest.fixture(autouse=True)

@@ -8,16 +8,16 @@ import sys
 import pytest
 from plugin_file import PLUGIN as TASK_FILE
 from short_run import PLAIN
+
+from trunkline.ground.errors import RecipeError
 from trunkline.pipelines import api
 from trunkline.pipelines.command.cli import _split, main
 from trunkline.pipelines.recipe.fields import CHANGEABLE
-from trunkline.pipelines.recipe.plain import from_plain, to_plain
 from trunkline.pipelines.recipe.knobs import recipe_function, resolve, walk
+from trunkline.pipelines.recipe.plain import from_plain, to_plain
 from trunkline.pipelines.recipes.table import RECIPES
 from trunkline.pipelines.runs.machine import resolve_machine
 from trunkline.pipelines.runs.run import Run, changeable, claim
-
-from trunkline.ground.errors import RecipeError
 
 
 def refused(recipe: str = "transfer", **given) -> list[str]:

@@ -13,18 +13,18 @@ from pathlib import Path
 import pytest
 import timm.optim  # noqa: F401  (once here, not in every child)
 import torch
+from run_work import assert_equal, at_call, die, final, in_child
+
+import trunkline
 import trunkline.pipelines.training.train as train_module
 from trunkline.cluster import checkpoint
-from run_work import assert_equal, at_call, die, final, in_child
 from trunkline.cluster.checkpoint import read_tensors
 from trunkline.cluster.engines import torch_engine as engine
 from trunkline.cluster.engines.torch_engine import TorchEngine
-from trunkline.pipelines.recipe.knobs import resolve
-from trunkline.pipelines.training.session import Session, Stopped
-from trunkline.pipelines.training.train import train
-
-import trunkline
 from trunkline.ground.errors import DataError, EngineError, RecipeError
+from trunkline.pipelines.recipe.knobs import resolve
+from trunkline.pipelines.training.session import Session
+from trunkline.pipelines.training.train import train
 
 PLAIN = {"average.decay": 0.9, "checkpoints.updates": 4, "machine.threads": 1, "machine.precision": "fp32"}
 
@@ -33,14 +33,6 @@ def settings(data: Path, workers: int = 0, **more):
     given = {"data": str(data), "smoke": True, "micro_batch": 4, "tasks.classification.dropout": 0.2,
              "phases.0.updates": 11, "machine.loaders": workers, "log.tensorboard": False, **PLAIN, **more}  # fmt: skip
     return resolve("transfer", given)
-
-
-
-
-
-
-
-
 
 
 KILLS = {
@@ -52,8 +44,6 @@ KILLS = {
     "at an epoch's end, scored and not saved": lambda: at_call(Session, "evaluate", 1, die, after=True),
     "at the end, before the report": lambda: at_call(train_module, "finish", 1, die),
 }
-
-
 
 
 @pytest.fixture(scope="module")
