@@ -135,6 +135,13 @@ def test_predict_gives_plain_objects(run, scenes, tmp_path):
     assert right == pytest.approx(run.scores["top1"])
 
 
+def test_an_option_out_of_its_range_is_refused_before_anything_is_written(run, scenes, tmp_path):
+    for source in (run, run.weights):
+        with pytest.raises(ValueError, match=r"^top=0: expected a number above 0"):
+            trunkline.predict(source, scenes / "val", top=0, out=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_predictions_show_themselves_as_pictures(run, scenes):
     import io
 

@@ -215,7 +215,7 @@ def test_runs_without_a_name_are_numbered(capsys, scenes, tmp_path, monkeypatch)
         (["evaluate", "x", "batch=a", "split=b"], "batch=a: expected a whole number or none\nsplit=b: expected one of "),
         (["evaluate", "x", "batch=0"], "batch=0: expected a number above 0"),
         (["predict", "x"], "give the run's folder or weights file, then files, folders or globs"),
-        (["predict", "x", "y", "top=0"], "top=0: expected a number above 0"),
+        (["predict", "x", "y", "batch=0"], "batch=0: expected a number above 0"),
         (["list", "all"], "too much: all"),
         (["show"], "the recipe's name (`trunkline list`) is missing"),
         (["show", "transfer", "mode=ful"], "mode=ful: expected one of full, last, probe, append; nearest: full"),
