@@ -67,7 +67,7 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsSource:
     """Where weights come from and what their publisher says of them.
 
     `file` is the name in the cache; `digest` the SHA-256 in hex or its beginning, as far as it is known beforehand.

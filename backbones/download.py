@@ -14,7 +14,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import WeightsError
 
-from .contract import Source
+from .contract import WeightsSource
 from .formats import sha256
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -24,7 +24,7 @@ _DIGEST_HEADERS = ("X-Linked-ETag", "X-Checksum-Sha256")  # the hub's, and Artif
 log = logging.getLogger("trunkline")
 
 
-def fetch(source: Source) -> Path:
+def fetch(source: WeightsSource) -> Path:
     """The source's file in the cache, downloaded if it is not there, its SHA-256 checked each time.
 
     Checked is what the name carries, what the server says, and what was noted beside the file at first. A file with
@@ -49,7 +49,7 @@ def fetch(source: Source) -> Path:
     return path
 
 
-def _check_kept(source: Source, path: Path) -> None:
+def _check_kept(source: WeightsSource, path: Path) -> None:
     digest, note = sha256(path), _note(path)
     noted = note.read_text(encoding="ascii").strip() if note.is_file() else ""
     for expected in (source.digest, noted):
@@ -68,7 +68,7 @@ def _note(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def _download(source: Source, beside: Path, path: Path) -> str:
+def _download(source: WeightsSource, beside: Path, path: Path) -> str:
     redirects = _Redirects()
     by_hand = f"Without a network, put that file at {path} by hand and run again"
     try:

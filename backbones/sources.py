@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 
 from trunkline.ground.errors import WeightsError
 
-from .contract import Preprocessing, Source
+from .contract import Preprocessing, WeightsSource
 from .download import fetch
 from .formats import SUFFIXES
 from .metadata import INTERPOLATIONS
 from .table import ARCHITECTURES
 
 
-def find(name: str) -> Source:
+def find(name: str) -> WeightsSource:
     """The source of a name; raises WeightsError with the nearest one where there is none.
 
     Known are torchvision's names (`resnet50`, `resnet50.IMAGENET1K_V1`, `ResNet50_Weights.DEFAULT`), timm's
@@ -47,7 +47,7 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-def _from_address(name: str) -> Source:
+def _from_address(name: str) -> WeightsSource:
     url, _, fragment = name.partition("#")
     digest = fragment.removeprefix("sha256=").lower()
     if fragment and not re.fullmatch(r"[0-9a-f]{64}", digest):
@@ -60,7 +60,7 @@ def _from_address(name: str) -> Source:
     if not file.endswith(SUFFIXES):
         raise WeightsError(f"{name}: expected the address of a file of weights ({', '.join(SUFFIXES)})")
     # many addresses end in model.safetensors: a mark of the address keeps them apart in the cache
-    return Source(name, url, f"{sha256(url.encode()).hexdigest()[:8]}--{file}", digest or _digest_in_name(file))
+    return WeightsSource(name, url, f"{sha256(url.encode()).hexdigest()[:8]}--{file}", digest or _digest_in_name(file))
 
 
 def _digest_in_name(file: str) -> str:
@@ -68,14 +68,14 @@ def _digest_in_name(file: str) -> str:
     return found[1] if found else ""
 
 
-def _from_enum(name: str, enum: str, tag: str) -> Source:
+def _from_enum(name: str, enum: str, tag: str) -> WeightsSource:
     for arch in ARCHITECTURES:
         if type(_torchvision(arch)["DEFAULT"]).__name__ == enum:
             return _from_torchvision(name, arch, tag or "DEFAULT")
     raise _unknown(name)
 
 
-def _from_torchvision(name: str, arch: str, tag: str) -> Source:
+def _from_torchvision(name: str, arch: str, tag: str) -> WeightsSource:
     if tag not in _torchvision_tags(arch):
         raise _unknown(name)
     weights = _torchvision(arch)[tag]
@@ -89,7 +89,7 @@ def _from_torchvision(name: str, arch: str, tag: str) -> Source:
     )
     file = PurePosixPath(urlsplit(weights.url).path).name
     classes = tuple(weights.meta["categories"])
-    return Source(name, weights.url, file, _digest_in_name(file), arch, "3x3", preprocessing, classes)
+    return WeightsSource(name, weights.url, file, _digest_in_name(file), arch, "3x3", preprocessing, classes)
 
 
 @cache
@@ -103,7 +103,7 @@ def _torchvision_tags(arch: str) -> tuple[str, ...]:
     return tuple(_torchvision(arch))
 
 
-def _from_timm(name: str, arch: str, tag: str) -> Source:
+def _from_timm(name: str, arch: str, tag: str) -> WeightsSource:
     import timm
 
     if arch not in ARCHITECTURES:
@@ -122,13 +122,13 @@ def _from_timm(name: str, arch: str, tag: str) -> Source:
     known = (arch, "3x3", _timm_preprocessing(name, said), _timm_classes(said))
     if config.hf_hub_id:
         file = config.hf_hub_filename or "model.safetensors"
-        return Source(name, _hub_url(config.hf_hub_id, file), _hub_file(config.hf_hub_id, file), "", *known)
+        return WeightsSource(name, _hub_url(config.hf_hub_id, file), _hub_file(config.hf_hub_id, file), "", *known)
     url = str(config.url or "")
     file = PurePosixPath(urlsplit(url).path).name
-    return Source(name, url, file, _digest_in_name(file), *known)
+    return WeightsSource(name, url, file, _digest_in_name(file), *known)
 
 
-def _from_hub(name: str) -> Source:
+def _from_hub(name: str) -> WeightsSource:
     """A repository in timm's format: `config.json` beside `model.safetensors`."""
     import json
 
@@ -136,7 +136,7 @@ def _from_hub(name: str) -> Source:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise WeightsError(f"{name}: expected hf-hub:owner/name")
     config = _hub_url(repository, "config.json", revision), _hub_file(repository, "config.json", revision)
-    path = fetch(Source(name, *config))
+    path = fetch(WeightsSource(name, *config))
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         arch, said = said["architecture"], {**said, **said.get("pretrained_cfg", {})}
@@ -146,7 +146,7 @@ def _from_hub(name: str) -> Source:
         raise WeightsError(f"{name}: its architecture {arch!r} is none of {', '.join(ARCHITECTURES)}")
     file = "model.safetensors"
     url, kept = _hub_url(repository, file, revision), _hub_file(repository, file, revision)
-    return Source(name, url, kept, "", arch, "3x3", _timm_preprocessing(name, said), _timm_classes(said))
+    return WeightsSource(name, url, kept, "", arch, "3x3", _timm_preprocessing(name, said), _timm_classes(said))
 
 
 def _hub_url(repository: str, file: str, revision: str = "") -> str:

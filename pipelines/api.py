@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from trunkline.ground.errors import RecipeError
 
-from .recipe.convert import typed, with_options
+from .recipe.convert import typed, typed_with_options
 from .recipe.knobs import Resolved, recipe_function, recipe_names, resolve
 from .runs.machine import resolve_machine
 from .runs.run import Run
@@ -36,7 +36,7 @@ def evaluate(source: str | Path, **settings: Any) -> Any:
     from .launch.launch import pool_of
 
     launch, own = pool_of(settings)
-    return run_it(_path_of(source), launch=launch, **with_options(run_it, own))
+    return run_it(_path_of(source), launch=launch, **typed_with_options(run_it, own))
 
 
 def score(protocol: Literal["coco", "voc", "masks"], truth: str | Path, results: str | Path, **settings: Any) -> Any:
@@ -57,12 +57,12 @@ def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **set
     from .prediction.predict import stream
 
     launch, own = pool_of(settings)
-    return run_it(_path_of(source), inputs, launch=launch, **with_options(stream, own))
+    return run_it(_path_of(source), inputs, launch=launch, **typed_with_options(stream, own))
 
 
 def model(weights: str | Path, **settings: Any) -> Any:
     """A ready model from a run's folder or a weights file: a `Model` in evaluation mode with `.preprocessing`."""
-    from .models.sources import Source, ready
+    from .models.ready import Source, ready
 
     return ready(Source(str(_path_of(weights)), **typed(_model, settings))).model
 
@@ -101,7 +101,7 @@ def recipes() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Shown:
+class RecipeFields:
     """Every field of a recipe: (key, value, where it comes from)."""
 
     name: str
@@ -113,7 +113,7 @@ class Shown:
         return {key: {"value": value, "from": origin} for key, value, origin in self.rows}
 
 
-def show(recipe: str, **settings: Any) -> Shown:
+def show(recipe: str, **settings: Any) -> RecipeFields:
     """Every field of a recipe with its value, where that came from, and what `auto` becomes on this machine and why."""
     from .recipe.tree import walk
 
@@ -132,7 +132,7 @@ def show(recipe: str, **settings: Any) -> Shown:
             value, reason = why[key]
             origin = f"auto: {reason}"
         rows.append((key, value, origin))
-    return Shown(recipe, about, rows)
+    return RecipeFields(recipe, about, rows)
 
 
 def memory(recipe: str, **settings: Any) -> Any:

@@ -27,7 +27,7 @@ from trunkline.ground.errors import EngineError
 from ..config import Average, Learning, Machine
 from ..contract import Losses, Report
 from ..workers import Workers
-from . import shards
+from . import partition
 from .average import MovingAverage, live_tensors
 from .memory_format import lay_out, lay_out_calls
 from .optimizer import names_of
@@ -155,7 +155,7 @@ class DeepSpeedEngine(TorchEngine):
         elif self.zero and self.learning.optimizer.l1:
             self._inner.register_step_pre_hook(self._penalise)
         if self._average.decay > 0:
-            self.average = MovingAverage(shards.live(live_tensors(self.model)), self._average)
+            self.average = MovingAverage(partition.live(live_tensors(self.model)), self._average)
 
     def _begin(self, own: Sequence[Any], micro_batches: Sequence[Any]) -> None:
         """Take the model over; in stages 2 and 3, agree on how often all workers run."""
@@ -223,23 +223,23 @@ class DeepSpeedEngine(TorchEngine):
         if self.zero < 3 or self._deepspeed is None:
             return state
         own = self.average.shadow if averaged and self.average else {}
-        return {n: shards.whole(self._named[n], own.get(n)) if n in self._named else t for n, t in state.items()}
+        return {n: partition.whole(self._named[n], own.get(n)) if n in self._named else t for n, t in state.items()}
 
     def _optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if self.zero == 0 or self._deepspeed is None:
             return super()._optimizer_state()
-        return shards.gather_state(self._sharded, self._inner, self._named, self._groups)
+        return partition.gather_state(self._sharded, self._inner, self._named, self._groups)
 
     def _load_optimizer(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         if self.zero == 0:
             super()._load_optimizer(tensors, plain)
             return self._start()
         self._start()
-        shards.scatter_state(self._sharded, self._inner, self._named, self._groups, tensors, plain)
+        partition.scatter_state(self._sharded, self._inner, self._named, self._groups, tensors, plain)
 
     def _load_average(self, tensors: dict[str, Tensor], steps: int) -> None:
         assert self.average
-        parts = {n: shards.part(self._named[n], t) if n in self._named else t for n, t in tensors.items()}
+        parts = {n: partition.part(self._named[n], t) if n in self._named else t for n, t in tensors.items()}
         self.average.load(parts, steps)
 
     def close(self) -> None:
@@ -247,7 +247,7 @@ class DeepSpeedEngine(TorchEngine):
         super().close()
         if self._deepspeed is not None:
             lay_out_calls(self.model, False)
-            shards.release(self._deepspeed, self.weights(), self._named)
+            partition.release(self._deepspeed, self.weights(), self._named)
 
 
 def making(options: ZeroOptions, units: Sequence[str]) -> Callable[..., DeepSpeedEngine]:

@@ -261,7 +261,7 @@ def _our_loader(root: Path, size: int, batch: int, loaders: int, images: int) ->
     from ...tasks.classification.task import Classification
     from ..feeding.draws import Draws
     from ..feeding.plan import Mixture, Plan, Share
-    from ..feeding.turns import turns
+    from ..feeding.updates import updates
 
     val = 0.0 if (root / "train").is_dir() else 0.1
     task = Classification(Options(data=str(root), val=val, size=size, on_bad_sample="skip"), Preprocessing())
@@ -269,7 +269,7 @@ def _our_loader(root: Path, size: int, batch: int, loaders: int, images: int) ->
     samples = samples.without(dict(samples.excluded))
     plan = Plan.over(samples, batch, batch, 0)
     draws, mixture = {task.name: Draws(task, samples, 0, training=True)}, Mixture((Share(task.name, plan),))
-    return lambda: sum(len(t.micro_batches[0]) for t in turns(draws, mixture, 0, -(-images // batch), loaders))
+    return lambda: sum(len(t.micro_batches[0]) for t in updates(draws, mixture, 0, -(-images // batch), loaders))
 
 
 def _photos() -> Path:

@@ -12,7 +12,7 @@ from trunkline._version import __version__
 from trunkline.ground.errors import RecipeError
 
 from .. import api
-from ..recipe.convert import convert, typed, with_options
+from ..recipe.convert import convert, typed, typed_with_options
 from .usage import VERBS, usage, verb_usage
 
 _OUTSIDE = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR",
@@ -137,7 +137,7 @@ def _evaluate(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     from ..launch.launch import pool_of
 
     launch, own = pool_of(settings)
-    scores = evaluate(source, launch=launch, **with_options(evaluate, own))
+    scores = evaluate(source, launch=launch, **typed_with_options(evaluate, own))
     _result(result_of(scores), as_json, (), source)
     return 0
 
@@ -171,7 +171,7 @@ def _predict(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     launch, own = pool_of(settings)
     shown, count, failed = [], 0, 0
     headings: tuple[str, ...] = ()
-    for p in stream(plain[0], plain[1:], launch=launch, **with_options(stream, own)):
+    for p in stream(plain[0], plain[1:], launch=launch, **typed_with_options(stream, own)):
         if as_json:
             print(json.dumps(p.line(), ensure_ascii=False))
         if p.error:

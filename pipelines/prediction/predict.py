@@ -16,7 +16,7 @@ from ...tasks.samples import Sample
 from ..evaluation.evaluate import absolute
 from ..evaluation.measure import inference
 from ..launch.worker import mistakes_as_engine_errors
-from ..models.sources import Source, ready, task_kind
+from ..models.ready import Source, ready, task_kind
 from ..recipe import plugin as plugins
 from ..show import bar, note
 from .predictions import Output, Predictions

@@ -80,7 +80,7 @@ def typed(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, A
     return found
 
 
-def with_options(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
+def typed_with_options(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
     """`typed` for a function that takes the options of a task too: what is none of its own settings is one of these."""
     known = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
     given = {k: v for k, v in settings.items() if k in known and k not in ("options", "launch")}

@@ -18,7 +18,7 @@ from ...cluster.workers import Workers
 from ..feeding.draws import Draws
 from ..feeding.loader import decoding
 from ..feeding.plan import Mixture
-from ..feeding.turns import Turn, turns
+from ..feeding.updates import Update, updates
 from ..recipe.fields import Recipe
 from ..recipe.knobs import Resolved
 from ..recipe.plain import from_plain
@@ -67,13 +67,13 @@ def profile(resolved: Resolved, updates: int = 6, out: str | Path | None = None)
         session, _ = prepare(recipe, Run(folder), Workers(), Launch())
         engine, mixed, feed = _ready(session, recipe, updates + 2)
         with decoding(int(recipe.machine.loaders)):
-            for turn in itertools.islice(feed, 2):
-                engine.update(turn.micro_batches)
+            for update in itertools.islice(feed, 2):
+                engine.update(update.micro_batches)
             waited, start = 0.0, time.perf_counter()
             with torch.profiler.profile(acc_events=True) as trace:
-                for turn in feed:
-                    waited += turn.waited
-                    engine.update(turn.micro_batches)
+                for update in feed:
+                    waited += update.waited
+                    engine.update(update.micro_batches)
         seconds = (time.perf_counter() - start) / updates
     events = trace.key_averages()
     kind = "device_time_total" if session.device.type == "cuda" else "cpu_time_total"
@@ -90,7 +90,7 @@ def profile(resolved: Resolved, updates: int = 6, out: str | Path | None = None)
     return Profile(updates, seconds, parts, parts["wait"] / seconds, mixed.batch / seconds, dear[:8], path)
 
 
-def _ready(session: Session, recipe: Recipe, count: int) -> tuple[Engine, Mixture, Iterator[Turn]]:
+def _ready(session: Session, recipe: Recipe, count: int) -> tuple[Engine, Mixture, Iterator[Update]]:
     session.model.freeze(recipe.phases[0].frozen)
     mixed, parts = mixture(recipe, session.parts, 0), session.parts
     engine = make_engine(session, replace(recipe.phases[0], cached=False), count, mixed.per_epoch)
@@ -98,4 +98,4 @@ def _ready(session: Session, recipe: Recipe, count: int) -> tuple[Engine, Mixtur
         s.task: Draws(parts[s.task].task, parts[s.task].training, s.plan.seed, training=True) for s in mixed.shares
     }
     pin = session.device.type == "cuda"
-    return engine, mixed, turns(draws, mixed, 0, count, int(recipe.machine.loaders), pin)
+    return engine, mixed, updates(draws, mixed, 0, count, int(recipe.machine.loaders), pin)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ...cluster.contract import Engine
 from ..feeding.plan import Mixture
-from ..feeding.turns import Turn
+from ..feeding.updates import Update
 from ..recipe.fields import Evaluation
 from ..show import progress
 from .checks import in_settings
@@ -19,7 +19,7 @@ def between(evaluation: Evaluation, per_epoch: int, length: int) -> int:
 
 
 def run_phase(
-    session: Session, engine: Engine, feed: Iterator[Turn], mixture: Mixture, before: int, length: int
+    session: Session, engine: Engine, feed: Iterator[Update], mixture: Mixture, before: int, length: int
 ) -> None:
     """Run a phase to its end: update, log, evaluate, save. `before` counts the updates of the phases before it.
 
@@ -32,12 +32,12 @@ def run_phase(
             title, total=length, completed=engine.updates, unit=session.unit, scale=mixture.batch, say=""
         )
         start = time.perf_counter()
-        for turn in feed:
+        for update in feed:
             with in_settings():
-                report = engine.update(turn.micro_batches)
+                report = engine.update(update.micro_batches)
             done = before + engine.updates
             now = time.perf_counter()
-            session.log(report, turn, done, mixture, now - start)
+            session.log(report, update, done, mixture, now - start)
             start = now
             shown.update(bar, advance=1, say=session.loss)
 

@@ -23,7 +23,7 @@ from ..feeding.cache import Cache
 from ..feeding.draws import Draws
 from ..feeding.ordered import Ordered, in_order
 from ..feeding.plan import Mixture
-from ..feeding.turns import Turn
+from ..feeding.updates import Update
 from ..models.build import Facts
 from ..recipe.fields import Recipe
 from ..runs.run import Metrics, Run
@@ -98,11 +98,11 @@ class Session:
         note(text)
         self.say("note", self.done, text=text)
 
-    def log(self, report: Report, turn: Turn, done: int, mixture: Mixture, seconds: float) -> None:
+    def log(self, report: Report, update: Update, done: int, mixture: Mixture, seconds: float) -> None:
         """Keep what an update did, and write what the one before did: its numbers are here by now, without a wait."""
         self.flush()
-        line = {"epoch": (turn.update + 1) / mixture.per_epoch, "lr": report.lr,
-                "images_per_second": mixture.batch / seconds, "wait": turn.waited / seconds}  # fmt: skip
+        line = {"epoch": (update.number + 1) / mixture.per_epoch, "lr": report.lr,
+                "images_per_second": mixture.batch / seconds, "wait": update.waited / seconds}  # fmt: skip
         self._unwritten = (report, done, line)
 
     def flush(self) -> None:

@@ -19,7 +19,7 @@ from ..feeding.cache import Cache
 from ..feeding.draws import Draws
 from ..feeding.loader import decoding
 from ..feeding.plan import Mixture
-from ..feeding.turns import cached_turns, turns
+from ..feeding.updates import cached_updates, updates
 from ..models.build import Facts, build
 from ..recipe.demo_data import placed
 from ..recipe.fields import Phase, Recipe, batches_of, learning_tasks
@@ -235,14 +235,14 @@ def train_updates(session: Session, engine: Engine, mixed: Mixture, before: int,
     if recipe.phases[session.progress.phase].cached:
         session.caches = _caches(session, engine)
         training = {s.task: session.caches[s.task, "train"] for s in mixed.shares}
-        feed = cached_turns(training, mixed, engine.updates, length, session.workers)
+        feed = cached_updates(training, mixed, engine.updates, length, session.workers)
     else:
         parts = session.parts
         draws = {
             s.task: Draws(parts[s.task].task, parts[s.task].training, s.plan.seed, training=True) for s in mixed.shares
         }
         pin = session.device.type == "cuda"
-        feed = turns(draws, mixed, engine.updates, length, int(recipe.machine.loaders), pin, session.workers)
+        feed = updates(draws, mixed, engine.updates, length, int(recipe.machine.loaders), pin, session.workers)
     for s in mixed.shares:
         if s.plan.dropped and not engine.updates:
             session.note(

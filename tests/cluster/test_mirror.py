@@ -107,7 +107,7 @@ def test_a_checkpoint_is_there_with_its_state_alone(tmp_path, monkeypatch):
 def test_mistakes(tmp_path, capsys):
     assert main(["evaluate", at(tmp_path / "nothing"), "--json"]) == 2
     assert f"{at(tmp_path / 'nothing')}: there is no run" in capsys.readouterr().err
-    from trunkline.pipelines.models.sources import fetched
+    from trunkline.pipelines.models.ready import fetched
 
     with pytest.raises(RecipeError, match="there is no run"):
         fetched(at(tmp_path / "nothing"))

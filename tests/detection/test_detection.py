@@ -20,7 +20,7 @@ from trunkline.heads.model import Model
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.feeding.draws import Draws
 from trunkline.pipelines.feeding.ordered import ordered_lists
-from trunkline.pipelines.models.sources import with_options
+from trunkline.pipelines.models.ready import changed_options
 from trunkline.tasks.detection.samples import read_split
 from trunkline.tasks.detection.task import Detection
 
@@ -172,7 +172,7 @@ def test_torchvisions_classes_read_what_is_written_and_the_other_way_round(writt
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-    from trunkline.pipelines.models.sources import Source, ready
+    from trunkline.pipelines.models.ready import Source, ready
 
     theirs = MaskRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=torch.nn.BatchNorm2d), 7)
     theirs.load_state_dict(load_file(trained / "weights.safetensors"))
@@ -240,8 +240,8 @@ def test_pictures_show_what_was_asked_for_and_sizes_keep_their_proportion(boxes,
     assert lines[0]["labels"] == [classes[n] for n in lines[0]["numbers"]]  # a class has one colour in all pictures
 
     own = options(boxes)
-    assert with_options("detection", own, {"size": "256"}).longest == 512
-    assert with_options("detection", own, {"size": "256", "longest": "300"}).longest == 300
+    assert changed_options("detection", own, {"size": "256"}).longest == 512
+    assert changed_options("detection", own, {"size": "256", "longest": "300"}).longest == 300
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from trunkline.pipelines.feeding.draws import Draws
 from trunkline.pipelines.feeding.loader import decoding
 from trunkline.pipelines.feeding.ordered import in_order
 from trunkline.pipelines.feeding.plan import Mixture, Plan, Share
-from trunkline.pipelines.feeding.turns import cached_turns
-from trunkline.pipelines.feeding.turns import turns as turns_of
+from trunkline.pipelines.feeding.updates import cached_updates
+from trunkline.pipelines.feeding.updates import updates as updates_of
 from trunkline.tasks.classification.options import Options
 from trunkline.tasks.classification.task import Classification
 
@@ -58,18 +58,18 @@ def alone(plan: Plan) -> Mixture:
     return Mixture((Share("classification", plan),))
 
 
-def turns(draws: Draws, plan: Plan, *more):
-    return turns_of({"classification": draws}, alone(plan), *more)
+def updates(draws: Draws, plan: Plan, *more):
+    return updates_of({"classification": draws}, alone(plan), *more)
 
 
 def delivered(draws: Draws, plan: Plan, first: int, last: int, workers: int) -> dict[tuple[int, str], torch.Tensor]:
     """Every image by (epoch, id)."""
     found = {}
-    for turn in turns(draws, plan, first, last, workers):
-        for batch in turn.micro_batches:
+    for update in updates(draws, plan, first, last, workers):
+        for batch in update.micro_batches:
             assert batch.images.dtype == torch.uint8
             for name, image in zip(batch.ids, batch.images, strict=True):
-                place = turn.update // plan.per_epoch, name
+                place = update.number // plan.per_epoch, name
                 assert place not in found, "twice in an epoch"
                 found[place] = image.clone()
     return found
@@ -173,9 +173,9 @@ def test_a_batch_larger_than_the_data_is_refused():
 
 def test_keys_of_micro_batches_differ_and_do_not_depend_on_workers(draws):
     plan = Plan(40, 8, 2, SEED)
-    keys = [[b.key for t in turns(draws, plan, 0, 3, w) for b in t.micro_batches] for w in (0, 1)]
+    keys = [[b.key for t in updates(draws, plan, 0, 3, w) for b in t.micro_batches] for w in (0, 1)]
     assert keys[0] == keys[1] and len(set(keys[0])) == 12
-    assert [b.key for t in turns(draws, plan, 2, 3) for b in t.micro_batches] == keys[0][8:]
+    assert [b.key for t in updates(draws, plan, 2, 3) for b in t.micro_batches] == keys[0][8:]
 
 
 @pytest.mark.parametrize("batch", [1, 4, 32])
@@ -225,7 +225,7 @@ def test_cached_maps_come_by_the_same_plan(draws):
     ids = [draws.samples.id(i) for i in range(40)]
     cache = Cache("classification", ids, {"c5": torch.arange(40.0).view(40, 1, 1, 1)}, {"label": torch.arange(40)})
     for cached, decoded in zip(
-        cached_turns({"classification": cache}, alone(plan), 3, 7), turns(draws, plan, 3, 7), strict=True
+        cached_updates({"classification": cache}, alone(plan), 3, 7), updates(draws, plan, 3, 7), strict=True
     ):
         for one, other in zip(cached.micro_batches, decoded.micro_batches, strict=True):
             assert (one.ids, one.key) == (other.ids, other.key)
@@ -266,7 +266,7 @@ def test_a_worker_that_is_killed_is_one_clear_error(draws, workers):
     victim = plan.micro_batches(2)[0][0][1]
     message = r"a process that decodes was killed .*memory ran out: set machine\.loaders="
     with pytest.raises(EngineError, match=message) as told, decoding(workers):
-        list(turns(spoilt(draws, act, victim), plan, 0, 5, workers))
+        list(updates(spoilt(draws, act, victim), plan, 0, 5, workers))
     assert f"machine.loaders={workers // 2}" in str(told.value)
 
 
@@ -280,7 +280,7 @@ def test_a_damaged_photo_arrives_as_itself_with_its_name(task, scenes, tmp_path,
     plan = Plan(40, 8, 8, SEED)
     victim = Path(samples.source(plan.micro_batches(1)[0][3][1]))
     victim.write_bytes(victim.read_bytes()[:300])
-    feed = turns(Draws(own, samples, SEED, training=True), plan, 0, 5, workers)
+    feed = updates(Draws(own, samples, SEED, training=True), plan, 0, 5, workers)
     assert len(next(feed).micro_batches[0]) == 8
     with pytest.raises(DataError) as told:
         list(feed)
@@ -293,7 +293,7 @@ def test_an_error_of_ours_is_not_taken_for_a_users(draws, workers):
         raise ZeroDivisionError("ours")
 
     with pytest.raises(ZeroDivisionError, match="ours"):
-        list(turns(spoilt(draws, act, 3), Plan(40, 8, 8, SEED), 0, 5, workers))
+        list(updates(spoilt(draws, act, 3), Plan(40, 8, 8, SEED), 0, 5, workers))
 
 
 @pytest.mark.slow
@@ -303,12 +303,12 @@ def test_a_program_that_an_error_ends_does_not_wait_for_those_who_decode(scenes)
 from trunkline.backbones.contract import Preprocessing
 from trunkline.pipelines.feeding.draws import Draws
 from trunkline.pipelines.feeding.plan import Mixture, Plan, Share
-from trunkline.pipelines.feeding.turns import turns
+from trunkline.pipelines.feeding.updates import updates
 from trunkline.tasks.classification.options import Options
 from trunkline.tasks.classification.task import Classification
 task = Classification(Options(data={str(scenes)!r}, size=32), Preprocessing())
 draws = {{"classification": Draws(task, task.samples("train"), 0, training=True)}}
-kept = turns(draws, Mixture((Share("classification", Plan(40, 8, 4, 0)),)), 0, 1000, 2)
+kept = updates(draws, Mixture((Share("classification", Plan(40, 8, 4, 0)),)), 0, 1000, 2)
 next(kept)
 raise SystemExit(3)
 """

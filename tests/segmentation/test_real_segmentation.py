@@ -17,7 +17,7 @@ from trunkline.pipelines.evaluation.measure import score
 from trunkline.pipelines.feeding.draws import Draws
 from trunkline.pipelines.feeding.ordered import in_order
 from trunkline.pipelines.feeding.plan import Mixture, Plan, Share
-from trunkline.pipelines.feeding.turns import turns
+from trunkline.pipelines.feeding.updates import updates
 from trunkline.pipelines.models.build import build
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.runs.machine import cores
@@ -60,8 +60,8 @@ def plain_loop(plain: nn.Module, ours: Model, batches, total: int, lr: float = 0
     optimizer = torch.optim.SGD(groups, lr, momentum=0.9)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: (1 - i / total) ** 0.9)
     plain.train()
-    for turn in batches:
-        (batch,) = turn.micro_batches
+    for update in batches:
+        (batch,) = update.micro_batches
         loss = F.cross_entropy(plain(ours.normalise(batch)), batch.targets["mask"].long(), ignore_index=255)
         optimizer.zero_grad()
         loss.backward()
@@ -85,7 +85,7 @@ def test_twenty_updates_are_those_of_a_plain_loop(shared_data, tmp_path):
         plain_loop(
             plain_of(model, 0.0),
             model,
-            turns({"segmentation": draws}, Mixture((Share("segmentation", plan),)), 0, 20),
+            updates({"segmentation": draws}, Mixture((Share("segmentation", plan),)), 0, 20),
             20,
         )
     )
@@ -114,7 +114,7 @@ def test_voc_is_learnt_as_by_a_plain_loop(shared_data, tmp_path):
     plain = plain_of(model)
     losses = list(
         plain_loop(
-            plain, model, turns({"segmentation": draws}, Mixture((Share("segmentation", plan),)), 0, total), total
+            plain, model, updates({"segmentation": draws}, Mixture((Share("segmentation", plan),)), 0, total), total
         )
     )
     state = plain.state_dict().items()

@@ -18,7 +18,7 @@ from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
 from trunkline.heads.segmentation import SegmentationHead
 from trunkline.pipelines.command.cli import main
-from trunkline.pipelines.models.sources import Source, ready
+from trunkline.pipelines.models.ready import Source, ready
 from trunkline.tasks.contract import Sample
 from trunkline.tasks.segmentation.evaluator import PixelEvaluator
 from trunkline.tasks.segmentation.options import Options

@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 @dataclass
-class Turn:
-    """All that one update needs of this worker, and how long the engine waited for it (seconds)."""
+class Update:
+    """All that one update needs of this worker: its number from 0, its micro-batches, and the wait for them (seconds)."""
 
-    update: int
+    number: int
     micro_batches: list[Batch]
     waited: float
 
@@ -44,7 +44,7 @@ class _Lists:
             yield from ((slot.task, slot.at) for slot in share(self.mixture.slots(update), self.workers))
 
 
-def turns(
+def updates(
     draws: Mapping[str, Draws],
     mixture: Mixture,
     first: int,
@@ -52,27 +52,29 @@ def turns(
     loaders: int = 0,
     pin: bool = False,
     workers: Workers = ALONE,
-) -> Iterator[Turn]:
+) -> Iterator[Update]:
     """The updates `first … last - 1` with this worker's decoded micro-batches, each with its key."""
     batches = loaded(draws, _Lists(mixture, first, last, workers), loaders, pin)
-    return _turns(lambda slot: next(batches), mixture, first, last, workers)
+    return _updates(lambda slot: next(batches), mixture, first, last, workers)
 
 
-def cached_turns(
+def cached_updates(
     caches: Mapping[str, Cache], mixture: Mixture, first: int, last: int, workers: Workers = ALONE
-) -> Iterator[Turn]:
+) -> Iterator[Update]:
     """The same from cached maps."""
-    return _turns(lambda s: caches[s.task].batch([i for _, i, _ in s.at]), mixture, first, last, workers)
+    return _updates(lambda s: caches[s.task].batch([i for _, i, _ in s.at]), mixture, first, last, workers)
 
 
-def _turns(fetch: Callable[[Slot], Batch], mixture: Mixture, first: int, last: int, workers: Workers) -> Iterator[Turn]:
-    for update in range(first, last):
+def _updates(
+    fetch: Callable[[Slot], Batch], mixture: Mixture, first: int, last: int, workers: Workers
+) -> Iterator[Update]:
+    for number in range(first, last):
         start = time.perf_counter()
         micro = [
             replace(
                 fetch(slot), key=slot.key, loss_weight=slot.loss_weight, scale=slot.scale,
                 stand_in=m % workers.size != workers.rank,
             )
-            for m, slot in share(list(enumerate(mixture.slots(update))), workers)
+            for m, slot in share(list(enumerate(mixture.slots(number))), workers)
         ]  # fmt: skip
-        yield Turn(update, micro, time.perf_counter() - start)
+        yield Update(number, micro, time.perf_counter() - start)

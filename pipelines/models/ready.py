@@ -83,7 +83,7 @@ def ready(source: Source) -> Ready:
 
         def choose(name: str, said: dict[str, Any]) -> Any:
             own = load_named(known_options()[name])()
-            return with_options(name, replace(own, **said), source.options, source.files)
+            return changed_options(name, replace(own, **said), source.options, source.files)
 
         recipe, task, model, facts = from_weights(
             source.source, Network(source.backbone, stride_in=source.stride_in), choose
@@ -100,7 +100,7 @@ def ready(source: Source) -> Ready:
     return found
 
 
-def with_options(name: str, own: Any, given: dict[str, Any], files: bool = False) -> Any:
+def changed_options(name: str, own: Any, given: dict[str, Any], files: bool = False) -> Any:
     """The task's options with those that were given. Raises RecipeError for each that there is not, or out of its range."""
     hints = get_type_hints(type(own))
     idle, data = belonging(own, "training"), {"data", *belonging(own, "data")} if files else set()
@@ -175,7 +175,7 @@ def _from_run(run: Run, source: Source) -> Ready:
     folder = root / known
     state = checkpoint.read_state(folder, *STATE)
     task = task_kind(run.path, source.task).name
-    options = with_options(task, recipe.tasks[task], source.options, source.files)
+    options = changed_options(task, recipe.tasks[task], source.options, source.files)
     recipe = replace(recipe, tasks={**recipe.tasks, task: options})
     tasks, model, facts = build(recipe, Facts(**state["facts"]))
     has = (folder / "ema.safetensors").is_file()
