@@ -34,12 +34,13 @@ def backbone(
     zero_init: bool = True,
     adapt_input: bool = False,
 ) -> Any:
-    """A trunk by name, by its weights, or both.
+    """Build a trunk by name, by its weights, or both.
 
     `weights` is a file, a name that `read_weights` knows, `Weights`, or None or "none" for random ones. Architecture
-    and `stride_in` come from the weights unless given; what contradicts them is an error. The trunk then carries
-    `preprocessing`, `classes` and `report` (what was loaded). The rest is as in `resnet`; `adapt_input` as in `load`.
-    `timm:NAME` is any network of timm that gives feature maps (of norms it takes batch and frozen).
+    and `stride_in` come from the weights unless given; a value that contradicts them is an error. The trunk then
+    carries `preprocessing`, `classes` and `report` (what was loaded). The rest is as in `resnet`; `adapt_input` as in
+    `load`. `timm:NAME` is any network of timm that gives feature maps. It takes the norms batch and frozen, refuses
+    `checkpointing`, `stride_in` and `adapt_input`, and initialises itself: `zero_init` is not read.
 
     Raises WeightsError.
     """
@@ -51,10 +52,12 @@ def backbone(
         found = _agree(weights, name, stride_in)
     else:
         if name is not None:
-            _row(name)  # a wrong name is told before anything is read or downloaded
+            _row(name)  # a wrong name is refused before anything is read or downloaded
         found = read_weights(weights, arch=name, stride_in=stride_in)
     wanted = found.arch if found else name or ""
     if wanted.startswith(TIMM):
+        other = {"stride_in": None if stride_in == "3x3" else stride_in}
+        _refuse(wanted, "networks of timm lack it", checkpointing=checkpointing, adapt_input=adapt_input, **other)
         return _of_timm(wanted, found, in_channels, output_stride, norm, frozen)
     if wanted in others():
         return _of_others(wanted, found, in_channels, output_stride, norm, checkpointing, zero_init).freeze(frozen)
@@ -74,6 +77,12 @@ def backbone(
     else:
         trunk.preprocessing = for_channels(Preprocessing(), in_channels)
     return trunk
+
+
+def _refuse(name: str, why: str, **settings: Any) -> None:
+    """Raise WeightsError for settings that were given, and that the network would not read."""
+    if given := [f"{key}={value}" for key, value in settings.items() if value]:
+        raise WeightsError(f"{name}: {', '.join(given)}: {why}; leave it out")
 
 
 def _of_timm(
@@ -96,11 +105,13 @@ def _of_others(
     checkpointing: bool,
     zero_init: bool,
 ) -> Any:
-    """A backbone of a plug-in, with what others read of one."""
+    """Build a plug-in's backbone, load its weights, and set the attributes that others read of it."""
     make = load_named(others()[name])
     given = {"in_channels": in_channels, "output_stride": output_stride, "norm": norm, "checkpointing": checkpointing,
              "zero_init": zero_init}  # fmt: skip
     takes = inspect.signature(make).parameters
+    if "checkpointing" not in takes:
+        _refuse(name, "this backbone does not take it", checkpointing=checkpointing)
     trunk = make(**{key: value for key, value in given.items() if key in takes})
     if lacking := [a for a in STATED if not hasattr(trunk, a)]:
         raise WeightsError(f"the backbone {name} lacks {', '.join(lacking)} (backbones/contract.py says what they are)")
@@ -121,15 +132,15 @@ def resnet(
     checkpointing: bool = False,
     zero_init: bool = True,
 ) -> ResNet:
-    """A trunk with random weights (He et al. 2015, fan-out).
+    """Build a trunk with random weights (He et al. 2015, fan-out).
 
     `output_stride` (32, 16, 8) is the stride of `c5`: beyond it, strides become dilations, such that the dilated
-    network's maps hold the strided one's at every 2nd or 4th place. `stride_in` says where a bottleneck strides:
-    "3x3" (torchvision) or "1x1" (the original). `norm` is a policy of `norm_layer`; `frozen` counts frozen stages
-    (0..5); `checkpointing` recomputes each block in the backward pass to save memory. `zero_init` starts each block's
-    last norm at zero (Goyal et al. 2017, section 5.1), except where norms are frozen: such a branch would stay dead.
+    network's maps hold the strided one's at every 2nd or 4th place. `stride_in` says where a bottleneck strides: "3x3"
+    (torchvision) or "1x1" (the original). `norm` is a policy of `norm_layer`; `frozen` counts frozen stages (0..5);
+    `checkpointing` recomputes each block in the backward pass to save memory. `zero_init` starts each block's last norm
+    at zero (Goyal et al. 2017, section 5.1), except where norms are frozen: such a branch would stay dead.
 
-    Raises WeightsError for a value that there is not.
+    Raises WeightsError for an unknown value.
     """
     row = _row(name)
     _check(name, in_channels, output_stride, stride_in, norm, frozen)
@@ -142,7 +153,10 @@ def resnet(
 
 
 def initialise(trunk: nn.Module, zero_init: bool = True) -> None:
-    """Random convolutions (He et al. 2015, fan-out, for ReLU); the last norm of each block at zero if asked."""
+    """Set convolutions to random values (He et al. 2015, fan-out, for ReLU).
+
+    With `zero_init`, set the last norm of each block to zero, unless it is frozen.
+    """
     for module in trunk.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -154,7 +168,7 @@ def initialise(trunk: nn.Module, zero_init: bool = True) -> None:
 
 
 def for_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing:
-    """The same for another number of channels: the mean over channels for one, else repeated in turn."""
+    """Fit mean and std to another number of channels: their mean for one channel, else repeated in turn."""
     mean, std = preprocessing.mean, preprocessing.std
     if channels == len(mean):
         return preprocessing

@@ -33,11 +33,14 @@ class Backbone(Protocol):
     report: Any
 
     def __call__(self, images: "Tensor") -> Features:
-        """Images `(N, C, H, W)` or clips `(N, C, T, H, W)`, normalised float, to `{"c1": (N, C1, H/2, W/2), ...}`."""
+        """Compute the maps of images `(N, C, H, W)` or clips `(N, C, T, H, W)`, normalised float.
+
+        For images they are `{"c1": (N, C1, H/2, W/2), ...}`.
+        """
         ...
 
     def freeze(self, stages: int) -> "Backbone":
-        """Freeze the first `stages` parts, norms too, and thaw the rest. Raises WeightsError for a number that there is not."""
+        """Freeze the first `stages` parts, norms too, and thaw the rest. Raises WeightsError for a number out of range."""
         ...
 
 
@@ -60,7 +63,7 @@ class Preprocessing:
     interpolation: str = "bilinear"
 
     def at(self, size: int | None) -> "Preprocessing":
-        """The same at another crop size; the shorter side keeps its proportion to the crop."""
+        """Return the same for crops of `size` pixels; the shorter side keeps its proportion to the crop."""
         if size is None or size == self.size:
             return self
         return replace(self, size=size, resize=max(size, size * self.resize // self.size))
@@ -83,6 +86,6 @@ class WeightsSource:
     classes: tuple[str, ...] | None = None
 
     def stated(self) -> dict[str, Any]:
-        """By field of `Weights`, what is known; `info` says where from."""
+        """List what is known, by field of `Weights`; `info` says where it comes from."""
         known = {key: getattr(self, key) for key in ("arch", "stride_in", "preprocessing", "classes")}
         return {k: v for k, v in known.items() if v is not None} | {"info": {"url": self.url}}

@@ -25,10 +25,11 @@ log = logging.getLogger("trunkline")
 
 
 def fetch(source: WeightsSource) -> Path:
-    """The source's file in the cache, downloaded if it is not there, its SHA-256 checked each time.
+    """Return the source's file in the cache. Download it if it is not there, and check its SHA-256 each time.
 
-    Checked is what the name carries, what the server says, and what was noted beside the file at first. A file with
-    another hash is removed and refused. Raises WeightsError, which says where to put the file by hand.
+    The hash must agree with what the name carries, with what the server says at the download, and with what was noted
+    beside the file at first. A file with another hash is removed and refused. Raises WeightsError, which says where to
+    put the file by hand.
     """
     path = cache_folder() / "weights" / source.file
     if path.is_file():
@@ -42,7 +43,7 @@ def fetch(source: WeightsSource) -> Path:
         raise WeightsError(f"{path.parent}: cannot be written ({error}); set TRUNKLINE_CACHE") from error
     try:
         digest = _download(source, Path(name), path)
-        _note(path).write_text(digest + "\n", encoding="ascii")  # before the file, so that none stands without
+        _note(path).write_text(digest + "\n", encoding="ascii")  # before the file, so that no file lacks its note
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)

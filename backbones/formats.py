@@ -23,7 +23,7 @@ _WHOLE = (
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
-    """Tensors by torchvision's names (16-bit floats as float32), the header's metadata, and what was left aside.
+    """Read tensors by torchvision's names (16-bit floats as float32), the header's metadata, and what was left aside.
 
     Raises WeightsError for a missing, damaged or foreign file, and for one that holds more than tensors.
     """
@@ -42,7 +42,7 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str], list[str]]
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256, in hex."""
+    """Compute the file's SHA-256, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -96,9 +96,10 @@ def _holds_tensors(content: dict) -> bool:
 
 
 def _strip(tensors: dict[str, Tensor], path: Path, whole: bool) -> tuple[dict[str, Tensor], list[str]]:
-    """Without the prefixes of wrappers; of a model in training, the part under `backbone.` and its classifier `*.fc`.
+    """Remove the prefixes of wrappers; of a model in training, keep the part under `backbone.` and its `*.fc`.
 
-    With `whole`, or where its names are those of a detector or segmenter, all of its tensors count.
+    With `whole`, or where the names are those of a detector or segmenter, keep all tensors. Return the names of those
+    that were dropped too. Raises WeightsError where two tensors end with one name.
     """
     names = {name: name.replace("_orig_mod.", "") for name in tensors}
     for _ in range(len(_PREFIXES) * 2):

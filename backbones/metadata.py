@@ -19,7 +19,7 @@ def to_metadata(
     preprocessing: Preprocessing,
     info: dict[str, Any] | None,
 ) -> dict[str, str]:
-    """The header of a file, strings only. Raises WeightsError for values that could not be read back."""
+    """Build the header of a file, strings only. Raises WeightsError for values that could not be read back."""
     if not is_known(arch) or stride_in not in STRIDE_IN:
         raise WeightsError(f"arch={arch}, stride_in={stride_in}: expected a name of the table, and one of {STRIDE_IN}")
     taken = sorted(set(KEYS) & set(info or {}))
@@ -44,7 +44,7 @@ def to_metadata(
 
 
 def from_metadata(metadata: dict[str, str], source: str) -> dict[str, Any]:
-    """What a header states, by field of `Weights`; keys that it lacks are left out; all others are under `info`.
+    """Read what a header states, by field of `Weights`. A field that it lacks is left out; other keys are under `info`.
 
     Raises WeightsError that names each key which cannot be read, with its value.
     """

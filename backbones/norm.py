@@ -32,12 +32,12 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The normalised maps; nothing is updated."""
+        """Normalise the maps with the stored numbers; nothing is updated."""
         mean, var = self.get_buffer("running_mean"), self.get_buffer("running_var")
         return F.batch_norm(x, mean, var, self.get_buffer("weight"), self.get_buffer("bias"), False, 0.0, self.eps)
 
     def extra_repr(self) -> str:
-        """Channels and eps, as batch norm prints them."""
+        """Show channels and eps, as batch norm prints them."""
         return f"{self.num_features}, eps={self.eps}"
 
 
@@ -46,7 +46,7 @@ def _group_norm(channels: int) -> nn.GroupNorm:
 
 
 def norm_layer(policy: str) -> Callable[[int], nn.Module]:
-    """The factory of a policy: "batch", "frozen", "sync" (over all processes) or "group".
+    """Return what makes a norm for a number of channels: "batch", "frozen", "sync" (over all processes) or "group".
 
     Raises WeightsError for another name, and for "sync" on a machine where torch has no synchronised batch norm.
     """
@@ -69,7 +69,7 @@ def _can_synchronise() -> bool:
 
 @contextmanager
 def statistics_held(module: nn.Module) -> Iterator[None]:
-    """Batch norms inside compute as before but leave their running statistics and counters alone."""
+    """Hold the running statistics and counters of the batch norms in `module`; what they compute stays the same."""
     kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
     held = [(m, m.momentum) for m in module.modules() if isinstance(m, kinds) and m.training and m.track_running_stats]
     counters = [norm.get_buffer("num_batches_tracked").clone() for norm, _ in held]

@@ -18,11 +18,12 @@ from .table import PYRAMIDS
 
 
 class Pyramid(nn.Module):
-    """Maps of the trunk, and those of the pyramid, `channels` each: images `(N, C, H, W)` to `{"c1": …, "p2": …, "p6": …}`.
+    """Maps of the trunk and of a pyramid on it: images `(N, C, H, W)` to `{"c1": …, "p2": …, "p6": …}`.
 
-    `kind` is "pool" (`p2` to `p5`, and `p6` by taking every second place of `p5`: two-stage heads) or "conv" (`p3` to
-    `p5`, and `p6` and `p7` by strided 3x3 convolutions from `p5`: one-stage heads). Parameter names are torchvision's
-    (`body.…`, `fpn.…`). Raises WeightsError for another kind, or a trunk that lacks a map.
+    The pyramid's maps have `channels` channels each. `kind` is "pool" (`p2` to `p5`, and `p6` by taking every second
+    place of `p5`: two-stage heads) or "conv" (`p3` to `p5`, and `p6` and `p7` by strided 3x3 convolutions from `p5`:
+    one-stage heads). Parameter names are torchvision's (`body.…`, `fpn.…`). Raises WeightsError for another kind, or a
+    trunk that lacks a map.
     """
 
     def __init__(self, body: Any, kind: str = "pool", channels: int = 256) -> None:
@@ -65,7 +66,7 @@ class Pyramid(nn.Module):
         return self.body.report
 
     def forward(self, images: Tensor) -> Features:
-        """All maps, the trunk's first."""
+        """Compute all maps, the trunk's first."""
         features: Mapping[str, Tensor] = self.body(images)
         found = self.fpn({name: features[name] for name in self._maps})
         return {**features, **dict(zip(self.levels, found.values(), strict=True))}

@@ -20,13 +20,13 @@ Norm = Callable[[int], nn.Module]
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1):
-    """A convolution without bias that keeps the size at stride 1; the norm behind it has the bias."""
+    """Build a convolution without bias that keeps the size at stride 1; the norm behind it has the bias."""
     padding = dilation * (kernel // 2)
     return nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False)
 
 
 def shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Sequential | None:
-    """The projection (option B of He et al. 2016, section 3.3) where shapes differ, else None: the identity."""
+    """Build the projection (option B of He et al. 2016, section 3.3), or return None where shapes agree: the identity."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(conv(in_channels, out_channels, 1, stride), norm(out_channels))
@@ -35,8 +35,8 @@ def shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: `(N, in_channels, H, W)` to `(N, channels, H/stride, W/stride)`.
 
-    `dilations` are those of what reads the grid before the stride and of what reads the one after it; they differ in
-    the first block of a dilated stage only. He et al. 2016, figure 5 left.
+    `dilations` are two: of the convolution that reads the grid before the stride, and of the one that reads the grid
+    after it. They differ only in the first block of a dilated stage. He et al. 2016, figure 5 left.
     """
 
     expansion = 1
@@ -53,7 +53,7 @@ class BasicBlock(nn.Module):
         self.stride, self.out_channels = stride, channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """relu(F(x) + x)."""
+        """Compute relu(F(x) + x)."""
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
         out += x if self.downsample is None else self.downsample(x)
@@ -102,7 +102,7 @@ class Bottleneck(nn.Module):
         self.stride, self.out_channels = stride, out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """relu(F(x) + x)."""
+        """Compute relu(F(x) + x)."""
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
@@ -118,9 +118,9 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """A residual trunk: images `(N, C, H, W)`, normalised float, to `{"c1": (N, C1, H/2, W/2), ..., "c5": ...}`.
 
-    `stem` is a sequence of named layers that begins with a convolution; `pool` follows it (None: nothing does);
-    `stages` are sequences of blocks with `stride` and `out_channels`, called `layer1`, `layer2`, ... `c1` is the
-    stem's output before the pool, `c2` that of `layer1`. `channels` and `strides` state each map's numbers.
+    `stem` is a sequence of named layers that begins with a convolution; `pool` follows it (None: no pool); `stages` are
+    sequences of blocks with `stride` and `out_channels`, called `layer1`, `layer2`, ... `c1` is the stem's output
+    before the pool, `c2` that of `layer1`. `channels` and `strides` state each map's numbers.
 
     Plain attributes: `arch`, `stride_in` and `norm` say how it was built, `preprocessing`, `classes` and `report` what
     came with its weights, `checkpointing` whether blocks are recomputed in the backward pass.
@@ -145,7 +145,7 @@ class ResNet(nn.Module):
         self.report: object | None = None
 
     def forward(self, images: Tensor) -> Features:
-        """All maps, fine to coarse."""
+        """Compute all maps, fine to coarse."""
         x = images
         for name in self._stem:
             x = getattr(self, name)(x)
@@ -171,10 +171,10 @@ class ResNet(nn.Module):
         return self._frozen
 
     def freeze(self, stages: int) -> "ResNet":
-        """Freeze the first `stages` parts (0..5, the stem is the first) and thaw the rest; returns the trunk.
+        """Freeze the first `stages` parts (0..5, the stem is the first) and thaw the rest; return the trunk.
 
-        What is frozen has `requires_grad` off and stays in eval mode in `train()`, so that its norms don't move.
-        Raises WeightsError for a number that there is not.
+        Frozen parts have `requires_grad` off and stay in eval mode in `train()`, so that their norms don't move. Raises
+        WeightsError for a number out of range.
         """
         parts = self._parts()
         if not 0 <= stages <= len(parts):
@@ -186,7 +186,7 @@ class ResNet(nn.Module):
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> "ResNet":
-        """As in torch, but frozen parts stay in eval mode."""
+        """Set the mode as in torch, but keep frozen parts in eval mode."""
         super().train(mode)
         for part in self._parts()[: self._frozen]:
             for module in part:
@@ -198,7 +198,7 @@ class ResNet(nn.Module):
 
 
 def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    """The block's output without keeping what is inside; the second forward must not count in running statistics."""
+    """Compute the block's output and keep nothing inside it; the second forward leaves running statistics alone."""
     if torch.compiler.is_compiling():  # the compiler recomputes by its own graph, where statistics move once
         return checkpoint(block, x, use_reentrant=False)
     return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), statistics_held(block)))

@@ -49,7 +49,7 @@ class SplitTransformSum(_Branches):
         self.expand = nn.ModuleList(_split_in(block.conv3, block.conv2.groups))
 
     def forward(self, x: Tensor) -> Tensor:
-        """relu(sum_i T_i(x) + x), equation 3 with the last norm on the sum."""
+        """Compute relu(sum_i T_i(x) + x), equation 3 with the last norm on the sum."""
         outs = [expand(branch(x)) for expand, branch in zip(self.expand, self.branches, strict=True)]
         return self._shortcut(torch.stack(outs).sum(0), x)
 
@@ -65,12 +65,12 @@ class EarlyConcatenation(_Branches):
         self.conv3 = deepcopy(block.conv3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """relu(W [T_1(x), ..., T_C(x)] + x)."""
+        """Compute relu(W [T_1(x), ..., T_C(x)] + x)."""
         return self._shortcut(self.conv3(torch.cat([branch(x) for branch in self.branches], dim=1)), x)
 
 
 def _like(source: nn.Conv2d, weight: Tensor) -> nn.Conv2d:
-    """A convolution without groups with this weight `(out, in, k, k)` and the source's geometry."""
+    """Build a convolution without groups from this weight `(out, in, k, k)` and the source's geometry."""
     size = (source.kernel_size[0], source.stride[0], int(source.padding[0]), source.dilation[0])
     made = nn.Conv2d(weight.shape[1], weight.shape[0], *size, bias=False, device=weight.device, dtype=weight.dtype)
     made.weight = nn.Parameter(weight.detach().clone(), requires_grad=source.weight.requires_grad)
@@ -91,7 +91,7 @@ def _split_groups(source: nn.Conv2d) -> list[nn.Conv2d]:
 
 
 def _split_norm(source: nn.Module, groups: int) -> list[nn.Module]:
-    """Norms of `channels / groups` channels each, with the source's numbers."""
+    """Split a norm into norms of `channels / groups` channels each, with the source's numbers."""
     state = source.state_dict()
     norms = []
     for i in range(groups):

@@ -19,7 +19,7 @@ from .table import ARCHITECTURES
 
 
 def find(name: str) -> WeightsSource:
-    """The source of a name; raises WeightsError with the nearest one where there is none.
+    """Find the source of a name. Raises WeightsError, with the nearest names, where there is none.
 
     Known are torchvision's names (`resnet50`, `resnet50.IMAGENET1K_V1`, `ResNet50_Weights.DEFAULT`), timm's
     (`resnet50.a1_in1k`, `timm/resnet50.a1_in1k`), a repository of the Hugging Face hub in timm's format
@@ -41,7 +41,7 @@ def find(name: str) -> WeightsSource:
 
 @cache
 def imagenet_classes() -> tuple[str, ...]:
-    """The 1000 names of ImageNet-1k, in the classifier's order, from torchvision's metadata."""
+    """List the 1000 names of ImageNet-1k, in the classifier's order, from torchvision's metadata."""
     from torchvision.models import ResNet50_Weights
 
     return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
@@ -129,7 +129,7 @@ def _from_timm(name: str, arch: str, tag: str) -> WeightsSource:
 
 
 def _from_hub(name: str) -> WeightsSource:
-    """A repository in timm's format: `config.json` beside `model.safetensors`."""
+    """Find the weights of a repository in timm's format: `config.json` beside `model.safetensors`."""
     import json
 
     repository, _, revision = name.removeprefix("hf-hub:").partition("@")
@@ -162,7 +162,7 @@ def _hub_file(repository: str, file: str, revision: str = "") -> str:
 
 
 def _timm_preprocessing(name: str, said: dict[str, Any]) -> Preprocessing:
-    """timm's evaluation transform at its training size: shorter side floor(size / crop_pct), central crop."""
+    """Convert timm's evaluation transform at its training size: shorter side floor(size / crop_pct), central crop."""
     size, interpolation = said.get("input_size", (3, 224, 224))[-1], said.get("interpolation", "bicubic")
     if interpolation not in INTERPOLATIONS:
         raise WeightsError(f"{name}: interpolation={interpolation!r} is none of {', '.join(INTERPOLATIONS)}")

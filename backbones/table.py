@@ -36,28 +36,28 @@ _ADDED: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
 
 def add(backbones: dict[str, Any], wrappers: dict[str, Any]) -> None:
-    """Know more backbones, and wrappers around one, by name in this process."""
+    """Make more backbones, and wrappers around one, known by name in this process."""
     _ADDED[0].update(backbones)
     _ADDED[1].update(wrappers)
 
 
 def others() -> dict[str, Any]:
-    """Backbones beside the family: of other packages (entry points `trunkline.backbones`), and those that were added.
+    """List backbones beside the family: those of other packages (entry points `trunkline.backbones`), and those added.
 
-    What a name stands for (or `module:name` of it) is called with keywords and gives a backbone; it takes those of
-    `in_channels`, `output_stride`, `norm`, `checkpointing` and `zero_init` that it has a use for.
+    Each value is a callable or its `module:name`. It is called with keywords and gives a backbone. Of `in_channels`,
+    `output_stride`, `norm`, `checkpointing` and `zero_init` it takes those that it can use.
     """
     return {e.name: e.value for e in entry_points(group="trunkline.backbones")} | _ADDED[0]
 
 
 def wrappers() -> dict[str, Any]:
-    """What can stand around a backbone and be one itself: entry points `trunkline.wrappers`, and those that were added.
+    """List what can stand around a backbone and be one itself: entry points `trunkline.wrappers`, and those added.
 
-    What a name stands for is called with the backbone, and holds it as `body`.
+    Each value is a callable or its `module:name`. It is called with the backbone, and holds it as `body`.
     """
     return {e.name: e.value for e in entry_points(group="trunkline.wrappers")} | _ADDED[1]
 
 
 def is_known(arch: str) -> bool:
-    """Whether there is a backbone of this name; of timm's, whether it is asked for in their way."""
+    """Say whether there is a backbone of this name; any name that begins with `timm:` counts."""
     return arch in ARCHITECTURES or arch.startswith(TIMM) or arch in others()

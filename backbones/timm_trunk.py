@@ -15,9 +15,9 @@ _NAMES = {2: "c1", 4: "c2", 8: "c3", 16: "c4", 32: "c5"}  # by stride
 class TimmTrunk(nn.Module):
     """timm's `features_only` network: images `(N, C, H, W)`, normalised float, to maps named by their strides.
 
-    Maps of stride 2 to 32 are `c1` to `c5`; a network that begins at 4 has no `c1`. `norm` is "batch", or "frozen": batch
-    norms keep their numbers. Parameter names are those of timm's feature network behind `net.`. Raises WeightsError for a name
-    that timm does not know, or a network that gives no such maps.
+    Maps of stride 2 to 32 are `c1` to `c5`; a network that begins at 4 has no `c1`. `norm` is "batch" or "frozen";
+    frozen batch norms keep their numbers. Parameter names are those of timm's feature network behind `net.`. Raises
+    WeightsError for a name that timm does not know, or a network that gives no such maps.
     """
 
     def __init__(self, name: str, in_channels: int = 3, output_stride: int = 32, norm: str = "batch") -> None:
@@ -55,7 +55,7 @@ class TimmTrunk(nn.Module):
         self.freeze(0)
 
     def forward(self, images: Tensor) -> Features:
-        """All maps, fine to coarse, channels second."""
+        """Compute all maps, fine to coarse, channels second."""
         found = self.net(images)
         return {name: self._channels_second(name, x) for name, x in zip(self._maps, found, strict=True)}
 
@@ -76,7 +76,8 @@ class TimmTrunk(nn.Module):
     def freeze(self, stages: int) -> "TimmTrunk":
         """Freeze the first `stages` of five parts (the layers up to `c1`, `c2`, … `c5`), and thaw the rest.
 
-        Where timm's network does not say which layers belong to which map, only 0 and 5 can be had. Raises WeightsError.
+        Raises WeightsError for a number out of range; where timm's network does not say which layers belong to which
+        map, for any but 0 and 5.
         """
         parts = self._parts()
         if not 0 <= stages <= 5 or (parts is None and stages not in (0, 5)):
@@ -91,7 +92,7 @@ class TimmTrunk(nn.Module):
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> "TimmTrunk":
-        """As in torch, but frozen parts stay in eval mode."""
+        """Set the mode as in torch, but keep frozen parts in eval mode."""
         super().train(mode)
         for number, module in self._numbered():
             if number <= self._frozen:
@@ -104,7 +105,7 @@ class TimmTrunk(nn.Module):
         return [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)] if self.norm == "frozen" else []
 
     def _parts(self) -> dict[str, int] | None:
-        """Which part each layer belongs to, where the network says what it returns."""
+        """Say which part each layer belongs to; None where the network does not say what it returns."""
         returned = getattr(self.net, "return_layers", None)
         if not isinstance(returned, dict):
             return None
@@ -122,7 +123,10 @@ class TimmTrunk(nn.Module):
         ]
 
     def own_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A file's tensors under the names here: timm's whole networks have dots where its feature networks have `_`."""
+        """Rename a file's tensors to the names here, and leave out those that match none.
+
+        timm's whole networks have a dot where its feature networks have `_`.
+        """
         own, found = self.state_dict(), {}
         for name, tensor in tensors.items():
             for other in (name, f"net.{name}", f"net.{name.replace('.', '_', 1)}"):
@@ -133,7 +137,7 @@ class TimmTrunk(nn.Module):
 
 
 def preprocessing_of(name: str) -> Preprocessing:
-    """The numbers that timm states for a network."""
+    """Read the numbers that timm states for a network; the default ones where it states none."""
     import timm
 
     cfg = timm.get_pretrained_cfg(name)

@@ -22,7 +22,7 @@ from .table import ARCHITECTURES, STRIDE_IN, TIMM, is_known
 from .timm_trunk import TimmTrunk, preprocessing_of
 
 CLASSIFIER = ("fc.weight", "fc.bias")
-_TRUNKS = ("backbone.body.", "backbone.")  # where torchvision has the trunk of a detector, and of a segmenter
+_TRUNKS = ("backbone.body.", "backbone.")  # torchvision's prefixes of the trunk in a detector and in a segmenter
 _EPS = 1e-5
 
 
@@ -73,10 +73,11 @@ class LoadReport:
 
 
 def read_weights(source: "str | Path", *, arch: str | None = None, stride_in: str | None = None) -> Weights:
-    """Weights from a local file, or from a name or address that `backbones.sources` knows (downloaded once).
+    """Read weights from a file, a finished run's folder, or a name or address that `backbones.sources` knows.
 
-    `arch` and `stride_in` say what the file does not; one that contradicts the file is an error. Without them, the
-    architecture is found from the tensors, and the stride is taken to be torchvision's. Raises WeightsError.
+    What a name or address stands for is downloaded once. `arch` and `stride_in` state what the file does not; a value
+    that contradicts the file is an error. Without them, the architecture is found from the tensors, and the stride is
+    taken to be torchvision's. Raises WeightsError.
     """
     stated: dict[str, Any] = {}
     if not isinstance(source, (str, Path)):
@@ -118,7 +119,7 @@ def read_weights(source: "str | Path", *, arch: str | None = None, stride_in: st
 
 
 def _trunk_of(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A detector's or segmenter's tensors (torchvision's names) as its trunk's and the rest."""
+    """Split a detector's or segmenter's tensors (torchvision's names) into its trunk's and the rest."""
     body = next((prefix for prefix in _TRUNKS if any(name.startswith(prefix) for name in tensors)), None)
     if body is None:
         return tensors, {}
@@ -131,10 +132,10 @@ def load(
 ) -> LoadReport:
     """Copy the weights into the trunk, all or nothing, and into `classifier` where its shape agrees.
 
-    The classifier is the one exception to strictness: of another size it keeps its own values and the report says so
-    (whether the class names agree is the caller's to compare). `adapt_input` fits the first convolution to another
-    number of input channels: the sum over the file's channels for one, else its channels in turn, scaled to keep the
-    sum (the rule that timm follows). Counters of batches that old files lack are set to 0.
+    The classifier is the one exception to strictness: of another size it keeps its own values, and the report says so.
+    The caller compares the class names. `adapt_input` fits the first convolution to another number of input channels:
+    the sum over the file's channels for one, else its channels in turn, scaled to keep the sum (the rule that timm
+    follows). Counters of batches that old files lack are set to 0.
 
     Raises WeightsError with every tensor that is missing, unexpected or of another shape.
     """
@@ -184,7 +185,7 @@ def save_weights(
     preprocessing: Preprocessing,
     info: dict[str, Any] | None = None,
 ) -> None:
-    """Write a `.safetensors` that `read_weights` needs no help with; beside first, synced, then renamed.
+    """Write a `.safetensors` file that `read_weights` reads by its path alone, as one step that a crash cannot halve.
 
     `tensors` are under torchvision's names (`_orig_mod.` and `module.` are taken off). Raises WeightsError for another
     suffix or values that could not be read back, OSError where the disk refuses.
@@ -216,7 +217,7 @@ def save_weights(
 
 
 def _sort_header(path: Path) -> None:
-    """Put what the header says into alphabetical order, which safetensors leaves to chance: equal weights, equal files."""
+    """Sort the header's metadata, which safetensors writes in any order, so that equal weights make equal files."""
     with path.open("rb+") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -238,7 +239,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def infer_arch(tensors: Mapping[str, Tensor], source: str) -> str:
-    """The row of the table that these tensors belong to, from names and shapes. Raises WeightsError where none is."""
+    """Find the architecture of these tensors from names and shapes. Raises WeightsError where the table has none."""
     found = nearest_arch(tensors)
     if found is not None and "conv1.weight" in tensors:
         return found
@@ -249,7 +250,7 @@ def infer_arch(tensors: Mapping[str, Tensor], source: str) -> str:
 
 
 def nearest_arch(tensors: Mapping[str, Tensor]) -> str | None:
-    """The network with the same block, blocks per stage, groups and width, or None."""
+    """Find the network with the same block, blocks per stage, groups and width; None where there is none."""
     layers = tuple(
         len({name.split(".")[1] for name in tensors if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)
     )

@@ -17,7 +17,7 @@ LAST, BEST = "last", "best"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors; those that share memory or are not contiguous are copied first."""
+    """Write tensors as safetensors, from contiguous copies that share no memory."""
     safetensors.torch.save_file({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, str(path))
     path.chmod(0o644)  # safetensors makes files that only their owner can read
 
@@ -33,7 +33,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_tensors(folder: Path, own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
-    """Raise EngineError, with the first differences, where saved tensors are not those of this model."""
+    """Raise EngineError, with the first differences, where saved tensors have other names or shapes than this model's."""
     wrong = [f"{n} {tuple(own[n].shape)} here, {tuple(saved[n].shape)} there" for n in own.keys() & saved.keys()
              if own[n].shape != saved[n].shape]  # fmt: skip
     wrong += [f"{n} is not in the checkpoint" for n in own.keys() - saved.keys()]
@@ -56,7 +56,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_checkpoint(root: Path, name: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
-    """Make `root/name` from what `fill(folder)` writes and returns (`state.json`), then let `last` name it.
+    """Write `root/name`: the files that `fill(folder)` writes, and what it returns as `state.json`. Let `last` name it.
 
     A crash at any moment leaves either no new checkpoint or a whole one, and the one before untouched. Raises
     EngineError where the storage is full or refuses, after removing what was half written.
@@ -90,7 +90,7 @@ def write_checkpoint(root: Path, name: str, fill: Callable[[Path], dict[str, Any
 
 
 def name_of(root: Path, pointer: str) -> str | None:
-    """The checkpoint that the file `last` or `best` names, if it is there."""
+    """Read which checkpoint the file `last` or `best` names; None where it is not there or not whole."""
     try:
         name = (root / pointer).read_text(encoding="utf-8").strip()
     except OSError:
@@ -99,24 +99,27 @@ def name_of(root: Path, pointer: str) -> str | None:
 
 
 def find(root: Path) -> str | None:
-    """The checkpoint to go on from: what `last` names, or the newest whole one, or None."""
+    """Find the checkpoint to go on from: the one that `last` names, else the newest whole one, else None.
+
+    A checkpoint whose replacement was cut off is put back first.
+    """
     _restore(root)
     return name_of(root, LAST) or max((p.name for p in _whole(root)), key=int, default=None)
 
 
 def prune(root: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints and those that `last` and `best` name, and what crashes left."""
+    """Remove all checkpoints but the newest `keep` and those that `last` and `best` name; remove what crashes left."""
     spare = {name_of(root, LAST), name_of(root, BEST)}
     newest = sorted(_whole(root), key=lambda p: int(p.name), reverse=True)
     for folder in [p for p in newest[max(1, keep) :] if p.name not in spare] + _broken(root):
-        folder.rename(root / f".{folder.name}.tmp")  # a crash in its removal leaves no half a checkpoint
+        folder.rename(root / f".{folder.name}.tmp")  # so that a crash during the removal leaves no half checkpoint
     for folder in [*root.glob(".*.tmp"), *root.glob(".*.old")]:
         if folder.is_dir():
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_state(folder: Path, *needed: str) -> dict[str, Any]:
-    """The plain part of a checkpoint. Raises EngineError where it is missing, damaged, or lacks what is needed."""
+    """Read the plain part of a checkpoint. Raises EngineError where it is missing, damaged, or lacks what is needed."""
     file = folder / "state.json"
     advice = "remove its folder to go on from an earlier one"
     try:
@@ -136,7 +139,7 @@ def _whole(root: Path) -> list[Path]:
 
 
 def _broken(root: Path) -> list[Path]:
-    """Folders of checkpoints that lack their state: what is left of a removal that was cut off."""
+    """List folders of checkpoints that lack their state: what is left of a removal that was cut off."""
     return [p for p in root.glob("[0-9]*") if p.is_dir() and p.name.isdigit() and not (p / "state.json").is_file()]
 
 

@@ -45,7 +45,7 @@ class Schedule:
     warmup: float = ranged(0.0, LENGTH)  # how long it rises, linearly
     warmup_from: float = ranged(0.01, SHARE)  # where it begins, as a share of the rate
     final: float = ranged(0.0, SHARE)  # cosine, polynomial, one_cycle: the last factor
-    step: float = ranged(30.0, STEP)  # step: how far drops are apart
+    step: float = ranged(30.0, STEP)  # step: from one drop to the next
     milestones: tuple[float, ...] = ranged((), LENGTH)  # multistep: where the drops are
     gamma: float = ranged(0.1, FACTOR)  # step, multistep: the factor of a drop
     power: float = ranged(0.9, FACTOR)  # polynomial
@@ -53,7 +53,7 @@ class Schedule:
     start: float = ranged(0.04, SHARE)  # one_cycle: the first factor
 
     def problems(self) -> list[str]:
-        """List milestones that are out of order, and lengths that are no share of the run where they should be one."""
+        """List milestones that are out of order, and lengths above 1 where they are shares of the run."""
         found = []
         if list(self.milestones) != sorted(self.milestones):
             found.append(f"milestones={','.join(f'{m:g}' for m in self.milestones)}: expected them in their order")
@@ -92,7 +92,7 @@ class Machine:
     precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
     compile: bool = False
-    reduction: Literal["exact", "fp32"] = "exact"  # how gradients are summed: in fp64, so that order is nothing, or not
+    reduction: Literal["exact", "fp32"] = "exact"  # exact: sums of gradients in fp64, which no order changes
     deterministic: bool | Literal["auto"] = "auto"  # refuse kernels whose sums have no order; auto: on the CPU only
     threads: int | Literal["auto"] = ranged(
         "auto", THREADS
@@ -115,12 +115,12 @@ class Common:
 
     @property
     def least(self) -> int:
-        """With how many workers the work can be done."""
+        """The smallest number of workers with which the work is done."""
         return self.workers[0] if isinstance(self.workers, tuple) else self.workers
 
     @property
     def most(self) -> int:
-        """With how many it is done where there is room."""
+        """The number of workers where there is room for all."""
         return self.workers[1] if isinstance(self.workers, tuple) else self.workers
 
     def problems(self) -> list[str]:
@@ -133,7 +133,7 @@ class Common:
 
 @dataclass(frozen=True)
 class LauncherOptions:
-    """What a launcher's own options inherit from; these are those of one that is told nothing more."""
+    """The base of a launcher's own options; a launcher without any uses it as it is."""
 
     def missing(self) -> str:
         """Say what has to be installed first; empty where nothing is missing."""
@@ -142,14 +142,14 @@ class LauncherOptions:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What an engine's own options inherit from; these are those of one that is told nothing more."""
+    """The base of an engine's own options; an engine without any uses it as it is."""
 
     def asked(self) -> str:
-        """Give the setting that asks for this engine as `KEY=VALUE`; empty where it is not asked for."""
+        """Return the setting that asks for this engine as `KEY=VALUE`; empty where it is not asked for."""
         return ""
 
     def refusals(self, optimizer: Optimizer, machine: Machine, workers: int, tasks: int) -> list[str]:
-        """List what cannot be had of a training of so many workers and tasks; asked of engines that are not wanted too."""
+        """List what the engine cannot do for so many workers and tasks; also called for engines that nobody asked for."""
         return []
 
     def several(self, players: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ Losses = Callable[[nn.Module, Any], dict[str, Tensor]]
 
 
 class Player(Protocol):
-    """Who learns in a turn: a module, its losses, and the tasks whose micro-batches it takes (none named: all)."""
+    """Who learns in a turn: a module, its losses, and the tasks whose micro-batches it takes (empty: all)."""
 
     @property
     def module(self) -> nn.Module: ...
@@ -54,9 +54,9 @@ PARTS = ("trunkline::forward", "trunkline::backward", "trunkline::reduce", "trun
 class Report:
     """What an update did.
 
-    `losses` are means over its micro-batches, still on the device (reading one waits for it); `total` is their sum, each
-    times the weight of its task. `own` is the sum of the losses that this worker computed, and `ids` are their samples.
-    `others` are the reports of the players that took their turns after the first, by name.
+    `losses` are means over its micro-batches, still on the device (reading one waits for it); `total` is the sum of the
+    means, each times the weight of its task. `own` is the sum of the losses that this worker computed, and `ids` are
+    their samples. `others` are the reports of the players that took their turns after the first, by name.
     """
 
     update: int
@@ -76,14 +76,14 @@ class Report:
         return torch.stack([self.total, self.own, *self.losses.values(), *norm])
 
     def send(self) -> None:
-        """Begin to copy the numbers to the host: reading them then waits for this update, and for none after it."""
+        """Begin to copy the numbers from CUDA to the host: reading them then waits for this update and no later one."""
         if self.total.device.type == "cuda":
             numbers, self._arrived = self._numbers(), torch.cuda.Event()
             self._host = torch.empty_like(numbers, device="cpu", pin_memory=True).copy_(numbers, non_blocking=True)
             self._arrived.record(torch.cuda.current_stream(numbers.device))
 
     def numbers(self) -> dict[str, float]:
-        """The losses by name, `grad_norm` where gradients are clipped, `total` and `own`: this player's alone."""
+        """Read this player's losses by name, `grad_norm` where gradients are clipped, `total` and `own`."""
         if self._arrived is not None:
             self._arrived.synchronize()
         total, own, *rest = (self._numbers() if self._host is None else self._host).tolist()
@@ -93,7 +93,7 @@ class Report:
     def check(self) -> None:
         """Raise EngineError where a loss is not finite, with the samples that it was computed on.
 
-        On the workers that did not compute it: LostWorker.
+        Workers that did not compute it raise LostWorker.
         """
         numbers = self.numbers()
         if not math.isfinite(numbers["total"]):
@@ -122,7 +122,7 @@ class Engine(Protocol):
         ...
 
     def update(self, micro_batches: Sequence[Any]) -> Report:
-        """One optimizer step over this worker's micro-batches; a worker that has none gives a stand-in."""
+        """Do one optimizer step over this worker's micro-batches; a worker that has none gives a stand-in."""
         ...
 
     def save(self, folder: Path | None) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Engine(Protocol):
         ...
 
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:
-        """The whole state dict of the model, of the first player where there are several."""
+        """Return the whole state dict of the model, of the first player where there are several."""
         ...
 
     def close(self) -> None:

@@ -40,23 +40,26 @@ class Watch:
         self._store.set(f"beat-{rank}", self._beat())
 
     def start(self) -> None:
-        """Begin, when all workers are made."""
+        """Begin to beat, when all workers are made."""
         self._hosts = [h.decode() for h in self._store.multi_get([f"host-{r}" for r in range(self.size)])]
         threading.Thread(target=self._run, daemon=True).start()
 
     def stop(self) -> None:
-        """Beat no more."""
+        """Stop beating."""
         self._ended.set()
 
     def silent(self) -> list[str]:
-        """The workers, with their machines, that have computed nothing for as long as the patience; mostly none."""
+        """List the workers, with their machines, that have computed nothing for longer than the patience; mostly empty.
+
+        Where the store itself does not answer, this is the leading worker if it holds the store, else nobody.
+        """
         now = time.monotonic()
         if now - self._round > self.patience:  # the store itself does not answer
             return [] if self._apart or self.rank == 0 else [self._name(0)]
         return [self._name(r) for r, at in enumerate(self._thread) if r != self.rank and now - at > self.patience]
 
     def gone(self) -> list[str]:
-        """The workers whose process has said nothing for some seconds: stopped, or without any time to compute."""
+        """List the workers whose process has said nothing for some seconds: stopped, or without any time to compute."""
         now = time.monotonic()
         return [self._name(r) for r, at in enumerate(self._process) if r != self.rank and now - at > 5 * self._period]
 
@@ -89,7 +92,7 @@ class Watch:
 
 
 def _clock() -> int | None:
-    """The clock of what this thread computes; None where the system has none: then a process that lives is enough."""
+    """Find the clock of what this thread computes; None where the system has none: then a process that lives is enough."""
     try:
         return time.pthread_getcpuclockid(threading.get_ident())
     except (AttributeError, OSError):

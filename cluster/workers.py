@@ -34,10 +34,10 @@ class Workers:
 
     def __init__(self, rank: int = 0, size: int = 1, timeout: float = 600.0):
         self.rank, self.size, self.timeout = rank, size, timeout
-        self.signal = 0  # that this worker was asked to end by
+        self.signal = 0  # the signal that asked this worker to end; 0: none did
         self._asks: set[str] = set()
         self._asked: set[str] = set()
-        self.tell: Callable[[dict[str, Any]], None] | None = None  # where what people are to see goes, if not here
+        self.tell: Callable[[dict[str, Any]], None] | None = None  # takes what people are to see; None: shown here
         self._patient: Any = None
         self._watch: Any = None
         if size > 1:
@@ -55,7 +55,7 @@ class Workers:
         return self.rank == 0
 
     def mine(self, items: Sequence[T]) -> Sequence[T]:
-        """This worker's share of a list: r, r + W, r + 2W, …"""
+        """Return this worker's share of a list: r, r + W, r + 2W, … for rank r of W."""
         return items[self.rank :: self.size]
 
     def add(self, flat: Tensor, what: str) -> None:
@@ -69,7 +69,7 @@ class Workers:
                 work.wait()
 
     def agree(self, numbers: list[int], what: str) -> list[int]:
-        """The sums over the workers of a few whole numbers; what was asked for with `ask` travels along."""
+        """Sum a few whole numbers over the workers; what was asked for with `ask` travels along."""
         if self.size == 1:
             return numbers
         sent = torch.tensor([*(name in self._asks for name in ASKS), *numbers], dtype=torch.int64)
@@ -80,24 +80,24 @@ class Workers:
         return heard[len(ASKS) :]
 
     def ask(self, name: str) -> None:
-        """Ask all workers for one of ASKS: they all hear of it with the same update."""
+        """Ask all workers for one of ASKS; they all hear of it in the same update."""
         self._asks.add(name)
 
     def asks(self, name: str) -> bool:
-        """Whether this worker asked for it, whatever the others know yet."""
+        """Say whether this worker asked for it, whatever the others know yet."""
         return name in self._asks
 
     def asked(self, name: str) -> bool:
-        """Whether any worker asked for it: the same answer on all of them between two updates."""
+        """Say whether any worker asked for it; between two updates all of them have the same answer."""
         return name in (self._asks if self.size == 1 else self._asked)
 
     def answered(self, name: str) -> None:
-        """What was asked for is done."""
+        """Forget a request, as what was asked for is done."""
         self._asks.discard(name)
         self._asked.discard(name)
 
     def gather(self, value: Any, what: str) -> list[Any]:
-        """What each worker says, by rank, on all of them; waits as long as it takes."""
+        """Gather what each worker says, by rank, on all of them; wait as long as it takes."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
@@ -105,7 +105,7 @@ class Workers:
         return found
 
     def to_lead(self, value: Any, what: str) -> list[Any]:
-        """What each worker says, by rank, on the one that leads; an empty list elsewhere."""
+        """Gather what each worker says, by rank, on the leading one; return an empty list elsewhere."""
         if self.size == 1:
             return [value]
         found: list[Any] | None = [None] * self.size if self.leads else None
@@ -113,7 +113,10 @@ class Workers:
         return found or []
 
     def from_lead(self, make: Callable[[], T], what: str) -> T:
-        """What the leading worker makes of it, on all; where that fails, its error there and LostWorker elsewhere."""
+        """Call `make` on the leading worker and return its result on all of them.
+
+        Where it fails, raise its error there and LostWorker elsewhere.
+        """
         if self.size == 1:
             return make()
         told: list[Any] = [None, None]
@@ -131,7 +134,7 @@ class Workers:
         return told[0]
 
     def alike(self, value: Any, what: str) -> None:
-        """Raise EngineError on the workers whose value is not the leading one's."""
+        """Raise EngineError on the workers whose value is not the leading one's, and LostWorker on the others."""
         found = self.gather((value, where()), what)
         (lead, place), own = found[0], found[self.rank]
         odd = [f"worker {r} on {host}" for r, (v, host) in enumerate(found) if v != lead]
@@ -141,7 +144,7 @@ class Workers:
             raise LostWorker(f"{what} differ: {', '.join(odd)}")
 
     def _patiently(self, what: str, collective: Callable[..., None], *args: Any) -> None:
-        """A collective that may take as long as another worker works; it ends where one is silent."""
+        """Run a collective that may take as long as another worker works. Raises LostWorker where one is silent."""
         if self._watch is None:
             with self._waiting(what):
                 collective(*args, group=self._patient)
@@ -180,7 +183,7 @@ class Workers:
             ) from error
 
     def close(self) -> None:
-        """The group's work is done."""
+        """Stop the watch over the group, whose work is done."""
         if self._watch:
             self._watch.stop()
 
@@ -191,12 +194,12 @@ ALONE = Workers()
 
 
 def where() -> str:
-    """This machine's name, as errors show it."""
+    """Return this machine's name, as errors show it."""
     return socket.gethostname()
 
 
 def join(timeout: float = 600.0) -> Workers:
-    """The group that the environment names (`RANK`, `WORLD_SIZE`, …, as torchrun sets them), or a group of one.
+    """Join the group that the environment names (`RANK`, `WORLD_SIZE`, …, as torchrun sets them), or a group of one.
 
     A process group that is there already, as Ray Train makes it, is used as it is.
     """
@@ -214,7 +217,7 @@ def join(timeout: float = 600.0) -> Workers:
 
 
 def leave() -> None:
-    """Let go of the process group, where there is one."""
+    """Leave the process group, where there is one."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():

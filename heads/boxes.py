@@ -29,7 +29,7 @@ class BoxPrediction(Prediction):
 
 
 def sizes_of(batch: Batch) -> list[tuple[int, int]]:
-    """Height and width of each image before padding."""
+    """List the height and width of each image before padding."""
     assert batch.images is not None
     if batch.sizes is None:
         return [(batch.images.shape[-2], batch.images.shape[-1])] * len(batch)
@@ -37,7 +37,7 @@ def sizes_of(batch: Batch) -> list[tuple[int, int]]:
 
 
 def predictions(batch: Batch, found: list[dict[str, Any]]) -> list[Prediction]:
-    """From tensors by name to predictions on the CPU."""
+    """Convert each image's `boxes`, `labels`, `scores` and any `masks` `(n, 1, h, w)` to a BoxPrediction on the CPU."""
     result: list[Prediction] = []
     for name, one in zip(batch.ids, found, strict=True):
         masks = one.get("masks")
@@ -55,5 +55,5 @@ def _array(tensor: Tensor) -> "np.ndarray":
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
-    """The tensor, in fp32 where it has fewer bits."""
+    """Convert the tensor to fp32 where it has fewer bits."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

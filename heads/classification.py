@@ -53,7 +53,7 @@ class ClassificationHead(nn.Module):
         self.extra = None if kept is None else nn.Linear(kept.out_features, classes)
 
     def published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The head's tensors as others read them: one `fc`; two linear layers in a row are one."""
+        """Return the head's tensors as others read them: one `fc`; two linear layers in a row are merged into one."""
         if self.extra is None:
             return tensors
         kept, extra = tensors["fc.weight"].double(), tensors["extra.weight"].double()
@@ -61,24 +61,24 @@ class ClassificationHead(nn.Module):
         return {"fc.weight": (extra @ kept).float(), "fc.bias": bias.float()}
 
     def condense(self, features: Features) -> Features:
-        """`c5` pooled to `(N, C, 1, 1)`: pooling it again changes nothing."""
+        """Pool `c5` to `(N, C, 1, 1)`; pooling it again changes nothing."""
         return {"c5": features["c5"].mean((2, 3), keepdim=True)}
 
     def forward(self, features: Features) -> Tensor:
-        """Logits `(N, K)` of the map `c5` `(N, C, H, W)`."""
+        """Compute the logits `(N, K)` from the map `c5` `(N, C, H, W)`."""
         pooled = self.condense(features)["c5"].flatten(1)
         if self.extra is None:
             return self.fc(self.dropout(pooled))
         return self.extra(self.dropout(self.fc(pooled)))
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
-        """`cross_entropy`: the mean over the micro-batch's samples, in fp32 or better; `label` is `(N,)` int64."""
+        """Compute `cross_entropy`, the mean over the micro-batch's samples, in fp32 or better; `label` is `(N,)` int64."""
         logits = _at_least_fp32(self(features))
         loss = F.cross_entropy(logits, batch.targets["label"], label_smoothing=self.label_smoothing)
         return {"cross_entropy": loss}
 
     def predict(self, features: Features, batch: Batch) -> list[Prediction]:
-        """A ClassPrediction a sample; the softmax is taken in fp32 or better whatever autocast says."""
+        """Predict a ClassPrediction for each sample; the softmax is taken in fp32 or better whatever autocast says."""
         probabilities = _at_least_fp32(self(features)).softmax(1).detach().float().cpu().numpy()
         return [ClassPrediction(name, row) for name, row in zip(batch.ids, probabilities, strict=True)]
 

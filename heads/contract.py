@@ -18,11 +18,11 @@ VOID = 255  # in a mask, a pixel that has no class
 class Batch:
     """What one forward pass takes; with a `key` it is a micro-batch.
 
-    `images` are `(N, C, H, W)` uint8, of clips `(N, C, T, H, W)`; `sizes` `(N, 2)` int64 (height and width before padding);
-    `features` stand in for images where the trunk's maps are cached. `targets` are tensors with N rows or lists of N
-    tensors, by name. `key` seeds whatever is random inside the model. Where several tasks share an update, `loss_weight`
-    is the task's, and `scale` what the loss is multiplied by before its backward. A `stand_in` counts nothing: a worker
-    has it that has no micro-batch of its own.
+    `images` are `(N, C, H, W)` uint8, of clips `(N, C, T, H, W)`; `sizes` `(N, 2)` int64 (height and width before
+    padding); `features` stand in for images where the trunk's maps are cached. `targets` are tensors with N rows or
+    lists of N tensors, by name. `key` seeds whatever is random inside the model. Where several tasks share an update,
+    `loss_weight` is the task's, and the loss is multiplied by `scale` before its backward. A worker without a
+    micro-batch gets a `stand_in`, which counts for nothing.
     """
 
     task: str
@@ -44,11 +44,11 @@ class Batch:
         return replace(self, **changed)
 
     def to(self, device: "torch.device | str") -> "Batch":
-        """The same batch on another device (asynchronously from pinned memory)."""
+        """Copy the batch to another device (asynchronously from pinned memory)."""
         return self._map(lambda t: t.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """The same batch in pinned memory; the loader calls it."""
+        """Copy the batch into pinned memory; the loader calls it."""
         return self._map(lambda t: t.pin_memory())
 
 
@@ -74,7 +74,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Player:
-    """Who learns in a turn of an update: `losses(module, batch)` of its micro-batches, those of `tasks` (empty: all)."""
+    """Who learns in a turn of an update: `losses(module, batch)` of the micro-batches of `tasks` (empty: all)."""
 
     module: "nn.Module"
     losses: "Callable[[nn.Module, Batch], dict[str, Tensor]]"
@@ -91,17 +91,17 @@ class Head(Protocol):
         ...
 
     def losses(self, features: "Features", batch: Batch) -> "dict[str, Tensor]":
-        """Named scalar losses of one micro-batch, each the mean that its docstring states."""
+        """Compute the named scalar losses of one micro-batch, each the mean that its docstring states."""
         ...
 
     def predict(self, features: "Features", batch: Batch) -> list[Prediction]:
-        """One prediction per sample, in the batch's order, on the CPU."""
+        """Predict one result for each sample, in the batch's order, on the CPU."""
         ...
 
     def condense(self, features: "Features") -> "Features":
-        """What may be cached of the maps when the trunk is frozen, such that losses and predictions stay the same."""
+        """Reduce the maps to what may be cached when the trunk is frozen; losses and predictions stay the same."""
         ...
 
     def published(self, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
-        """The head's own tensors under the names, and in the form, that others read."""
+        """Return the head's own tensors under the names, and in the form, that others read."""
         ...

@@ -15,7 +15,7 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 class Model(nn.Module):
     """Images in; losses or predictions of the batch's task out. `heads` maps a task's name to its head.
 
-    `beside` are networks that learn beside it and are no part of it (a critic), by name: they stand in no state dict.
+    `beside` holds networks, by name, that learn beside the model but are no part of it (a critic) or of its state dict.
     """
 
     mean: Tensor
@@ -43,7 +43,7 @@ class Model(nn.Module):
         self.backbone.freeze(stages)  # type: ignore[operator]
 
     def units(self) -> tuple[str, ...]:
-        """Prefixes of parameters that take part in an update together or not at all: a task's head, a stage of the trunk.
+        """List the prefixes of parameters that are in an update together or not at all: heads, stages of the trunk.
 
         A head that reads only some of the maps leaves the parts behind them without a gradient.
         """
@@ -54,7 +54,7 @@ class Model(nn.Module):
         return tuple(found)
 
     def normalise(self, batch: Batch) -> Tensor:
-        """Images `(N, C, *T, H, W)` uint8 to normalised floats; padding (by `sizes`) is zero after it."""
+        """Convert images `(N, C, *T, H, W)` uint8 to normalised floats; padding (by `sizes`) is zero after it."""
         images = batch.images
         assert images is not None
         if self.channels_last and images.shape[1] > 1:
@@ -70,11 +70,11 @@ class Model(nn.Module):
         return x
 
     def maps(self, batch: Batch) -> Features:
-        """The trunk's maps by name: the batch's own where they are cached."""
+        """Compute the trunk's maps by name, or return the batch's own where they are cached."""
         return batch.features if batch.features is not None else self.backbone(self.normalise(batch))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar losses `task/loss` of one micro-batch; all that is random in them comes from `batch.key`."""
+        """Compute the named scalar losses `task/loss` of one micro-batch; all that is random comes from `batch.key`."""
         seed_model(key(batch.key, "trunk"), self.mean.device.type)
         features = self.maps(batch)
         seed_model(key(batch.key, batch.task), self.mean.device.type)
@@ -82,11 +82,11 @@ class Model(nn.Module):
         return {f"{batch.task}/{name}": value for name, value in named.items()}
 
     def predict(self, batch: Batch) -> list[Prediction]:
-        """One prediction a sample, in the batch's order. Call it under `torch.inference_mode()` and in eval mode."""
+        """Predict one result a sample, in the batch's order. Call it under `torch.inference_mode()` and in eval mode."""
         return self.heads[batch.task].predict(self.maps(batch), batch)  # type: ignore[operator]
 
 
 def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """What an engine is given: the losses of one micro-batch."""
+    """Compute the losses of one micro-batch; engines are given this function."""
     assert isinstance(model, Model)
     return model.losses(batch)

@@ -18,17 +18,17 @@ from ..backbones.contract import Features
 from .boxes import at_least_fp32, predictions, sizes_of
 from .contract import Batch, Prediction
 
-ALPHA, BETA = 0.5, 6.0  # of score and overlap in the measure by which places are chosen
+ALPHA, BETA = 0.5, 6.0  # exponents of score and overlap in the measure by which places are chosen
 TOP = 10  # places that an object may have
-GAMMA = 2.0  # how much less is counted of what is nearly right
+GAMMA = 2.0  # the larger, the less a place counts that is nearly right
 BOXES = 2.0  # weight of the boxes' loss
 START = 4.0  # strides from a place to each side before anything is learnt
 PRIOR = 0.01  # score of every class before anything is learnt
-BEFORE = 1000  # candidates of a level that suppression looks at
+BEFORE = 1000  # candidates of a level before suppression, at most
 
 
 class OneStageHead(nn.Module):
-    """Every place of every level says K scores, and how far the four sides are.
+    """K scores for every place of every level, and its distances to the four sides of a box.
 
     channels, strides  of the pyramid's maps by name, `p3` … `p7`
     classes            how many there are, K
@@ -61,7 +61,10 @@ class OneStageHead(nn.Module):
         nn.init.constant_(parts["boxes"].bias, math.log(START))  # type: ignore[arg-type]
 
     def forward(self, features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits `(N, A, K)`, boxes `(N, A, 4)` x1, y1, x2, y2 in pixels, places `(A, 2)` x, y, and strides `(A,)`; all fp32."""
+        """Compute logits `(N, A, K)`, boxes `(N, A, 4)`, places `(A, 2)` and strides `(A,)`; all fp32.
+
+        Boxes are x1, y1, x2, y2 and places x, y, both in pixels.
+        """
         logits, boxes, places, strides = [], [], [], []
         for level, (name, stride) in enumerate(zip(self.needs, self.strides, strict=True)):
             x = features[name]
@@ -77,7 +80,7 @@ class OneStageHead(nn.Module):
         return torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(places), torch.cat(strides)
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
-        """`classes` and `boxes`, summed over the micro-batch and divided by the sum of its targets (at least 1).
+        """Compute `classes` and `boxes`: sums over the micro-batch, divided by its sum of target scores (at least 1).
 
         Targets: `boxes`, a list of `(n, 4)` fp32 x1, y1, x2, y2 in pixels; `labels`, of `(n,)` int64 from 0.
         """
@@ -102,7 +105,7 @@ class OneStageHead(nn.Module):
         return {"classes": classes, "boxes": BOXES * (apart * torch.cat(weights)).sum() / total}
 
     def predict(self, features: Features, batch: Batch) -> list[Prediction]:
-        """A BoxPrediction a sample, best score first."""
+        """Predict a BoxPrediction for each sample, best score first."""
         logits, boxes, _, strides = self(features)
         found = []
         for scores, corners, size in zip(logits.sigmoid(), boxes, sizes_of(batch), strict=True):
@@ -127,35 +130,37 @@ class OneStageHead(nn.Module):
         return {"boxes": corners[kept], "labels": label[kept], "scores": value[kept]}
 
     def condense(self, features: Features) -> Features:
-        """The pyramid's maps: nothing smaller would do."""
+        """Keep the pyramid's maps; nothing smaller would do."""
         return {name: features[name] for name in self.needs}
 
     def published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Our own names: nobody else's head is like it."""
+        """Return the tensors as they are: no other library has this head."""
         return tensors
 
 
 def assign(
     scores: Tensor, boxes: Tensor, places: Tensor, strides: Tensor, truth: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Which places learn which objects of one image, and how well: places `(P,)`, objects `(P,)`, targets `(P,)` of 0..1.
+    """Match places to the objects of one image: places `(P,)`, their objects `(P,)`, and target scores `(P,)` of 0..1.
 
-    A place is measured by score**ALPHA times overlap**BETA of what it says now; the TOP best within an object's box get
-    it (of a box without any place: the nearest one), of several objects the one that it overlaps most. The targets are the
-    measures, scaled so that an object's best has its best overlap.
+    `scores` `(A, K)` and `boxes` `(A, 4)` are what the `places` `(A, 2)` say now; `truth` `(n, 4)` and `labels` `(n,)`
+    are the objects. A place's measure for an object is score**ALPHA times overlap**BETA. An object takes the TOP best
+    places within its box. Where its box holds no place, it takes the nearest one; where no box overlaps it yet, the
+    place inside that is nearest its centre. A place that several objects want goes to the one that it overlaps most.
+    The targets are the measures, scaled so that the best place of an object has the object's best overlap.
     """
     overlap = box_iou(truth, boxes)
     inside = ((places[None] > truth[:, None, :2]) & (places[None] < truth[:, None, 2:])).all(2)
     empty = ~inside.any(1)
     if empty.any():
         centres = (truth[empty, :2] + truth[empty, 2:]) / 2
-        near = torch.cdist(centres, places) + strides[None]  # of equals the finer level
+        near = torch.cdist(centres, places) + strides[None]  # at the same distance the finer level
         inside[torch.nonzero(empty)[:, 0], near.argmin(1)] = True
     measure = scores[:, labels].T.pow(ALPHA) * overlap.pow(BETA) * inside
     best, at = measure.topk(min(TOP, measure.shape[1]), dim=1)
     chosen = torch.zeros_like(inside)
     chosen.scatter_(1, at, best > 0)
-    lacking = torch.nonzero(~chosen.any(1))[:, 0]  # nothing said overlaps it yet: its places near the centre
+    lacking = torch.nonzero(~chosen.any(1))[:, 0]  # no box overlaps it yet: the place nearest its centre
     if len(lacking):
         centres = (truth[lacking, :2] + truth[lacking, 2:]) / 2
         far = torch.cdist(centres, places).masked_fill(~inside[lacking], math.inf)
@@ -176,12 +181,12 @@ def _tower(channels: int, depth: int) -> nn.Sequential:
     for _ in range(depth):
         norm = nn.GroupNorm(
             math.gcd(32, channels // 2), channels
-        )  # of more than one channel: a coarse map is one place
+        )  # groups of more than one channel: a coarse map may be one place
         layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm, nn.ReLU(True)]
     return nn.Sequential(*layers)
 
 
 def _places(size: torch.Size, stride: int, like: Tensor) -> Tensor:
-    """The centres of a grid's cells in pixels, `(H*W, 2)` x, y."""
+    """Compute the centres of a grid's cells in pixels, `(H*W, 2)` x, y."""
     y, x = (torch.arange(n, device=like.device, dtype=like.dtype).add_(0.5).mul_(stride) for n in size)
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)

@@ -23,12 +23,12 @@ class Weighted:
 
 
 def pixel_losses(logits: Tensor, truth: Tensor, weighted: Weighted) -> dict[str, Tensor]:
-    """The losses whose weight is not 0, by name, each times its weight: scalars of logits `(N, K, H, W)`.
+    """Compute the losses whose weight is not 0, by name, each times its weight: scalars from logits `(N, K, H, W)`.
 
-    `truth` is `(N, H, W)` int64 from 0, 255 where there is no class. All are over the pixels of the micro-batch that have
-    one; where none has, all are 0. Cross-entropy is torch's mean (divided by the sum of the pixels' class weights); the
-    others are those of segmentation-models-pytorch: Dice over the classes that are there (Milletari et al. 2016), focal
-    with gamma 2 (Lin et al. 2017), Lovász-softmax (Berman et al. 2018).
+    `truth` is `(N, H, W)` int64 from 0, 255 where there is no class. All losses are over the micro-batch's pixels that
+    have a class; where none has, all are 0. Cross-entropy is torch's mean (divided by the sum of the pixels' class
+    weights). The others are those of segmentation-models-pytorch: Dice over the classes that are there (Milletari et
+    al. 2016), focal with gamma 2 (Lin et al. 2017), Lovász-softmax (Berman et al. 2018).
     """
     found: dict[str, Tensor] = {}
     if weighted.cross_entropy:
@@ -49,7 +49,11 @@ def _cross_entropy(logits: Tensor, truth: Tensor, weights: Tensor | None) -> Ten
 
 
 def cross_entropy_by_rows(logits: Tensor, truth: Tensor, weights: Tensor | None) -> Tensor:
-    """The same of a row for each pixel: on CUDA torch's form for maps is not deterministic, and 0 / 0 would wait for the host."""
+    """Compute the cross-entropy of logits `(N, K, H, W)` from one row for each pixel, for CUDA.
+
+    torch's form for maps is not deterministic there. Where no pixel has a class the loss is 0, without a test that
+    would wait for the device. `truth` is `(N, H, W)` int64, `weights` `(K,)` or None.
+    """
     rows, labels = logits.permute(0, 2, 3, 1).flatten(0, 2), truth.flatten()
     known = labels != VOID
     total = F.cross_entropy(rows, labels, weights, ignore_index=VOID, reduction="sum")

@@ -83,11 +83,11 @@ class RCNNHead(nn.Module):
         )  # fmt: skip
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
-        """`objectness`, `rpn_box`, `classifier`, `box` (and `mask`), as torchvision has them.
+        """Compute `objectness`, `rpn_box`, `classifier`, `box` (and `mask`), as torchvision has them.
 
         Targets: `boxes`, a list of `(n, 4)` fp32 x1, y1, x2, y2 in pixels; `labels`, of `(n,)` int64 from 0; with masks
-        `masks`, of `(n, H, W)` uint8. Each is a mean over what was sampled in the whole micro-batch: anchors, proposals,
-        positive proposals (`box` too is divided by all sampled proposals).
+        `masks`, of `(n, H, W)` uint8. Each is a mean over what was sampled in the whole micro-batch: anchors,
+        proposals, positive proposals (`box` too is divided by all sampled proposals).
         """
         given = batch.targets
         targets = [
@@ -100,16 +100,16 @@ class RCNNHead(nn.Module):
         return {_NAMES[name]: value for name, value in found.items()}
 
     def predict(self, features: Features, batch: Batch) -> list[Prediction]:
-        """A BoxPrediction a sample, best score first."""
+        """Predict a BoxPrediction for each sample, best score first."""
         found, _ = self._run(features, batch, None)
         return predictions(batch, [{**one, "labels": one["labels"] - 1} for one in found])
 
     def condense(self, features: Features) -> Features:
-        """The pyramid's maps: nothing smaller would do."""
+        """Keep the pyramid's maps; nothing smaller would do."""
         return {name: features[name] for name in self.needs}
 
     def published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """torchvision's names, which these are."""
+        """Return the tensors as they are: the names are torchvision's."""
         return tensors
 
     def _run(self, features: Features, batch: Batch, targets: list[dict[str, Tensor]] | None) -> Any:
@@ -138,7 +138,7 @@ class Anchors(AnchorGenerator):
         self.strides = tuple(strides)
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """`(A, 4)` fp32 for each image, level after level."""
+        """Compute the anchors `(A, 4)` fp32 of each image, level after level."""
         device = feature_maps[0].device
         self.set_cell_anchors(torch.promote_types(feature_maps[0].dtype, torch.float32), device)
         strides = [[torch.tensor(stride, device=device)] * 2 for stride in self.strides]

@@ -84,25 +84,27 @@ class SegmentationHead(nn.Module):
                 module.p = dropout
 
     def forward(self, features: Features, size: tuple[int, int]) -> Tensor:
-        """Logits `(N, K, H, W)` in fp32 at least for images of `size` H, W."""
+        """Compute logits `(N, K, H, W)` in fp32 at least for images of `size` H, W."""
         if self.kind in ("deeplabv3", "fcn"):
             return _resized(self.get_submodule("classifier")(features["c5"]), size)
         first = next(iter(features.values()))
-        nothing = first.new_empty((len(first), 0, *size))  # of the images themselves the decoders read the size alone
+        nothing = first.new_empty((len(first), 0, *size))  # the decoders read nothing of the images but their size
         maps = [nothing, *(features.get(f"c{n}", nothing) for n in range(1, 6))]
         return at_least_fp32(self.get_submodule("segmentation_head")(self.get_submodule("decoder")(maps)))
 
     def logits(self, features: Features, batch: Batch) -> list[Tensor]:
-        """`(K, h, w)` of each image without its padding."""
+        """Compute the logits `(K, h, w)` of each image without its padding."""
         assert batch.images is not None
         height, width = batch.images.shape[-2:]
         found = self(features, (height, width))
         return [one[:, :h, :w] for one, (h, w) in zip(found, sizes_of(batch), strict=True)]
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
-        """Those of `weighted`, and `aux`, each times its weight; means over the micro-batch's pixels that are not void.
+        """Compute the losses of `weighted`, and `aux`, each times its weight: means over the pixels that are not void.
 
-        Target: `mask` `(N, H, W)` uint8 or int64, the class of every pixel from 0, 255 where there is none.
+        The means are over the whole micro-batch. Target: `mask` `(N, H, W)` uint8 or int64, the class of every pixel
+        from 0, 255 where there is none. Raises WeightsError for a single image where a batch norm follows a pooling to
+        one pixel.
         """
         assert batch.images is not None
         height, width = batch.images.shape[-2:]
@@ -120,21 +122,21 @@ class SegmentationHead(nn.Module):
         return found
 
     def predict(self, features: Features, batch: Batch) -> list[Prediction]:
-        """A PixelPrediction a sample, in the size that the model saw."""
+        """Predict a PixelPrediction for each sample, in the size that the model saw."""
         found = self.logits(features, batch)
         return [PixelPrediction(name, labels_of(one)) for name, one in zip(batch.ids, found, strict=True)]
 
     def condense(self, features: Features) -> Features:
-        """The maps that are read: nothing smaller would do."""
+        """Keep the maps that are read; nothing smaller would do."""
         return {name: features[name] for name in self.needs}
 
     def published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The names are others' already."""
+        """Return the tensors as they are: the names are those of other libraries already."""
         return tensors
 
 
 def _pools_with_batch_norm(head: nn.Module) -> bool:
-    """Whether a batch norm stands behind a pooling to one pixel, as in an atrous pyramid."""
+    """Say whether a batch norm follows a pooling to one pixel, as in an atrous pyramid."""
     for part in head.modules():
         inside = list(part.children()) if isinstance(part, nn.Sequential) else []
         if any(isinstance(m, nn.AdaptiveAvgPool2d) for m in inside):
@@ -151,7 +153,7 @@ def _change_norms(module: nn.Module, layer: Callable[[int], nn.Module]) -> None:
 
 
 def labels_of(logits: Tensor) -> "np.ndarray":
-    """The best class `(H, W)` of logits or probabilities `(K, H, W)`: uint8, or int32 from 256 classes on."""
+    """Find the best class `(H, W)` of logits or probabilities `(K, H, W)`: uint8, or int32 from 256 classes on."""
     best = logits.argmax(0)
     return best.to(torch.uint8 if len(logits) <= VOID else torch.int32).cpu().numpy()
 

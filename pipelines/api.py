@@ -14,11 +14,11 @@ from .runs.run import Run
 
 
 def train(recipe: str, run: str | Path, **settings: Any) -> Run:
-    """Begin a run of a recipe in the folder `run`, or go on with the one that is there.
+    """Train by a recipe: begin a run in the folder `run`, or go on with the run that is already there.
 
-    `settings` are the recipe's knobs and, spelled `**{"optimizer.lr": 0.02}`, any of its fields; `workers=2` divides the
-    work among processes. Returns the run with its scores, weights and report. Raises RecipeError, WeightsError, DataError
-    or EngineError (all ValueErrors) for a mistake in what was given.
+    `settings` are the recipe's knobs and, spelled `**{"optimizer.lr": 0.02}`, any of its fields; `workers=2` divides
+    the work among processes. Returns the run with its scores, weights and report. Raises RecipeError, WeightsError,
+    DataError or EngineError (all ValueErrors) for a mistake in what was given.
     """
     from .launch.launch import launch_and_recipe
     from .launch.launch import train as run_it
@@ -30,7 +30,7 @@ def train(recipe: str, run: str | Path, **settings: Any) -> Run:
 def evaluate(source: str | Path, **settings: Any) -> Any:
     """Score a run's folder or a weights file; see `trunkline.pipelines.evaluation.evaluate.evaluate` for the settings.
 
-    With `launch="ray"` and `workers=4`, on a pool of workers.
+    `launch="ray"` and `workers=4` do it on a pool of workers.
     """
     from .evaluation.evaluate import evaluate as run_it
     from .launch.launch import pool_of
@@ -40,7 +40,10 @@ def evaluate(source: str | Path, **settings: Any) -> Any:
 
 
 def score(protocol: Literal["coco", "voc", "masks"], truth: str | Path, results: str | Path, **settings: Any) -> Any:
-    """Score the results of any detector or segmenter; `trunkline.pipelines.score.score.PROTOCOLS` names the settings' homes."""
+    """Score the result files of any detector or segmenter.
+
+    `trunkline.pipelines.score.score.PROTOCOLS` names the function of each protocol, whose docstring lists the settings.
+    """
     from .score.score import protocol as function_of
 
     function = function_of(protocol)
@@ -48,9 +51,9 @@ def score(protocol: Literal["coco", "voc", "masks"], truth: str | Path, results:
 
 
 def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **settings: Any) -> Any:
-    """What a model says of pictures; see `trunkline.pipelines.prediction.predict.stream` for the settings.
+    """Predict pictures with a model; see `trunkline.pipelines.prediction.predict.stream` for the settings.
 
-    With `launch="ray"` and `workers=4`, on a pool of workers.
+    `launch="ray"` and `workers=4` do it on a pool of workers.
     """
     from .launch.launch import pool_of
     from .prediction.predict import predict as run_it
@@ -61,7 +64,7 @@ def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **set
 
 
 def model(weights: str | Path, **settings: Any) -> Any:
-    """A ready model from a run's folder or a weights file: a `Model` in evaluation mode with `.preprocessing`."""
+    """Load a model from a run's folder or a weights file: a `Model` in evaluation mode with `.preprocessing`."""
     from .models.ready import Source, ready
 
     return ready(Source(str(_path_of(weights)), **typed(_model, settings))).model
@@ -77,11 +80,11 @@ def _model(
     backbone: str | None = None,
     stride_in: Literal["3x3", "1x1"] | None = None,
 ) -> None:
-    """The settings of `model`."""
+    """Declare the settings of `model`; it is never called."""
 
 
 def _path_of(source: Any) -> str | Path:
-    """A run's folder, or the path or name that was given."""
+    """Return a run's folder, or the path or name that was given. Raises RecipeError for anything else."""
     path = getattr(source, "path", source)
     if not isinstance(path, (str, Path)):
         raise RecipeError(f"{path!r}: expected a run, or the path or name of weights")
@@ -89,14 +92,14 @@ def _path_of(source: Any) -> str | Path:
 
 
 def check(data: str | Path, **settings: Any) -> Any:
-    """Decode and validate a whole data set, or a run's; see `trunkline.pipelines.evaluation.check.check` for the settings."""
+    """Decode and validate a data set, or a run's; see `trunkline.pipelines.evaluation.check.check` for the settings."""
     from .evaluation.check import check as run_it
 
     return run_it(_path_of(data), **typed(run_it, settings))
 
 
 def recipes() -> dict[str, str]:
-    """The recipes by name, with the first line of what each says of itself."""
+    """List the recipes by name, each with the first line of its docstring."""
     return {name: (recipe_function(name).__doc__ or "").strip().partition("\n")[0] for name in sorted(recipe_names())}
 
 
@@ -109,12 +112,12 @@ class RecipeFields:
     rows: list[tuple[str, Any, str]]
 
     def to_json(self) -> dict[str, Any]:
-        """By key: the value and its origin."""
+        """Return the value and its origin by key."""
         return {key: {"value": value, "from": origin} for key, value, origin in self.rows}
 
 
 def show(recipe: str, **settings: Any) -> RecipeFields:
-    """Every field of a recipe with its value, where that came from, and what `auto` becomes on this machine and why."""
+    """List every field of a recipe: its value, its origin, and what `auto` becomes on this machine and why."""
     from .recipe.tree import walk
 
     about = (recipe_function(recipe).__doc__ or "").strip()
@@ -136,7 +139,7 @@ def show(recipe: str, **settings: Any) -> RecipeFields:
 
 
 def memory(recipe: str, **settings: Any) -> Any:
-    """What a worker needs of memory, by part and for every ZeRO stage, and what would make the recipe fit.
+    """Estimate a worker's memory, by part and for every ZeRO stage, and list what would make the recipe fit.
 
     `settings` as for `train`, with `workers=`, `zero=` and `launch=`; the data is read for one sample's shape.
     """
@@ -148,7 +151,7 @@ def memory(recipe: str, **settings: Any) -> Any:
 
 
 def profile(recipe: str, *, profile_updates: int = 6, out: str | Path | None = None, **settings: Any) -> Any:
-    """Trace a few updates: time by part, and how long the loader keeps the engine waiting; `out` is the trace's file."""
+    """Trace a few updates: the time by part, and how long the engine waits for data. `out` is the trace's file."""
     resolved: Resolved = resolve(recipe, settings)
     from .tools.profiling import profile as run_it
 
@@ -156,21 +159,24 @@ def profile(recipe: str, *, profile_updates: int = 6, out: str | Path | None = N
 
 
 def demo(folder: str | Path = "demo", **settings: Any) -> Run:
-    """Write generated scenes, train on them, evaluate, report: at most three minutes on two cores, no download."""
+    """Write generated scenes, train on them, evaluate and report: at most three minutes on two cores, no download."""
     from .tools.demo import demo as run_it
 
     return run_it(folder, **settings)
 
 
 def doctor() -> Any:
-    """Whether this installation and machine are fit, a line for each thing looked at."""
+    """Check whether this installation and machine are fit, with a line for each thing examined."""
     from .tools.doctor import doctor as run_it
 
     return run_it()
 
 
 def bench(what: str, **settings: Any) -> Any:
-    """Measure Trunkline beside a plain torchvision loop, interleaved; `trunkline.pipelines.bench.bench` lists what."""
+    """Measure Trunkline beside plain loops of other libraries, in interleaved rounds.
+
+    `trunkline.pipelines.bench.bench.BENCHES` lists what can be measured.
+    """
     from .bench.bench import options
 
     function = options(what)

@@ -16,24 +16,24 @@ from ..tasks.scores import Scores, written
 
 @contextmanager
 def bar(title: str, total: int, unit: str = "images") -> Iterator[Any]:
-    """A bar of its own; yields a function that advances it."""
+    """Show a progress bar; yields a function that advances it."""
     with progress() as shown:
         task = shown.add_task(title, total=total, unit=unit, say="")
         yield lambda n=1: shown.advance(task, n)
 
 
 def note(text: str) -> None:
-    """One line for people."""
+    """Show people one line."""
     say(text)
 
 
 def samples_left_out(number: int) -> str:
-    """`left out 1 sample`, `left out 4 samples`."""
+    """Say how many samples were left out: `left out 1 sample`, `left out 4 samples`."""
     return f"left out {number} sample{'' if number == 1 else 's'}"
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
-    """A table on stdout, as wide as the terminal; whole where stdout is none."""
+    """Print a table on stdout, as wide as the terminal, or 160 columns wide where stdout is no terminal."""
     shown = Table(*columns, title=title or None, box=None, title_justify="left", header_style="bold", pad_edge=False)
     for row in rows:
         shown.add_row(*[Text(str(cell)) for cell in row])
@@ -42,7 +42,10 @@ def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
 
 
 def scores_line(scores: Scores) -> str:
-    """`accuracy 0.9412 (0.900 to 0.970)   error 0.0300 …`; `none` where a metric is not there."""
+    """Write the headline metrics in one line: `accuracy 0.9412 (0.900 to 0.970)   error 0.0300 …`.
+
+    A metric that nothing could be measured of is written `none`.
+    """
     words = []
     for name in scores.headline or scores.metrics:
         value, low_high = scores.metrics[name], scores.intervals.get(name)

@@ -22,15 +22,16 @@ def check(
     loaders: int | None = None,
     progress: bool = True,
 ) -> Check:
-    """Decode every sample of a data folder, compare all files by their bytes, look at objects and masks.
+    """Decode every sample of a data folder, compare all files by their bytes, and look at objects and masks.
 
     classes   those to expect (a checkpoint's)
-    format    how the data lies (folders, coco, voc, …, as the tasks have them); auto: by the folders' names
+    format    how the data lies (folders, coco, voc, …, as the tasks have them); auto: by what lies in the folder
     task      whose look it is, where several tasks read the format (VOC's objects, or its masks)
     masks     the same as task=segmentation, of VOC's format
     loaders   processes that decode (none: one a core; 0: this one, which a crashing decoder ends)
 
-    Raises DataError where `root` is missing or its layout is unknown; everything else is in the result.
+    Raises DataError for a wrong argument, and where a root that is read as class folders is missing or holds none. All
+    else is in the result.
     """
     if loaders is not None and loaders < 0:
         raise DataError(f"loaders={loaders}: expected 0 or more")
@@ -49,5 +50,5 @@ def check(
 
 
 def _annotated(root: str | os.PathLike[str]) -> bool:
-    """Whether a folder of VOC's format has objects, and not only masks."""
+    """Say whether a folder of VOC's format has objects, and not only masks."""
     return os.path.isdir(storage.join(root, "Annotations"))  # noqa: PTH112

@@ -13,9 +13,10 @@ SHOWN = 20  # lines of a kind in the summary
 class Check:
     """What a data set holds. `problems` stop a training; `oddities` do not. Both are `{"file", "what"}`.
 
-    `counts` is split to class to `counted` (files, or objects); `sizes` has minimum, median and maximum of width and
-    height in pixels (upright) and of bytes; `formats` and `modes` are Pillow's names. `leaks` are groups of files with
-    the same bytes in train and val, `conflicts` the same in two classes, `repeats` the same within one class of one split.
+    `counts` has the number of `counted` (files, objects or pixels) by split, then by class. `sizes` has minimum, median
+    and maximum of width and height in pixels (upright) and of bytes; `formats` and `modes` are Pillow's names. `leaks`
+    are groups of files with the same bytes in train and val, `conflicts` the same in two classes, `repeats` the same
+    within one split (where files have a class: within one class of it).
     """
 
     root: str
@@ -30,7 +31,7 @@ class Check:
     repeats: list[list[str]] = field(default_factory=list)
     files: int = 0
     seconds: float = 0.0
-    counted: str = "files"  # what `counts` are
+    counted: str = "files"  # what `counts` counts
 
     @property
     def ok(self) -> bool:
@@ -43,7 +44,7 @@ class Check:
             self.sizes[name] = (min(values), float(np.median(values)), max(values))
 
     def compare(self, digests: Mapping[bytes, Sequence[tuple[str, str]]]) -> None:
-        """Fill in `leaks` and `repeats` from the splits and names of the pictures by their bytes' digest."""
+        """Fill in `leaks` and `repeats`. `digests` has the split and name of each picture by its bytes' digest."""
         for same in digests.values():
             names = [name for _, name in same]
             if len({split for split, _ in same}) > 1:
@@ -52,11 +53,11 @@ class Check:
                 self.repeats.append(names)
 
     def to_json(self) -> dict[str, Any]:
-        """Every field and `ok`, as plain data."""
+        """Return every field and `ok`, as plain data."""
         return {**asdict(self), "ok": self.ok}
 
     def summary(self) -> str:
-        """The same as text for a person."""
+        """Write the result as text for a person."""
         return "\n".join(_summary(self))
 
     __str__ = summary

@@ -30,7 +30,10 @@ Record = dict[str, Any]
 
 
 class Evaluator(Protocol):
-    """`measure` on any worker; `add` in the data set's order, in one place; small whatever the data set's size."""
+    """Scores predictions. `measure` runs on any worker; `add` in one place, in the data set's order.
+
+    It stays small whatever the data set's size.
+    """
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
@@ -41,21 +44,21 @@ class Evaluator(Protocol):
     def add(self, records: list[Record]) -> None: ...
     def result(self) -> Scores: ...
     def results(self, records: list[Record]) -> dict[str, str | bytes]:
-        """Files, by name below a folder, that the official tools of this task read."""
+        """Give the files that the official tools of this task read, by name below a folder; empty: none."""
         return {}
 
     def blocks(self, scores: Scores) -> list[Block]:
-        """What a report shows of its scores besides the metrics: tables, curves, matrices, examples."""
+        """Give what a report shows of its scores besides the metrics: tables, curves, matrices, examples."""
         return []
 
 
 class Task(ABC):
     """A reader, transforms, a head, an evaluator and a drawing. Built as `Task(options, preprocessing, facts)`.
 
-    What is abstract here a task must write; the rest it may. Those that it forgets are named when it is loaded.
+    A task must write what is abstract here, and may write the rest. What it forgets is named when it is loaded.
 
-    `facts` is what a checkpoint must say, besides tensors, for the task to be built again: class names above all. Given,
-    it is taken as it is, and no data is touched; else it comes from the training split, when it is first asked for.
+    `facts` is what a checkpoint must say, besides tensors, for the task to be built again: class names above all. Where
+    it is given, it is taken as it is and no data is touched. Otherwise it is read from the training split on first use.
     """
 
     name: ClassVar[str]
@@ -83,11 +86,11 @@ class Task(ABC):
         return self._facts
 
     def known(self, fact: str) -> Any:
-        """A fact that was given, or is known by now; None, without a look at the data, where it is not."""
+        """Return a fact that was given or is known by now, else None. Reads no data."""
         return (self._facts or {}).get(fact)
 
     def facts_of(self, training: Samples) -> dict[str, Any]:
-        """What the training split says: its class names, where it has any."""
+        """Return what the training split says: its class names, where it has any."""
         return {"classes": list(training.classes)} if training.classes else {}
 
     @property
@@ -99,36 +102,36 @@ class Task(ABC):
 
     @abstractmethod
     def samples(self, split: str) -> Samples:
-        """The split `train` or `val`. Raises DataError with every problem of its files."""
+        """Read the split `train` or `val`. Raises DataError with every problem of its files."""
 
     def scan(self, samples: Samples, loaders: int) -> dict[str, str]:
-        """Decode everything; the ids that cannot be used, and why."""
+        """Decode every sample, and return id to reason of those that cannot be used."""
         from .data.scan import scan
 
         return scan(samples, loaders)
 
     @abstractmethod
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
-        """What happens to a sample before it stands in a batch; in training with chance."""
+        """Build what prepares a sample for a batch. In training it draws at random."""
 
     @abstractmethod
     def collate(self, samples: list[Sample]) -> "Batch":
-        """Samples as a batch; their targets where they have any."""
+        """Join samples to a batch, with their targets where they have any."""
 
     # The model
 
     @abstractmethod
     def head(self, backbone: "Backbone", weights: "Weights | None" = None) -> "Head":
-        """The head on this trunk; its tensors from the weights, where they hold a head of this task."""
+        """Build the head on this trunk, with its tensors from the weights where they hold a head of this task."""
 
     def beside(self) -> "dict[str, nn.Module]":
-        """Networks that learn beside the model and are no part of it (a critic), by the name of their player."""
+        """Build networks that learn beside the model and are no part of it (a critic), by the name of their player."""
         return {}
 
     def players(self, model: "Model", playing: tuple[str, ...]) -> "dict[str, Player]":
-        """Who learns in an update, in the order of their turns: the model first, then networks of `model.beside`.
+        """Say who learns in an update, in the order of their turns: the model first, then networks of `model.beside`.
 
-        `playing` are the names that the phase says; empty: all.
+        `playing` are the names that the phase says; empty: all. By default the model alone.
         """
         from ..heads.contract import Player
         from ..heads.model import losses
@@ -138,9 +141,9 @@ class Task(ABC):
     # What a published file says
 
     def stated(self) -> dict[str, str]:
-        """What the header of its published weights says besides, so that `reads` finds the options again.
+        """Return what the header of its published weights says besides, so that `reads` finds the options again.
 
-        By default the options that are neither a data set's nor training's, and the facts.
+        By default the facts, and the options that belong neither to a data set nor to training.
         """
         idle = {*belonging(self.options, "data"), *belonging(self.options, "training"), "data", "on_bad_sample"}
         options = {f.name: getattr(self.options, f.name) for f in fields(self.options) if f.name not in idle}
@@ -148,7 +151,7 @@ class Task(ABC):
 
     @classmethod
     def reads(cls, weights: "Weights") -> "Published | None":
-        """What these weights say of a task of this kind; None where they hold no head of it."""
+        """Read from these weights what they say of a task of this kind; None where they hold no head of it."""
         if weights.info.get("trunkline_task") != cls.name:
             return None
         options, facts = (json.loads(weights.info.get(f"trunkline_{what}", "{}")) for what in ("options", "facts"))
@@ -158,37 +161,40 @@ class Task(ABC):
 
     @classmethod
     def inputs(cls, given: str) -> Iterator[Path]:
-        """What a name given to `predict` stands for, in order: by default photos, of a file, a folder or a pattern."""
+        """List the inputs that a name given to `predict` stands for. By default photos: a file, a folder, a pattern."""
         from .images.photos import photos
 
         return photos(given)
 
     def read(self, address: str) -> Sample:
-        """One input as a sample without targets. Raises DataError where it cannot be used."""
+        """Read one input as a sample without targets. Raises DataError where it cannot be used."""
         from .images.decode import read_image
 
         return Sample(address, Path(address), read_image(address))
 
     def alike(self, sample: Sample) -> Hashable:
-        """A mark of a transformed sample: those with the same one can stand in one batch."""
+        """Return a mark of a transformed sample, by default its shape: samples with equal marks fit in one batch."""
         return tuple(sample.image.shape)
 
     def infer(self, model: "nn.Module", batch: "Batch") -> "list[Prediction]":
-        """One prediction a sample: by default the head's; tiles, views and what follows stand here."""
+        """Predict a batch: one prediction a sample.
+
+        By default the head's. Tiles, several views, and what is done to the head's output belong here.
+        """
         return model.predict(batch)  # type: ignore[operator]
 
     # Scores and pictures
 
     @abstractmethod
     def evaluator(self, samples: Samples) -> Evaluator:
-        """What scores predictions of these samples."""
+        """Build what scores predictions of these samples."""
 
     @abstractmethod
     def draw(self, sample: Sample, prediction: "Prediction") -> "Image":
-        """A sample, as it was read, with what the model says of it."""
+        """Draw a sample, as it was read, with what the model says of it."""
 
     def truth(self, sample: Sample) -> "Image | None":
-        """What a prediction of the sample should say, drawn, for a report's examples; None: only the prediction is shown."""
+        """Draw what a prediction of the sample should say, for reports. None: they show the prediction alone."""
         return None
 
 
@@ -205,7 +211,7 @@ class Published:
 
 
 def forgotten(kind: Any) -> list[str]:
-    """The methods and attributes that a task's class lacks."""
+    """List the methods and attributes that a task's class lacks."""
     missing = sorted(getattr(kind, "__abstractmethods__", ()))
     return missing + ([] if getattr(kind, "name", "") else ["name"])
 

@@ -1,4 +1,4 @@
-"""Whether a file's tensors fit a head that they are to be copied into."""
+"""Check that the tensors of a file fit the head that they are copied into."""
 
 from collections.abc import Mapping
 
@@ -14,8 +14,9 @@ _LISTED = 10
 def check_fit(
     source: str, kind: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> None:
-    """Raise WeightsError with every tensor that is missing of `wanted`, and that is not of `own`, or of another shape there.
+    """Check that tensors fit.
 
+    Raises WeightsError listing those of `wanted` that are missing, and those that `own` lacks or has in another shape.
     `kind` is what the file `source` holds, in a word: detector, head.
     """
     problems = [f"{name} is missing" for name in wanted if name not in given]
@@ -31,9 +32,9 @@ def check_fit(
 
 
 def copy_head(weights: Weights | None, task: str, head: nn.Module) -> bool:
-    """Copy a file's head of this task into `head`, all of it; whether there was one.
+    """Copy a file's head of this task into `head`, all of it. Return whether the file has one.
 
-    For heads that are published under their own names. Raises WeightsError with every tensor that does not fit.
+    For heads that are published under their own names. Raises WeightsError with the tensors that do not fit.
     """
     if weights is None or weights.info.get("trunkline_task") != task:
         return False

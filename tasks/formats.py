@@ -14,7 +14,7 @@ _MASKS = {  # folders by which a format of masks is known
 
 
 def format_of(root: str | os.PathLike[str]) -> str:
-    """The format by what lies in a data folder; `folders` where nothing else is known of it."""
+    """Find the format of a data folder by what lies in it; `folders` where it shows none."""
     try:
         there = storage.entries(root)
         names, files = {e.name for e in there if e.folder}, {e.name for e in there if not e.folder}

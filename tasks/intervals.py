@@ -10,9 +10,9 @@ RESAMPLES = 1000
 
 
 def wilson(hits: np.ndarray, trials: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high end of Wilson's score interval for `hits` of `trials`, elementwise; 0 to 1 where nothing was tried.
+    """Compute the low and high end of Wilson's score interval for `hits` of `trials`, elementwise, in float64.
 
-    Source: Wilson 1927; Brown, Cai, DasGupta 2001, section 3.1.1.
+    They are 0 and 1 where nothing was tried. Source: Wilson 1927; Brown, Cai, DasGupta 2001, section 3.1.1.
     """
     hits, trials = np.asarray(hits, np.float64), np.asarray(trials, np.float64)
     z = NormalDist().inv_cdf(0.5 + level / 2)
@@ -26,9 +26,9 @@ def wilson(hits: np.ndarray, trials: np.ndarray, level: float = LEVEL) -> tuple[
 
 
 def resamples(samples: int, count: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
-    """How often each sample is drawn when `samples` are drawn with replacement, `count` times.
+    """Draw `samples` samples with replacement, `count` times, and count how often each is drawn.
 
-    Yields `(R, samples)` float64 blocks of at most about 16 MB; all their R sum to `count`.
+    Yields `(R, samples)` float64 blocks of about 16 MB at most (or one row); all their R sum to `count`.
     """
     draw = np.random.Generator(np.random.PCG64(seed))
     block = max(1, 2_000_000 // samples)
@@ -46,10 +46,11 @@ def bootstrap(
     seed: int = 0,
     level: float = LEVEL,
 ) -> np.ndarray:
-    """Percentile bootstrap intervals, `(2, M)`, of M statistics of the same samples (Efron and Tibshirani 1993, ch. 13).
+    """Compute percentile bootstrap intervals of M statistics of the same samples: `(2, M)` float64, low ends first.
 
-    `statistics` takes `(R, samples)` weights, how often each sample counts, to `(R, M)` values; what a resample cannot
-    give is NaN and left out. An interval is NaN where no resample gives the statistic.
+    `statistics` takes `(R, samples)` weights (how often each sample counts) to `(R, M)` values, with NaN for what a
+    resample cannot give; these are left out. An interval is NaN where no resample gives the statistic. Source: Efron
+    and Tibshirani 1993, ch. 13.
     """
     values = np.concatenate([statistics(weights) for weights in resamples(samples, count, seed)])
     ends = np.full((2, values.shape[1]), np.nan)

@@ -1,4 +1,4 @@
-"""What all tasks' options have, and what they are to each other: a data folder's own, training's alone, those that follow.
+"""What the options of all tasks share. Fields can belong to a data folder or to training, or follow another field.
 
 Imports no torch.
 """
@@ -39,7 +39,7 @@ class TaskOptions:
 
 
 def refuse_kind(task: str, kind: Any) -> list[str]:
-    """Say what is wrong with the class of a task's options."""
+    """List what is wrong with the class of a task's options."""
     if isinstance(kind, type) and issubclass(kind, TaskOptions) and "__dataclass_params__" in vars(kind):
         return []
     wanted = f"a frozen dataclass that inherits from {TaskOptions.__module__}.{TaskOptions.__name__}"
@@ -47,7 +47,7 @@ def refuse_kind(task: str, kind: Any) -> list[str]:
 
 
 def of_data(default: Any, kept: bool = False, within: Range | None = None) -> Any:
-    """Make a field of options that belongs to `data`; with `kept` it holds of other data too, until it is given anew."""
+    """Make a field of options that belongs to `data`. With `kept` it also holds for other data, until it is set."""
     return ranged(default, within, of="data", kept=kept)
 
 
@@ -57,12 +57,12 @@ def of_training(default: Any, within: Range | None = None) -> Any:
 
 
 def following(other: str, default: Any, within: Range | None = None) -> Any:
-    """Make a field of options that keeps its proportion to the field `other` where that alone is given."""
+    """Make a field of options that keeps its proportion to the field `other` where only that is given."""
     return ranged(default, within, follows=other)
 
 
 def followed(options: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Give the options that follow those that are given anew, and are not among them."""
+    """Compute the options that follow newly given ones and are not given themselves."""
     pairs = [(f.name, f.metadata["follows"]) for f in fields(options) if "follows" in f.metadata]
     return {
         name: max(1, round(getattr(options, name) * given[other] / getattr(options, other)))
@@ -72,18 +72,18 @@ def followed(options: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def belonging(options: Any, to: str) -> set[str]:
-    """Give the names of the options that belong to `data`, or to `training`."""
+    """Find the names of the options that belong to `data`, or to `training`."""
     return {f.name for f in fields(options) if f.metadata.get("of") == to}
 
 
 def reset(options: Any) -> dict[str, Any]:
-    """Give the options that do not hold of other data, at their defaults."""
+    """Return the options that do not hold for other data, at their defaults."""
     own = [f for f in fields(options) if f.metadata.get("of") == "data" and not f.metadata["kept"]]
     return {f.name: f.default for f in own if f.default is not MISSING}
 
 
 def pair_problems(key: str, pair: tuple[float, ...], most: float = math.inf) -> list[str]:
-    """Say what is wrong with two bounds above 0; none at all are well."""
+    """List what is wrong with two bounds above 0; an empty pair is fine."""
     if not pair or (len(pair) == 2 and 0 < pair[0] <= pair[1] <= most):
         return []
     wanted = "two numbers above 0, the smaller one first" + ("" if most == math.inf else f" and none above {most:g}")
@@ -91,7 +91,7 @@ def pair_problems(key: str, pair: tuple[float, ...], most: float = math.inf) -> 
 
 
 def window_problems(tiles: int, overlap: float) -> list[str]:
-    """Say what is wrong with windows of `tiles` pixels a side, of which neighbours share `overlap`."""
+    """List what is wrong with windows of `tiles` pixels a side, of which neighbours share `overlap` (0..0.9)."""
     if 0 < tiles < 64:
         return [f"tiles={tiles}: expected 0 (whole pictures), or windows of 64 pixels or more"]
     if tiles > 0 and overlap in OVERLAP and tiles * (1 - overlap) < 32:

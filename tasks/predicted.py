@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Predicted:
-    """One file, and why it could not be read, if so; each task adds what it says of it."""
+    """One file, with the reason where it could not be read; each task adds what it says of it."""
 
     columns: ClassVar[tuple[str, ...]] = ()  # of a CSV file, behind the file's name
     headings: ClassVar[tuple[str, ...]] = ()  # of a table for people
@@ -23,28 +23,28 @@ class Predicted:
 
     @classmethod
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
-        """From what the task's `infer` gave for the file."""
+        """Build it from what the task's `infer` gave for the file."""
         raise NotImplementedError
 
     def line(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert it to JSON: the file, and its error or what `found` gives."""
         return {"file": self.file, **({"error": self.error} if self.error else self.found())}
 
     @classmethod
     def from_line(cls, line: dict[str, Any]) -> Self:
-        """Back from JSON."""
+        """Build it from what `line` gave."""
         return cls(**line)
 
     def found(self) -> dict[str, Any]:
-        """What it says, as JSON."""
+        """Convert what is said of the file to JSON."""
         raise NotImplementedError
 
     def row(self) -> list[str]:
-        """A cell for each of `columns`."""
+        """Write a cell for each of `columns`."""
         raise NotImplementedError
 
     def cells(self) -> list[str]:
-        """A cell for each of `headings`."""
+        """Write a cell for each of `headings`."""
         return self.row()
 
     def _repr_png_(self) -> bytes:
@@ -53,19 +53,19 @@ class Predicted:
         return buffer.getvalue()
 
     def image(self) -> "Image":
-        """The picture with what is said of it."""
+        """Draw the picture with what is said of it."""
         raise NotImplementedError
 
     def caption(self) -> str:
-        """A few words below a small picture."""
+        """Write a few words for below a small picture."""
         raise NotImplementedError
 
     def files(self) -> dict[str, bytes]:
-        """PNGs that are written beside the lines, each by its folder."""
+        """Give the PNGs that are written beside the lines, each by its folder."""
         return {}
 
     def small(self) -> Any:
-        """The small picture: the file's own, or one drawn upon."""
+        """Return the small picture: the file's own, as `(3, H, W)` uint8, or one with drawings on it."""
         from .images.decode import read_image
 
         return read_image(self.file)
@@ -73,7 +73,7 @@ class Predicted:
 
 @dataclass
 class PredictedFields(Predicted):
-    """Whatever the fields of a task's prediction are: what a task has that does not say better."""
+    """The fields of a task's prediction as they are: for a task that defines nothing better."""
 
     columns: ClassVar[tuple[str, ...]] = ("said",)
     headings: ClassVar[tuple[str, ...]] = ("said",)
@@ -82,7 +82,7 @@ class PredictedFields(Predicted):
 
     @classmethod
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
-        """Numbers, text, and arrays as lists."""
+        """Build it from numbers, text, and arrays, which become lists."""
         own = {f.name: getattr(prediction, f.name) for f in fields(prediction) if f.name != "id"}
         return cls(
             file, None, {name: value.tolist() if hasattr(value, "tolist") else value for name, value in own.items()}
@@ -90,24 +90,24 @@ class PredictedFields(Predicted):
 
     @classmethod
     def from_line(cls, line: dict[str, Any]) -> Self:
-        """Back from JSON."""
+        """Build it from what `line` gave."""
         rest = {name: value for name, value in line.items() if name not in ("file", "error")}
         return cls(line["file"], line.get("error"), rest)
 
     def found(self) -> dict[str, Any]:
-        """The fields."""
+        """Return the fields."""
         return self.said
 
     def row(self) -> list[str]:
-        """All in one cell."""
+        """Write all in one cell."""
         return [self.caption()]
 
     def caption(self) -> str:
-        """`value 3.5`, shortened."""
+        """Write each field as `value 3.5`, each value cut to 40 characters."""
         return ", ".join(f"{name} {value!s:.40}" for name, value in self.said.items())
 
     def image(self) -> "Image":
-        """The picture with what is said of it below."""
+        """Draw the picture with what is said of it below."""
         from .images.drawing import contact_sheet
 
         return contact_sheet([(self.small(), self.caption())], columns=1)
@@ -126,7 +126,7 @@ class PredictedPicture(Predicted):
 
     @classmethod
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
-        """From a prediction whose `picture` is `(3, H, W)` uint8."""
+        """Build it from a prediction whose `picture` is a `(3, H, W)` uint8 array."""
         from PIL import Image
 
         pixels, buffer = prediction.picture, io.BytesIO()  # type: ignore[attr-defined]
@@ -134,27 +134,27 @@ class PredictedPicture(Predicted):
         return cls(file, None, pixels.shape[2], pixels.shape[1], base64.b64encode(buffer.getvalue()).decode())
 
     def found(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert the size and the picture to JSON."""
         return {"width": self.width, "height": self.height, "picture": self.picture}
 
     def row(self) -> list[str]:
-        """Its size."""
+        """Write its width and height."""
         return [str(self.width), str(self.height)]
 
     def caption(self) -> str:
-        """Its size."""
+        """Write its size."""
         return f"{self.width} x {self.height}"
 
     def files(self) -> dict[str, bytes]:
-        """The picture as a file."""
+        """Give the picture as a PNG, for the folder `made`."""
         return {"made": base64.b64decode(self.picture)}
 
     def image(self) -> "Image":
-        """The picture."""
+        """Decode the picture, as RGB."""
         from PIL import Image
 
         return Image.open(io.BytesIO(base64.b64decode(self.picture))).convert("RGB")
 
     def small(self) -> Any:
-        """The picture."""
+        """Decode the picture, as RGB."""
         return self.image()

@@ -21,7 +21,7 @@ class Sample:
 
 
 class Samples(Protocol):
-    """A split: a compact index of which a sample is read and decoded when asked for."""
+    """A split: a compact index, from which each sample is read and decoded when it is asked for."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -37,36 +37,39 @@ class Samples(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
     def id(self, index: int) -> str:
-        """The sample's id, without decoding it."""
+        """Return the sample's id, without decoding it."""
         ...
 
     def remarks(self) -> list[str]:
-        """What a person is to know of the split before it is used, a line each: objects that were left out, and the like."""
+        """List what a person should know of the split before it is used, a line each (objects left out, say)."""
         ...
 
     def without(self, reasons: dict[str, str]) -> "Samples":
-        """The split without these ids, which stand in `excluded` then."""
+        """Leave out these ids (id to reason), which then stand in `excluded`; return the rest as new samples."""
         ...
 
     def source(self, index: int) -> str | Path:
-        """The address of the sample's file (`trunkline/ground/storage.py`), without decoding it."""
+        """Return the address of the sample's file (`trunkline/ground/storage.py`), without decoding it."""
         ...
 
     def groups(self, training: bool) -> "ndarray | None":
-        """A number for each sample: those with the same one stand in one batch; None: all can.
+        """Number the samples, `(N,)` integers: those with the same number go in one batch. None: all can.
 
-        In training some that are left over of each stand together.
+        In training, samples left over after the full batches of each group go in batches together.
         """
         ...
 
     def units(self) -> "ndarray | None":
-        """A number for each sample: those with the same one lie together and are read together. None: nothing does."""
+        """Number the samples, `(N,)` integers: those with the same number lie and are read together. None: none do."""
         ...
 
     def fingerprint(self) -> dict[str, Any]:
-        """`{"digest": ..., "samples": n, "classes": [...]}`: equal digests mean the same data, wherever it lies."""
+        """Return `{"digest": ..., "samples": n, "classes": [...]}`.
+
+        Equal digests mean the same data, wherever it lies.
+        """
         ...
 
     def manifest(self) -> list[str]:
-        """A line a sample (id, class, size, checksum), from which two states of the data can be compared."""
+        """List one line a sample (id, class, size, checksum), by which two states of the data are compared."""
         ...

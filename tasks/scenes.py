@@ -87,10 +87,10 @@ class Scene:
 
 
 def scene(index: int, *, seed: int = 0, split: str = "train", classes: int = 10, objects: int = 1) -> Scene:
-    """Scene `index` of a split, a pure function of its arguments.
+    """Describe scene `index` of a split, a pure function of its arguments.
 
-    The first object's class is `CLASSES[index % classes]`, so that every run of `classes` scenes is balanced; further
-    objects are of any of these classes, smaller, and in front.
+    The first object's class is `CLASSES[index % classes]`, so that every run of `classes` scenes is balanced. The
+    others are of any of these classes and stand in front of it. The more objects, the smaller each.
     """
     number = key(seed, split, index)
     rng = np.random.default_rng(number)
@@ -135,7 +135,10 @@ def _background(rng: np.random.Generator, dark: bool) -> Background:
 
 
 def oklch(lightness: float, chroma: float, hue: float) -> Colour:
-    """sRGB (0..1, clipped) of a colour in Oklab's cylinder (Ottosson, 2020): equal steps look equally large."""
+    """Convert a colour in Oklab's cylinder to sRGB (0..1, clipped). Equal steps look equally large (Ottosson, 2020).
+
+    `hue` is in radians.
+    """
     a, b = chroma * math.cos(hue), chroma * math.sin(hue)
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
@@ -154,7 +157,7 @@ def _gamma(value: float) -> float:
 
 
 def coverage(polygon: np.ndarray, size: int) -> np.ndarray:
-    """`(size, size)` float32: the share of each pixel that the polygon covers, 0..1."""
+    """Measure the share of each pixel that the polygon `(P, 2)` covers: `(size, size)` float32, 0..1."""
     side = size * _SUPERSAMPLING
     image = Image.new("L", (side, side))
     ImageDraw.Draw(image).polygon([tuple(point) for point in (polygon * side - 0.5).tolist()], fill=255)
@@ -162,7 +165,7 @@ def coverage(polygon: np.ndarray, size: int) -> np.ndarray:
 
 
 def masks(scene: Scene, size: int) -> np.ndarray:
-    """`(N, size, size)` bool: the visible pixels of each object, without what objects in front of it hide."""
+    """Find the visible pixels of each object, without those hidden by objects in front: `(N, size, size)` bool."""
     shown = np.stack([coverage(thing.polygon, size) >= 0.5 for thing in scene.objects])
     for i in range(len(shown) - 1):
         shown[i] &= ~shown[i + 1 :].any(0)
@@ -170,7 +173,7 @@ def masks(scene: Scene, size: int) -> np.ndarray:
 
 
 def render(scene: Scene, size: int) -> Image.Image:
-    """The picture, RGB, `size` x `size`, antialiased; equal scenes and sizes give equal pixels."""
+    """Draw the picture, RGB, `size` x `size`, antialiased. Equal scenes and sizes give equal pixels."""
     x, y = np.meshgrid(*2 * [(np.arange(size, dtype=np.float32) + 0.5) / size])
     ground = scene.background
     along = (x - 0.5) * math.cos(ground.angle) + (y - 0.5) * math.sin(ground.angle)
@@ -210,13 +213,13 @@ def _textured(thing: SceneObject, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def write_scenes(
     folder: Path | str, *, classes: int = 10, train: int = 2000, val: int = 500, size: int = 64, seed: int = 0
 ) -> Path:
-    """Write scenes of one object as class folders, `train/CLASS/00042.jpg` and `val/...`; returns the folder.
+    """Write scenes of one object as class folders, `train/CLASS/00042.jpg` and `val/...`, and return the folder.
 
     `train` and `val` count pictures (at least one a class; classes differ by one at most), `size` is their side in
-    pixels. The bytes depend on the arguments and on Pillow's version. A marker, `scenes.json`, holds the arguments: a
-    folder that is complete is used as it is, one whose writing was cut short is written again.
+    pixels. The bytes depend on the arguments and on Pillow's version. A marker, `scenes.json`, holds the arguments. A
+    complete folder is used as it is; one whose writing was cut short is written again.
 
-    Raises `DataError` for an argument out of range, a folder that holds anything else, and one with other arguments.
+    Raises `DataError` for an argument out of range, and for a folder that holds anything else or has other arguments.
     """
     folder = Path(folder)
     asked = {"version": VERSION, "classes": classes, "train": train, "val": val, "size": size, "seed": seed}

@@ -13,8 +13,8 @@ _BESIDE = ("samples", "update", "intervals", "details")  # what stands beside th
 class Metric:
     """What people are told of a metric.
 
-    `unit` is `percent` for a share from 0 to 1, which is shown as such; any other one stands behind the number. `chart`:
-    whether it has a chart over the run. `most` is what it can reach, where that is known.
+    `unit` is `percent` for a share from 0 to 1, which is shown as such; any other unit is written behind the number.
+    `chart`: whether it has a chart over the run. `most` is the highest value it can reach, where that is known.
     """
 
     title: str
@@ -25,7 +25,7 @@ class Metric:
 
 
 def share(title: str, better: Literal["higher", "lower"] = "higher") -> Metric:
-    """A metric from 0 to 1 that is shown in percent."""
+    """Describe a metric from 0 to 1 that is shown in percent."""
     return Metric(title, "percent", better, most=1.0)
 
 
@@ -33,9 +33,9 @@ def share(title: str, better: Literal["higher", "lower"] = "higher") -> Metric:
 class Scores:
     """The result of an evaluation: `metrics` by name, `intervals` (95 %, low and high) and `details` for machines.
 
-    A metric that nothing could be measured of is None, and has no interval. `headline` names the metrics that one line for
-    people shows; where it is empty, all of them. Of `details`, `examples` are the ids of samples that a report may draw, and
-    a list of objects with the `id` of a sample each gets its file as `source` where a run ends.
+    A metric that could not be measured is None and has no interval. `headline` names the metrics that one line for
+    people shows; empty: all of them. In `details`, `examples` are the ids of samples that a report may draw. Where
+    `details` has a list of objects with a sample's `id`, each gets the sample's file as `source` when a run ends.
     """
 
     metrics: dict[str, float | None]
@@ -45,7 +45,7 @@ class Scores:
     headline: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Metrics at the top level under their names; the rest under `intervals`, `details` and `samples`."""
+        """Put the metrics at the top level under their names, the rest under `intervals`, `details` and `samples`."""
         rest = asdict(self)
         rest.pop("headline")
         return {**rest.pop("metrics"), **rest}
@@ -59,7 +59,7 @@ class Scores:
 
 
 def joined(scores: Mapping[str, Scores]) -> Scores:
-    """Several tasks' scores as one: metrics as `task/metric`, details by task. One task's stay as they are."""
+    """Join several tasks' scores: metrics as `task/metric`, details by task. A single task's stay as they are."""
     if len(scores) == 1:
         return next(iter(scores.values()))
     return Scores(
@@ -72,7 +72,7 @@ def joined(scores: Mapping[str, Scores]) -> Scores:
 
 
 def metrics_in(document: Mapping[str, Any]) -> dict[str, float | None]:
-    """The metrics in what `to_json` gave, whatever was put beside them."""
+    """Find the metrics in what `to_json` gave, even where more was put beside them."""
     return {
         name: value
         for name, value in document.items()
@@ -81,17 +81,17 @@ def metrics_in(document: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def written(value: float | None, missing: str = NOT_THERE) -> str:
-    """A metric's value with four decimals."""
+    """Write a metric's value with four decimals, or `missing` for None."""
     return missing if value is None else f"{value:.4f}"
 
 
 def known(values: Mapping[str, float | None]) -> dict[str, float]:
-    """The metrics that are there."""
+    """Select the metrics that were measured."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def metrics_of(evaluator: Any) -> dict[str, Metric]:
-    """What an evaluator's metrics are, by name; of one that gives their names alone, these are their titles."""
+    """Return an evaluator's metrics by name. Where it gives names alone, these become the titles."""
     said: Mapping[str, Metric] | Iterable[str] = evaluator.metrics
     if isinstance(said, Mapping):
         return dict(said)
@@ -100,7 +100,7 @@ def metrics_of(evaluator: Any) -> dict[str, Metric]:
 
 
 def blocks_of(evaluator: Any, scores: Scores) -> "list[Block]":
-    """What a report shows of an evaluator's scores besides its metrics; nothing where it does not say."""
+    """List what a report shows of an evaluator's scores besides its metrics; [] where it has no `blocks`."""
     said = getattr(evaluator, "blocks", None)
     return list(said(scores)) if said else []
 
@@ -110,17 +110,17 @@ class Block:
     """A part of a report: one of the four kinds below, made of plain data."""
 
     kind: ClassVar[str] = ""
-    parts: ClassVar[dict[str, type]] = {}  # the fields that hold a tuple of dataclasses, and which
+    parts: ClassVar[dict[str, type]] = {}  # the fields that hold a tuple of dataclasses, and of which
 
     title: str
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data, with its `kind`."""
+        """Convert it to plain data, with its `kind`."""
         return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Self:
-        """Back from JSON, as the kind that it says. Raises ValueError for what is no block."""
+        """Build a block from JSON, of the kind that it says. Raises ValueError for anything else."""
         kinds: dict[str, Any] = {one.kind: one for one in (Table, Curve, Matrix, Examples)}
         kind = kinds.get(given.get("kind", ""))
         if kind is None or not issubclass(kind, cls):
@@ -142,9 +142,9 @@ Cell = str | int | float | None | tuple[float, float, float]
 class Table(Block):
     """Rows of cells below `headings`; numbers stand on the right.
 
-    `units` has one for each column, as a metric has: in a column of `percent` a share is shown in percent, in one of
-    `range` the cell `(low, value, high)`, all shares, is shown as an interval. `folded` are all rows, behind the words
-    `fold`, where `rows` are a choice of them.
+    `units` are those of the columns, as a metric's: a share in a column of `percent` is shown in percent, and the cell
+    `(low, value, high)`, all shares, in a column of `range` as an interval. Where `rows` are a selection, `folded` are
+    all of them, shown on a click on the words `fold`.
     """
 
     kind = "table"
@@ -181,7 +181,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Curve(Block):
-    """Lines of y over x, and bars of means; the axes end where `x_range` and `y_range` say, and `unit` is of both."""
+    """Lines of y over x, and bars of means. The axes end at `x_range` and `y_range`; `unit` is that of both."""
 
     kind = "curve"
     parts: ClassVar[dict[str, type]] = {"lines": Line, "bars": Bar}
@@ -216,8 +216,8 @@ Words = tuple[tuple[str, Literal["", "good", "bad", "soft"]], ...]
 class Picture:
     """A sample by its `id`, and lines of words with their tones below it.
 
-    Its picture is a `file` below the run's folder, or the `source` that it was read from; of one that has neither the task
-    draws one.
+    Its picture is a `file` below the run's folder, or the `source` that it was read from. Where it has neither, the
+    task draws it.
     """
 
     id: str
@@ -239,7 +239,7 @@ class Examples(Block):
 
 
 def fields_of(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a dataclass takes of JSON: its own fields, lists as tuples."""
+    """Select what a dataclass takes of JSON: its own fields, with lists as tuples."""
     return {f.name: _frozen(given[f.name]) for f in fields(kind) if f.name in given}
 
 

@@ -22,7 +22,7 @@ class Row:
 
     formats  how its data may lie in folders, the usual one first
     check    `check(root, format, classes, loaders=, progress=)`: what a look at a whole folder of such data finds
-    scenes   generated data, by the name that `data=` has then
+    scenes   generated data sets, by their name in `data=`
     """
 
     task: Any
@@ -69,26 +69,29 @@ _ADDED: dict[str, Row] = {}
 
 
 def add(tasks: dict[str, Row]) -> None:
-    """Know tasks by name in this process."""
+    """Register tasks by name in this process."""
     _ADDED.update(tasks)
 
 
 def rows() -> dict[str, Row]:
-    """All tasks by name: ours, those of other packages (entry points `trunkline.tasks`, each a Row), those that were added."""
+    """List all tasks by name: ours, other packages' (entry points `trunkline.tasks`, each a Row), and the added ones.
+
+    No other task can take the name of one of ours.
+    """
     others = {e.name: e.load() for e in entry_points(group="trunkline.tasks")}
     return {**TASKS, **others, **_ADDED, **TASKS}
 
 
 def tasks() -> dict[str, Any]:
-    """Their classes by name."""
+    """List the tasks' classes by name."""
     return {name: row.task for name, row in rows().items()}
 
 
 def options() -> dict[str, Any]:
-    """Their options' classes by name."""
+    """List the classes of the tasks' options by name."""
     return {name: row.options for name, row in rows().items()}
 
 
 def scenes() -> dict[str, Scenes]:
-    """Generated data by the name that `data=` has then."""
+    """List the generated data sets by their name in `data=`."""
     return {name: found for row in rows().values() for name, found in row.scenes.items()}

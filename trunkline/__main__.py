@@ -5,7 +5,7 @@ import sys
 
 
 def main() -> int:
-    """Run the command line; the exit code is 0 for done, 2 for the user's mistake, 1 for ours."""
+    """Run the command line; return 0 when done, 2 for the user's mistake, 1 for other errors, 128 + n after signal n."""
     try:
         from .pipelines.command.cli import main as cli  # pyright: ignore[reportMissingImports]
 

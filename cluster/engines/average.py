@@ -7,7 +7,7 @@ from ..config import Average
 
 
 def live_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What of a model is averaged: the parameters that learn, and the buffers that a checkpoint holds."""
+    """List what is averaged of a model, by name: the parameters that learn, and the buffers that a checkpoint holds."""
     live: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
     return live | {n: b for n, b in model.named_buffers() if n in model.state_dict()}
 
@@ -27,13 +27,13 @@ class MovingAverage:
         self._rest = [n for n, t in live.items() if not t.is_floating_point()]
 
     def decay(self) -> float:
-        """The decay of the next step."""
+        """Compute the decay of the next step."""
         n = self.steps
         return min(self.config.decay, (1 + n) / (10 + n)) if self.config.warmup else self.config.decay
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take one step towards the model's present weights."""
+        """Move the average one step towards the model's present weights."""
         weight = 1.0 - self.decay()
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
             [self.shadow[n] for n in self._floats], [self.live[n] for n in self._floats], weight

@@ -12,14 +12,14 @@ _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by rank
 
 
 def place(model: nn.Module, device: torch.device | str, channels_last: bool) -> nn.Module:
-    """Move the model to a device, its convolutions in the given memory format; its attribute `channels_last` says so."""
+    """Move the model to a device, with convolutions in the given memory format, and note it as `model.channels_last`."""
     lay_out(model, channels_last)
     setattr(model, "channels_last", channels_last)  # noqa: B010
     return model.to(device)
 
 
 def lay_out(model: nn.Module, channels_last: bool) -> None:
-    """Give the weights of convolutions this memory format."""
+    """Lay out the weights of convolutions in channels_last; with False, in the order of their elements."""
     for parameter in model.parameters():
         if parameter.ndim in _LAST:
             form = _LAST[parameter.ndim] if channels_last else torch.contiguous_format
@@ -27,10 +27,10 @@ def lay_out(model: nn.Module, channels_last: bool) -> None:
 
 
 def lay_out_calls(model: nn.Module, channels_last: bool) -> None:
-    """Let convolutions see weights in channels_last, however these lie; with False, as they lie.
+    """Let convolutions see weights in channels_last, however these are stored; with False, as they are stored.
 
-    For who must hold weights in the order of their elements. A map of one pixel has no order that could be told from its
-    strides, so that the weights decide what kernel runs, and with it the last bits.
+    For engines that must store weights in the order of their elements. The strides of a map of one pixel tell no order,
+    so the weights decide what kernel runs, and with it the last bits.
     """
     for module in model.modules():
         if getattr(module.__dict__.get("forward"), "func", None) is _call:

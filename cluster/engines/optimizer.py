@@ -16,11 +16,12 @@ _GROUP = "#group"  # tensors that an optimizer keeps for a whole group stand und
 
 
 def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
-    """An optimizer over the trainable parameters in two groups: weights, and norms and biases (no decay, no L1).
+    """Build an optimizer over the trainable parameters in two groups: weights, and norms and biases (no decay, no L1).
 
-    Norms and biases are the parameters of at most one dimension. Each multiple of the rate that `rates` says has two groups
-    of its own. Raises EngineError with the nearest names where timm does not know the optimizer or refuses its options, and
-    where `rates` names no part of a parameter's name.
+    Norms and biases are the parameters of at most one dimension. Each multiple of the rate in `rates` has two groups of
+    its own. Raises EngineError where nothing can be trained; with the nearest names, where timm does not know the
+    optimizer; where it refuses its options or keeps state that a checkpoint cannot hold; and where `rates` names no
+    part of a parameter's name.
     """
     from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 
@@ -34,7 +35,7 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
     ]
     if not groups:
         raise EngineError("nothing to train: every parameter is frozen; freeze fewer stages or choose another mode")
-    name = "momentum" if config.name == "sgd" and not config.momentum else config.name  # Nesterov's needs one
+    name = "momentum" if config.name == "sgd" and not config.momentum else config.name  # Nesterov's needs a momentum
     momentum = {} if "momentum" in config.options else {"momentum": config.momentum}
     try:
         optimizer = create_optimizer_v2(
@@ -61,7 +62,7 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
 
 
 def _multiples(names: list[str], rates: Mapping[str, float]) -> dict[str, float]:
-    """The multiple of the rate for each parameter: the product of those whose key is a dotted part of its name."""
+    """Compute each parameter's multiple of the rate: the product of those whose key is a dotted part of its name."""
     parts = {n: set(n.split(".")) for n in names}
     known = set().union(*parts.values())
     if unknown := [key for key in rates if key not in known]:
@@ -73,7 +74,7 @@ def _multiples(names: list[str], rates: Mapping[str, float]) -> dict[str, float]
 
 
 def try_optimizer(config: Optimizer) -> None:
-    """Build the optimizer for a tensor or two and let it step once: raises EngineError where it cannot be used here."""
+    """Build the optimizer for a tensor or two and let it step once. Raises EngineError where it cannot be used here."""
     model = nn.Linear(2, 2)
     optimizer = build_optimizer(model, replace(config, rates={}))
     for p in model.parameters():
@@ -87,15 +88,15 @@ def try_optimizer(config: Optimizer) -> None:
 
 
 def names_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[str]]:
-    """The parameters' names of each group, in the optimizer's order."""
+    """List the names of each group's parameters, in the optimizer's order."""
     name = {id(p): n for n, p in model.named_parameters()}
     return [[name[id(p)] for p in group["params"]] for group in optimizer.param_groups]
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's state: tensors under `parameter|entry`, and everything else as plain data."""
+    """Collect the optimizer's state: tensors under `parameter|entry`, and everything else as plain data."""
     tensors: dict[str, Tensor] = {}
-    packed = optimizer.state_dict()  # what wraps another optimizer (lookahead) tells its state only so
+    packed = optimizer.state_dict()  # an optimizer that wraps another (lookahead) tells its state only here
     index = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
     plain: dict[str, Any] = {"groups": [], "entries": {}}
     for number, (group, names) in enumerate(zip(optimizer.param_groups, names_of(model, optimizer), strict=True)):
@@ -113,7 +114,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> tup
 def load_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
 ) -> None:
-    """Put back what `optimizer_tensors` gave. Raises EngineError where the trained parameters are others."""
+    """Put back what `optimizer_tensors` returned. Raises EngineError where the trained parameters are others."""
     now = names_of(model, optimizer)
     check_trained(now, plain)
     number = {name: i for i, name in enumerate(n for group in now for n in group)}
@@ -144,20 +145,20 @@ def check_trained(groups: list[list[str]], plain: dict[str, Any]) -> None:
 
 
 def group_settings(plain: dict[str, Any], name: str) -> dict[str, Any]:
-    """The saved settings of the group that a parameter was in, however the parameters were grouped then."""
+    """Find the saved settings of the group that held a parameter, however the parameters were grouped then."""
     saved = next(group for group in plain["groups"] if name in group["names"])
     return {k: _tuples(v) for k, v in saved.items() if k != "names"}
 
 
 def _as_laid_out(value: Tensor, parameter: Tensor) -> Tensor:
-    """The value in its parameter's memory format, as the optimizer made it: a norm over it has the same bits then."""
+    """Copy the value in its parameter's memory format, as the optimizer made it: a norm over it then has the same bits."""
     if value.shape != parameter.shape:
         return value
     return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def is_plain(value: Any) -> bool:
-    """Whether JSON can hold it."""
+    """Say whether JSON can hold the value."""
     return value is None or isinstance(value, (bool, int, float, str, list, tuple))
 
 

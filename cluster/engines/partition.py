@@ -14,12 +14,12 @@ Named = dict[str, Any]  # parameters, to which DeepSpeed has given attributes of
 
 
 def live(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of each tensor what this worker keeps: its part of a weight in stage 3, the whole elsewhere."""
+    """Return what this worker keeps of each tensor: its part of a weight in stage 3, the whole elsewhere."""
     return {n: getattr(t, "ds_tensor", t) for n, t in tensors.items()}
 
 
 def whole(p: Any, own: Tensor | None = None) -> Tensor:
-    """A weight of stage 3 (or, with `own`, what has been made of this worker's part of it) put together."""
+    """Put a weight of stage 3 together from all workers' parts; with `own`, what was made of this worker's part."""
     if not hasattr(p, "ds_tensor"):
         return p.detach() if own is None else own
     mine: Tensor = p.ds_tensor.detach() if own is None else own
@@ -29,7 +29,7 @@ def whole(p: Any, own: Tensor | None = None) -> Tensor:
 
 
 def part(p: Any, value: Tensor) -> Tensor:
-    """This worker's part of a value in a weight's shape: padded in stage 3, the whole elsewhere."""
+    """Cut this worker's part, padded, from a value in a weight's shape; outside stage 3 return the whole."""
     if not hasattr(p, "ds_tensor"):
         return value
     size, rank = p.ds_tensor.ds_numel, torch.distributed.get_rank()
@@ -39,13 +39,13 @@ def part(p: Any, value: Tensor) -> Tensor:
 
 
 def _flats(sharded: Any) -> list[Tensor]:
-    """This worker's parts of each group, as the inner optimizer knows them."""
+    """List this worker's parts of each group, as the inner optimizer knows them."""
     three = hasattr(sharded, "fp32_partitioned_groups_flat")
     return sharded.fp32_partitioned_groups_flat if three else sharded.single_partition_of_fp32_groups
 
 
 def _link(sharded: Any) -> None:
-    """In stages 1 and 2 DeepSpeed links the state of the first group that steps, and of no other."""
+    """Link the state of all groups: in stages 1 and 2 DeepSpeed links only that of the first group that steps."""
     if hasattr(sharded, "_lazy_init_hp_params_optimizer_state"):
         sharded._hp_optimizer_states_linked = False
         sharded._lazy_init_hp_params_optimizer_state()
@@ -54,7 +54,7 @@ def _link(sharded: Any) -> None:
 def gather_state(
     sharded: Any, inner: torch.optim.Optimizer, named: Named, groups: list[list[str]]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The whole optimizer state by parameter, as `optimizer_tensors` gives it."""
+    """Gather the whole optimizer state by parameter, in the form of `optimizer_tensors`."""
     flats = _flats(sharded)
     assert len(flats) == len(groups)
     if any(inner.state.get(flat) for flat in flats):
@@ -127,7 +127,7 @@ def scatter_state(
 
 
 def release(engine: Any, weights: dict[str, Tensor], named: Named) -> None:
-    """Take a model back from DeepSpeed: whole weights of its own, and no hooks."""
+    """Take a model back from DeepSpeed, with whole weights of its own and without hooks."""
     weights = {n: weights[n].detach().clone() for n in named}
     engine.destroy()
     for name, p in named.items():
@@ -141,6 +141,6 @@ def _shape(p: Any) -> torch.Size:
 
 
 def _home(inner: torch.optim.Optimizer, flat: Tensor) -> torch.device:
-    """Where an optimizer keeps its step count: on the CPU, unless it is capturable or fused."""
+    """Find where an optimizer keeps its step count: on the CPU, unless it is capturable or fused."""
     settings = inner.param_groups[0]
     return flat.device if settings.get("capturable") or settings.get("fused") else torch.device("cpu")

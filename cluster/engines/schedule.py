@@ -6,12 +6,12 @@ from ..config import Schedule
 
 
 def factor(schedule: Schedule, update: int, total: int, per_epoch: int) -> float:
-    """The factor on the base learning rate for `update` (0-based) of `total`, with `per_epoch` updates an epoch,
-    which is the unit of its lengths unless that is the run.
+    """Compute the factor on the base learning rate for `update` (0-based) of `total`; `per_epoch` updates are an epoch.
 
-    Warm-up rises linearly from `warmup_from` and the schedule proper runs over the updates that are left (Goyal et al.
-    2017, section 2.2). Cosine is SGDR without restarts (Loshchilov and Hutter 2017); one-cycle rises and falls by
-    cosines (Smith and Topin 2019), the momentum stays.
+    The schedule's lengths are in epochs, or in shares of the run where its `unit` says so. Warm-up rises linearly from
+    `warmup_from` (Goyal et al. 2017, section 2.2). Cosine, polynomial and one-cycle run over the updates that are left
+    after it; the drops of step and multistep are counted from the first update. Cosine is SGDR without restarts
+    (Loshchilov and Hutter 2017); one-cycle rises and falls by cosines (Smith and Topin 2019), the momentum stays.
     """
     unit = per_epoch if schedule.unit == "epochs" else total
     warm = round(schedule.warmup * unit)

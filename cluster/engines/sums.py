@@ -9,7 +9,7 @@ from ..workers import ALONE, Workers
 
 
 def wide(tensor: Tensor) -> torch.dtype:
-    """What sums are kept in: fp64, but where the device has none (MPS) fp32."""
+    """Return the dtype that sums are kept in: fp64, or fp32 where the device has none (MPS)."""
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
@@ -47,7 +47,7 @@ class GradientSums:
         self._used = [False] * len(self.parameters)
 
     def add(self) -> None:
-        """Take the gradients of the micro-batch that was just computed."""
+        """Add up the gradients of the micro-batch that was just computed; unless `exact`, autograd has done so."""
         if not self.exact:
             return  # autograd adds to `p.grad` by itself
         views = self._views()
@@ -61,11 +61,11 @@ class GradientSums:
             self._used[i], p.grad = True, None
 
     def used(self) -> list[bool]:
-        """Which parameters had a gradient here."""
+        """Say for each parameter whether it had a gradient on this worker."""
         return self._used if self.exact else [p.grad is not None for p in self.parameters]
 
     def finish(self, count: int, used: Sequence[int]) -> None:
-        """Set every `p.grad` to its mean over `count` micro-batches, wherever they ran, and start anew.
+        """Set every `p.grad` to its mean over the `count` micro-batches of all workers, and start anew.
 
         `used` says for each parameter on how many workers it had a gradient.
         """
@@ -129,12 +129,12 @@ class BufferMeans:
         self._ran.clear()
 
     def start(self) -> None:
-        """Before a forward: put the first buffers back where the last backward recomputed a forward."""
+        """Prepare a forward: put the first buffers back where the last backward recomputed a forward."""
         self._copy(self._live, self._first, [i for i in self._ran if self._modules[i].training])
         self._ran.clear()
 
     def take(self) -> None:
-        """After a forward: add what it made, put the first buffers back."""
+        """Add what a forward made of the buffers to the sums, and put the first buffers back."""
         ran = sorted(i for i in self._ran if self._modules[i].training)
         for i in ran:
             if self.counts[i]:
@@ -147,7 +147,7 @@ class BufferMeans:
         self._ran.clear()
 
     def finish(self, counts: Sequence[int]) -> None:
-        """Set the buffers to their means; those of modules that did not run anywhere stay.
+        """Set the buffers to their means; buffers of modules that ran nowhere stay.
 
         `counts` says for each module in how many micro-batches it ran, on all workers together.
         """
@@ -164,7 +164,7 @@ class BufferMeans:
                     live.copy_(total.div_(count) if live.is_floating_point() else total.div_(count).round_())
 
     def undo(self) -> None:
-        """After `finish`: put the update's first buffers back, where the update is skipped."""
+        """Put the update's first buffers back after `finish`, where the update is skipped."""
         self._copy(self._live, self._first, [i for i, count in enumerate(self.counts) if count])
 
     def close(self) -> None:

@@ -45,11 +45,11 @@ def options() -> dict[str, type[EngineOptions]]:
 
 
 def asked(launch: Launch) -> dict[str, str]:
-    """Give the engines that the launch asks for, each with the setting that does; at most one can be had."""
+    """List the engines that the launch asks for, each with the setting that asks for it; a launch can have one at most."""
     return {name: setting for name, own in launch.engines.items() if (setting := own.asked())}
 
 
 def engine_of(launch: Launch) -> tuple[Row, EngineOptions]:
-    """Give the row and the options of the launch's engine."""
+    """Return the row and the options of the launch's engine."""
     name = next(iter(asked(launch)), UNASKED)
     return ENGINES[name], launch.engines.get(name, EngineOptions())

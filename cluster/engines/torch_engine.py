@@ -31,22 +31,22 @@ class Call(nn.Module):
         self.model = model
 
     def forward(self, losses: Losses, batch: Any) -> dict[str, Tensor]:
-        """The named losses of one micro-batch."""
+        """Compute the named losses of one micro-batch."""
         return losses(self.model, batch)
 
 
 def summed(named: dict[str, Tensor]) -> Tensor:
-    """The losses added up, in fp32 or better."""
+    """Add up the losses, in fp32 or better."""
     return torch.stack([v if v.dtype == torch.float64 else v.float() for v in named.values()]).sum()
 
 
 def loss_weight(batch: Any) -> float:
-    """The weight of the batch's task: what its losses count in the report's total."""
+    """Return the weight of the batch's task, by which its losses count in the report's total."""
     return getattr(batch, "loss_weight", 1.0)
 
 
 def scaled(total: Tensor, batch: Any) -> Tensor:
-    """A micro-batch's loss times its `scale`, in the loss's own precision."""
+    """Multiply a micro-batch's loss by its `scale`, in the loss's own precision."""
     scale = getattr(batch, "scale", 1.0)
     return total if scale == 1.0 else total * scale
 
@@ -65,13 +65,13 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says so of the device or of the host."""
+    """Say whether the error means that memory ran out, on the device or on the host."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextlib.contextmanager
 def _sized(batch: Any, update: int) -> Iterator[None]:
-    """What torch says of a micro-batch's size becomes an error that says so."""
+    """Turn torch's errors about a micro-batch's size into TooSmall and TooLarge."""
     try:
         yield
     except ValueError as error:
@@ -87,9 +87,9 @@ def _sized(batch: Any, update: int) -> Iterator[None]:
 class TorchEngine:
     """One process or many: micro-batches one after another, gradients and buffers averaged by the rules in `sums`.
 
-    Each worker gives `update` the micro-batches that are its own; all of them end with the same weights.
-    `model` is moved to `machine.device` and, for fp64, converted; `losses(model, batch)` gives the named losses of one
-    micro-batch. What is frozen must be frozen before.
+    Each worker gives `update` its own micro-batches; all workers end with the same weights. `model` is moved to
+    `machine.device` and, for fp64, converted; `losses(model, batch)` gives the named losses of one micro-batch. Freeze
+    what is to be frozen before the engine is made.
     """
 
     def __init__(
@@ -116,10 +116,10 @@ class TorchEngine:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=machine.precision == "fp16")
 
     def update(self, micro_batches: Sequence[Any]) -> Report:
-        """One optimizer step, in its whole order; what `DeepSpeedEngine` does otherwise stands beside each line.
+        """Do one optimizer step, in its whole order; the comments say what `DeepSpeedEngine` does otherwise.
 
-        The gradient is the mean over the micro-batches of all workers of the gradient of each one's own summed losses,
-        times its `scale`. A stand-in, of a worker that has no micro-batch, counts nothing.
+        The gradient is a mean over the micro-batches of all workers. Each adds the gradient of its own summed losses,
+        times its `scale`. A stand-in, of a worker that has no micro-batch, counts for nothing.
         """
         own = [b for b in micro_batches if not getattr(b, "stand_in", False)]
         self._begin(
@@ -159,10 +159,10 @@ class TorchEngine:
         return report
 
     def _begin(self, own: Sequence[Any], micro_batches: Sequence[Any]) -> None:
-        """Nothing, in one process or many."""
+        """Do nothing, in one process or many."""
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Plain `torch.autocast` for bf16 and fp16; nothing for fp32 and fp64."""
+        """Return plain `torch.autocast` for bf16 and fp16, and a context that does nothing for fp32 and fp64."""
         dtype = AUTOCAST.get(self.machine.precision)
         return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
 
@@ -173,15 +173,15 @@ class TorchEngine:
         self.scaler.scale(total).backward()
 
     def _add_gradients(self, count: int) -> None:
-        """Take the gradients of one of this worker's `count` micro-batches; where it is all there is, they stay."""
+        """Add up the gradients of one of this worker's `count` micro-batches; if it is the only one of all, they stay."""
         if count > 1 or self.workers.size > 1:
             self._gradients.add()
 
     def _even_out(self, count: int) -> None:
-        """Nothing, in one process or many."""
+        """Do nothing, in one process or many."""
 
     def _agree(self, parts: list[dict[str, Tensor]]) -> "Counts":
-        """How many micro-batches there were on all workers together, and which losses, parameters and buffers took part."""
+        """Count, over all workers, the micro-batches and how often each loss, parameter and buffer took part."""
         used, ran = self._gradients.used(), self._buffers.counts
         while True:  # once; twice where a loss appears for the first time
             new = [n for n in dict.fromkeys(n for part in parts for n in part) if n not in self._names]
@@ -199,7 +199,7 @@ class TorchEngine:
             self._gradients.finish(counts.micro_batches, counts.used)
 
     def _report(self, own: Sequence[Any], parts: list[dict[str, Tensor]], counts: "Counts") -> Report:
-        """The mean of each named loss over the micro-batches that had it, on all workers together."""
+        """Report the mean of each named loss over the micro-batches of all workers that had it."""
         dtype = wide(torch.empty(0, device=self.device))
         sums = torch.zeros(2 * len(self._names), dtype=dtype, device=self.device)
         for i, name in enumerate(self._names):
@@ -236,7 +236,7 @@ class TorchEngine:
             report.grad_norm = nn.utils.clip_grad_norm_(self._gradients.parameters, config.clip)
 
     def _step(self, report: Report) -> bool:
-        """Move the weights; False where fp16's gradients overflowed and nothing moved."""
+        """Move the weights; return False where fp16's gradients overflowed and nothing moved."""
         self.scaler.unscale_(self.optimizer)
         self._set_rates(self.optimizer.param_groups)
         self._penalise_and_clip(report)
@@ -247,7 +247,7 @@ class TorchEngine:
         return not self.scaler.get_scale() < scale
 
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:
-        """The model's state dict; with `averaged`, the moving average's values where it has them."""
+        """Return the model's state dict; with `averaged`, the moving average's values where it has them."""
         state = dict(self.model.state_dict())
         if averaged and self.average:
             state |= self.average.shadow
@@ -260,7 +260,7 @@ class TorchEngine:
     def save(self, folder: Path | None) -> dict[str, Any]:
         """Write weights, average and optimizer state as safetensors into `folder`; return the rest as plain data.
 
-        All workers call it, those that write nothing with None.
+        All workers call it; those that write nothing pass None. Raises EngineError where a weight is not finite.
         """
         weights = self.weights()
         bad = [n for n, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]
@@ -287,7 +287,7 @@ class TorchEngine:
         return optimizer_tensors(self.model, self.optimizer)
 
     def load(self, folder: Path, state: dict[str, Any]) -> None:
-        """Put back what `save` wrote and returned. Raises EngineError where model or recipe are others."""
+        """Put back what `save` wrote and returned. Raises EngineError where model or trained parameters are others."""
         saved = read_tensors(folder / "model.safetensors")
         check_tensors(folder, self.model.state_dict(), saved)
         self.model.load_state_dict(saved)
@@ -306,5 +306,5 @@ class TorchEngine:
 
 
 def making(options: EngineOptions, units: Sequence[str]) -> Callable[..., TorchEngine]:
-    """Give what makes an engine; it is told nothing, and leaves what has no gradient where it is."""
+    """Return what makes an engine. Options and units change nothing: parameters without a gradient stay where they are."""
     return TorchEngine

@@ -15,7 +15,7 @@ from .torch_engine import TorchEngine
 
 @contextlib.contextmanager
 def still(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """While it lasts, these modules learn nothing: no gradient for them, and each forward leaves their buffers as they were."""
+    """Keep these modules from learning: no gradient for them, and each forward leaves their buffers as they were."""
     modules = list(modules)
     learning = [p for module in modules for p in module.parameters() if p.requires_grad]
     hooks = []
@@ -42,7 +42,7 @@ class TurnsEngine:
     """An engine of engines: `players` that play, in their order, and modules that only `rest` in this phase.
 
     Each player's micro-batches are those of its tasks; while it learns, all others are still. The first player's files
-    stand where those of a single one would; those of others, and of who rests, in a folder of their name.
+    are where a single player's would be; those of the others, and of modules that rest, are in a folder of their name.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TurnsEngine:
         return self.engines[self.first].machine
 
     def update(self, micro_batches: Sequence[Any]) -> Report:
-        """A turn for each player over the same micro-batches; the report is the first one's, with those of the others."""
+        """Give each player a turn over its own micro-batches; return the first one's report, with the others in it."""
         reports = {}
         for name, engine in self.engines.items():
             others = [p.module for n, p in self.players.items() if n != name]
@@ -73,7 +73,7 @@ class TurnsEngine:
         return report
 
     def save(self, folder: Path | None) -> dict[str, Any]:
-        """Write what every player's engine writes, and the weights of who rests."""
+        """Write what every player's engine writes, and the weights of modules that rest."""
         states = {}
         for name, engine in self.engines.items():
             states[name] = engine.save(self._place(folder, name))
@@ -96,7 +96,7 @@ class TurnsEngine:
         return folder / name
 
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:
-        """The state dict of the first player."""
+        """Return the state dict of the first player."""
         return self.engines[self.first].weights(averaged)
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class TurnsEngine:
 
 
 def load_resting(modules: Mapping[str, nn.Module], folder: Path) -> None:
-    """Put the saved weights of modules that rest, or of all but the first player, into them."""
+    """Load the saved weights of modules that rest, or of all players but the first."""
     for name, module in modules.items():
         saved = read_tensors(folder / name / "model.safetensors")
         check_tensors(folder / name, module.state_dict(), saved)
@@ -114,7 +114,7 @@ def load_resting(modules: Mapping[str, nn.Module], folder: Path) -> None:
 
 
 def _of(player: Player, micro_batches: Sequence[Any]) -> list[Any]:
-    """The player's micro-batches; where this worker has none of them, a stand-in."""
+    """List the player's micro-batches; where this worker has none of them, a stand-in."""
     if not player.tasks:
         return list(micro_batches)
     own = [b for b in micro_batches if b.task in player.tasks]

@@ -38,7 +38,7 @@ BUCKET = 25_000_000  # elements that one of DeepSpeed's collectives carries
 
 
 def config(zero: int, clip: float, offload: bool) -> dict[str, Any]:
-    """DeepSpeed's configuration, with every key that decides a number; none is left to its default.
+    """Build DeepSpeed's configuration, with every key that decides a number; none is left to its default.
 
     Clipping is ours in stages 0 and 1. Precision is plain autocast's: DeepSpeed's own would reduce gradients in bf16.
     """
@@ -94,7 +94,7 @@ class Zero:
 class DeepSpeedEngine(TorchEngine):
     """`TorchEngine` with DeepSpeed's step; the same contract and the same checkpoints at every stage.
 
-    `TorchEngine.update` is the update, in its order; what is done otherwise here is named there, line by line.
+    `TorchEngine.update` is the update, in its order; comments there name, line by line, what is done otherwise here.
     Raises EngineError where a stage cannot give what is asked for.
     """
 
@@ -123,7 +123,7 @@ class DeepSpeedEngine(TorchEngine):
         self._turns, self._scale = 0, 1.0
 
     def _start(self) -> None:
-        """Hand the model to DeepSpeed: once, when the weights that training begins from are in it."""
+        """Hand the model to DeepSpeed, once, when it holds the weights that training begins from."""
         if self._deepspeed is not None:
             return
         os.environ.setdefault("DS_ACCELERATOR", self.device.type)
@@ -179,7 +179,7 @@ class DeepSpeedEngine(TorchEngine):
             super()._add_gradients(count)
 
     def _even_out(self, count: int) -> None:
-        """In stages 2 and 3, passes at weight zero where this worker has fewer micro-batches than others."""
+        """Run passes at weight zero where this worker has fewer micro-batches than others, in stages 2 and 3."""
         for _ in range(self._turns - count if self.zero >= 2 else 0):
             with self.autocast():
                 named = self._forward(self._spare.to(self.device))
@@ -206,7 +206,7 @@ class DeepSpeedEngine(TorchEngine):
         return True
 
     def _hold_unused(self, optimizer: Any, *_: Any) -> None:
-        """Stage 1 steps group by group: a group whose unit had no micro-batch is left where it is."""
+        """Leave a group where it is if its unit had no micro-batch: stage 1 steps group by group."""
         for group in optimizer.param_groups:
             if not self._used & set(self._groups[group["number"]]):
                 for p in group["params"]:
@@ -218,7 +218,7 @@ class DeepSpeedEngine(TorchEngine):
                 p.grad.add_(p.detach().sign(), alpha=self.learning.optimizer.l1)
 
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:
-        """The model's whole state dict; with `averaged`, the moving average's values where it has them."""
+        """Return the model's whole state dict; with `averaged`, the moving average's values where it has them."""
         state = super().weights(averaged)
         if self.zero < 3 or self._deepspeed is None:
             return state
@@ -243,7 +243,7 @@ class DeepSpeedEngine(TorchEngine):
         self.average.load(parts, steps)
 
     def close(self) -> None:
-        """Let go of the model, whole again: the next phase's engine takes it over."""
+        """Give the model back whole: the next phase's engine takes it over."""
         super().close()
         if self._deepspeed is not None:
             lay_out_calls(self.model, False)
@@ -251,12 +251,12 @@ class DeepSpeedEngine(TorchEngine):
 
 
 def making(options: ZeroOptions, units: Sequence[str]) -> Callable[..., DeepSpeedEngine]:
-    """Give what makes an engine of the stage; `units` as in `Zero`."""
+    """Return what makes an engine of the stage; `units` as in `Zero`."""
     return partial(DeepSpeedEngine, zero=Zero(options.stage or 0, options.offload, tuple(units)))
 
 
 def _split(optimizer: torch.optim.Optimizer, model: nn.Module, units: Sequence[str]) -> None:
-    """Number the groups, and give each unit its own: what steps together is what may be left out together."""
+    """Give each unit groups of its own and number them: groups that step together can be left out together."""
     names = {id(p): n for n, p in model.named_parameters()}
     groups = []
     for group in optimizer.param_groups:
@@ -272,7 +272,7 @@ def _unit(name: str, units: Sequence[str]) -> str:
 
 
 def _be_quiet() -> None:
-    """DeepSpeed's remarks go to stderr, and only what it calls errors: stdout is for results that a machine may read."""
+    """Send DeepSpeed's errors to stderr and drop its other remarks: stdout is for results that a machine may read."""
     logger = logging.getLogger("DeepSpeed")
     logger.setLevel(logging.ERROR)
     for handler in logger.handlers:

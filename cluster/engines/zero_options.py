@@ -31,11 +31,11 @@ class ZeroOptions(EngineOptions):
         return None if self.zero == "none" else self.zero
 
     def asked(self) -> str:
-        """Give the stage, where there is one."""
+        """Return `zero=` with the stage; empty without DeepSpeed."""
         return "" if self.stage is None else f"zero={self.stage}"
 
     def refusals(self, optimizer: Optimizer, machine: Machine, workers: int, tasks: int) -> list[str]:
-        """Ask for DeepSpeed, and list what the stage cannot give."""
+        """Say that DeepSpeed has to be installed, or list what the stage cannot do."""
         if self.stage is None:
             return ["offload=true needs zero=1, 2 or 3"] if self.offload else []
         if find_spec("deepspeed") is None:
@@ -49,12 +49,12 @@ class ZeroOptions(EngineOptions):
         return found
 
     def several(self, players: Sequence[str]) -> str:
-        """Refuse them: DeepSpeed takes one module over."""
+        """Refuse players in turns: DeepSpeed takes over one module."""
         return f"{self.asked()}: DeepSpeed holds one module, and this run has the players {', '.join(players)}; leave zero out"
 
 
 def refuse(optimizer: Optimizer, machine: Machine, workers: int, zero: int, offload: bool = False) -> list[str]:
-    """List what a stage cannot give of what is asked for."""
+    """List what is asked for that the stage cannot do."""
     problems = []
     if machine.precision == "fp16":
         problems.append(

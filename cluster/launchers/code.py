@@ -10,9 +10,9 @@ _LEAVE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
 def stage(folder: Path) -> Path:
-    """Copy the package to `folder/trunkline`; `folder`.
+    """Copy the package to `folder/trunkline` and return `folder`.
 
-    In a checkout the floors stand beside the package, in a wheel inside it: they are asked of the import system.
+    In a checkout the floors stand beside the package, in a wheel inside it; the import system says where.
     """
     root = folder / PACKAGE
     _copy(root.name, root)

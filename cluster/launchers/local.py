@@ -27,10 +27,10 @@ def run(job: Job, launch: Launch, place: Place) -> Any:
 
 
 def run_local(job: Job, workers: int, logs: Path, cores: int) -> Any:
-    """Run the job on `workers` processes of this machine, `cores` among them; what the leading one gives back.
+    """Run the job on `workers` processes that share `cores` of this machine; return what the leading one gives back.
 
-    The leading process writes to this terminal, the others to files in `logs`. Raises EngineError for what a worker calls
-    the user's mistake, WorkerFailed for any other error (the one that came first, not what followed from it), and
+    The leading process writes to this terminal, the others to files in `logs`. Raises EngineError for what a worker
+    calls the user's mistake, WorkerFailed for any other error (the one that came first, not what followed from it), and
     WorkersStopped where a signal that was passed on ended them before the job could answer it.
     """
     from torch._C._distributed_c10d import TCPStore
@@ -72,7 +72,7 @@ def _environment(rank: int, workers: int, port: int, cores: int) -> dict[str, st
 
 
 def _wait(processes: list[subprocess.Popen]) -> set[int]:
-    """Until all have ended; where one failed, the others have a few seconds for it. The ranks that had to be killed."""
+    """Wait until all have ended; kill those that still run GRACE seconds after one failed. Return their ranks."""
     failed_at, killed = None, set()
     while any(p.poll() is None for p in processes):
         if failed_at is None and any(p.poll() for p in processes):
@@ -87,7 +87,7 @@ def _wait(processes: list[subprocess.Popen]) -> set[int]:
 
 
 def _ending(folder: Path, rank: int, process: subprocess.Popen, killed: set[int]) -> Ending:
-    """What the worker said of its end, or what can be seen of it."""
+    """Read what the worker said of its end, or tell what can be seen of it."""
     from ..workers import where
 
     file = folder / f"ending-{rank}.json"
@@ -102,9 +102,9 @@ def _ending(folder: Path, rank: int, process: subprocess.Popen, killed: set[int]
 
 @contextmanager
 def _forwarding(processes: list[subprocess.Popen]) -> Iterator[list[int]]:
-    """While it lasts, SIGTERM and Ctrl-C go on to the workers, which save and end; a second Ctrl-C ends them at once.
+    """Pass SIGTERM and Ctrl-C on to the workers, which save and end; a second Ctrl-C ends them at once.
 
-    Gives the list of the signals that were passed on.
+    Yields the list of the signals that were passed on.
     """
     passed: list[int] = []
     if threading.current_thread() is not threading.main_thread():

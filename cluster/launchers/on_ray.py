@@ -35,7 +35,7 @@ _COORDINATOR, _LOOK = "AutoscalingCoordinator", 2.0  # Ray's actor that tells a 
 
 
 class Mailbox:
-    """Between the workers and the terminal: events one way, the wish to end the other."""
+    """Carries events from the workers to the terminal, and the wish to end to the workers."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -43,7 +43,7 @@ class Mailbox:
         self._signal, self._groups = 0, 0
 
     def post(self, event: Event) -> None:
-        """An event: of progress, a note, a worker's start or its ending."""
+        """Add an event: progress, a note, a worker's start or its ending."""
         if event["kind"] == "start":
             self._groups += 1
             event["group"] = self._groups
@@ -53,12 +53,12 @@ class Mailbox:
             self._endings.append(event)
 
     def take(self) -> list[Event]:
-        """The events since the last call."""
+        """Take out the events since the last call."""
         taken, self._events = self._events, []
         return taken
 
     def endings(self) -> list[Event]:
-        """How workers of the present group ended so far."""
+        """List how workers of the present group ended so far."""
         return self._endings
 
     def ask(self, signum: int) -> None:
@@ -66,12 +66,12 @@ class Mailbox:
         self._signal = signum
 
     def asked(self) -> int:
-        """The signal, or 0."""
+        """Return the signal that asked for the end, or 0."""
         return self._signal
 
 
 def work(config: dict[str, Any]) -> None:
-    """What Ray Train runs on each worker."""
+    """Do the job on one worker, as Ray Train calls it."""
     import ray
 
     mailbox, job = config["mailbox"], Job(**config["job"])
@@ -89,12 +89,12 @@ def work(config: dict[str, Any]) -> None:
         return
     _let_go()  # so that the others notice
     if ending.mistake or (ending.lost and _explained(mailbox)):
-        return  # to start again would fail alike: the terminal is told why
+        return  # starting again would fail the same way; the terminal is told why
     raise WorkerFailed(ending.error)
 
 
 def _watch(workers: Workers, mailbox: Any) -> None:
-    """Pass the wish to end on to the group."""
+    """Wait for the wish to end, and pass it on to the group."""
     import ray
 
     while True:
@@ -107,7 +107,10 @@ def _watch(workers: Workers, mailbox: Any) -> None:
 
 
 def _explained(mailbox: Any, seconds: float = 5.0) -> bool:
-    """Whether another worker ended for the user's mistake, or because it was asked to."""
+    """Say whether another worker ended by the user's mistake or without an error (it was asked to).
+
+    Waits up to `seconds` to hear of it.
+    """
     import ray
 
     for _ in range(int(seconds / 0.25)):
@@ -133,10 +136,10 @@ def _log() -> str:
 
 
 def run(job: Job, launch: Launch, place: Place) -> Any:
-    """Run the job on the launch's workers; what the leading one gives back.
+    """Run the job on the launch's workers; return what the leading one gives back.
 
-    Raises EngineError for what a worker calls the user's mistake, WorkerFailed where the budget of failures is spent, with
-    the first cause, and WorkersStopped where a signal comes before there are workers.
+    Raises EngineError for what a worker calls the user's mistake, WorkerFailed where the budget of failures is spent,
+    with the first cause, and WorkersStopped where a signal comes before there are workers.
     """
     prepare()
     import ray
@@ -168,7 +171,7 @@ def run(job: Job, launch: Launch, place: Place) -> Any:
                     place.show(event)
                 if passed.count(signal.SIGINT) > 1:
                     raise KeyboardInterrupt
-                if passed and not begun:  # no worker is there that could hear of it
+                if passed and not begun:  # there is no worker yet that could hear of it
                     raise WorkersStopped(passed[0])
             found = ray.get(mailbox.endings.remote())
     endings = [Ending(**{k: v for k, v in e.items() if k != "kind"}) for e in found]
@@ -226,7 +229,7 @@ _NOBODY = (
 
 
 def _reach(address: str) -> None:
-    """Raise EngineError where nobody listens at host:port: Ray itself would try for minutes."""
+    """Raise EngineError where nobody listens at host:port, as Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return  # auto, or a name that Ray knows
@@ -240,7 +243,10 @@ def _reach(address: str) -> None:
 
 @contextmanager
 def connected(launch: Launch, code: Path) -> Iterator[None]:
-    """In a Ray cluster: one that is there, or one of this machine alone."""
+    """Connect to a Ray cluster for a while: to the one at the address, or to a new one on this machine alone.
+
+    Raises EngineError where no cluster answers.
+    """
     import ray
     from ray.exceptions import AuthenticationError
 
@@ -273,7 +279,7 @@ def connected(launch: Launch, code: Path) -> Iterator[None]:
 
 @contextmanager
 def _forwarding(mailbox: Any) -> Iterator[list[int]]:
-    """SIGTERM and Ctrl-C ask the workers to save and end; gives the list of those that came."""
+    """Turn SIGTERM and Ctrl-C into the wish that the workers save and end; yields the list of those that came."""
     passed: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield passed
@@ -292,7 +298,7 @@ def _forwarding(mailbox: Any) -> Iterator[list[int]]:
 
 
 def _look_again() -> None:
-    """Let Ray's coordinator see now which nodes there are: left alone it looks every 20 s, and a smaller group waits for it."""
+    """Let Ray's coordinator see now which nodes there are: by itself it looks every 20 s, and a smaller group waits."""
     import ray
 
     with suppress(Exception):  # it is Ray's own: where another version has none, the group waits
@@ -301,7 +307,10 @@ def _look_again() -> None:
 
 
 def _lacking(launch: Launch) -> str:
-    """What the cluster would need to have more for the workers to start; empty where it has enough."""
+    """Say what a cluster has too little of for the workers to start; empty where it has enough.
+
+    Raises EngineError where the cluster is this machine alone, to which nothing can be added.
+    """
     import ray
 
     least, own = launch.least, launch.own

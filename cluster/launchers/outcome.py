@@ -29,7 +29,7 @@ class WorkersStopped(Exception):
 
 
 def outcome(endings: list[Ending], failed: bool, died: str = "") -> Any:
-    """Give what the leading worker gave back, or raise the first cause as an error with its place and log.
+    """Return what the leading worker gave back, or raise the first cause as an error with its place and log.
 
     `failed` says whether the launcher saw the group fail, `died` what it saw of workers that said nothing of their end.
     """

@@ -40,5 +40,5 @@ class RayOptions(LauncherOptions):
         return max(1, int(self.cpus))
 
     def missing(self) -> str:
-        """Ask for Ray."""
+        """Say that Ray has to be installed; empty where it is."""
         return "" if find_spec("ray") else "launch=ray needs Ray: install it with pip install 'trunkline[cluster]'"

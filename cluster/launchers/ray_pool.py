@@ -20,7 +20,7 @@ from .code import stage
 from .on_ray import connected, prepare
 from .ray_options import RayOptions
 
-BLOCK = 4  # items at most that one of the pool's tasks takes: what is done again where an actor dies
+BLOCK = 4  # items of one of the pool's tasks, at most: these are done again where an actor dies
 
 
 class Actor:
@@ -36,7 +36,7 @@ class Actor:
             self._problem = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The results of some items; a user's mistake is one too."""
+        """Compute the results of some items; a user's mistake is a result too."""
         return {"result": [json.dumps(self._one(json.loads(item))) for item in batch["item"]]}
 
     def _one(self, item: Any) -> dict[str, Any]:
@@ -50,13 +50,13 @@ class Actor:
 
 @contextmanager
 def pool(call: str, args: dict[str, Any], launch: Launch) -> Iterator[Any]:
-    """While it lasts: a function from a list of items to an iterator over their results, in order.
+    """Open a pool: yields a function from a list of items to an iterator over their results, in order.
 
     The results of a dead worker's items are computed again by another one. Raises EngineError, at its place in the
     order, for what a worker calls the user's mistake.
     """
     prepare()
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of dead actors is told here
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # dead actors are reported here
     import ray
 
     with tempfile.TemporaryDirectory() as scratch, connected(launch, stage(Path(scratch))), _ending_at_once():
@@ -73,7 +73,7 @@ def pool(call: str, args: dict[str, Any], launch: Launch) -> Iterator[Any]:
 
 @contextmanager
 def _ending_at_once() -> Iterator[None]:
-    """While it lasts, SIGTERM ends the command as it ends others: Ray's own handler prints its stack."""
+    """Let SIGTERM end the command as it ends other commands: Ray's own handler prints its stack."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

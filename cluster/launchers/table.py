@@ -59,9 +59,9 @@ def options() -> dict[str, type[LauncherOptions]]:
 
 
 def pool(call: str, args: dict[str, Any], launch: Launch) -> AbstractContextManager[Any]:
-    """Open the launcher's pool of workers: while it lasts, it makes an iterator of results, in order, from a list of items.
+    """Open the launcher's pool of workers, which makes an iterator of results, in order, from a list of items.
 
-    `call` (`module:function`) is called with `args` on each worker and makes a function from an item to a result; items,
-    results and `args` are JSON.
+    `call` (`module:function`) is called with `args` on each worker and makes a function from an item to a result;
+    items, results and `args` are JSON.
     """
     return load_named(LAUNCHERS[launch.launch].pool)(call, args, launch)

@@ -57,14 +57,14 @@ class Ending:
     time: float
     result: Any = None
     error: str = ""
-    mistake: bool = False  # the user's: starting again would fail alike
-    lost: bool = False  # the consequence of another worker's error
+    mistake: bool = False  # the user's: starting again would fail the same way
+    lost: bool = False  # follows from another worker's error
     traceback: str = ""
     log: str = ""  # the file that holds what the worker said
 
 
 def perform(job: Job, attend: Callable[[Workers], Any] = bool) -> Ending:
-    """Do the job in the group that the environment names, and say how it ended; raises nothing but exits.
+    """Do the job in the group that the environment names, and return how it ended; raises nothing but exits.
 
     `attend` is given the group before the work begins.
     """
@@ -88,13 +88,13 @@ def perform(job: Job, attend: Callable[[Workers], Any] = bool) -> Ending:
 
 
 def first_cause(endings: list[Ending]) -> Ending | None:
-    """The error that came first and is nobody else's consequence; None where there is no error."""
+    """Find the first error, before all that follow from another worker's error; None where there is no error."""
     failed = sorted((e for e in endings if e.error), key=lambda e: (e.lost, e.time))
     return failed[0] if failed else None
 
 
 def main(folder: Path) -> None:
-    """A worker process of the local launcher: the job and its ending are files in the launcher's folder."""
+    """Run a worker process of the local launcher: the job and its ending are files in the launcher's folder."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the job listens for it: no traceback
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     ending = perform(Job(**json.loads((folder / "job.json").read_text(encoding="utf-8"))))
@@ -109,7 +109,7 @@ def main(folder: Path) -> None:
 
 
 def _end_with_launcher() -> None:
-    """The launcher holds the other end of stdin: when it is gone, so is this process."""
+    """End this process when the launcher is gone, which holds the other end of stdin."""
     while os.read(0, 4096):  # the descriptor: a process forked meanwhile would wait for the lock of sys.stdin's buffer
         pass
     os._exit(1)

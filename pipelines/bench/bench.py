@@ -19,7 +19,7 @@ from ..show import bar
 
 @dataclass(frozen=True)
 class Bench:
-    """Images a second of both sides in every round, and the median of the paired ratios (ours to theirs)."""
+    """By row: each side's median speed (`settings["unit"]`, else images a second), and their ratio, ours to theirs."""
 
     what: str
     rows: list[dict[str, Any]]  # {"name", "ours", "theirs", "ratio", "low", "high"}
@@ -27,7 +27,7 @@ class Bench:
     environment: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert the result to a dict for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -54,14 +54,17 @@ BENCHES = {
 
 
 def options(what: str) -> Callable[..., Bench]:
-    """The function that measures `what`; its keyword arguments are the settings."""
+    """Return the function that measures `what`; its keyword arguments are the settings.
+
+    Raises RecipeError where `what` is not in BENCHES.
+    """
     if what not in BENCHES:
         raise RecipeError(f"{what!r} cannot be measured; expected {', '.join(BENCHES)}")
     return load_named(f"{__package__}.{BENCHES[what]}")
 
 
 def positive(**numbers: int) -> None:
-    """Raise RecipeError naming each that is not above 0."""
+    """Raise RecipeError naming each number that is not above 0."""
     if wrong := [f"{key}={value}: expected a number above 0" for key, value in numbers.items() if value < 1]:
         raise RecipeError(wrong)
 
@@ -75,7 +78,7 @@ def bench_train(
     steps: int = 2,
     device: str = "auto",
 ) -> Bench:
-    """ResNet-50's training update beside the references' loop: at equal settings, and defaults against defaults.
+    """Measure a training update beside torchvision's reference loop, at equal settings and with each side's defaults.
 
     batch          images an update
     rounds         interleaved pairs; the ratio is the median over them
@@ -138,7 +141,10 @@ def _our_update(backbone: str, images: Any, labels: Any, machine: Any, precision
 def paired(
     name: str, ours: Callable, theirs: Callable, units: int, rounds: int, steps: int, advance: Any, warm: bool = True
 ) -> dict:
-    """A line of the result from interleaved rounds of both sides, which do `units` a step."""
+    """Time interleaved rounds of both sides, and return their row of the result. A step does `units` of work.
+
+    With `warm` each side takes one step before the first round.
+    """
     for side in (ours, theirs) if warm else ():
         side()
     speeds = []
@@ -162,9 +168,10 @@ def by_precision(
     sides: Callable[[Any], tuple[Any, Any]],
     difference: Callable[[Any, Any], Any],
 ) -> tuple[list[dict[str, Any]], Any]:
-    """Rows of prediction and training at equal settings and with our defaults; and how far equal settings' predictions differ.
+    """Measure prediction and training, at equal settings (fp32) and with our defaults against theirs.
 
-    `sides` makes ours and theirs for a machine, each a `predict` and a `train` to call; `units` are done in a call.
+    `sides` makes ours and theirs for a machine, each a `predict` and a `train` to call; a call does `units` of work.
+    Returns the rows, and the `difference` between both sides' predictions at equal settings.
     """
     pairs = [
         ("fp32, NCHW, both", "fp32", False),
@@ -184,7 +191,7 @@ def by_precision(
 
 
 def as_usual(step: Callable[[], Any]) -> Callable[[], Any]:
-    """A step of others as their users take it: without the deterministic kernels that our engine has asked for."""
+    """Wrap a step of others to run as their users run it: without the deterministic kernels of our engine."""
     import torch
 
     def take() -> Any:
@@ -199,7 +206,7 @@ def as_usual(step: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def row(name: str, speeds: list[tuple[float, float]]) -> dict[str, Any]:
-    """A line of the result: our speed, theirs, and the ratio, from pairs of both."""
+    """Build a row from pairs of speeds (ours, theirs): both medians, and the median, lowest and highest ratio."""
     ratios = sorted(ours / theirs for ours, theirs in speeds)
     return {
         "name": name,
@@ -214,7 +221,7 @@ def row(name: str, speeds: list[tuple[float, float]]) -> dict[str, Any]:
 def bench_loader(
     *, data: str | None = None, size: int = 224, batch: int = 32, loaders: int = 1, rounds: int = 7, images: int = 256
 ) -> Bench:
-    """Decoded and augmented images a second beside `ImageFolder` with the references' transforms.
+    """Measure decoding and augmentation (images a second) beside `ImageFolder` with torchvision's reference transforms.
 
     data           a folder of class folders (its train/ where it has one); by default generated ones of 384 x 384 pixels
     loaders        processes on both sides; 0 decodes in this one
@@ -273,7 +280,7 @@ def _our_loader(root: Path, size: int, batch: int, loaders: int, images: int) ->
 
 
 def _photos() -> Path:
-    """Generated pictures of a photo's size, as JPEG, where no data is given."""
+    """Write generated JPEG pictures of 384 x 384 pixels into the cache, for want of data; return their folder."""
 
     folder = cache_folder() / "scenes" / "bench-384"
     write("demo:smoke", folder, train=256, size=384)

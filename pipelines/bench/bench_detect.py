@@ -19,7 +19,7 @@ KEYS = ("boxes", "scores")
 
 
 def bench_score(*, images: int = 2500, detections: int = 80, rounds: int = 3) -> Bench:
-    """COCO's scores from files, reading and validation included, beside pycocotools; detections a second.
+    """Measure COCO's scores from files, reading and validation included, beside pycocotools; detections a second.
 
     images         of generated annotations, about seven objects each, 80 categories
     detections     an image
@@ -85,7 +85,7 @@ def _generated(folder: Path, images: int, detections: int) -> tuple[Path, Path]:
 
 
 def bench_masks(*, objects: int = 100, height: int = 800, width: int = 1333, rounds: int = 7) -> Bench:
-    """Predicted masks to run-length codes, beside torchvision's pasting and pycocotools' encoding; masks a second.
+    """Measure turning predicted masks into run-length codes (masks a second), beside torchvision with pycocotools.
 
     objects        masks of 28 x 28 in boxes of all sizes
     height, width  of the picture
@@ -128,11 +128,13 @@ def bench_masks(*, objects: int = 100, height: int = 800, width: int = 1333, rou
 def bench_detect(
     *, size: int = 320, batch: int = 2, objects: int = 8, rounds: int = 7, head: str = "mask_rcnn", device: str = "auto"
 ) -> Bench:
-    """Mask R-CNN with ResNet-50 and FPN beside torchvision's: prediction and training, at equal settings and by default.
+    """Measure Mask R-CNN with ResNet-50 and FPN beside torchvision's, in prediction and training.
+
+    Each is measured at equal settings and with our defaults against theirs.
 
     size           of the pictures, which are square
     batch          pictures at once
-    objects        a picture has in training
+    objects        of each picture in training
     head           mask_rcnn or faster_rcnn
     """
     positive(size=size, batch=batch, objects=objects, rounds=rounds)
@@ -176,7 +178,7 @@ class _Work:
 
 
 def _largest_difference(own: list[Any], other: list[Any]) -> float | None:
-    """Between the boxes (pixels) and scores of both sides; None where they have not found as many."""
+    """Return the largest difference of boxes (pixels) and scores; None where the sides differ in how many they found."""
     if [len(a.scores) for a in own] != [len(b["scores"]) for b in other]:
         return None
     pairs = [(x, b[k].cpu().numpy()) for a, b in zip(own, other, strict=True) for k, x in vars(a).items() if k in KEYS]
@@ -184,7 +186,7 @@ def _largest_difference(own: list[Any], other: list[Any]) -> float | None:
 
 
 def _ours(work: _Work, machine: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
-    """What is measured, and the model's tensors under torchvision's names."""
+    """Build our `predict` and `train` to call, and return the model's tensors too, under torchvision's names."""
     import torch
 
     from ...backbones import backbone

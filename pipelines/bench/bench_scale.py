@@ -31,7 +31,7 @@ WORKERS, MICRO, BATCH, CLASSES = 2, 4, 8, 10
 
 
 def bench_scale(*, rounds: int = 11, steps: int = 2, ray: bool = True, size: int = 64, wide: int = 112) -> Bench:
-    """Updates of ResNet-18 on two one-thread workers with four micro-batches of 8 each, interleaved, medians of ratios.
+    """Measure updates of ResNet-18 on two one-thread workers, each with four micro-batches of 8, in interleaved rounds.
 
     rounds         of each side; the ratio is the median over the pairs
     steps          updates a round
@@ -74,7 +74,7 @@ def _under_ray(job: Job, scratch: Path) -> Any:
 
 
 def _all(groups: list[Callable[[], Any]], folder: Path, count: int) -> list[float]:
-    """Run the groups at once; the seconds of each turn."""
+    """Run all groups at once, and return the seconds of each turn. Raises the first error of a group."""
     failures: list[BaseException] = []
 
     def guarded(group: Callable[[], Any]) -> None:
@@ -99,7 +99,7 @@ def _all(groups: list[Callable[[], Any]], folder: Path, count: int) -> list[floa
 
 
 def measure(args: dict[str, Any], workers: Workers) -> None:
-    """Take this group's turns of the schedule; the seconds of turn k go into the file k."""
+    """Take this group's turns of the schedule, and write the seconds of turn k into the file k."""
     torch.set_num_threads(1)
     made: dict[str, Callable[[], None]] = {}
     folder = Path(args["folder"])
@@ -123,7 +123,7 @@ def measure(args: dict[str, Any], workers: Workers) -> None:
 
 
 def side(name: str, workers: Workers, size: int) -> Callable[[], None]:
-    """One update, as `name` does it."""
+    """Build a function that takes one update as `name` does it."""
     machine = Machine("cpu", "fp32", True, deterministic=False, reduction="fp32", threads=1, loaders=0)
     model, optimizer = _model(), Optimizer("momentum", lr=0.01)
     batches = [_batch(workers.rank * MICRO + m, size) for m in range(MICRO)]
@@ -163,7 +163,7 @@ class _Losses(nn.Module):
 
 
 def _ddp(model: Model, batches: list[Batch]) -> Callable[[], None]:
-    """torch's own: accumulation under `no_sync`, one reduction with the last micro-batch."""
+    """Build torch's own update: accumulation under `no_sync`, one reduction with the last micro-batch."""
     from ...cluster.engines.memory_format import place
 
     place(model, "cpu", True).train()

@@ -23,7 +23,9 @@ class _Work:
 def bench_segment(
     *, size: int = 256, batch: int = 4, rounds: int = 7, head: str = "deeplabv3plus", device: str = "auto"
 ) -> Bench:
-    """DeepLabV3 or V3+ with ResNet-50 beside the plain modules: prediction and training, at equal settings and by default.
+    """Measure DeepLabV3 or V3+ with ResNet-50 beside the plain modules, in prediction and training.
+
+    Each is measured at equal settings and with our defaults against theirs.
 
     size           of the pictures, which are square; divisible by 16
     batch          pictures at once
@@ -66,7 +68,7 @@ def bench_segment(
 
 
 def _ours(work: _Work, kind: str, machine: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
-    """What is measured, and the model's tensors under the names of the plain modules."""
+    """Build our `predict` and `train` to call, and return the model's tensors too, under the plain modules' names."""
     import torch
 
     from ...backbones import backbone

@@ -13,7 +13,10 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def train_transform(size: int) -> Callable:
-    """The references' training preset with its defaults: Pillow crop and flip, then a normalised float tensor."""
+    """Build the references' training preset with its defaults: Pillow crop and flip, then normalise.
+
+    It turns a Pillow picture into `(3, size, size)` float32.
+    """
     return transforms.Compose(
         [
             transforms.RandomResizedCrop(size, interpolation=InterpolationMode.BILINEAR, antialias=True),
@@ -26,7 +29,7 @@ def train_transform(size: int) -> Callable:
 
 
 def loader(folder: Path, size: int, batch: int, workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """`ImageFolder` with that preset in a `DataLoader`."""
+    """Iterate once over an `ImageFolder` with that preset: `(B, 3, S, S)` float32 images and `(B,)` int64 labels."""
     photos = (".jpg", ".jpeg", ".png")
     data = datasets.ImageFolder(str(folder), train_transform(size), is_valid_file=lambda p: p.lower().endswith(photos))
     return iter(
@@ -47,7 +50,10 @@ class Loop:
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr, momentum=0.9, weight_decay=1e-4)
 
     def update(self, images: torch.Tensor, labels: torch.Tensor) -> float:
-        """One step; reads the loss, as the references' metric logger does."""
+        """Take one step with `(N, 3, H, W)` float32 images and `(N,)` int64 labels, and return the loss.
+
+        The loss is read in every step, as the references' metric logger does.
+        """
         images, labels = images.to(self.device), labels.to(self.device)
         images = images.contiguous(memory_format=self.format)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

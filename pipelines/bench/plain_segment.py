@@ -6,7 +6,10 @@ from torchvision.models.resnet import ResNet, resnet50
 
 
 def deeplab(kind: str, classes: int, dropout: float = 0.0) -> nn.Module:
-    """torchvision's DeepLabV3 at output stride 16, or smp's decoder of V3+ on torchvision's dilated ResNet-50."""
+    """Build torchvision's DeepLabV3 at output stride 16, or smp's V3+ decoder on torchvision's dilated ResNet-50.
+
+    It maps `(N, 3, H, W)` float pictures to `(N, classes, H, W)` logits.
+    """
     model = (_V3 if kind == "deeplabv3" else _V3Plus)(classes)
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -17,12 +17,15 @@ from .usage import VERBS, usage, verb_usage
 
 _OUTSIDE = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR",
             "EEXIST", "ENAMETOOLONG", "ELOOP") if hasattr(errno, name)}  # fmt: skip
-_FLAGS = ("--memory", "--masks", "--area", "--pictures", "--boundary")  # that stand without a value
+_FLAGS = ("--memory", "--masks", "--area", "--pictures", "--boundary")  # that take no value
 _MOST_ROWS = 1000  # of a table on the terminal
 
 
 def main(argv: list[str]) -> int:
-    """Run one command. Returns 0 for done, 2 for the user's mistake, 1 for any other; 128 + n when signal n ended it."""
+    """Run one command, and return its exit code.
+
+    That is 0 when done, 2 for the user's mistake, 1 for any other error, 128 + n when signal n ended it.
+    """
     as_json = "--json" in argv
     try:
         code = _begun(argv, as_json)
@@ -75,7 +78,7 @@ def _problems(recipe: str, settings: dict[str, str]) -> list[str]:
 
 
 def _split(words: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
-    """Plain words, settings from `key=value`, `--key=value` and `--key value`, and what is wrong with these."""
+    """Split words into plain ones, settings (`key=value`, `--key=value`, `--key value`) and what is wrong in these."""
     plain: list[str] = []
     settings: dict[str, str] = {}
     problems: list[str] = []
@@ -124,7 +127,7 @@ def _train(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
 
 def _next_run(recipe: str) -> Path:
-    """`runs/NAME-1`, or the next number that is free."""
+    """Find the first free `runs/NAME-N`, counting from 1."""
     stem, n = Path(recipe).stem, 1
     while (Path("runs") / f"{stem}-{n}").exists():
         n += 1
@@ -298,7 +301,7 @@ _COMMANDS: dict[str, Callable[[list[str], dict[str, str], bool], int]] = {
 
 
 def _failed(error: Exception, as_json: bool) -> int:
-    """One line of cause first; no traceback for a user's mistake."""
+    """Print an error, its cause first and without a traceback for a user's mistake, and return the exit code."""
     from trunkline.ground.errors import DataError, EngineError, WeightsError
 
     if type(error).__name__ == "Stopped":
@@ -321,6 +324,6 @@ def _failed(error: Exception, as_json: bool) -> int:
     import traceback
 
     print(f"trunkline: an error of ours, please report it: {type(error).__name__}: {error}", file=sys.stderr)
-    if type(error).__name__ != "WorkerFailed":  # whose message holds the worker's
+    if type(error).__name__ != "WorkerFailed":  # whose message holds the worker's traceback
         traceback.print_exception(error, file=sys.stderr)
     return 1

@@ -15,10 +15,10 @@ from ..recipe.convert import describe
 from ..recipe.knobs import recipe_function
 
 _HERE = "trunkline.pipelines"
-_LAUNCHED = ("train", "evaluate", "predict")  # verbs that workers can do
+_LAUNCHED = ("train", "evaluate", "predict")  # verbs that workers can run
 _WORKERS = "Where the workers come from. None of it is part of the result, unless it says so."
-_NO_SETTINGS = ("launch", "options")  # of a function: they are made of other settings
-_KINDS = {"bench": "train", "score": "coco"}  # verbs whose first word chooses the settings, and whose are shown
+_NO_SETTINGS = ("launch", "options")  # keywords that are made of other settings
+_KINDS = {"bench": "train", "score": "coco"}  # verbs whose first word chooses the settings: the word shown by default
 # verb: (positional arguments, what it does, where the settings are declared; None: they are a recipe's)
 VERBS: dict[str, tuple[str, str, str | None]] = {
     "train": ("RECIPE", "train by a recipe, or go on with the run in --run", None),
@@ -41,7 +41,7 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
     "doctor": ("", "whether this installation and machine are fit", None),
     "demo": ("[FOLDER]", "generated scenes: train, evaluate, report, in three minutes", f"{_HERE}.tools.demo:demo"),
 }
-_OWN = {  # settings that are no recipe's
+_OWN = {  # settings of a verb that are not its recipe's
     "train": "\n\n  --run DIR    the run's folder; a run that is there goes on (default: the next free runs/RECIPE-N)",
     "show": "\n\n  --memory     what a worker needs of it by part and ZeRO stage; what would fit (--workers, --zero)",
     "profile": "\n\n  profile_updates  how many updates are measured (default: 6)\n  out              a file for the trace",
@@ -49,7 +49,7 @@ _OWN = {  # settings that are no recipe's
 
 
 def usage() -> str:
-    """What `trunkline --help` shows: every verb, in a line."""
+    """Compose what `trunkline --help` shows: a line for each verb."""
     width = max(len(f"{verb} {args}") for verb, (args, _, _) in VERBS.items())
     lines = [f"  {f'{verb} {args}':{width}}  {about}" for verb, (args, about, _) in VERBS.items()]
     return (
@@ -61,7 +61,7 @@ def usage() -> str:
 
 
 def verb_usage(verb: str, words: list[str]) -> str:
-    """What `trunkline VERB … --help` shows: the settings of the verb, of its recipe and of its workers."""
+    """Compose what `trunkline VERB … --help` shows: the settings of the verb, of its recipe and of its workers."""
     args, about, declared = VERBS[verb]
     head, more = f"trunkline {verb} {args} key=value …\n{about}", ""
     launch = _launch(verb == "train") if verb in _LAUNCHED else ""
@@ -83,7 +83,7 @@ def verb_usage(verb: str, words: list[str]) -> str:
 
 
 def _launch(training: bool) -> str:
-    """Show where workers come from and what they train with: what each setting means, then its kind and default."""
+    """List where workers come from and what they train with: what each setting means, then its kind and default."""
     idle = set() if training else of_training()
     parts = [(_WORKERS, Common)]
     for name, row in LAUNCHERS.items():
@@ -97,13 +97,13 @@ def _launch(training: bool) -> str:
 
 
 def _meanings(kind: type, idle: set[str]) -> str:
-    """Give what the docstring of a class says of its settings, but for those that are idle."""
+    """Read what a class's docstring says of its settings, without those in `idle`."""
     lines = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[2].split("\n") if fields(kind) else []
     return "\n".join(line for line in lines if line.split()[0] not in idle)
 
 
 def _settings(function: Callable[..., Any], recipe: bool) -> str:
-    """Show the settings that a function takes: a recipe's are its parameters, another's its keywords."""
+    """List the settings that a function takes: a recipe's parameters, or another function's keyword arguments."""
     rows = _rows(function, get_type_hints(function))
     kinds = {name: p.kind for name, p in inspect.signature(function).parameters.items()}
     return _lined(
@@ -112,7 +112,7 @@ def _settings(function: Callable[..., Any], recipe: bool) -> str:
 
 
 def _rows(function: Callable[..., Any], hints: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Give a name, a kind and a default of each parameter."""
+    """List the name, kind and default of each parameter."""
     shown = []
     for name, p in inspect.signature(function).parameters.items():
         default = "empty" if p.default == "" else p.default
@@ -121,6 +121,6 @@ def _rows(function: Callable[..., Any], hints: dict[str, Any]) -> list[tuple[str
 
 
 def _lined(rows: list[tuple[str, str, str]], idle: Collection[str] = ()) -> str:
-    """Write a line each."""
+    """Write a line for each row, without those in `idle`."""
     width = max((len(name) for name, _, _ in rows), default=0)
     return "\n".join(f"  {name:{width}}  {kind} ({default})" for name, kind, default in rows if name not in idle)

@@ -30,14 +30,15 @@ def check(
 ) -> Check:
     """Decode and validate a whole data set, in parallel: a folder of data, or what a run trains on.
 
-    task      whose look it is: of a run of several tasks, or where several read a format (VOC's objects, or its masks)
-    format    how the data lies (folders, coco, voc, …); auto: by the folders' names, of a run as its recipe says
-    masks     of VOC's format, look at the masks
-    classes   the names to expect; of a run those that it learnt
+    task      which task, for a run of several, or where several read a format (VOC's objects, or its masks)
+    format    how the data is laid out (folders, coco, voc, …); auto: told from the folders' names, for a run by its recipe
+    masks     for VOC's format, look at the masks
+    classes   the names to expect; for a run by default those that it learnt
     loaders   processes that decode (none: one a core; 0: this one, which a crashing decoder ends)
-    plugin    the recipe file that holds the run's task, where that is one of your own
+    plugin    the recipe file that defines the run's task, if the task is your own
 
-    Raises DataError where the folder is missing or its layout is unknown; everything else is in the result.
+    Raises DataError where the folder is missing or its layout is unknown. Raises RecipeError where a run lacks the task, has
+    several and `task` names none, or has one that checks no folders. Everything else is in the result.
     """
     if plugin:
         plugins.load(plugin)
@@ -63,7 +64,7 @@ def check(
 
 
 def _learnt(run: Run, task: str) -> Sequence[str] | None:
-    """The class names that a run's newest checkpoint has for a task."""
+    """Read the class names that a run's newest checkpoint has for a task; None without a checkpoint or names."""
     name = checkpoint.find(run.checkpoints)
     state = checkpoint.read_state(run.checkpoints / name, "facts") if name else {"facts": {"tasks": {}}}
     return state["facts"]["tasks"].get(task, {}).get("classes")

@@ -73,21 +73,21 @@ def evaluate(
 ) -> Scores:
     """Score a run's folder or a weights file on a split of its data, or of other data.
 
-    Any option of the task can be given too (size=, on_bad_sample=, val=, a detector's score=): what there is, an unknown
-    one's message lists.
+    Any option of the task can be given too (size=, on_bad_sample=, val=, a detector's score=); the message about an
+    unknown one lists them all.
 
     data           another folder than the run's own; a weights file needs one
     split          val or train, under the evaluation transform
-    task           of a run of several, which one; by default all, whose metrics are called task/metric
+    task           which task of a run that has several; by default all, with metrics called task/metric
     checkpoint     last, best or a number such as 000480
     ema            true: averaged weights, false: raw ones; by default averaged where there are any
-    precision      what is computed in; fp32 unless asked otherwise
+    precision      of the computation; by default fp32
     batch          samples at once; by default what the task takes (32 of a classifier, 4 of a detector or segmenter)
     loaders        processes that decode
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     out            a JSON lines file for one record a sample
     results        a folder for what the official tools read (COCO's JSON, VOC's comp4 files, masks)
-    plugin         the recipe file that holds the run's task, where that is one of your own
+    plugin         the recipe file that defines the run's task, if the task is your own
     """
     if plugin:
         plugins.load(plugin)
@@ -107,7 +107,10 @@ class Written:
 def _each(
     wanted: Evaluating, written: "Written", plugin: str | Path | None, launch: Launch | None, shown: str
 ) -> Scores:
-    """The scores of the task that is asked for, or of all that a run has."""
+    """Score the task that is asked for, or all tasks of a run.
+
+    Raises RecipeError where `data`, files to write or options are given for several tasks at once.
+    """
     where = wanted.source
     names = list(tasks_of(where.source, where.task)) if Path(where.source).is_dir() or is_remote(where.source) else [""]
     if len(names) == 1:
@@ -128,7 +131,7 @@ def _each(
 
 
 def _one(wanted: Evaluating, written: Written, plugin: str | Path | None, launch: Launch | None, shown: str) -> Scores:
-    """The scores of one task, with what was asked to be written."""
+    """Score one task, and write the files that were asked for."""
     out, results = written.out, written.results
     if results:
         asked = task_kind(wanted.source.source, wanted.source.task).for_results
@@ -158,12 +161,15 @@ def _one(wanted: Evaluating, written: Written, plugin: str | Path | None, launch
 
 
 def absolute(source: str | Path) -> str:
-    """A file's or folder's whole path, a published name as it is: what another process understands too."""
+    """Make a file's or folder's path absolute, so that other processes find it; keep a published name as it is."""
     return str(Path(source).absolute()) if Path(source).exists() else str(source)
 
 
 def prepare(wanted: Evaluating) -> Prepared:
-    """What `evaluate` starts from, on any worker: the settings are its own."""
+    """Check the settings, load the model and read the split that `evaluate` scores; each worker does so for itself.
+
+    Raises RecipeError for wrong settings or missing data, DataError where the run's own data changed since it began.
+    """
     batch, loaders, threads, source = wanted.batch, wanted.loaders, wanted.source.threads, wanted.source
     problems = [f"batch={batch}: expected a number above 0"] if batch is not None and batch < 1 else []
     problems += [f"loaders={loaders}: expected 0 or more"] if loaders is not None and loaders < 0 else []
@@ -187,12 +193,12 @@ def prepare(wanted: Evaluating) -> Prepared:
 
 
 def _folder(found: Ready) -> str:
-    """The folder of the task's files within a run's."""
+    """Name the folder of the task's files within a run's: the task where the run has several, else empty."""
     return found.task.name if len(found.recipe.tasks) > 1 else ""
 
 
 def _readable(found: Ready, wanted: Evaluating, path: Path, loaders: int) -> Samples:
-    """The split, without what cannot be decoded where on_bad_sample=skip says so."""
+    """Read the split, without the samples that cannot be decoded where on_bad_sample=skip says so."""
     samples = found.task.samples(wanted.split)
     if found.options.on_bad_sample != "skip":
         return samples
@@ -205,7 +211,7 @@ def _readable(found: Ready, wanted: Evaluating, path: Path, loaders: int) -> Sam
 
 
 def _compare(found: Ready, wanted: Evaluating, path: Path, samples: Samples) -> None:
-    """Raise DataError where the run's own data are others now."""
+    """Raise DataError where the run's own data changed since it began."""
     if wanted.data or not path.is_dir() or belonging(found.options, "data") & wanted.source.options.keys():
         return
     stored = Run(path).manifest(wanted.split, _folder(found))
@@ -217,7 +223,7 @@ def _compare(found: Ready, wanted: Evaluating, path: Path, samples: Samples) -> 
 
 
 def _from_pool(p: Prepared, settings: dict[str, Any], launch: Launch) -> tuple[Scores, list[dict[str, Any]]]:
-    """Compute the same by a pool of workers: batches by number, records in their order."""
+    """Score with a pool of workers: send each batch by its number, and keep the records in the data set's order."""
     from ...cluster.launchers.table import pool
 
     evaluator, kept = p.found.task.evaluator(p.samples), []
@@ -232,7 +238,7 @@ def _from_pool(p: Prepared, settings: dict[str, Any], launch: Launch) -> tuple[S
 
 
 def measurer(settings: dict[str, Any]) -> Callable[[int], list[dict[str, Any]]]:
-    """What a worker of the pool is: from a batch's number to its records."""
+    """Prepare a worker of the pool: return a function from a batch's number to the records of its samples."""
     with mistakes_as_engine_errors():
         plugins.load_all(settings.pop("plugins"))
         p = prepare(Evaluating(**{**settings, "source": Source(**settings["source"])}))
@@ -248,7 +254,7 @@ def measurer(settings: dict[str, Any]) -> Callable[[int], list[dict[str, Any]]]:
 
 
 def result_of(scores: Scores) -> dict[str, Any]:
-    """What `--json` prints: metrics at the top level, intervals, and where they come from."""
+    """Build what `--json` prints: metrics and where they come from at the top level, beside intervals and details."""
     whole = scores.to_json()
     origin = whole["details"].pop("origin", {})
     return {**whole, **origin}

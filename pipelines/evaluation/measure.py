@@ -20,12 +20,15 @@ from ..feeding.ordered import Ordered
 from ..show import bar
 
 T = TypeVar("T")
-ROUND = 4  # batches of each worker that come together at once
+ROUND = 4  # batches of each worker whose results are collected at once
 
 
 @contextlib.contextmanager
 def inference(model: nn.Module, precision: str, device: torch.device) -> Iterator[None]:
-    """Evaluation mode, no gradients, and autocast where bf16 or fp16 is asked for; the mode is put back."""
+    """Put the model in evaluation mode, without gradients and with autocast for bf16 and fp16; restore its mode after.
+
+    Raises EngineError where memory runs out.
+    """
     training = model.training
     model.eval()
     cast = torch.autocast(device.type, AUTOCAST[precision]) if precision in AUTOCAST else contextlib.nullcontext()
@@ -46,9 +49,9 @@ def inference(model: nn.Module, precision: str, device: torch.device) -> Iterato
 def score(
     model: Model, task: Task, samples: Samples, batches: Ordered, precision: str, workers: Workers = ALONE
 ) -> tuple[Scores, list[dict[str, Any]]]:
-    """The scores of a split, on every worker, and a record for each of its samples, in order, on the one that leads.
+    """Score a split: return the scores, on every worker, and a record for each sample, in order, on the leading worker.
 
-    Every worker measures its own batches; the records come together in the data set's order.
+    Every worker measures its own batches; the leading one puts the records in the data set's order.
     """
     evaluator, kept = task.evaluator(samples), []
     device = next(model.parameters()).device
@@ -68,10 +71,10 @@ def score(
 def in_turn(
     batches: Ordered, compute: Callable[[Batch], T], workers: Workers, what: str, before: Callable[[], Any] = bool
 ) -> Iterator[T]:
-    """What `compute` makes of every batch, in their order, on the worker that leads.
+    """Yield what `compute` makes of each batch, in order, on the leading worker; the others yield nothing.
 
-    Every worker computes its share while it goes through this; what the others made comes together round by round;
-    `before` is called on all of them before each.
+    Every worker iterates, to compute its own batches; the leading one collects all results in rounds. `before` is called
+    on every worker before each round.
     """
     each = ROUND if workers.size > 1 else 1
     for _ in range(0, batches.count, workers.size * each):
@@ -85,7 +88,7 @@ _NOTHING: Any = object()
 
 
 def apart(model: Model) -> Model:
-    """A copy of the model in evaluation mode, apart from the engine that trains the original."""
+    """Copy the model, in evaluation mode and without the hooks of the engine that trains the original."""
     hooks = [(m, m._forward_hooks) for m in model.modules()]
     for module, _ in hooks:  # an engine's hooks stay with its own model
         module._forward_hooks = type(module._forward_hooks)()

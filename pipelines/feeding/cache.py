@@ -23,7 +23,7 @@ class Cache:
         return len(self.ids)
 
     def batch(self, indices: list[int]) -> Batch:
-        """The batch of these samples."""
+        """Put these samples together; every tensor has one row a sample."""
         at = torch.tensor(indices)
         return Batch(
             self.task,
@@ -33,6 +33,6 @@ class Cache:
         )
 
     def in_order(self, batch: int, workers: Workers = ALONE) -> Ordered:
-        """Every sample once, in order."""
+        """Go through every sample once, in the data set's order, in batches of `batch` samples."""
         lists = [range(first, min(first + batch, len(self))) for first in range(0, len(self), batch)]
         return Ordered(len(lists), (self.batch(list(indices)) for indices in workers.mine(lists)))

@@ -35,7 +35,11 @@ class _Named(Dataset):
 
 
 def loaded(draws: Mapping[str, Draws], lists: Any, loaders: int, pin: bool) -> Iterator[Batch]:
-    """The batches of `lists`, in their order, decoded by so many processes (0: by this one)."""
+    """Decode the batches of `lists`, in their order, in `loaders` processes (0: in this one).
+
+    With `pin` their tensors are in pinned memory. Raises DataError for a sample that cannot be read, EngineError where a
+    process is killed while it hands over a batch.
+    """
     loader = DataLoader(
         _Named(draws), batch_sampler=lists, collate_fn=_same, num_workers=loaders, pin_memory=pin,
         prefetch_factor=4 if loaders else None, multiprocessing_context="fork" if loaders and _can_fork() else None,
@@ -50,16 +54,16 @@ def loaded(draws: Mapping[str, Draws], lists: Any, loaders: int, pin: bool) -> I
             yield batch
     except (ConnectionError, EOFError) as error:  # the main process was fetching a batch from it
         raise _killed(error, loaders) from None
-    finally:  # now: while torch knows of a killed process, every signal of any child raises wherever this one stands
+    finally:  # at once: as long as torch knows of a killed process, every signal of a child raises wherever this process is
         if loaders:
             batches._shutdown_workers()
 
 
 @contextlib.contextmanager
 def decoding(loaders: int) -> Iterator[None]:
-    """While loaders are in use: that one of their processes was killed is told as an EngineError.
+    """Raise EngineError where a process that decodes is killed while this context lasts.
 
-    torch raises RuntimeError from a signal handler, so wherever the main process happens to stand: an update, a save.
+    torch raises RuntimeError from a signal handler, so it may come anywhere in the main process: in an update, in a save.
     """
     try:
         yield
@@ -78,9 +82,10 @@ def _killed(error: Exception, loaders: int) -> EngineError:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """SIGTERM waits meanwhile; processes that begin here have it blocked from their first moment and in every thread.
+    """Block SIGTERM until this context ends; processes that begin in it have it blocked from the start, in every thread.
 
-    torch starts threads in a new process before it calls `_leave_signals`, which would still take the signal, and die of it.
+    torch starts threads in a new process before it calls `_leave_signals`. Unblocked, they would take the signal, and the
+    process would die of it.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -93,7 +98,10 @@ def _signals_kept() -> Iterator[None]:
 
 
 def _leave_signals(_: int) -> None:
-    """A scheduler asks the whole group to end: the main process saves first. Who decodes ends when that one says so."""
+    """Ignore Ctrl-C, and end at SIGTERM only where the main process sends it.
+
+    A scheduler sends these signals to the whole group, and the main process saves first.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

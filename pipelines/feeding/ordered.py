@@ -20,14 +20,14 @@ class Ordered:
 
 
 def in_order(draws: Draws, batch: int, loaders: int = 0, pin: bool = False, workers: Workers = ALONE) -> Ordered:
-    """Every sample once, in the data set's order, in batches of samples that can stand together."""
+    """Go through every sample once, in the data set's order, in batches of up to `batch` samples of one group."""
     lists = ordered_lists(draws.samples, batch)
     mine = list(workers.mine(lists))
     return Ordered(len(lists), loaded({"": draws}, [("", at) for at in mine], min(loaders, len(mine)), pin))
 
 
 def ordered_lists(samples: Samples, batch: int) -> list[list[At]]:
-    """Which samples those batches take: a pure function of the data set."""
+    """List the samples of each of those batches; they depend on the data set and on `batch` alone."""
     lists: list[list[At]] = []
     groups = samples.groups(False)
     for index in range(len(samples)):

@@ -19,8 +19,8 @@ class Plan:
     """Which samples the micro-batches of every update take: a pure function of these numbers.
 
     `units`, a number for each sample, says which samples are read together (shards): an epoch goes through them unit by
-    unit, WINDOW at a time, in an order of its own, and mixes the samples of a window. Those with the same
-    number in `groups` stand in one micro-batch; what is too little of each for another one stands together.
+    unit, WINDOW at a time, in a new order, and mixes the samples of a window. Samples in one micro-batch
+    have the same number in `groups`; the rest of each group, too few to fill another one, are put together.
     """
 
     samples: int
@@ -40,12 +40,12 @@ class Plan:
 
     @classmethod
     def over(cls, samples: Samples, batch: int, micro: int, seed: int) -> "Plan":
-        """The plan over a training split."""
+        """Make the plan of a training split."""
         return cls(len(samples), batch, micro, seed, samples.units(), samples.groups(True))
 
     @property
     def per_epoch(self) -> int:
-        """Updates an epoch; what is left over (`dropped` samples, others in each epoch) waits for another one."""
+        """Updates an epoch; samples that are left over (`dropped`, others in each epoch) wait for a later one."""
         return self.samples // self.batch
 
     @property
@@ -54,17 +54,17 @@ class Plan:
         return self.samples - self.per_epoch * self.batch
 
     def length(self, epochs: float | None, updates: int | None) -> int:
-        """The number of updates of a phase."""
+        """Count the updates of a phase: `updates`, or those of so many `epochs`, rounded up, at least 1."""
         return updates if updates is not None else max(1, math.ceil((epochs or 0) * self.per_epoch))
 
     def micro_batches(self, number: int) -> list[list[At]]:
-        """The samples of each micro-batch of the batch `number`, of all batches one after another."""
+        """List the samples of each micro-batch of the batch `number`; batches are counted on from epoch to epoch."""
         epoch, place = divmod(number, self.per_epoch)
         mine = self._order(epoch)[place * self.batch : (place + 1) * self.batch]
         return [[(epoch, int(i), 0) for i in mine[m : m + self.micro]] for m in range(0, self.batch, self.micro)]
 
     def _order(self, epoch: int) -> np.ndarray:
-        """The order of an epoch; the last two are kept."""
+        """Return the order of an epoch, as `_order` draws it; the last two are kept."""
         if epoch not in self._orders:
             while len(self._orders) > 1:
                 self._orders.pop(next(iter(self._orders)))
@@ -73,7 +73,7 @@ class Plan:
 
 
 def _order(plan: Plan, epoch: int) -> np.ndarray:
-    """Which samples an epoch takes, one after another."""
+    """Draw the order in which an epoch takes samples: indices `(n,)` int64; with groups, those that fill its updates."""
     draw = np.random.Generator(np.random.PCG64(key(plan.seed, "order", epoch)))
     if plan.units is None:
         order = draw.permutation(plan.samples)
@@ -86,7 +86,7 @@ def _order(plan: Plan, epoch: int) -> np.ndarray:
         : plan.per_epoch * plan.batch
     ]  # first: which samples wait for another epoch must not depend on their group
     micro, kinds = plan.micro, plan.groups[order]
-    parts = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]  # places in the order
+    parts = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]  # positions in the order
     rest = np.sort(np.concatenate([part[len(part) // micro * micro :] for part in parts]))
     batches = np.concatenate([part[: len(part) // micro * micro].reshape(-1, micro) for part in [*parts, rest]])
     return order[batches[np.argsort(batches[:, -1])].ravel()]  # in the order in which they were filled
@@ -105,11 +105,11 @@ class Share:
     mix: float = 1.0
 
     def batches(self, update: int) -> range:
-        """The numbers of its batches that an update takes; maybe none."""
+        """Return the numbers of its batches that an update takes; there may be none."""
         return range(math.floor(update * self.mix), math.floor((update + 1) * self.mix))
 
     def micro_batches(self, update: int) -> list[list[At]]:
-        """The samples of each of its micro-batches of an update."""
+        """List the samples of each of its micro-batches in an update."""
         return [at for number in self.batches(update) for at in self.plan.micro_batches(number)]
 
 
@@ -145,18 +145,18 @@ class Mixture:
         return first.plan.per_epoch if first.mix == 1 else max(1, math.floor(first.plan.per_epoch / first.mix))
 
     def length(self, epochs: float | None, updates: int | None) -> int:
-        """The number of updates of a phase."""
+        """Count the updates of a phase: `updates`, or those of so many `epochs`, rounded up, at least 1."""
         return updates if updates is not None else max(1, math.ceil((epochs or 0) * self.per_epoch))
 
     def count(self, update: int) -> int:
-        """How many micro-batches an update has."""
+        """Count the micro-batches of an update."""
         return sum(len(s.batches(update)) * (s.plan.batch // s.plan.micro) for s in self.shares)
 
     def slots(self, update: int) -> list[Slot]:
-        """The micro-batches of an update, task after task.
+        """List the micro-batches of an update, task after task.
 
         The gradient is the sum over tasks of the task's weight times the mean over its micro-batches. An engine divides a
-        sum by the number M of all micro-batches, so that one of a task with M_t of them has the scale weight * M / M_t.
+        sum by the number M of all micro-batches. So a micro-batch of a task with M_t of them has the scale weight * M / M_t.
         """
         each = [(share, share.micro_batches(update)) for share in self.shares]
         count = sum(len(lists) for _, lists in each)
@@ -173,10 +173,10 @@ class Mixture:
         ]
 
     def micro(self, task: str) -> int:
-        """Samples of a micro-batch of this task."""
+        """Return how many samples a micro-batch of this task has."""
         return next(s.plan.micro for s in self.shares if s.task == task)
 
 
 def scale_of(loss_weight: float, count: int, own: int) -> float:
-    """What the loss of one of a task's `own` micro-batches is multiplied by, of `count` in the update."""
+    """Compute the factor of a micro-batch's loss, where its task has `own` of the update's `count` micro-batches."""
     return loss_weight * count / own

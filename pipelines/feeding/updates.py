@@ -25,7 +25,7 @@ class Update:
 
 
 def share(items: Sequence[T], workers: Workers) -> Sequence[T]:
-    """This worker's part of an update; where that is nothing, the first one, which counts nothing then."""
+    """Take this worker's part of an update; where that is empty, the first item, as a stand-in that counts nothing."""
     return workers.mine(items) or items[:1]
 
 
@@ -53,7 +53,7 @@ def updates(
     pin: bool = False,
     workers: Workers = ALONE,
 ) -> Iterator[Update]:
-    """The updates `first … last - 1` with this worker's decoded micro-batches, each with its key."""
+    """Go through the updates `first … last - 1`, with this worker's decoded micro-batches, each with its key."""
     batches = loaded(draws, _Lists(mixture, first, last, workers), loaders, pin)
     return _updates(lambda slot: next(batches), mixture, first, last, workers)
 
@@ -61,7 +61,7 @@ def updates(
 def cached_updates(
     caches: Mapping[str, Cache], mixture: Mixture, first: int, last: int, workers: Workers = ALONE
 ) -> Iterator[Update]:
-    """The same from cached maps."""
+    """Go through the same updates with micro-batches of cached maps."""
     return _updates(lambda s: caches[s.task].batch([i for _, i, _ in s.at]), mixture, first, last, workers)
 
 

@@ -23,7 +23,7 @@ from .settings import launch_of, names, of_training
 
 
 def launch_and_recipe(recipe: str, settings: dict[str, Any]) -> tuple[Launch, Resolved]:
-    """Make both halves of a training's settings. Raises RecipeError with the problems of both."""
+    """Make the launch and the recipe that a training's settings ask for. Raises RecipeError with the problems of both."""
     problems, found = [], None
     try:
         found, settings = launch_of(settings)
@@ -39,7 +39,10 @@ def launch_and_recipe(recipe: str, settings: dict[str, Any]) -> tuple[Launch, Re
 
 
 def pool_of(settings: dict[str, Any]) -> tuple[Launch | None, dict[str, Any]]:
-    """Do the same for verbs that a pool of workers can do; None: they are done here."""
+    """Make the launch of a verb that a pool of workers can do (None: it is done here); return it and the other settings.
+
+    Raises RecipeError where settings are of training alone, or the launcher has no pool for these workers.
+    """
     launch, own = launch_of(settings)
     if idle := [k for k in settings if k in of_training()]:
         raise RecipeError([f"{k}={settings[k]}: is of training alone; leave it out here" for k in idle])
@@ -57,7 +60,7 @@ def pool_of(settings: dict[str, Any]) -> tuple[Launch | None, dict[str, Any]]:
 
 
 def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
-    """Train on the launch's workers; where one needs no launcher, in this process."""
+    """Train on the launch's workers, or in this process where a single worker needs no launcher."""
     if problems := _problems(resolved.recipe, launch):
         raise RecipeError(problems)
     row = LAUNCHERS[launch.launch]
@@ -78,7 +81,7 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
             "launch": dataclasses.asdict(launch)}  # fmt: skip
     job = Job("trunkline.pipelines.launch.worker:train", args, launch.timeout)
     try:
-        with _shown() as show:  # all machines see the run, and so its logs
+        with _shown() as show:  # every machine sees the run's folder, so the logs lie there
             result = load_named(row.run)(job, launch, Place(run.logs, f"{run.shown}/logs", cores(), show))
     except WorkersStopped as stopped:
         raise Stopped(stopped.signum, run, run.saved) from None
@@ -94,7 +97,7 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
 
 @contextmanager
 def _shown() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give what shows workers' events here; before the first one it leaves the terminal alone."""
+    """Give a function that shows workers' events here; it does not touch the terminal before the first one."""
     from trunkline.ground.progress import Retold
 
     retold: list[Retold] = []
@@ -109,7 +112,7 @@ def _shown() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def _in_words(event: dict[str, Any]) -> dict[str, Any]:
-    """Tell what becomes of the workers, as a note."""
+    """Turn an event that tells of a worker's start or failure into a note; return every other event as it is."""
     if event["kind"] == "start":
         workers = f"{event['size']} worker{'s' if event['size'] > 1 else ''}, the leading one on {event['node']}"
         return {"kind": "note", "text": workers if event["group"] == 1 else f"started again: {workers}"}

@@ -15,28 +15,28 @@ from ..recipe.convert import attempt, convert
 
 
 def kinds() -> list[type]:
-    """Give every class that holds settings of a launch."""
+    """List the classes that hold settings of a launch."""
     return [Common, *launchers.options().values(), *engines.options().values()]
 
 
 def names() -> tuple[str, ...]:
-    """Give the names of all settings."""
+    """List the names of all settings of a launch."""
     return tuple(dict.fromkeys(f.name for kind in kinds() for f in fields(kind)))
 
 
 def of_training() -> set[str]:
-    """Give the names of those that mean nothing to workers that only evaluate or predict."""
+    """Find the names of the settings that only training uses: evaluating and predicting workers have no use for them."""
     return {f.name for kind in kinds() for f in fields(kind) if f.metadata.get("of") == "training"}
 
 
 def hints_of(kind: type) -> dict[str, Any]:
-    """Give the types of a class's settings."""
+    """Find the types of a class's settings, by name."""
     choice: Any = Literal[tuple(LAUNCHERS)]  # pyright: ignore[reportInvalidTypeForm] (the rows of a table)
     return {**get_type_hints(kind), **({"launch": choice} if kind is Common else {})}
 
 
 def launch_of(settings: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
-    """Make the launch that the settings ask for; it and the other settings. Raises RecipeError with every problem."""
+    """Make the launch that the settings ask for; return it and the other settings. Raises RecipeError with every problem."""
     problems: list[str] = []
     common = _made(Common, settings, problems)
     classes = launchers.options()
@@ -57,7 +57,7 @@ def launch_of(settings: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
 
 
 def launch_from(plain: dict[str, Any]) -> Launch:
-    """Make a launch again of what `dataclasses.asdict` made of it, also where that was JSON meanwhile."""
+    """Make a launch from what `dataclasses.asdict` gave of one, also after it went through JSON."""
     workers, classes = plain["workers"], engines.options()
     return Launch(
         plain["launch"],
@@ -69,7 +69,7 @@ def launch_from(plain: dict[str, Any]) -> Launch:
 
 
 def _made(kind: type, settings: dict[str, Any], problems: list[str]) -> Any:
-    """Make an object of the settings that are its own."""
+    """Make a `kind` from the settings that are its fields; what is wrong with them is added to `problems`."""
     hints, given = hints_of(kind), {}
     for key in (f.name for f in fields(kind) if f.name in settings):
         attempt(problems, given, key, lambda key=key: convert(hints[key], settings[key], key))
@@ -77,7 +77,7 @@ def _made(kind: type, settings: dict[str, Any], problems: list[str]) -> Any:
 
 
 def _engines(settings: dict[str, Any], usual: Mapping[str, Any], problems: list[str]) -> dict[str, EngineOptions]:
-    """Make every engine's options; with the launcher's usual settings where nothing else is asked for."""
+    """Make every engine's options, with the launcher's usual settings where no engine is asked for otherwise."""
     classes = engines.options()
     made = {name: _made(kind, settings, problems) for name, kind in classes.items()}
     given = {key for key, value in settings.items() if value is not None}
@@ -87,7 +87,7 @@ def _engines(settings: dict[str, Any], usual: Mapping[str, Any], problems: list[
 
 
 def _elastic(common: Common) -> list[str]:
-    """Say where a launcher takes no range of workers."""
+    """Say what is wrong where a range of workers is given to a launcher that takes none."""
     if common.least == common.most or LAUNCHERS[common.launch].elastic:
         return []
     wanted = " or ".join(f"launch={name}" for name, row in LAUNCHERS.items() if row.elastic)
@@ -95,7 +95,7 @@ def _elastic(common: Common) -> list[str]:
 
 
 def _strangers(settings: dict[str, Any], launcher: str, classes: Mapping[str, type]) -> list[str]:
-    """Name the settings of other launchers than the chosen one."""
+    """Say which of the settings belong to other launchers than the chosen one."""
     own = {f.name for f in fields(classes[launcher])}
     found = []
     for key in (key for key in settings if key not in own):

@@ -16,7 +16,7 @@ from .settings import launch_from
 
 @contextmanager
 def mistakes_as_engine_errors() -> Iterator[None]:
-    """The user's mistakes of any kind become the one kind that launchers know."""
+    """Turn a user's mistake of any kind into an EngineError, the one kind that launchers know."""
     try:
         yield
     except (RecipeError, WeightsError, DataError) as error:
@@ -24,9 +24,9 @@ def mistakes_as_engine_errors() -> Iterator[None]:
 
 
 def train(args: dict[str, Any], workers: Workers) -> dict[str, Any]:
-    """Train by the resolved recipe in the run's folder; says by which signal it was stopped, if it was.
+    """Train by the resolved recipe in the run's folder. Raises EngineError for a user's mistake of any kind.
 
-    Raises EngineError for a user's mistake of any kind.
+    Return the signal that `stopped` the run (0: none) and, where one did, the `update` at which it was saved.
     """
     from ..training.session import Stopped
     from ..training.train import train as run_it

@@ -25,7 +25,7 @@ from ..runs.run import Run
 
 @dataclass(frozen=True)
 class Facts:
-    """What a checkpoint says so that its network can be built again without the weights that it began from."""
+    """What a checkpoint says so that its network can be built without the weights that the run began from."""
 
     arch: str
     stride_in: str
@@ -35,7 +35,10 @@ class Facts:
 
 
 def weights_of(source: str | Path, arch: str | None = None, stride_in: str | None = None) -> Weights | None:
-    """The weights that `weights=` names: a file, a published name, a run's folder, or `none`."""
+    """Read the weights that `weights=` names: a file, a published name or a run's folder; None for `none`.
+
+    Raises RecipeError for a folder without weights, WeightsError for weights that cannot be used.
+    """
     if str(source) == "none":
         return None
     path = Path(source)
@@ -51,12 +54,12 @@ def weights_of(source: str | Path, arch: str | None = None, stride_in: str | Non
 
 
 def make_task(name: str, options: Any, preprocessing: Preprocessing, facts: dict[str, Any] | None = None) -> Task:
-    """The task `name` of the table."""
+    """Make the task `name` of the table."""
     return task_class(name)(options, preprocessing, facts)
 
 
 def task_class(name: str) -> type[Task]:
-    """The class of a task. Raises RecipeError naming what it forgot."""
+    """Load the class of a task. Raises RecipeError naming the methods and attributes that it lacks."""
     kind = load_named(known_tasks()[name])
     if missing := forgotten(kind):
         raise RecipeError(f"the task {name} ({kind.__module__}.{kind.__qualname__}) lacks {', '.join(missing)}")
@@ -64,7 +67,10 @@ def task_class(name: str) -> type[Task]:
 
 
 def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], Model, Facts]:
-    """Tasks and model of a recipe: random, or from its `network.weights`; with `facts`, ready for a checkpoint's tensors."""
+    """Build the tasks and the model of a recipe, and return them with their facts.
+
+    The weights are random or those of `network.weights`; with `facts` the model is ready for a checkpoint's tensors.
+    """
     network = recipe.network
     weights = None if facts else weights_of(network.weights, network.backbone, network.stride_in)
     preprocessing = stated(facts) if facts else weights.preprocessing if weights else Preprocessing()
@@ -72,7 +78,7 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
         name: make_task(name, options, preprocessing, facts.tasks[name] if facts else None)
         for name, options in recipe.tasks.items()
     }
-    for task in tasks.values():  # class names come from the data before any network is built, in the tasks' order
+    for task in tasks.values():  # read class names from the data, in the tasks' order, before any network is built
         _ = task.facts
     seed_model(key(recipe.seed, "init"))
     trunk = make_trunk(network, weights, facts)
@@ -90,13 +96,13 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
 
 
 def stated(facts: Facts) -> Preprocessing:
-    """The preprocessing that a checkpoint states; JSON has no tuples."""
+    """Read the preprocessing that a checkpoint states; JSON's lists become tuples."""
     said: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.preprocessing.items()}
     return Preprocessing(**said)
 
 
 def make_trunk(network: Network, weights: Weights | None, facts: Facts | None) -> Any:
-    """The trunk as the recipe wants it; its architecture and stride come from the weights where it leaves them open."""
+    """Build the trunk that the recipe asks for; where it leaves architecture or stride open, the weights say them."""
     name = facts.arch if facts else network.backbone or (weights.arch if weights else None)
     stride_in = facts.stride_in if facts else network.stride_in
     trunk = backbone(
@@ -115,7 +121,7 @@ def make_trunk(network: Network, weights: Weights | None, facts: Facts | None) -
 def from_weights(
     source: str | Path, network: Network, choose: Callable[[str, dict[str, Any]], Any]
 ) -> tuple[Recipe, Task, Model, Facts]:
-    """A model exactly as a weights file holds it. `choose` makes a task's options from what the file says of them.
+    """Build a model exactly as a weights file holds it. `choose` makes a task's options from what the file says of them.
 
     Raises RecipeError where no task finds its head in the file.
     """
@@ -138,7 +144,7 @@ def from_weights(
 
 
 def held_by(source: str | Path, weights: Weights | None) -> tuple[str, Published]:
-    """The task whose head a file holds, and what the file says of it. Raises RecipeError where there is none."""
+    """Find the task whose head a file holds, and what the file says of it. Raises RecipeError where no task knows the head."""
     kinds = {name: task_class(name) for name in known_tasks()}
     named = weights.info.get("trunkline_task") if weights else None
     if named and named not in kinds:
@@ -155,9 +161,9 @@ def held_by(source: str | Path, weights: Weights | None) -> tuple[str, Published
 
 
 def published(model: Model, tensors: dict[str, torch.Tensor], task: str) -> dict[str, torch.Tensor]:
-    """The trunk's and the task's head's tensors under the names that others read: torchvision's, also on a pyramid.
+    """Rename the tensors of the trunk and of the task's head as others read them: to torchvision's names, also on a pyramid.
 
-    Of a pyramid that the head has no use for, the trunk alone.
+    Where the head has no use for the pyramid, its tensors are left out.
     """
     head: Any = model.heads[task]
     bare = isinstance(model.backbone, Pyramid) and not needs_pyramid(model, task)
@@ -170,6 +176,6 @@ def published(model: Model, tensors: dict[str, torch.Tensor], task: str) -> dict
 
 
 def needs_pyramid(model: Model, task: str) -> bool:
-    """Whether the task's head reads maps of a pyramid; where there is one around the trunk."""
+    """Say whether there is a pyramid around the trunk and the task's head reads its maps."""
     pyramid = isinstance(model.backbone, Pyramid)
     return pyramid and any(name in model.backbone.levels for name in model.heads[task].needs)  # type: ignore[union-attr]

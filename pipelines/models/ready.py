@@ -24,12 +24,12 @@ from .build import Facts, build, from_weights, held_by, task_class, weights_of
 
 @dataclass(frozen=True)
 class Source:
-    """A run's folder or a weights file, what of it is wanted, and where it shall compute. As JSON it goes to workers.
+    """A run's folder or a weights file, what of it is wanted, and on which device. It travels to workers as JSON.
 
     task        of a run of several, which one; empty: the only one
     checkpoint  of a run: last, best or a number; `ema` true: averaged weights, false: raw ones, None: averaged if there
     backbone, stride_in  what a file does not say of its network
-    options     fields of the task's options that are given anew
+    options     fields of the task's options that replace the stored ones
     files       whether files are predicted: then there is no data set, and options of one are refused
     """
 
@@ -62,11 +62,11 @@ class Ready:
 
 
 def ready(source: Source) -> Ready:
-    """A run's checkpoint (`last`, `best` or a number; averaged weights where there are any), or a weights file.
+    """Load a run's checkpoint (`last`, `best` or a number; averaged weights where there are any), or a weights file.
 
-    `options` replace fields of the task's options, as text or as values; of other `data`, what says how the run's own data
-    is laid out does not hold. Options of training alone are refused. Raises RecipeError where the source is neither a run
-    nor a file, WeightsError where the file cannot be used.
+    `options` replace fields of the task's options, as text or as values; with other `data`, fields that say how the run's
+    own data is laid out return to their defaults. Options of training alone are refused. Raises RecipeError where a folder
+    holds no run or a setting does not fit, WeightsError where the source is no file that can be used.
     """
     path = fetched(source.source)
     machine, _ = resolve_machine(
@@ -101,7 +101,10 @@ def ready(source: Source) -> Ready:
 
 
 def changed_options(name: str, own: Any, given: dict[str, Any], files: bool = False) -> Any:
-    """The task's options with those that were given. Raises RecipeError for each that there is not, or out of its range."""
+    """Replace the given fields of a task's options.
+
+    Raises RecipeError with each that is unknown, out of its range, of training alone or, for `files`, of a data set.
+    """
     hints = get_type_hints(type(own))
     idle, data = belonging(own, "training"), {"data", *belonging(own, "data")} if files else set()
     problems = [
@@ -128,9 +131,9 @@ def changed_options(name: str, own: Any, given: dict[str, Any], files: bool = Fa
 
 
 def tasks_of(source: str | Path, task: str = "") -> dict[str, Any]:
-    """The classes of the tasks that a source holds, before anything of it is built; with `task`, of that one alone.
+    """Load the classes of the tasks that a source holds, by name, before anything is built; `task` picks one of a run's.
 
-    Raises RecipeError where it holds none, or not this one.
+    Raises RecipeError where a file holds no task's head, or a run has not this task.
     """
     path = fetched(source)
     if path.is_dir():
@@ -145,7 +148,7 @@ def tasks_of(source: str | Path, task: str = "") -> dict[str, Any]:
 
 
 def task_kind(source: str | Path, task: str = "") -> Any:
-    """The class of the one task that is asked for. Raises RecipeError where a run has several and none is named."""
+    """Load the class of the one task that is asked for. Raises RecipeError where a run has several and none is named."""
     found = tasks_of(source, task)
     if len(found) > 1:
         raise RecipeError(f"{source}: has several tasks: say which with task=, one of {', '.join(found)}")
@@ -153,7 +156,7 @@ def task_kind(source: str | Path, task: str = "") -> Any:
 
 
 def fetched(source: str | Path) -> Path:
-    """A run's folder or a file here; of a run at an address, what this process fetched of it."""
+    """Return the path of a run's folder or a file; fetch a run at an address first. Raises RecipeError where none is there."""
     if not is_remote(source):
         return Path(source)
     run = Run(source)

@@ -21,11 +21,11 @@ from ..recipe import plugin as plugins
 from ..show import bar, note
 from .predictions import Output, Predictions
 
-CHUNK = 65_536  # files whose names are in memory at once
+CHUNK = 65_536  # files whose names are sent to a pool at once
 
 
 def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **settings: Any) -> Predictions:
-    """`stream` as a list that a notebook shows as a contact sheet."""
+    """Collect what `stream` yields in a list that a notebook shows as a contact sheet."""
     return Predictions(stream(source, inputs, **settings))
 
 
@@ -49,19 +49,21 @@ def stream(
     launch: Launch | None = None,
     options: dict[str, Any] | None = None,
 ) -> Iterator[Predicted]:
-    """What a run's folder or a weights file says of pictures, one after the other, in constant memory.
+    """Predict files with a run's folder or a weights file, one after the other, in constant memory.
+
+    Only of several inputs all file names are kept, so that each file is predicted once.
 
     Any option of the task can be given too (size=; a classifier's top=, how many classes it names; a detector's score=,
-    the lowest that it gives out): what there is, an unknown one's message lists.
+    the lowest that it gives out); the message about an unknown one lists them all.
 
     inputs         files, folders (searched for what the task predicts, photos as a rule) and globs
-    task           of a run of several, which one
+    task           which task of a run that has several
     out            a folder for predictions.jsonl, predictions.csv and sheet.png; a prediction that was stopped goes on
     batch          samples at once; by default what the task takes (32 of a classifier, 4 of a detector or segmenter)
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     pictures       draw each picture too, into out/pictures
     on_bad_sample  skip: a file that cannot be read becomes a line with its error; stop: it ends the work
-    plugin         the recipe file that holds the run's task, where that is one of your own
+    plugin         the recipe file that defines the run's task, if the task is your own
     """
     problems = [f"batch={batch}: expected a number above 0"] if batch is not None and batch < 1 else []
     problems += [f"threads={threads}: expected a number above 0"] if threads is not None and threads < 1 else []
@@ -99,7 +101,7 @@ def _stream(
     plugin: Any,
     launch: Launch | None,
 ) -> Iterator[Predicted]:
-    """The predictions one after the other; those that stand in the output already come first."""
+    """Yield the predictions one after the other, first those that the output already holds."""
     settings: dict[str, Any] = {**asdict(wanted), "plugins": plugins.texts(plugin)}
     output = Output(out, {**settings, "inputs": given}, task.predicted, pictures) if out else None
     done, first = (output.done, -(output.done % wanted.batch)) if output else (0, 0)
@@ -108,7 +110,7 @@ def _stream(
         total = sum(1 for _ in expand(given, task))
         if output:
             yield from output.lines()
-        # batches stay what they were: a stopped prediction goes on at the beginning of the one it stood in
+        # batches stay the same: a stopped prediction goes on at the beginning of the batch in which it stopped
         files = itertools.islice(expand(given, task), done + first, None)
         with bar("predict", total, task.unit) as advance:
             advance(done)
@@ -128,7 +130,7 @@ def _stream(
 
 
 def find_nothing(inputs: list[str], task: type[Task]) -> None:
-    """Raise RecipeError naming every input that stands for nothing that the task predicts."""
+    """Raise RecipeError naming every input without a file that the task predicts, or where there are no inputs."""
     wrong = [
         f"{given}: there is no such file, no {task.inputs_are} in that folder, and nothing that this pattern matches"
         for given in inputs
@@ -139,11 +141,11 @@ def find_nothing(inputs: list[str], task: type[Task]) -> None:
 
 
 def expand(inputs: list[str], task: type[Task]) -> Iterator[Path]:
-    """What inputs stand for, in order, each once."""
+    """Yield the files that the inputs stand for, in order, each once."""
     seen: set[Path] = set()
     for given in inputs:
         for path in task.inputs(given):
-            if len(inputs) > 1:  # one input alone names no file twice
+            if len(inputs) > 1:  # a single input names no file twice
                 if path in seen:
                     continue
                 seen.add(path)
@@ -169,7 +171,7 @@ def _compute(
 
 
 def remote(settings: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any]]]:
-    """What a worker of a pool is: from the names of a batch to its lines."""
+    """Prepare a worker of a pool: return a function from the file names of a batch to their predictions' lines."""
     with mistakes_as_engine_errors():
         plugins.load_all(settings["plugins"])
         compute = computer(settings)
@@ -182,7 +184,7 @@ def remote(settings: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any
 
 
 def computer(settings: dict[str, Any]) -> Callable[[list[str]], list[Predicted]]:
-    """From the names of a batch to what the model says of each."""
+    """Load the model, and return a function from the file names of a batch to its predictions, one for each file."""
     found = ready(Source(**settings["source"]))
     task, kind = found.task, found.task.predicted
     transform, device = task.transform(False), next(found.model.parameters()).device
@@ -199,7 +201,7 @@ def computer(settings: dict[str, Any]) -> Callable[[list[str]], list[Predicted]]
         samples = [g for g in group if isinstance(g, Sample)]
         named: dict[str, Any] = {}
         with inference(found.model, settings["precision"], device):
-            for alike in _alike(task, samples):  # what a sample is batched with decides nothing
+            for alike in _alike(task, samples):  # the other samples of a batch do not change a sample's result
                 named |= {p.id: p for p in task.infer(found.model, task.collate(alike).to(device))}
         return [kind.of(g.id, named[g.id], task) if isinstance(g, Sample) else g for g in group]
 

@@ -20,7 +20,7 @@ class Predictions(list[Predicted]):
     """A list that a notebook shows as a contact sheet."""
 
     def sheet(self, most: int = SHEET) -> Any:
-        """A contact sheet of the first `most` pictures."""
+        """Draw a contact sheet of the first `most` pictures that could be read."""
         return contact_sheet([(p.small(), p.caption()) for p in self if not p.error][:most], columns=6)
 
     def _repr_png_(self) -> bytes:
@@ -30,10 +30,10 @@ class Predictions(list[Predicted]):
 
 
 class Output:
-    """A folder for predictions.jsonl, predictions.csv and sheet.png, which an interrupted prediction goes on with.
+    """A folder for predictions.jsonl, predictions.csv and sheet.png, in which an interrupted prediction can go on.
 
-    `settings` decide the predictions; they stand in `settings.json` until the end. `done` lines are there already.
-    Raises RecipeError where the folder holds something else, or what other settings began.
+    `settings` decide the predictions; until the end they are kept in `settings.json`. `done` counts the lines that are
+    there already. Raises RecipeError where the folder holds something else, or a prediction begun with other settings.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], kind: type[Predicted], pictures: bool = False):
@@ -79,14 +79,14 @@ class Output:
         self._lines.seek(0, os.SEEK_END)
 
     def lines(self) -> Iterator[Predicted]:
-        """What is written, one after the other."""
+        """Read back the predictions that are already written, one after the other."""
         self._lines.flush()
         with (self.folder / "predictions.jsonl").open(encoding="utf-8") as file:
             for line in file:
                 yield self.kind.from_line(json.loads(line))
 
     def add(self, p: Predicted) -> None:
-        """One prediction more, on disk when it is added; with `pictures`, drawn too."""
+        """Write one more prediction, at once, with the files that belong to it; with `pictures`, draw it too."""
         name = f"{self.done:06d}-{Path(p.file).stem}.png"
         for kind, content in ({} if p.error else p.files()).items():
             (self.folder / kind).mkdir(exist_ok=True)
@@ -105,7 +105,10 @@ class Output:
             self._first.append(p)
 
     def close(self, whole: bool) -> None:
-        """Let go of the files; with all predictions in, draw the sheet and forget that there was more to do."""
+        """Close the files. If all predictions are in (`whole`), draw the sheet and remove `settings.json`.
+
+        If there are none, remove the files, and the folder where it is then empty.
+        """
         self._lines.close()
         self._table.close()
         if not whole and not self.done:  # nothing to go on with

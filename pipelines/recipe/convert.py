@@ -21,7 +21,7 @@ _NAMES = {str(tuple[str, ...]), "collections.abc.Sequence[str] | None"}  # kinds
 
 
 def convert(kind: Any, value: Any, key: str) -> Any:
-    """A value of the annotated type from the command line's text. Raises RecipeError saying what was expected."""
+    """Convert a value, or its text from a command line, to the annotated type. Raises RecipeError with what was expected."""
     if isinstance(value, PurePath):
         value = str(value)
     elif type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
@@ -49,7 +49,7 @@ def convert(kind: Any, value: Any, key: str) -> Any:
 
 
 def in_new_words(settings: dict[str, Any], known: list[str]) -> dict[str, Any]:
-    """Settings of a verb with an old name under its new one, which is said."""
+    """Put a verb's setting under its new name where the old one was given, and say so."""
     if "workers" not in settings or "workers" in known or "loaders" not in known or "loaders" in settings:
         return settings
     from trunkline.ground.progress import say
@@ -59,7 +59,7 @@ def in_new_words(settings: dict[str, Any], known: list[str]) -> dict[str, Any]:
 
 
 def typed(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings as the annotations of the function's keyword arguments want them. Raises RecipeError with every problem."""
+    """Convert settings to the types of the function's keyword arguments. Raises RecipeError with every problem."""
     hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
     signature = inspect.signature(function).parameters
     known = [n for n, p in signature.items() if p.kind is p.KEYWORD_ONLY and n != "launch"]
@@ -81,7 +81,10 @@ def typed(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, A
 
 
 def typed_with_options(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """`typed` for a function that takes the options of a task too: what is none of its own settings is one of these."""
+    """Do as `typed` for a function that also takes a task's options: settings that are not its own go to `options`.
+
+    These are checked and stay as they are. Raises RecipeError with every problem.
+    """
     known = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
     given = {k: v for k, v in settings.items() if k in known and k not in ("options", "launch")}
     rest = {k: v for k, v in settings.items() if k not in given}
@@ -95,7 +98,7 @@ def typed_with_options(function: Callable[..., Any], settings: dict[str, Any]) -
 
 
 def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
-    """What is wrong with a setting that should be an option of a task, whichever the task will be."""
+    """Say what is wrong with a setting that should be an option of a task, while the task is not known yet."""
     kinds = {name: load_named(target) for name, target in task_options().items()}
     having = {name: kind for name, kind in kinds.items() if key in get_type_hints(kind)}
     if not having:
@@ -110,7 +113,7 @@ def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
     for name, kind in having.items():
         try:
             options = dataclasses.replace(kind(), **{key: convert(get_type_hints(kind)[key], value, key)})
-            if key not in belonging(options, "training"):  # training's alone are refused when the task is known
+            if key not in belonging(options, "training"):  # training's options are refused once the task is known
                 check_options(name, options)
             return []
         except RecipeError as error:
@@ -119,7 +122,7 @@ def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
 
 
 def describe(kind: Any) -> str:
-    """A type in words."""
+    """Describe a type in words."""
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(str(a) for a in get_args(kind))
     if get_origin(kind) in (Union, types.UnionType):
@@ -137,7 +140,7 @@ def describe(kind: Any) -> str:
 
 
 def attempt(problems: list[str], target: Any, key: str, make: Callable[[], Any], put=dict.__setitem__) -> None:
-    """Put what `make` gives at a key of the target, or keep its problems."""
+    """Put what `make` returns at a key of the target, or add the problems that it raises to `problems`."""
     try:
         put(target, key, make())
     except RecipeError as error:
@@ -155,7 +158,7 @@ def _parsed(text: str, lists: type = tuple) -> list[Any]:
 
 
 def choices(kind: Any) -> list[Any]:
-    """The values that a type allows, where it names them."""
+    """List the values that a type allows, where it names them."""
     if get_origin(kind) is Literal:
         return list(get_args(kind))
     return [c for a in get_args(kind) for c in choices(a)] if get_origin(kind) in (Union, types.UnionType) else []

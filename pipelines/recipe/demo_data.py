@@ -12,7 +12,7 @@ from .fields import Recipe
 
 
 def placed(recipe: Recipe) -> Recipe:
-    """The recipe with every `demo` replaced by the folder of the generated scenes, and paths that hold anywhere."""
+    """Replace every `demo` of a recipe by the folder of its generated scenes, and make its paths absolute."""
     tasks = {}
     for name, options in recipe.tasks.items():
         if options.data in scenes():
@@ -24,14 +24,14 @@ def placed(recipe: Recipe) -> Recipe:
 
 
 def write(name: str, folder: Path, **other: int) -> Path:
-    """Write the generated data of this name into a folder; `other` numbers (train, val, size) in place of its own."""
+    """Write the generated data of this name into a folder; `other` numbers (train, val, size) replace its own."""
     found = scenes()[name]
     load_named(found.write)(folder, **{"train": found.train, "val": found.val, "size": found.size, **other})
     return folder
 
 
 def whole_paths(recipe: Recipe) -> Recipe:
-    """The recipe with paths that mean the same in another folder; what is no path (`demo`, a published name) stays."""
+    """Make a recipe's paths absolute, to hold in any folder; what is no path (`demo`, a published name) stays."""
     tasks = {
         name: options if options.data in scenes() else replace(options, data=absolute(options.data))
         for name, options in recipe.tasks.items()

@@ -7,7 +7,7 @@ from trunkline.ground.ranges import COUNT, POSITIVE, Range, ranged
 
 from ...cluster.config import Average, Machine, Optimizer, Schedule
 
-EPOCHS = Range(-1e9, 1e9)  # what is not above 0 is told of the phase
+EPOCHS = Range(-1e9, 1e9)  # the check of the phase refuses what is not above 0
 UPDATES = Range(-1e12, 1e12)
 
 
@@ -93,7 +93,7 @@ class Recipe:
     """All of a run. `tasks` maps a task's name to its options (`trunkline.tasks.table`).
 
     Several tasks learn together: the gradient is the sum over them of the task's `loss_weights` times the mean over its
-    micro-batches. What an update takes of each is another thing: `mix` of its batches, of `batches` samples each.
+    micro-batches. How much an update takes of each is set apart: `mix` of its batches, with `batches` samples each.
     """
 
     tasks: dict[str, Any]
@@ -114,17 +114,17 @@ class Recipe:
     )  # batches of a task that an update takes on average; 1 as a rule
     players: dict[str, Playing] = field(
         default_factory=dict
-    )  # of players beside the model; as the model where it has none
+    )  # of players beside the model; a player without one learns as the model
     seed: int = 0
 
 
 def batches_of(recipe: Recipe, task: str) -> Batches:
-    """The sizes of a task's batches."""
+    """Find the sizes of a task's batches: its own, or else the recipe's."""
     return recipe.batches.get(task, recipe.batch)
 
 
 def learning_tasks(recipe: Recipe) -> list[str]:
-    """The tasks that learn: those whose weight is above 0."""
+    """List the tasks that learn: those whose loss weight is above 0."""
     return [task for task in recipe.tasks if recipe.loss_weights.get(task, 1.0) > 0]
 
 

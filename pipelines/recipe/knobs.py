@@ -33,13 +33,16 @@ class Resolved:
 
 
 def recipe_names() -> dict[str, str]:
-    """The recipes by name, plug-ins (entry points `trunkline.recipes`) included."""
+    """Find where each recipe's function stands, by the recipe's name; plug-ins (entry points `trunkline.recipes`) too."""
     found = {e.name: e.value for e in importlib.metadata.entry_points(group="trunkline.recipes")}
     return {**found, **RECIPES}
 
 
 def recipe_function(name: str) -> Callable[..., Recipe]:
-    """The function of a recipe: a name, or `path/to/file.py[:function]` (that file's code is run)."""
+    """Load the function of a recipe: a name, or `path/to/file.py[:function]` (that file's code is run).
+
+    Raises RecipeError where there is none.
+    """
     if path := plugin.file_of(name):
         function = name.partition(".py:")[2]
         module = plugin.load(path)
@@ -54,9 +57,9 @@ def recipe_function(name: str) -> Callable[..., Recipe]:
 
 
 def resolve(name: str, given: dict[str, Any], also: Sequence[str] = ()) -> Resolved:
-    """The recipe `name` with knobs and dotted keys applied. Raises RecipeError with every problem at once.
+    """Apply knobs and dotted keys to the recipe `name`. Raises RecipeError with every problem at once.
 
-    `also` are names that are set elsewhere, which an unknown one may stand for.
+    `also` are names of settings read elsewhere: the message about an unknown one may suggest them.
     """
     function, given = recipe_function(name), in_new_words(given)
     hints = {n: h for n, h in get_type_hints(function).items() if n != "return"}
@@ -69,7 +72,7 @@ def resolve(name: str, given: dict[str, Any], also: Sequence[str] = ()) -> Resol
         else:
             dotted[key] = text
     recipe = _call(function, knobs, problems)
-    if recipe is None:  # its own complaint may come from a knob that is wrong already: check the dotted keys anyway
+    if recipe is None:  # perhaps because of a wrong knob that is told already: check the dotted keys anyway
         recipe, unknown = _anyhow(function), True
     else:
         unknown, recipe = False, complete(recipe)
@@ -97,7 +100,7 @@ def resolve(name: str, given: dict[str, Any], also: Sequence[str] = ()) -> Resol
 
 
 def complete(recipe: Recipe) -> Recipe:
-    """A recipe of several tasks with a batch, a weight and a share for each of them, so that each can be seen and changed."""
+    """Give each of several tasks its own `batches`, `loss_weights` and `mix`, so that each can be seen and changed."""
     if len(recipe.tasks) < 2:
         return recipe
     return dataclasses.replace(
@@ -109,13 +112,13 @@ def complete(recipe: Recipe) -> Recipe:
 
 
 def type_at(recipe: Recipe, key: str) -> Any:
-    """The annotation of the field at a dotted key."""
+    """Find the annotated type of the field at a dotted key; Any inside a dictionary."""
     node, last = _holder(recipe, key)
     return Any if isinstance(node, dict) else get_type_hints(type(node))[last]
 
 
 def _holder(recipe: Recipe, key: str) -> tuple[Any, str]:
-    """What holds the field at a dotted key, and the field's name."""
+    """Find what holds the field at a dotted key, and the field's name."""
     *path, last = key.split(".")
     node: Any = recipe
     for part in path:
@@ -130,7 +133,7 @@ def _holder(recipe: Recipe, key: str) -> tuple[Any, str]:
 
 
 def changed_by(function: Callable[..., Recipe], knobs: dict[str, Any], key: str, kind: Any) -> set[str]:
-    """The fields that a knob sets, found by turning it."""
+    """Find the fields that a knob sets, by calling the recipe with other values of it."""
     base = dict(walk(function(**knobs)))
     changed: set[str] = set()
     for other in _others(kind, knobs[key], inspect.signature(function).parameters[key].default):
@@ -140,7 +143,7 @@ def changed_by(function: Callable[..., Recipe], knobs: dict[str, Any], key: str,
 
 
 def origins(recipe: Recipe, given: dict, sets: dict[str, set[str]], dotted: dict) -> dict[str, str]:
-    """Where each field's value comes from: a key that was given, the recipe, or the field's default."""
+    """Say where each field's value comes from: a key that was given, the recipe, or the field's default."""
     result = {}
     for key, value in walk(recipe):
         knobs = [f"{k}={given[k]}" for k, paths in sets.items() if key in paths]
@@ -198,6 +201,6 @@ def _others(kind: Any, value: Any, default: Any) -> list[Any]:
 
 
 def _is_free(recipe: Recipe, key: str) -> bool:
-    """Whether a dotted key goes into a free-form dictionary, such as `optimizer.options.betas`."""
+    """Say whether a dotted key goes into a free-form dictionary, such as `optimizer.options.betas`."""
     parent = key.rsplit(".", 1)[0]
     return parent in dict(walk(recipe)) and isinstance(dict(walk(recipe))[parent], dict)

@@ -76,7 +76,7 @@ def _mixture(recipe: Recipe) -> list[str]:
 
 def _phases(recipe: Recipe) -> list[str]:
     problems = [] if recipe.phases else ["phases: expected at least one"]
-    ours = recipe.network.backbone not in others()  # a plug-in's states its stages when it is built
+    ours = recipe.network.backbone not in others()  # a plug-in's trunk states its stages only when it is built
     for i, phase in enumerate(recipe.phases):
         if (phase.epochs is None) == (phase.updates is None):
             problems.append(f"phases.{i}: give either epochs or updates, not {'both' if phase.epochs else 'neither'}")

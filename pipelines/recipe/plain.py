@@ -19,7 +19,7 @@ RENAMED = {"machine.workers": "machine.loaders"}
 
 
 def in_new_words(given: dict[str, Any]) -> dict[str, Any]:
-    """Settings with each old key under its new name, which is said. Raises RecipeError where both are given."""
+    """Put each old key under its new name, and say so. Raises RecipeError where both are given."""
     old = [key for key in given if key in RENAMED]
     if both := [key for key in old if RENAMED[key] in given]:
         names = {key: RENAMED[key] for key in both}
@@ -34,7 +34,7 @@ def in_new_words(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def renamed(tree: dict[str, Any]) -> dict[str, Any]:
-    """A plain tree of a stored recipe with its old keys under their new names."""
+    """Put the old keys of a stored recipe's plain tree under their new names, in a copy."""
     tree = {name: dict(node) if isinstance(node, dict) else node for name, node in tree.items()}
     for old, new in RENAMED.items():
         (section, was), (_, now) = old.split("."), new.split(".")
@@ -52,12 +52,12 @@ def put_at(tree: Any, key: str, value: Any) -> None:
 
 
 def to_plain(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as JSON data."""
+    """Convert a recipe to JSON data."""
     return json.loads(json.dumps(dataclasses.asdict(recipe)))
 
 
 def from_plain(tree: dict[str, Any]) -> Recipe:
-    """The recipe that `to_plain` wrote. Raises RecipeError naming each key that is unknown or of a wrong type."""
+    """Build the recipe that `to_plain` wrote. Raises RecipeError naming each key that is unknown or of a wrong type."""
     tree = renamed(tree)
     problems: list[str] = []
     tasks: dict[str, Any] = {}
@@ -69,7 +69,7 @@ def from_plain(tree: dict[str, Any]) -> Recipe:
             )
             continue
         kind = load_named(known[name])
-        if wrong := refuse_kind(name, kind):  # another package's: a file's own were looked at when it was loaded
+        if wrong := refuse_kind(name, kind):  # another package's: a file's own were checked as it was loaded
             problems += wrong
             continue
         attempt(

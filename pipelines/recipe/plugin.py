@@ -1,4 +1,4 @@
-"""A file of one's own: recipes, and tasks, backbones and wrappers for them, in the tables TASKS, BACKBONES and WRAPPERS.
+"""A user's file of recipes, with tasks, backbones and wrappers in its tables TASKS, BACKBONES and WRAPPERS.
 
 Imports no torch.
 """
@@ -24,7 +24,7 @@ _LOADED: dict[tuple[str, str], types.ModuleType] = {}  # by file and source
 
 
 def load(file: str | Path) -> types.ModuleType:
-    """The module that a file is: its code is run, once, and its tasks are known from then on.
+    """Run a file's code, once, and return its module; its tasks, backbones and wrappers are known from then on.
 
     Raises RecipeError where the file is not there, its code fails, or its tables do not fit.
     """
@@ -39,7 +39,7 @@ def load(file: str | Path) -> types.ModuleType:
 
 
 def load_source(file: str, source: str) -> types.ModuleType:
-    """The same from a file's text, as it reaches a worker."""
+    """Do the same with a file's text, as it reaches a worker."""
     if (file, source) not in _LOADED:
         module = types.ModuleType(f"trunkline_plugin_{Path(file).stem}")
         module.__file__ = file
@@ -53,24 +53,24 @@ def load_source(file: str, source: str) -> types.ModuleType:
 
 
 def texts(file: str | Path | None) -> list[tuple[str, str]]:
-    """The file's name and text, as `load_all` takes them on a worker; nothing where there is no file."""
+    """Read the file's name and text, as `load_all` takes them on a worker; an empty list where no file is given."""
     return [(str(file), Path(file).read_text(encoding="utf-8"))] if file else []
 
 
 def file_of(recipe: str) -> Path | None:
-    """The file of a recipe's name, as `path/to/file.py` or `path/to/file.py:function`; None of another one."""
+    """Find the file in a recipe's name (`path/to/file.py` or `path/to/file.py:function`); None where it names no file."""
     file, colon, _ = recipe.partition(".py:")
     return Path(file + ".py") if colon else Path(recipe) if recipe.endswith(".py") else None
 
 
 def load_all(files: list[tuple[str, str]]) -> None:
-    """Load what was loaded elsewhere."""
+    """Load these files, by name and text, as `texts` gave them."""
     for file, source in files:
         load_source(file, source)
 
 
 def _add_tables(file: str, module: types.ModuleType) -> None:
-    """Know the tasks, backbones and wrappers of a file. Raises RecipeError with everything that is wrong with its tables."""
+    """Register a file's tasks, backbones and wrappers. Raises RecipeError with everything that is wrong with its tables."""
     tables = {name: getattr(module, name, {}) for name in ("TASKS", "BACKBONES", "WRAPPERS")}
     problems = [f"{file}: {name}: expected a dict by name" for name, t in tables.items() if not isinstance(t, dict)]
     if problems:
@@ -98,7 +98,7 @@ def _add_tables(file: str, module: types.ModuleType) -> None:
 
 @contextlib.contextmanager
 def blaming(file: Path) -> Iterator[None]:
-    """What goes wrong in a recipe's own code is told with its file and line."""
+    """Turn an error in a recipe's own code into a RecipeError with its file and line."""
     try:
         yield
     except RecipeError:

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def walk(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of a recipe with its dotted key."""
+    """Yield every leaf of a recipe with its dotted key."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         for f in dataclasses.fields(value):
             yield from walk(getattr(value, f.name), f"{prefix}{f.name}.")

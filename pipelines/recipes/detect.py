@@ -1,4 +1,4 @@
-"""Detection on one's own pictures."""
+"""Detection on your own pictures."""
 
 from typing import Literal
 

@@ -23,7 +23,7 @@ def coco_rcnn(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """Faster or Mask R-CNN with ResNet-50 and FPN on COCO 2017, as published.
+    """Train Faster or Mask R-CNN with ResNet-50 and FPN on COCO 2017, as published.
 
     data         COCO's folder: annotations/instances_{train,val}2017.json, train2017/, val2017/
     schedule     1x: 12 epochs, drops after 8 and 11; 3x: 36 epochs, drops after 28 and 34, shorter sides of 640 to 800
@@ -34,7 +34,7 @@ def coco_rcnn(
 
     To expect, box AP (mask AP) on val2017. mmdetection with these weights' kind ("pytorch" style): Faster R-CNN 1x 37.4, Mask
     R-CNN 1x 38.2 (34.7). detectron2, with weights of Caffe's kind: Faster R-CNN 1x 37.9, 3x 40.2; Mask R-CNN 1x 38.6 (35.2),
-    3x 41.0 (37.2), 62 images/s on 8 V100 (their model zoos and benchmark pages). Here nothing of it was run.
+    3x 41.0 (37.2), 62 images/s on 8 V100 (their model zoos and benchmark pages). None of it was run here.
     """
     if not data and not smoke:
         raise RecipeError("data= is missing: give COCO's folder")
@@ -61,14 +61,14 @@ def voc_rcnn(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """Faster R-CNN with ResNet-50 and FPN on VOC 07+12 trainval, scored on 07 test, as published.
+    """Train Faster R-CNN with ResNet-50 and FPN on VOC 07+12 trainval, scored on 07 test, as published.
 
     data         the folder that holds VOC2007/ and VOC2012/
     micro_batch  what one GPU takes at once
     smoke        a tiny run of seconds on generated pictures, to see that everything works
 
-    To expect: mAP07 of 79.5 (mmdetection, 12 passes over 07+12, drop after 9, pictures of 600 to 1000 pixels). Here it was
-    not run.
+    To expect: mAP07 of 79.5 (mmdetection, 12 passes over 07+12, drop after 9, pictures of 600 to 1000 pixels). It was
+    not run here.
     """
     if not data and not smoke:
         raise RecipeError("data= is missing: give the folder that holds VOC2007/ and VOC2012/")
@@ -91,14 +91,14 @@ def voc_rcnn(
 
 
 def shrunk(recipe: Recipe, data: str) -> Recipe:
-    """The same recipe, of seconds: generated pictures, a small trunk from random weights, two updates."""
+    """Shrink a recipe to seconds: small pictures (generated without `data`), a small trunk from random weights, two updates."""
     (options,) = recipe.tasks.values()
     options = replace(options, data=data or "demo:boxes:smoke", train=(), val=(), sizes=(), size=64, longest=128)
     return tiny(recipe, options)
 
 
 def tiny(recipe: Recipe, options: Any) -> Recipe:
-    """A recipe of one task with these options, on a small trunk from random weights, two updates long."""
+    """Give a recipe of one task these options, a small trunk from random weights, and a length of two updates."""
     (name,) = recipe.tasks
     return replace(
         recipe,

@@ -26,10 +26,10 @@ def voc_deeplab(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """DeepLabV3 or V3+ on VOC 2012 (trainaug, 10,582 pictures), scored on val, as mmsegmentation.
+    """Train DeepLabV3 or V3+ on VOC 2012 (trainaug, 10,582 pictures), scored on val, as mmsegmentation does.
 
     data         the folder that holds VOC2012/
-    sbd          SBD's folder below data, whose .mat files are the masks of what VOC has none of; without it VOC2012/ has
+    sbd          SBD's folder below data, whose .mat files are the masks that VOC lacks; without it VOC2012/ has
                  SegmentationClassAug/ and ImageSets/Segmentation/trainaug.txt, as others prepare them
     weights      resnet50 or resnet101
     micro_batch  what one GPU takes at once: 16 pictures an update on 4 GPUs of 4
@@ -39,7 +39,7 @@ def voc_deeplab(
     (network.norm=sync is theirs; it needs GPUs).
 
     To expect, mIoU on val in one look (mmsegmentation's tables, 40,000 updates, crop 512, output stride 8): V3+ with ResNet-50
-    76.8, with ResNet-101 78.6; V3 77.7 and 77.9. Their ResNet has three small convolutions for a stem. Here nothing was run.
+    76.8, with ResNet-101 78.6; V3 77.7 and 77.9. Their ResNet has three small convolutions for a stem. None of it was run here.
     """
     if not data and not smoke:
         raise RecipeError("data= is missing: give the folder that holds VOC2012/")
@@ -71,7 +71,7 @@ def coco_voc(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """DeepLabV3 or FCN on COCO 2017 with VOC's twenty classes, as torchvision's weights.
+    """Train DeepLabV3 or FCN on COCO 2017 with VOC's twenty classes, as torchvision's weights were trained.
 
     data         COCO's folder: annotations/instances_{train,val}2017.json, train2017/, val2017/
     weights      resnet50 or resnet101
@@ -83,7 +83,7 @@ def coco_voc(
     To expect, mIoU and pixel accuracy on val at a shorter side of 520 (torchvision's metadata): DeepLabV3 with ResNet-50 66.4
     and 92.4, with ResNet-101 67.4 and 92.4; FCN 60.5 and 91.4, 63.7 and 91.9. There masks are resized to 520 pixels too (here
     scores are in the pictures' own size). As there, pictures whose objects cover 1,000 pixels or less are not trained on, and
-    the FCN beside has ten times the rate. Here nothing was run.
+    the auxiliary FCN has ten times the rate. None of it was run here.
     """
     if not data and not smoke:
         raise RecipeError("data= is missing: give COCO's folder")
@@ -105,7 +105,7 @@ def coco_voc(
 
 
 def shrunk(recipe: Recipe, data: str) -> Recipe:
-    """The same recipe, of seconds: generated pictures, small crops, a small trunk."""
+    """Shrink a recipe to seconds: generated pictures (unless `data` is given), small crops, a small trunk, two updates."""
     (options,) = recipe.tasks.values()
     options = replace(options, crop=64, short=None, size=None)
     if not data:

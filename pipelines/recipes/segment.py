@@ -1,4 +1,4 @@
-"""Segmentation on one's own pictures."""
+"""Segmentation on your own pictures."""
 
 from typing import Literal
 

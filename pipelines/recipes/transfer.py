@@ -1,4 +1,4 @@
-"""Transfer of published weights to one's own class folders."""
+"""Transfer of published weights to your own class folders."""
 
 from typing import Literal
 
@@ -54,7 +54,7 @@ def transfer(
     frozen, cached, own_epochs, own_batch, own_lr = _MODES[mode]
     if epochs is not None and updates is not None:
         raise RecipeError(f"epochs={epochs:g} and updates={updates} both say how long: give one of them")
-    if smoke:  # what is given stays; only defaults shrink
+    if smoke:  # settings that are given stay; only defaults shrink
         data, size, batch = data or "demo:smoke", size or 32, batch if batch is not None else 8
         if weights == "resnet50":
             weights, backbone = "none", backbone or "resnet18"

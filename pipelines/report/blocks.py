@@ -8,16 +8,16 @@ from ...tasks.scores import Block, Cell, Curve, Examples, Matrix, Table
 from .figures import Line, bar_chart, line_chart, number
 from .pictures import picture_of
 
-_UPRIGHT = 4  # of more labels the columns' are written from below
-_NARROW = 7  # a matrix of more labels has a row of the page of its own
+_UPRIGHT = 4  # with more labels, those of the columns are written vertically
+_NARROW = 7  # a matrix with more labels fills a row of the page
 _STYLES = {"main": "s1", "second": "s2"}
 _SIDES = {"small": 240, "wide": 480, "pair": 1000}  # pixels of a picture
 
 
 def rows_of(blocks: Sequence[Block], run: Path, mark: str) -> list[list[dict[str, Any]]]:
-    """The blocks that are not empty, in the rows of a page: narrow ones stand beside each other.
+    """Arrange the blocks that are not empty in the rows of a page; narrow ones stand side by side.
 
-    Their places are called by `mark` and a number.
+    Each block's anchor is `mark` and its number.
     """
     rows: list[list[dict[str, Any]]] = []
     for place, block in enumerate(blocks):
@@ -32,7 +32,7 @@ def rows_of(blocks: Sequence[Block], run: Path, mark: str) -> list[list[dict[str
 
 
 def _shown(block: Block, run: Path) -> dict[str, Any]:
-    """What the page needs of a block; nothing where it is empty."""
+    """Convert a block to what the page needs; to an empty dict where the block is empty."""
     if isinstance(block, Table):
         return _table(block) if block.rows else {}
     if isinstance(block, Matrix):
@@ -63,7 +63,7 @@ def _numbers(block: Table, column: int) -> bool:
 
 
 def _cell(value: Cell, unit: str) -> dict[str, Any]:
-    """A cell's text, and where it is a range the places of its ends and its middle in percent."""
+    """Return a cell's text and, for a range, where its ends and its middle lie in percent."""
     if value is None:
         return {"text": "" if unit == "range" else "–"}
     if isinstance(value, tuple):

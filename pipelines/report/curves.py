@@ -12,7 +12,7 @@ _DOTS = 40  # a line of more points has no dots
 
 
 def training_curves(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Loss and learning rate by update."""
+    """Draw loss and learning rate by update; nothing where fewer than two updates are logged."""
     train = [line for line in lines if line["kind"] == "train"]
     xs, starts = [line["update"] for line in train], _starts(lines)
     if len(xs) < 2:
@@ -30,7 +30,7 @@ def training_curves(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def metric_curves(lines: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:
-    """A task's metrics by evaluation, those that have a chart."""
+    """Draw a task's metrics by update, those that have a chart and were measured at two updates or more."""
     evals, charts = [line for line in lines if line["kind"] == "eval"], []
     names = dict.fromkeys(name for line in evals for name in line.get("metrics", {}) if name.startswith(shown.prefix))
     for name in names:
@@ -50,7 +50,7 @@ def _chart(title: str, lines: list[Line], svg: Any) -> dict[str, Any]:
 
 
 def _starts(lines: list[dict[str, Any]]) -> list[float]:
-    """The updates that phases begin with, but for the first."""
+    """List the updates at which a phase begins, without the first phase."""
     train = [line for line in lines if line["kind"] == "train"]
     return [b["update"] for a, b in pairwise(train) if a.get("phase") != b.get("phase")]
 

@@ -13,7 +13,7 @@ from ...tasks.scores import Bar
 _WIDTH, _HEIGHT = 380, 216
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 30
 _POINTS = 300  # a line has at most twice as many
-_STRIPS = 50  # places of a chart that tell their numbers when pointed at
+_STRIPS = 50  # places of a chart that show their numbers on hover
 Ends = tuple[float, float] | None
 
 
@@ -33,10 +33,10 @@ def line_chart(
     lines: list[Line], label: str, percent: bool = False, marks: Sequence[float] = (), most: float = math.inf,
     axis: str = "update", ends: tuple[Ends, Ends] = (None, None),
 ) -> Markup:  # fmt: skip
-    """Lines over updates, or another `axis`, with titles on hover.
+    """Draw lines over updates, or another `axis`, with titles on hover.
 
-    `marks` are vertical lines (where a phase begins), `most` ends the other axis at a number that cannot be passed, `ends`
-    are those of both axes where they do not follow the lines.
+    `marks` are vertical lines (where a phase begins). `most` ends the upright axis at a number that cannot be passed.
+    `ends` are the ends of both axes where they do not follow the lines.
     """
     xs = [x for line in lines for x in line.xs]
     values = [y for line in lines for y in line.ys]
@@ -70,7 +70,7 @@ def line_chart(
 def bar_chart(
     bars: Sequence[Bar], lines: list[Line], x_axis: str, y_axis: str, percent: bool, ends: tuple[Ends, Ends]
 ) -> Markup:
-    """Means of y by stretches of x, with a tick at the mean of x, lines, and the samples of each stretch below.
+    """Draw bars: the mean of y by stretches of x, with a tick at the mean of x; lines; and each stretch's samples below.
 
     Without `ends` the axes go from 0 to 1.
     """
@@ -109,16 +109,16 @@ def bar_chart(
 
 
 def _share(value: float, low: float, high: float) -> float:
-    """Where a number stands between two others, from 0 to 1; in the middle where they are the same."""
+    """Place a number between two others, from 0 to 1; in the middle where these are the same."""
     return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
 
 
 def _heights(values: list[float], most: float, ends: Ends) -> tuple[list[float], tuple[float, float]]:
-    """The ticks of the upright axis, and its ends."""
+    """Choose the ticks of the upright axis, and its ends."""
     if ends:
         return [y for y in ticks(*ends, 5) if ends[0] <= y <= ends[1]], ends
     found = ticks(min(values, default=0), max(values, default=1), 5)
-    if found[0] < 0 <= min(values, default=0):  # what is never negative has an axis that is not
+    if found[0] < 0 <= min(values, default=0):  # values that are never negative get no negative ticks
         found = [y for y in found if y >= 0]
     found = [y for y in found if y <= most] or found
     return found, (min([found[0], *values]), max([found[-1], *values]))
@@ -134,7 +134,7 @@ def _rounded(value: float, percent: bool) -> str:
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) that span `low` to `high`: at most `count` steps."""
+    """Choose round numbers (1, 2 or 5 times a power of ten apart) that span `low` to `high`: at most `count` + 2 of them."""
     if not high > low:
         low, high = low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
     raw = (high - low) / count
@@ -145,16 +145,19 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def number(value: float, percent: bool = False) -> str:
-    """A number as people read it: four significant digits, or percent with one decimal."""
+    """Write a number as people read it: in percent with one decimal, or with four significant digits.
+
+    From 10,000 it is a whole number with commas; below 0.001 and from a million it has an exponent and three digits.
+    """
     if percent:
         return f"{100 * value:.1f} %"
     if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
         return f"{value:.2e}"
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return f"{value:.4g}" if abs(value) < 9999.5 else f"{value:,.0f}"
 
 
 def smooth(ys: Sequence[float], width: float) -> list[float]:
-    """Exponential moving mean over about `width` points, without a bias towards its beginning; NaN is passed over."""
+    """Smooth by an exponential moving mean over about `width` points, without a bias at the beginning; skip NaN."""
     keep, mean, weight, result = 1 - 1 / max(1.0, width), 0.0, 0.0, []
     for y in ys:
         if math.isfinite(y):
@@ -164,7 +167,7 @@ def smooth(ys: Sequence[float], width: float) -> list[float]:
 
 
 def thin(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
-    """At most `2 * _POINTS` points: of each stretch the lowest and the highest, so that no peak is lost."""
+    """Thin a line to `2 * _POINTS` points at most: the lowest and highest of each stretch, so that no peak is lost."""
     pairs = list(zip(xs, ys, strict=True))
     if len(pairs) <= 2 * _POINTS:
         return pairs
@@ -194,7 +197,7 @@ def _at(x: float, axis: str) -> str:
 
 
 def _strips(lines: list[Line], at_x: Any, percent: bool, axis: str) -> list[Markup]:
-    """Invisible strips over the chart whose titles say the numbers there."""
+    """Draw invisible strips over the chart whose titles say the numbers there."""
     named = [line for line in lines if line.kind not in ("faint", "dashed")]
     if not named:
         return []

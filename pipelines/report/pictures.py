@@ -12,20 +12,20 @@ from ...tasks.scores import Picture
 
 
 def picture_of(picture: Picture, run: Path, side: int) -> dict[str, Any]:
-    """A picture with what stands below it; nothing where neither is there."""
+    """Convert a picture and its caption to what the page needs; to an empty dict where it has neither."""
     shown = thumbnail(str(run / picture.file) if picture.file else picture.source, side)
     return {"id": picture.id, "data": shown, "caption": picture.caption} if shown or picture.caption else {}
 
 
 def thumbnail(address: str, side: int) -> str | None:
-    """The picture as a data URI, or None where its file is gone or no picture any more."""
+    """Shrink a picture to `side` pixels at most, as a data URI; None where its file is gone or is no picture."""
     from PIL import Image, ImageOps
 
     if not address:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a picture's metadata lacks is of no interest here
+            warnings.simplefilter("ignore")  # of damaged metadata, which does not matter here
             with Image.open(io.BytesIO(storage.read(address))) as picture:
                 picture.draft("RGB", (side * 2, side * 2))
                 small = ImageOps.exif_transpose(picture).convert("RGB")

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file, made from what stands in the run's folder, that needs no network."""
+"""The report of a run: one HTML file, made from the files in the run's folder, that needs no network."""
 
 import json
 import shlex
@@ -22,9 +22,9 @@ from .shown import Shown, read_shown, tile, unit_of
 def write_report(run: Path | str) -> Path:
     """Write `report.html` into the run's folder from its other files, and return its path.
 
-    Reads `recipe.json` and, where they are, `scores.json`, `shown.json` with its pictures, `metrics.jsonl`,
-    `environment.json`, `load.json` and `excluded.json`; what is missing is left out of the page. Raises RecipeError where
-    there is no `recipe.json`.
+    Reads `recipe.json` and, where they exist, `scores.json`, `shown.json` with its pictures, `metrics.jsonl`,
+    `environment.json`, `load.json` and `excluded.json`; the page leaves out what is missing. Raises RecipeError where
+    there is no `recipe.json`, or a JSON file is damaged.
     """
     run = Path(run)
     recipe = _read(run / "recipe.json")
@@ -62,7 +62,7 @@ def write_report(run: Path | str) -> Path:
     )  # fmt: skip
     html = environment.get_template("report.html").render(page)
     beside = run / ".report.html.tmp"
-    beside.write_text(html, encoding="utf-8", errors="replace")  # file names may hold bytes that are no text
+    beside.write_text(html, encoding="utf-8", errors="replace")  # file names may hold bytes that are not text
     return beside.replace(run / "report.html")
 
 
@@ -76,7 +76,7 @@ def _read(file: Path) -> Any:
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; one that was torn by the end of a process is left out."""
+    """Read the lines of `metrics.jsonl`, without one that was torn by the end of a process."""
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:
             found = json.loads(line)
@@ -87,7 +87,7 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _main_metric(recipe: dict[str, Any], scores: dict[str, Any]) -> str | None:
-    """The metric that stands first: the one that named the best checkpoint."""
+    """Find the metric that stands first: the one that chose the best checkpoint, else the first of all."""
     chosen, names = recipe["resolved"].get("evaluation", {}).get("metric"), list(metrics_in(scores))
     return next((n for n in names if chosen and chosen in (n, n.partition("/")[2])), next(iter(names), None))
 
@@ -103,7 +103,7 @@ def _headline(main: str | None, shown: list[Shown], scores: dict[str, Any]) -> d
 def _task(
     place: int, shown: Shown, main: str | None, scores: dict[str, Any], lines: list[dict[str, Any]], run: Path
 ) -> dict[str, Any]:
-    """What the page says of a task: tiles, curves, blocks. The main metric of a task that is alone stands above."""
+    """Build what the page says of a task: tiles, curves, blocks. A single task's main metric stands above them."""
     names = [name for name in shown.own(scores) if shown.prefix or name != main]
     return {
         "name": shown.task,
@@ -115,7 +115,7 @@ def _task(
 
 
 def _excluded(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """What was left out, and why; of several tasks each behind the task's name."""
+    """List what was left out, and why; with several tasks, each behind the task's name."""
     rows = []
     for name, why in found.items():
         rows += [(f"{name}: {own}", w) for own, w in why.items()] if isinstance(why, dict) else [(name, why)]
@@ -123,7 +123,7 @@ def _excluded(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _sentences(recipe: dict[str, Any], scores: dict[str, Any], lines: list[dict[str, Any]]) -> list[str]:
-    """What was done, in words."""
+    """Say in words what was done."""
     resolved = recipe["resolved"]
     network, optimizer = resolved.get("network", {}), resolved.get("optimizer", {})
     updates = max((line["update"] for line in lines if line["kind"] == "train"), default=0)
@@ -155,7 +155,7 @@ def _sentences(recipe: dict[str, Any], scores: dict[str, Any], lines: list[dict[
 
 
 def _batch(resolved: dict[str, Any]) -> float:
-    """Samples an update: of several tasks those of all that learn, on average."""
+    """Count the samples of an update; with several tasks, those of all that learn, on average."""
     size, tasks = resolved.get("batch", {}).get("size") or 0, resolved.get("tasks", {})
     if len(tasks) < 2:
         return size
@@ -164,7 +164,10 @@ def _batch(resolved: dict[str, Any]) -> float:
 
 
 def _time(lines: list[dict[str, Any]], resolved: dict[str, Any]) -> dict[str, Any] | None:
-    """Seconds by part. What is between the updates is evaluation, saving and pauses between starts."""
+    """Split a run's seconds by part; None where no speed is logged.
+
+    The time outside updates is evaluation, saving and pauses between starts.
+    """
     train = [line for line in lines if line["kind"] == "train" and line.get("images_per_second")]
     size = _batch(resolved)
     if not train or not size:
@@ -207,7 +210,7 @@ def _value(value: Any) -> str:
 
 
 def _commands(recipe: dict[str, Any], run: Path, tasks: list[str]) -> list[tuple[str, str]]:
-    """What repeats and uses the run, to be pasted into a shell; `tasks` where there are several."""
+    """Write the shell commands that repeat the run and use it; `tasks` where there are several."""
     settings = [shlex.quote(f"{k}={_value(v).replace(', ', ',')}") for k, v in recipe.get("knobs", {}).items()]
     again = " ".join(["trunkline train", shlex.quote(recipe["recipe"]), *settings, "--run NEW_FOLDER"])
     folder, chosen = shlex.quote(str(run)), [shlex.quote(f"task={task}") for task in tasks]

@@ -12,7 +12,7 @@ from .figures import number
 
 @dataclass
 class Shown:
-    """What is said of one task. Where there are several, its metrics are called `prefix` and their own names."""
+    """What is said of one task. Where there are several, the names of its metrics begin with `prefix`."""
 
     task: str = ""
     unit: str = "samples"
@@ -21,17 +21,17 @@ class Shown:
     blocks: list[Block] = field(default_factory=list)
 
     def about(self, metric: str) -> Metric:
-        """What a metric is; of one that nothing is said of, its name is its title."""
+        """Describe a metric; where nothing is said of it, its name is its title."""
         name = metric.removeprefix(self.prefix)
         return self.metrics.get(name) or Metric(name)
 
     def own(self, scores: dict[str, Any]) -> list[str]:
-        """The names of the task's metrics in a document of scores."""
+        """List the names of the task's metrics in a document of scores."""
         return [name for name in metrics_in(scores) if name.startswith(self.prefix)]
 
 
 def read_shown(document: Any, file: Path) -> list[Shown]:
-    """What `shown.json` says of each task; of one that nothing is known of, where there is no such file.
+    """Read what `shown.json` says of each task; without that file, return one task of which nothing is known.
 
     Raises RecipeError for a file that says something else.
     """
@@ -53,13 +53,13 @@ def read_shown(document: Any, file: Path) -> list[Shown]:
 
 
 def unit_of(shown: list[Shown]) -> str:
-    """The word for a sample that all tasks have; else the one that fits all."""
+    """Return the word for a sample that all tasks share; else the one that fits all."""
     units = {one.unit for one in shown}
     return units.pop() if len(units) == 1 else Shown().unit
 
 
 def tile(shown: Shown, metric: str, scores: dict[str, Any]) -> dict[str, str]:
-    """A metric's title, its value and its interval, as people read them."""
+    """Write a metric's title, its value and its interval, as people read them."""
     about, value, ends = shown.about(metric), scores[metric], scores.get("intervals", {}).get(metric)
     if value is None:
         return {"title": about.title, "value": NOT_THERE, "interval": ""}

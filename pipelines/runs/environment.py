@@ -13,7 +13,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what computes, the processor, its instruction sets and the GPU."""
+    """Collect the versions of what computes, the processor, its instruction sets, the GPU and the command."""
     versions = {name: _version(name) for name in _PACKAGES}
     card = gpu()
     return {

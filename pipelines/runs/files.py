@@ -10,9 +10,9 @@ from trunkline.ground.errors import RecipeError
 
 
 def new_file(out: str | Path, suffix: str = "", key: str = "out") -> Path:
-    """The path of a file to be written, whose folder is there. Raises RecipeError where something stands there already.
+    """Check that a new file can be written, make its folder, and return its path.
 
-    With a `suffix`, for another one too.
+    Raises RecipeError where something stands there already, it cannot be written, or its name does not end in `suffix`.
     """
     path = Path(out)
     if suffix and path.suffix != suffix:
@@ -31,7 +31,7 @@ def new_file(out: str | Path, suffix: str = "", key: str = "out") -> Path:
 
 
 def new_folder(path: str | Path, key: str) -> Path:
-    """The path of a folder to be made. Raises RecipeError where something stands there already, or none can be made."""
+    """Check that a new folder can be made and return its path. Raises RecipeError where it cannot, or exists already."""
     folder = Path(path)
     if folder.exists() or folder.is_symlink():
         raise RecipeError(
@@ -46,8 +46,8 @@ def new_folder(path: str | Path, key: str) -> Path:
 
 
 def write_folder(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """A new folder with these files, by their names below it: it is there when all of them are."""
-    beside = folder.with_name(f".{folder.name}.part")  # of a run that was killed, perhaps
+    """Write a new folder with these files, by their names below it; it appears once all of them are written."""
+    beside = folder.with_name(f".{folder.name}.part")  # may be left by a process that was killed
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     for name, content in files.items():
@@ -57,7 +57,7 @@ def write_folder(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def write_records(path: Path, records: list[dict[str, Any]]) -> None:
-    """One JSON line a sample."""
+    """Write one JSON line for each sample's record."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for record in records:

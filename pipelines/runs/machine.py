@@ -17,7 +17,7 @@ Why = dict[str, tuple[Any, str]]
 
 @functools.cache
 def cores() -> int:
-    """The cores that this process may use: a launcher's word for it, or what the system states, a container's limit too."""
+    """Count the cores that this process may use: as a launcher says, or as the system and a container's limit allow."""
     if os.environ.get("TRUNKLINE_CORES", "").isdigit():
         return max(1, int(os.environ["TRUNKLINE_CORES"]))
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -31,7 +31,7 @@ def cores() -> int:
 
 @functools.cache
 def cpu_flags() -> frozenset[str]:
-    """The processor's features as Linux names them; empty elsewhere."""
+    """Read the processor's features as Linux names them; empty on other systems."""
     info = Path("/proc/cpuinfo")
     text = info.read_text(errors="replace") if info.is_file() else ""
     line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
@@ -40,7 +40,7 @@ def cpu_flags() -> frozenset[str]:
 
 @functools.cache
 def gpu() -> tuple[str, float] | None:
-    """The first NVIDIA GPU's name and compute capability, or None."""
+    """Find the first NVIDIA GPU's name and compute capability; None where there is none."""
     if not Path("/proc/driver/nvidia/version").exists() or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return None
     try:
@@ -53,7 +53,7 @@ def gpu() -> tuple[str, float] | None:
 
 
 def resolve_machine(machine: Machine) -> tuple[Machine, Why]:
-    """`machine` without any `auto`, and for each that was: what it became and why."""
+    """Replace every `auto` of `machine`; return the machine and, for each `auto`, what it became and why."""
     why: Why = {}
 
     def settle(field: str, value: Any, reason: str) -> None:
@@ -78,7 +78,7 @@ def resolve_machine(machine: Machine) -> tuple[Machine, Why]:
 
 
 def check_device(device: str) -> None:
-    """Raise RecipeError where a device cannot be had: another name, or none of that kind, or not so many."""
+    """Raise RecipeError where a device cannot be used: its name is unknown, or this machine has none or not so many."""
     import torch
 
     kind, _, number = device.partition(":")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trunkline.ground import storage
 
-LEAVE = ("logs/", "report.html", "predictions/", "tensorboard/")  # what nobody who goes on needs
+LEAVE = ("logs/", "report.html", "predictions/", "tensorboard/")  # not needed to go on with a run
 _STATE = "state.json"
 
 
@@ -21,11 +21,11 @@ class Mirror:
     def __init__(self, address: str):
         self.address = address.rstrip("/")
         self.folder = Path(tempfile.mkdtemp(prefix="trunkline-run-"))
-        self._sent: dict[str, tuple[int, int]] = {}  # size and time of what is there as it is here
+        self._sent: dict[str, tuple[int, int]] = {}  # size and time of each file that is the same there as here
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
 
     def pull(self, leave: tuple[str, ...] = LEAVE) -> None:
-        """Fetch what is there: recipe, data's manifest, features, and the checkpoints that are whole."""
+        """Fetch all but what begins with `leave`: recipe, the data's manifests, features, and the checkpoints that are whole."""
         try:
             there = [e.name for e in storage.files_below(self.address)]
         except FileNotFoundError:
@@ -44,7 +44,7 @@ class Mirror:
             self._sent[name] = _mark(file)
 
     def push(self) -> None:
-        """Send what changed here, and remove there what is gone here, so that any moment's end leaves whole checkpoints."""
+        """Send what changed here, and remove there what is gone here; cut off at any moment, it leaves whole checkpoints."""
         here = {f.relative_to(self.folder).as_posix(): _mark(f) for f in self.folder.rglob("*") if f.is_file()}
         here = {name: mark for name, mark in here.items() if not any(p.startswith(".") for p in name.split("/"))}
         changed = sorted((n for n in here if self._sent.get(n) != here[n]), key=lambda n: (_turn(n), n))
@@ -63,7 +63,7 @@ class Mirror:
 
 
 def _turn(name: str) -> int:
-    """When a file is sent: a checkpoint's tensors, its state, what points at it."""
+    """Say when a file is sent: 0 most files, 1 a checkpoint's tensors, 2 its state, 3 what points at it."""
     if not name.startswith("checkpoints/"):
         return 0
     return 3 if name.count("/") == 1 else 2 if name.endswith(_STATE) else 1

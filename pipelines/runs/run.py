@@ -34,18 +34,18 @@ class Run:
 
     @property
     def logs(self) -> Path:
-        """The folder of what workers say that do not lead."""
+        """The folder of the logs of workers that do not lead."""
         if self.mirror is None:
             return self.path / "logs"
         return cache_folder() / "logs" / re.sub(r"\W+", "-", self.mirror.address)
 
     def pull(self, result: bool = False) -> None:
-        """Where the run is at an address: fetch what going on needs; with `result` what people look at instead."""
+        """Fetch, of a run at an address, what is needed to go on with it; with `result`, what people look at instead."""
         if self.mirror:
             self.mirror.pull(*([("checkpoints/", "features/")] if result else []))
 
     def push(self) -> None:
-        """Where the run is at an address: send what changed."""
+        """Send what changed, where the run is at an address."""
         if self.mirror:
             self.mirror.push()
 
@@ -89,7 +89,7 @@ class Run:
         return self.path / "report.html"
 
     def exists(self) -> bool:
-        """Whether a run stands there."""
+        """Say whether the folder holds a run."""
         return (self.path / "recipe.json").is_file()
 
     @property
@@ -104,9 +104,9 @@ class Run:
         return max((int(name) for name in names if name.isdecimal()), default=0)
 
     def forget(self, features: bool = False) -> None:
-        """Remove what a start that came to nothing left: a run that has not trained yet may begin as another one.
+        """Remove what a failed start left: a run that has not trained yet may begin with another recipe.
 
-        The features of a frozen trunk stay, unless asked: they tell by themselves whose they are.
+        The features of a frozen trunk stay unless `features` is true: their files say which data and weights they are of.
         """
         if not self.exists() or self.trained:
             return
@@ -127,7 +127,7 @@ class Run:
                     own.rmdir()
 
     def vanish(self) -> None:
-        """Take the folder away again after a first start that was a mistake, unless something was learnt."""
+        """Remove the folder after a first start that was a mistake, unless something was learnt or other files lie in it."""
         if not self.trained:
             self.forget(features=True)
             for own in (
@@ -143,9 +143,9 @@ class Run:
                 self.path.rmdir()
 
     def manifest(self, split: str, task: str = "") -> list[str] | None:
-        """A line for each sample that a split had when the run began; None where that is not known.
+        """Read the line of each sample that a split had when the run began; None where that is not known.
 
-        `task` where a run has several, here as in what follows.
+        `task` says which, where a run has several, here and in the methods below.
         """
         file = self.path / "data" / task / f"{split}.tsv"
         if not file.is_file():
@@ -153,31 +153,31 @@ class Run:
         return file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")[:-1]
 
     def keep_manifest(self, split: str, lines: list[str], task: str = "") -> None:
-        """Store what a split holds as the run begins."""
+        """Store a line for each sample of a split as the run begins."""
         file = self.path / "data" / task / f"{split}.tsv"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
 
     def excluded(self, task: str = "") -> dict[str, str] | None:
-        """What on_bad_sample=skip left out, and why; None where nothing was looked at."""
+        """Read what on_bad_sample=skip left out, the reason by the sample's id; None where nothing was checked."""
         found = self.read("excluded.json") if (self.path / "excluded.json").is_file() else None
         return found.get(task) if found is not None and task else found
 
     def keep_excluded(self, reasons: dict[str, str], task: str = "") -> None:
-        """Store what was left out as the run began."""
+        """Store what is left out as the run begins: the reason by the sample's id."""
         before = self.read("excluded.json") if task and (self.path / "excluded.json").is_file() else {}
         self.write("excluded.json", {**before, task: reasons} if task else reasons)
 
     def records(self, task: str = "") -> Path:
-        """The folder of the records of the last evaluation, and of examples."""
+        """Return the folder of the records of the last evaluation, and of examples."""
         return self.path / "predictions" / task
 
     def published(self, task: str = "") -> Path:
-        """The published weights: one file, of several tasks one for each."""
+        """Return the file of the published weights; with several tasks there is one for each."""
         return self.path / "weights" / f"{task}.safetensors" if task else self.weights
 
     def read(self, name: str) -> Any:
-        """A JSON file of the run. Raises RecipeError where it is missing or damaged."""
+        """Read a JSON file of the run. Raises RecipeError where it is missing or damaged."""
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -213,7 +213,7 @@ _OURS = ("metrics.jsonl", "tensorboard", "logs", "features", "checkpoints")
 
 
 def refuse_strangers(run: Run) -> None:
-    """Raise RecipeError where the folder is a file, or holds files of somebody else and no run."""
+    """Raise RecipeError where the folder is a file, or holds no run but files that are not ours."""
     if run.exists() or not run.path.exists():
         return
     found = sorted(run.path.iterdir()) if run.path.is_dir() else []
@@ -225,13 +225,13 @@ def refuse_strangers(run: Run) -> None:
 def claim(
     run: Run, resolved: dict[str, Any], as_now: Callable[[dict[str, Any]], dict[str, Any]] = dict
 ) -> dict[str, Any]:
-    """Begin a run in its folder, or go on with the one that is there; returns what `recipe.json` is to say.
+    """Begin a run in its folder, or go on with the one that is there. Return what `recipe.json` is to say.
 
-    A run that is there is not changed yet: its data and checkpoint may still refuse. `as_now` gives a stored recipe the
-    fields that came later, at their defaults.
+    A trained run is not changed yet, as its data or checkpoint may still refuse. `as_now` gives a stored recipe the fields
+    that came later, at their defaults.
 
-    `auto` settings of the first start stay. Raises RecipeError where the folder holds another recipe (with the
-    differences) or files that are no run's.
+    What `auto` became at the first start stays, except for `machine.loaders`. Raises RecipeError where the folder holds
+    another recipe (with the differences) or files that are no run's.
     """
     run.forget()
     if not run.exists():
@@ -241,9 +241,9 @@ def claim(
     before = run.recipe
     kept = {k: v for k, v in before.get("auto", {}).items() if k not in ("machine.loaders", "machine.workers")}
     was, now = flat(as_now(before["resolved"])), flat(resolved["resolved"])
-    if not now.get("evaluation.metric"):  # left open: as the run began, also where that named one
+    if not now.get("evaluation.metric"):  # left open: it stays as the run began with it
         resolved["resolved"]["evaluation"]["metric"] = now["evaluation.metric"] = was.get("evaluation.metric", "")
-    # what auto became here, or has yet to become, gives way to what it became then
+    # settings that are `auto` here keep what `auto` became at the first start
     asked = {k for k in now if resolved["auto"].get(k) or now[k] == "auto"}
     wrong = [
         f"  {k}: {was.get(k, 'not set')} there, {now.get(k, 'not set')} now"
@@ -258,7 +258,7 @@ def claim(
             + "\n".join(wrong)
         )
     if run.trained and (began := was.get("network.weights")) != now.get("network.weights"):
-        resolved["resolved"]["network"]["weights"] = began  # the run goes on from its own, whatever is given now
+        resolved["resolved"]["network"]["weights"] = began  # the run goes on with its own, whatever is given now
         resolved["knobs"] = {**resolved["knobs"], "weights": began}
     for key, (value, _) in kept.items():
         put = resolved["resolved"]
@@ -271,7 +271,7 @@ def claim(
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested tree as dotted keys."""
+    """Flatten a nested tree to dotted keys."""
     if isinstance(tree, dict) and tree:
         return {k: v for name, node in tree.items() for k, v in flat(node, f"{prefix}{name}.").items()}
     if isinstance(tree, list) and any(isinstance(v, dict) for v in tree):
@@ -280,7 +280,7 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def changeable(key: str) -> bool:
-    """Whether a setting may differ when a run goes on."""
+    """Say whether a setting may differ when a run goes on."""
     parts = key.split(".")
     return any(
         len(pattern) == len(parts) and all(p in ("*", q) for p, q in zip(pattern, parts, strict=True))
@@ -290,7 +290,7 @@ def changeable(key: str) -> bool:
 
 @contextlib.contextmanager
 def locked(run: Run, patience: float = 0.0) -> Iterator[None]:
-    """Hold the run for this process. Raises RecipeError where another one writes it, and still does after `patience` s."""
+    """Lock the run for this process. Raises RecipeError where another process still writes it after `patience` seconds."""
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
@@ -330,7 +330,7 @@ class Metrics:
             self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=update + 1 if update else None)
 
     def add(self, line: dict[str, Any]) -> None:
-        """Write one line; numbers go to TensorBoard as `kind/name` at its update."""
+        """Write one line; its floats go to TensorBoard as `kind/name` at its update."""
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self.board:
@@ -340,6 +340,6 @@ class Metrics:
                     self.board.add_scalar(f"{line['kind']}/{name}", value, line["update"])
 
     def close(self) -> None:
-        """Flush what TensorBoard holds."""
+        """Write out what TensorBoard holds, and close it."""
         if self.board:
             self.board.close()

@@ -19,7 +19,7 @@ _MOST = 1_000_000  # detections of an image and category
 
 @dataclass
 class Scored:
-    """`metrics` by name, the classes' AP, the curves that a plot shows (recall and precision by class), and warnings.
+    """`metrics` by name, the classes' AP or IoU, a plot's curves (recall and precision by class), and warnings.
 
     None stands where there is nothing to measure: no object of a size, none of a class.
     """
@@ -33,11 +33,11 @@ class Scored:
 
     @property
     def of_class(self) -> str:
-        """What `classes` says of each, as a table's heading."""
+        """The heading of `classes` in a table: AP or IoU."""
         return self.settings.get("score", "AP")
 
     def to_json(self) -> dict[str, Any]:
-        """Metrics at the top level under their names; AP by class under `classes`."""
+        """Put the metrics at the top level under their names, and AP or IoU by class under `classes`."""
         return {
             **self.metrics, "classes": self.classes, "settings": self.settings, "counts": self.counts,
             "warnings": self.warnings,
@@ -54,13 +54,13 @@ def coco(
     images: str | Path | None = None,
     plot: str | Path | None = None,
 ) -> Scored:
-    """COCO's twelve numbers, and AP by category, of a result file for an annotation file.
+    """Compute COCO's twelve numbers, and AP by category, of a result file against an annotation file.
 
     masks           score the segmentations; a result's box is not looked at then
     engine          pycocotools (the reference), hotcoco (equal to the last bit, and fast), faster-coco-eval (to 1e-15);
                     auto: hotcoco where it is installed, else pycocotools
     max_detections  of an image and category; AP is at the largest, ARn at each
-    images          a text file with the ids or file names of the images to score, one a line: a subset, made explicit
+    images          a text file with the ids or file names of the images to score, one a line; by default all
     plot            a PNG file for the precision/recall curves
     """
     _needs("pycocotools", "msgspec")
@@ -94,7 +94,7 @@ def coco(
 
 
 def _name_apart(truth: Any) -> None:
-    """Categories of one name get their ids into it: they are scored apart, and what is said of them goes by names."""
+    """Add the id to the names of categories that share one, and warn of it: each is scored apart, by its name."""
     names = [*truth.categories.values()]
     again = sorted({name for name in names if names.count(name) > 1})
     if again:
@@ -125,7 +125,7 @@ def _subset(truth: Any, found: Any, file: str | Path) -> tuple[Any, Any]:
 
 
 def lines_of(file: str | Path) -> list[str]:
-    """The lines of a text file that are not empty. Raises DataError where it has none, or cannot be read."""
+    """Read the lines of a text file that are not empty. Raises DataError where it has none, or cannot be read."""
     try:
         words = [line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -146,7 +146,7 @@ def voc(
     classes: tuple[str, ...] = (),
     plot: str | Path | None = None,
 ) -> Scored:
-    """VOC's AP of each class, and their mean, of a folder of `comp4` files for a folder of XML annotations.
+    """Compute VOC's AP of each class, and their mean, of a folder of `comp4` files against a folder of XML annotations.
 
     list       the image list (ImageSets/Main/test.txt): what is scored
     area       the rule since 2010, the area under the curve; else the 11 points of 2007
@@ -186,7 +186,7 @@ def voc(
 
 
 def _turned_round(folder: Path, names: Any, found: Any) -> None:
-    """Raise DataError naming every object whose box ends before it begins."""
+    """Raise DataError naming up to 20 objects whose boxes end before they begin."""
     wrong = [
         f"{folder / name}.xml: object {n} ({o.name}): its box {', '.join(f'{v:g}' for v in o.box)} ends before it begins"
         for name, annotation in zip(names, found, strict=True)
@@ -198,7 +198,10 @@ def _turned_round(folder: Path, names: Any, found: Any) -> None:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """The result files of a folder by class: `comp4_det_test_aeroplane.txt`."""
+    """List the result files of a folder by class: `comp4_det_test_aeroplane.txt`.
+
+    Raises DataError where there is none, or two are of one class.
+    """
     try:
         there = sorted(p for p in folder.iterdir() if p.suffix == ".txt" and p.name.startswith(_COMP4))
     except OSError as error:
@@ -215,7 +218,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _unexpected(truth: dict[str, Any], files: dict[str, Path], wanted: list[str], results: Path) -> list[str]:
-    """Warnings; DataError for classes that nobody knows."""
+    """List warnings: classes without a file, files whose class no object has. Raises DataError for unknown classes."""
     unknown = [name for name in wanted if name not in truth]
     if unknown:
         raise DataError(f"classes={','.join(unknown)}: no object of the list has it; there are {', '.join(truth)}")
@@ -230,7 +233,7 @@ def _unexpected(truth: dict[str, Any], files: dict[str, Path], wanted: list[str]
 
 
 def draw(scored: Scored, file: Path, label: str) -> None:
-    """The precision/recall curves of all classes as a PNG: thin lines, the mean drawn thick, the best and worst named."""
+    """Draw all classes' precision/recall curves as a PNG: thin lines, their mean thick, the best and worst named."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -261,7 +264,7 @@ def draw(scored: Scored, file: Path, label: str) -> None:
 
 
 def _envelope(recall: Any, precision: Any, grid: Any) -> Any:
-    """The best precision at each recall or beyond; 0 where it is never reached."""
+    """Return the best precision at each recall of `grid` or beyond, `(len(grid),)` float; 0 where none reaches it."""
     import numpy as np
 
     if not len(recall):
@@ -285,7 +288,7 @@ PROTOCOLS = {
 
 
 def protocol(name: str) -> Callable[..., Scored]:
-    """The function that scores by a protocol. Raises RecipeError for one that is not known."""
+    """Return the function that scores by a protocol. Raises RecipeError for an unknown one."""
     from trunkline.ground.names import load_named, nearest
 
     if name not in PROTOCOLS:

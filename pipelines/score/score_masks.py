@@ -25,14 +25,16 @@ def masks(
     absent: Literal["truth", "either"] = "truth",
     boundary: bool = False,
 ) -> Scored:
-    """mIoU, pixel and mean accuracy of a folder of masks (PNGs whose pixels are classes' numbers) for a folder of true ones.
+    """Compute mIoU, pixel and mean accuracy of a folder of masks against a folder of true ones.
+
+    The masks are PNGs whose pixels are classes' numbers.
 
     classes   how many there are, the background among them: numbers from 0 to below it; or the data's classes.txt, whose
               numbers or colours the true masks have, and the others what `evaluate results=` writes for them
     names     a text file with their names, one a line
-    list      a text file with the masks' names, one a line; by default every mask of the true folder, which must all be there
+    list      a text file with the masks' names, one a line; by default all masks of the true folder, which must all be there
     void      numbers in the true masks whose pixels do not count
-    absent    truth: the mean is over the classes that the truth has; either: over those that either side has (mmsegmentation)
+    absent    truth: the mean is over the classes of the truth; either: over those that either side has (mmsegmentation)
     boundary  boundary IoU too (Cheng et al. 2021)
     """
     import numpy as np
@@ -66,7 +68,10 @@ def masks(
 
 
 def _by_number(classes: int, names: str | Path | None, void: tuple[int, ...]) -> tuple[Encoding, Encoding]:
-    """How the true masks and the others say classes that stand as 0, 1, …"""
+    """Build the encodings of the true masks and of the others, for classes stored as 0, 1, …
+
+    Raises RecipeError for settings that do not fit together.
+    """
     if not 1 <= classes <= 255:
         raise RecipeError(f"classes={classes}: expected 1 to 255, or the data's classes.txt")
     if wrong := [
@@ -84,7 +89,7 @@ def _by_number(classes: int, names: str | Path | None, void: tuple[int, ...]) ->
 
 
 def _by_file(file: Path, names: str | Path | None, void: tuple[int, ...]) -> tuple[Encoding, Encoding]:
-    """The same for classes with the numbers or colours of a file."""
+    """Build the same for classes with the numbers or colours of a file."""
     if names is not None or void != (VOID,):
         raise RecipeError(f"classes={file}: says the names and what is void too; leave names= and void= out")
     if not file.is_file():
@@ -94,7 +99,10 @@ def _by_file(file: Path, names: str | Path | None, void: tuple[int, ...]) -> tup
 
 
 def _counts(pairs: list[tuple[Path, Path]], theirs: Encoding, ours: Encoding, boundary: bool) -> tuple[Any, Any]:
-    """The confusion matrix of all pairs, and the counts of their boundaries. Raises DataError with up to 20 wrong masks."""
+    """Sum over all pairs: the confusion matrix `(K, K)` and the counts of the boundaries `(K, 2)`, both int64.
+
+    Raises DataError with up to 20 wrong masks.
+    """
     import numpy as np
 
     from ...tasks.segmentation.boundary import boundary_counts
@@ -125,7 +133,10 @@ def _counts(pairs: list[tuple[Path, Path]], theirs: Encoding, ours: Encoding, bo
 
 
 def _pairs(truth: Path, predicted: Path, file: str | Path | None) -> list[tuple[Path, Path]]:
-    """The masks of one name in both folders. Raises DataError with every one that is missing, up to 20."""
+    """Pair the masks of one name in both folders.
+
+    Raises DataError naming up to 20 masks that are missing, or where there is none at all.
+    """
     true, found = _found(truth), _found(predicted)
     names = [n.removesuffix(".png") for n in lines_of(file)] if file else [*true]
     if not names:
@@ -142,13 +153,13 @@ def _pairs(truth: Path, predicted: Path, file: str | Path | None) -> list[tuple[
 
 
 def _instead(folder: Path, name: str) -> str:
-    """What a message adds where a JPEG stands in a mask's place."""
+    """Return what a message adds where a JPEG stands in a mask's place, else an empty text."""
     there = any((folder / f"{name}{end}").is_file() for end in (".jpg", ".jpeg", ".JPG"))
     return " (but a JPEG, which changes numbers)" if there else ""
 
 
 def _found(folder: Path) -> dict[str, Path]:
-    """The PNGs below a folder by their paths without the end, in order."""
+    """List the PNGs below a folder, in order, by path without suffix. Raises DataError where there is no folder."""
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
     return {stem: folder / file for stem, file in files_below(folder, ".png").items()}

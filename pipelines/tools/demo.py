@@ -11,7 +11,7 @@ from ..show import note
 def demo(folder: str | Path = "demo", *, epochs: float | None = None, seed: int = 0, smoke: bool = False) -> Run:
     """Write scenes of ten shapes into FOLDER/data, train ResNet-18 on them, evaluate and report in FOLDER/run.
 
-    epochs         how long; by default what the recipe says
+    epochs         of training; by default the recipe's
     smoke          a tiny set and two updates
     """
     from ..recipe.demo_data import write

@@ -33,11 +33,11 @@ class Findings:
 
     @property
     def fit(self) -> bool:
-        """Nothing is bad."""
+        """Whether no finding is bad."""
         return all(line.state != "bad" for line in self.lines)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert the findings to a dict for JSON."""
         return {"fit": self.fit, "findings": [asdict(line) for line in self.lines]}
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Findings:
 
 
 def doctor() -> Findings:
-    """Look at Python, packages, processor, GPU, memory, disk, codecs, determinism and the cache."""
+    """Check Python, packages, processor, GPU, memory, disk, codecs, determinism and the cache."""
     return Findings([_looked(name, look) for name, look in _LOOKS.items()])
 
 

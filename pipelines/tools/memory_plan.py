@@ -21,7 +21,7 @@ from ..training.memory import LIBRARIES, SHARE, free_memory, kept_for_backward
 
 STAGES: tuple[int | None, ...] = (None, 0, 1, 2, 3)
 GIB, MIB = 2**30, 2**20
-BACKWARD = 1.5  # times what a forward keeps: what there is in the midst of a backward, as measured
+BACKWARD = 1.5  # the peak of a backward, in units of what a forward keeps; measured
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Need:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The needs of every stage, what there is, and what would make it fit."""
+    """The needs of every stage, the memory that is free, and what would make the recipe fit."""
 
     needs: list[Need]
     chosen: int | None
@@ -51,28 +51,28 @@ class MemoryPlan:
 
     @property
     def need(self) -> Need:
-        """Of the stage that was asked for."""
+        """The needs of the stage that was asked for."""
         return next(n for n in self.needs if n.zero == self.chosen)
 
     @property
     def fits(self) -> bool:
-        """Whether all workers fit this machine together (on GPUs: one of them a GPU), a fifth left alone."""
+        """Whether all workers together fit this machine (on GPUs: one worker fits a GPU), with a fifth to spare."""
         return self.need.total * _sharing(self.device, self.workers) <= SHARE * self.free
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, in bytes."""
+        """Convert the whole plan to a dict for JSON, in bytes."""
         stages = {_named(n.zero): {**n.parts, "total": n.total, "refused": n.refused or None} for n in self.needs}
         return {"zero": _named(self.chosen), "workers": self.workers, "device": self.device, "free": self.free,
                 "fits": self.fits, "stages": stages, "advice": self.advice}  # fmt: skip
 
     def rows(self) -> list[list[str]]:
-        """A row a part, a column a stage, in MiB."""
+        """Write the needs as text in MiB: a row a part, a column a stage."""
         rows = [[part, *(f"{n.parts[part] / MIB:,.0f}" for n in self.needs)] for part in self.needs[0].parts]
         rows.append(["together", *(f"{n.total / MIB:,.0f}" for n in self.needs)])
         return rows
 
     def summary(self) -> str:
-        """Whether it fits, what would make it fit, and which stages these settings refuse."""
+        """Say whether it fits, what would make it fit, and which stages these settings refuse."""
         together = self.need.total * _sharing(self.device, self.workers)
         what = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
         what = f"{what} on this machine" if self.device == "cpu" else f"a worker on {self.device}"
@@ -88,7 +88,7 @@ def _named(zero: int | None) -> str:
 
 
 def _sharing(device: str, workers: int) -> int:
-    """How many workers share the memory that `free` counts."""
+    """Return how many workers share the memory that `free` counts."""
     return workers if device == "cpu" else 1
 
 
@@ -97,9 +97,9 @@ class _Facts:
     """What the parts are reckoned from: numbers of elements, and bytes."""
 
     weights: int  # elements of all parameters and buffers
-    trained: int  # of those that learn
-    largest: int  # of the largest of them
-    state: float  # elements of optimizer state for each that learns
+    trained: int  # elements of those that learn
+    largest: int  # elements of the largest of those
+    state: float  # elements of optimizer state for each element that learns
     average: bool
     exact: bool
     kept: int  # bytes that a forward keeps for its backward, whatever the number of samples
@@ -110,13 +110,16 @@ class _Facts:
 
 
 def plan(resolved: Resolved, launch: Launch) -> MemoryPlan:
-    """The needs of the recipe's largest phase. A forward pass of a sample of the data is run, and no training."""
+    """Plan the memory of the recipe's largest phase (the one that freezes least), for every ZeRO stage.
+
+    It runs forward passes of one sample of the data, and does not train.
+    """
     recipe = placed(resolved.recipe)
     recipe = replace(recipe, machine=resolve_machine(recipe.machine)[0])
     check_device(recipe.machine.device)
     device = (
         "cuda" if torch.device(recipe.machine.device).type == "cuda" else "cpu"
-    )  # whose memory it is: Apple's GPU shares it
+    )  # whose memory counts: Apple's GPU shares the CPU's
     workers, own = launch.most, launch.engines.get("deepspeed", ZeroOptions())
     facts = _facts(recipe, device)
     size = recipe.batch.size
@@ -148,7 +151,7 @@ def _facts(recipe: Recipe, device: str) -> _Facts:
     phase = min(recipe.phases, key=lambda p: p.frozen)
     model.freeze(phase.frozen)
     kept = each = 0
-    for task in tasks.values() if not phase.cached else ():  # the dearest decides
+    for task in tasks.values() if not phase.cached else ():  # the task that needs most decides
         draws = Draws(task, task.samples("train"), recipe.seed, training=True)
         sample = task.collate([draws.draw((0, 0, 0))])
         kept, each = max((kept, each), kept_for_backward(model, sample, recipe.machine), key=sum)
@@ -160,7 +163,7 @@ def _facts(recipe: Recipe, device: str) -> _Facts:
 
 
 def _resident() -> int:
-    """Bytes that this process holds: what a worker holds too before it has a model."""
+    """Read how many bytes this process holds; a worker holds as many before it has a model."""
     file = "/proc/self/statm"
     try:
         with open(file, encoding="ascii") as statm:  # noqa: PTH123
@@ -170,7 +173,7 @@ def _resident() -> int:
 
 
 def _state_of(optimizer: Optimizer) -> float:
-    """Elements of state for each element that learns, as a step of a small tensor leaves them behind."""
+    """Count the elements of optimizer state for each element that learns, after one step of a small tensor."""
     model = nn.Linear(64, 64, bias=False)
     made = build_optimizer(model, optimizer)
     model.weight.grad = torch.ones_like(model.weight)
@@ -180,20 +183,20 @@ def _state_of(optimizer: Optimizer) -> float:
 
 
 def _parts(f: _Facts, zero: int | None, workers: int, micro: int, offload: bool, device: str) -> dict[str, int]:
-    """Bytes by part, of one worker at its peak."""
+    """Estimate the bytes of one worker at its peak, by part."""
     stage, width = zero or 0, f.width
-    share = f.trained / workers if stage else f.trained  # elements of what stages 1 and up divide
+    share = f.trained / workers if stage else f.trained  # elements on one worker of what stages 1 and up divide
     many = workers > 1 or micro < f.batch
     weights = f.weights * width
-    if stage == 3:  # divided, but for what is gathered at a time
+    if stage == 3:  # divided, except the parameters gathered at one time
         weights = int(weights / workers + 2 * f.largest * width)
     if stage < 2:
         sums = f.trained * (8 if f.exact else width) if many else 0
         gradients = f.trained * width + sums
-    else:  # a part of each, and buckets on their way
+    else:  # this worker's part, and the buckets in transit
         gradients = int(share * width) + 2 * min(BUCKET, f.trained) * width
     state = int(share * f.state * width)
-    if stage:  # and a copy of its own of the weights that it moves, and DeepSpeed's flat buffers
+    if stage:  # plus a copy of the weights that this worker updates, and DeepSpeed's flat buffers
         state += int(share * width) + f.trained * width
     if offload and stage and device != "cpu":
         state = 0
@@ -221,7 +224,7 @@ def _refused(recipe: Recipe, workers: int, zero: int | None, offload: bool) -> s
 def _advice(
     recipe: Recipe, needs: Sequence[Need], room: float, total: Any, chosen: int | None, micro: int, device: str
 ) -> list[str]:
-    """Settings that would fit the room that a worker has, each by itself, with what it would need then."""
+    """List settings that would each, alone, fit a worker into `room` bytes, with what it would need then."""
     found = []
     size = recipe.batch.size
     smaller = [d for d in range(micro, 0, -1) if size % d == 0 and (d < micro or recipe.batch.micro == "auto")]

@@ -43,7 +43,7 @@ class Profile:
     trace: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert the profile to a dict for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -55,7 +55,10 @@ class Profile:
 
 
 def profile(resolved: Resolved, updates: int = 6, out: str | Path | None = None) -> Profile:
-    """Run two updates to warm up and `updates` more under torch's profiler; no run folder is touched."""
+    """Run two updates to warm up, then `updates` more under torch's profiler; no run's folder is touched.
+
+    Raises RecipeError where `updates` is below 1, or the trace cannot be written to `out`.
+    """
     if updates < 1:
         raise RecipeError(f"profile_updates={updates}: expected a number above 0")
     file = new_file(out) if out else None

@@ -1,4 +1,4 @@
-"""What is looked at before anything is trained, so that a mistake costs nothing."""
+"""Checks before and during training, so that a mistake is told before it costs time."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ from .parts import mixture
 from .progress import choose_metric
 from .session import Session
 
-UPDATES_LOOKED_AT = 1000  # for how many micro-batches they have: a mixture's updates differ
+UPDATES_LOOKED_AT = 1000  # to count their micro-batches, which differ in a mixture
 
 
 def preflight(recipe: Recipe) -> None:
@@ -61,7 +61,7 @@ def _collected(problems: list[str]) -> Iterator[None]:
 
 
 def metric_of(recipe: Recipe, found: Mapping[str, tuple[Task, Samples]]) -> tuple[str, bool]:
-    """The metric that names the best checkpoint of these tasks and validation splits, and whether smaller is better.
+    """Choose the metric that names the best checkpoint of these tasks and validation splits; say whether smaller is better.
 
     Raises RecipeError where no task has it.
     """
@@ -104,7 +104,10 @@ def check_lengths(session: Session, state: dict[str, Any] | None) -> None:
 
 
 def divide(session: Session, mixed: Mixture) -> None:
-    """Say where workers have nothing to do; raise RecipeError where they would wait for each other without end."""
+    """Check that workers can divide the updates, and note where some of them have nothing to do.
+
+    Raises RecipeError where synchronised batch norm would make them wait for each other without end.
+    """
     size, counts = session.workers.size, {mixed.count(update) for update in range(UPDATES_LOOKED_AT)}
     if size > 1 and session.recipe.network.norm == "sync" and (odd := [n for n in counts if n % size]):
         raise RecipeError(
@@ -120,7 +123,7 @@ def divide(session: Session, mixed: Mixture) -> None:
 
 @contextlib.contextmanager
 def in_settings() -> Iterator[None]:
-    """What an engine says of a micro-batch's size is told with the settings that mend it."""
+    """Turn an engine's error about a micro-batch's size into an EngineError that names the settings which mend it."""
     try:
         yield
     except TooSmall as error:
@@ -134,14 +137,17 @@ def in_settings() -> Iterator[None]:
 
 
 def publish(run: Run, workers: Workers) -> None:
-    """What the leading worker wrote into the run's folder is there for the others, where it is at an address."""
+    """Bring what the leading worker wrote into the run's folder to the others, where the run is at an address."""
     workers.from_lead(run.push, "sending the run")
     if not workers.leads:
         run.pull()
 
 
 def shared(run: Run, workers: Workers, patience: float = 5.0) -> None:
-    """Raise EngineError where a worker does not see what the leading one writes into the run's folder."""
+    """Raise EngineError where a worker does not see, within `patience` seconds, what the leading one writes into the folder.
+
+    Of a run at an address, the workers that do not lead fetch it instead.
+    """
     folder = run.path
     if run.mirror:  # each has a folder of its own
         return None if workers.leads else run.pull()
@@ -154,7 +160,7 @@ def shared(run: Run, workers: Workers, patience: float = 5.0) -> None:
         return name
 
     name = workers.from_lead(write, "looking at the run's folder")
-    until = time.monotonic() + patience  # network file systems remember for seconds what was not there
+    until = time.monotonic() + patience  # for seconds, a network file system may not show a new file
     while not (seen := folder.is_dir() and name in os.listdir(folder)) and time.monotonic() < until:  # noqa: PTH208
         time.sleep(0.25)
     blind = [f"worker {rank} on {node}" for rank, (there, node) in

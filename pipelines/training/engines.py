@@ -21,9 +21,12 @@ from .session import Session
 
 
 def make_engine(session: Session, phase: Phase, total: int, per_epoch: int) -> Engine:
-    """The engine of a phase of `total` updates, as the launch names it."""
+    """Make the engine of a phase of `total` updates that the launch names.
+
+    Raises RecipeError where it cannot train the phase's players in turns.
+    """
     machine = session.recipe.machine
-    if phase.cached:  # what is left is tiny: waking a second thread costs more than it computes
+    if phase.cached:  # only the head is left: waking a second thread costs more time than it saves
         machine = replace(machine, threads=1)
     players = playing(session, phase)
     rest = {name: m for name, m in session.model.beside.items() if all(p.module is not m for p in players.values())}
@@ -47,9 +50,10 @@ def make_engine(session: Session, phase: Phase, total: int, per_epoch: int) -> E
 
 
 def playing(session: Session, phase: Phase) -> dict[str, Player]:
-    """Who learns in the phase, in the order of their turns. Raises RecipeError where the phase names somebody else.
+    """Find who learns in the phase, by name and in the order of their turns.
 
     Several tasks share the model, which is the first player of each; a task's other players take its micro-batches alone.
+    Raises RecipeError where the phase names an unknown player or leaves out the first.
     """
     found: dict[str, Player] = {}
     losses: dict[str, Losses] = {}
@@ -75,7 +79,7 @@ def playing(session: Session, phase: Phase) -> dict[str, Player]:
 
 
 def losses_by_task(losses: Mapping[str, Losses]) -> Losses:
-    """The losses of each micro-batch's own task."""
+    """Make one function of the losses that takes those of each micro-batch's own task."""
 
     def of(model: nn.Module, batch: Any) -> dict[str, Tensor]:
         return losses[batch.task](model, batch)
@@ -84,7 +88,7 @@ def losses_by_task(losses: Mapping[str, Losses]) -> Losses:
 
 
 def keyed(player: str, losses: Losses) -> Losses:
-    """Losses in which all that is random comes from the micro-batch's key and the player's name."""
+    """Wrap losses so that all that is random in them comes from the micro-batch's key and the player's name."""
 
     def of(module: nn.Module, batch: Any) -> dict[str, Tensor]:
         device = next(module.parameters()).device.type
@@ -95,6 +99,6 @@ def keyed(player: str, losses: Losses) -> Losses:
 
 
 def _learning(session: Session, player: str, total: int, per_epoch: int) -> Learning:
-    """How a player learns: as the recipe says of it by name, else as of all."""
+    """Find how a player learns: as the recipe says for its name, else as it says for the model."""
     own: Any = session.recipe.players.get(player, session.recipe)
     return Learning(own.optimizer, own.schedule, own.average, total, per_epoch)

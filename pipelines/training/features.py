@@ -29,7 +29,10 @@ BATCH = 32  # samples at once: fixed, as it may decide a map's last bits
 
 
 def cache(session: Session, model: Model, part: Part, split: str, precision: str) -> Cache:
-    """The maps of the model's frozen trunk for a task's split; every worker computes its share and reads the whole."""
+    """Read the maps of the model's frozen trunk for a task's split; compute and store them where that is not done yet.
+
+    Every worker computes its share and reads the whole. Raises DataError where it cannot read them.
+    """
     samples = part.training if split == "train" else part.validation
     file = session.run.path / "features" / part.folder / f"{split}.safetensors"
     digest = f"{samples.fingerprint()['digest']} {weights_digest(model.backbone)} {precision}"
@@ -50,7 +53,7 @@ def cache(session: Session, model: Model, part: Part, split: str, precision: str
 
 
 def _read(file: Path, digest: str) -> dict[str, Tensor] | None:
-    """What the file holds, if it is whole and of this digest; what is not is computed again."""
+    """Read what the file holds; None where it is missing, damaged or of another digest, to be computed again."""
     with contextlib.suppress(OSError, SafetensorError), safe_open(str(file), "pt") as stored:
         if (stored.metadata() or {}).get("data") == digest:
             return {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118
@@ -64,11 +67,11 @@ def _write(file: Path, tensors: dict[str, Tensor], digest: str) -> None:
         save_file(tensors, str(beside), {"data": digest})
         beside.replace(file)
     finally:
-        beside.unlink(missing_ok=True)  # what a full disk cut off
+        beside.unlink(missing_ok=True)  # what is left where the disk was full
 
 
 def weights_digest(module: torch.nn.Module) -> str:
-    """BLAKE2b over a module's tensors: the features of other weights are other features."""
+    """Compute BLAKE2b over a module's tensors and their names (32 hex digits): other weights have other features."""
     total = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(module.state_dict().items()):
         total.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -76,9 +79,9 @@ def weights_digest(module: torch.nn.Module) -> str:
 
 
 def compute_maps(session: Session, model: Model, task: Task, samples: Samples, precision: str) -> dict[str, Tensor]:
-    """The condensed maps that the head needs (`map.c5`) and the targets (`target.label`), with one row a sample.
+    """Compute the condensed maps that the head needs (`map.c5`) and the targets (`target.label`), with one row a sample.
 
-    Whole on the worker that leads; the others have nothing.
+    Maps are float32 or wider, on the CPU. The leading worker returns all of them, the others an empty dictionary.
     """
     head: Any = model.heads[task.name]
     draws = Draws(task, samples, session.recipe.seed, training=False)

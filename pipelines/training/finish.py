@@ -25,7 +25,7 @@ def finish(session: Session) -> None:
     for left in (
         *run.path.glob(f".{run.weights.name}.*.tmp"),
         *run.path.glob("weights/.*.tmp"),
-    ):  # by a crash in mid-writing
+    ):  # left by a crash during writing
         left.unlink(missing_ok=True)
     checkpoint.prune(run.checkpoints, recipe.checkpoints.keep)
     for part in session.parts.values():
@@ -53,7 +53,7 @@ def finish(session: Session) -> None:
 
 
 def _publish(session: Session, part: Part, tensors: dict[str, Tensor], update: int) -> None:
-    """Write a whole file of the trunk and the task's head."""
+    """Write the trunk and the task's head as one file of published weights."""
     run, network = session.run, session.recipe.network
     file = run.published(part.folder)
     file.parent.mkdir(exist_ok=True)
@@ -74,14 +74,14 @@ def _publish(session: Session, part: Part, tensors: dict[str, Tensor], update: i
 
 
 def _scored(session: Session, tensors: dict[str, Tensor], update: int) -> Evaluated:
-    """The scores of these weights: the last evaluation's, where it was of this update."""
+    """Return the scores of these weights: those of the last evaluation where it was of this update, else new ones."""
     if session.last_scores and session.last_scores[0] == update:
         return session.last_scores[1]
     return session.score(with_weights(session, tensors), ALONE)  # the other workers are done
 
 
 def _add_sources(part: Part, scores: Scores) -> None:
-    """Say in which file each of the samples is that a list of the details has by its `id`."""
+    """Add the sample's file as `source` to each entry with an `id` in the lists of the details."""
     lists = [value for value in scores.details.values() if isinstance(value, list)]
     named = [one for value in lists for one in value if isinstance(one, dict) and "id" in one]
     where = positions(part.validation, {one["id"] for one in named})

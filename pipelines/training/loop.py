@@ -13,7 +13,7 @@ from .session import Session
 
 
 def between(evaluation: Evaluation, per_epoch: int, length: int) -> int:
-    """The updates from one evaluation to the next, in a phase of `length`."""
+    """Count the updates from one evaluation to the next, in a phase of `length` updates."""
     step = max(1, round(evaluation.every * per_epoch)) if evaluation.every else length
     return max(step, -(-length // evaluation.times)) if evaluation.times else step
 

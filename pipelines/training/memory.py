@@ -20,10 +20,10 @@ LIBRARIES = 300 * 2**20  # bytes that kernels keep for themselves on a CPU, as m
 
 
 def fitting_micro_batch(model: Model, sample: Batch, size: int, machine: Machine) -> tuple[int, str]:
-    """The largest divisor of `size` whose micro-batch fits, and why. `sample` is a batch of one.
+    """Find the largest divisor of `size` whose micro-batch fits, and say why. `sample` is a batch of one.
 
-    On a GPU the largest is tried, then the next smaller one; elsewhere, where running out of memory ends the process,
-    it is reckoned from what one sample keeps for its backward pass. Raises EngineError where not even one fits.
+    On a GPU the largest is tried, then the next smaller one. Elsewhere running out of memory would end the process, so the
+    need is estimated from what one sample keeps for its backward pass. Raises EngineError where not even one fits.
     """
     divisors = [d for d in range(size, 0, -1) if size % d == 0]
     if torch.device(machine.device).type == "cuda":
@@ -42,7 +42,7 @@ def fitting_micro_batch(model: Model, sample: Batch, size: int, machine: Machine
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take, a container's limit included; 4 GiB where the system does not say."""
+    """Return the bytes that this process may still take, within a container's limit; 4 GiB where the system says none."""
     known = [4 * 2**30]
     file = Path("/proc/meminfo")
     if file.is_file():
@@ -56,12 +56,12 @@ def free_memory() -> int:
 
 
 def _fixed(model: Model) -> int:
-    """Gradient, its sum in fp64 and two optimizer moments of what learns, in bytes."""
+    """Sum the bytes of gradient, its sum in fp64 and two optimizer moments of all that learns."""
     return sum(p.numel() * (4 + 8 + 8) for p in model.parameters() if p.requires_grad)
 
 
 def kept_for_backward(model: Model, sample: Batch, machine: Machine) -> tuple[int, int]:
-    """Bytes that a forward pass keeps for its backward: whatever the number of samples, and for each of them."""
+    """Measure the bytes that a forward pass keeps for its backward: a fixed part, and a part for each sample."""
     place(model, machine.device, machine.channels_last is True)
     two, four = (_kept(model, _repeat(sample, n), machine) for n in (2, 4))
     each = max(0, four - two) // 2
@@ -103,7 +103,7 @@ def _loss(model: Model, batch: Batch, machine: Machine) -> torch.Tensor:
 
 
 def _repeat(batch: Batch, times: int) -> Batch:
-    """The same sample several times over, whatever its targets are."""
+    """Repeat a batch's samples `times` over; targets may be tensors or lists."""
     assert batch.images is not None
     sizes = None if batch.sizes is None else _again(batch.sizes, times)
     targets: dict[str, Any] = {name: _again(target, times) for name, target in batch.targets.items()}

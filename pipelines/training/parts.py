@@ -26,14 +26,14 @@ class Part:
     folder: str = ""
 
     def shown(self, metric: str) -> str:
-        """A metric's name, behind the task's where there are several."""
+        """Return a metric's name; where there are several tasks, as `task/metric`."""
         return f"{self.name}/{metric}" if self.folder else metric
 
 
 def read_parts(tasks: Mapping[str, Task], run: Run, recipe: Recipe, workers: Workers) -> dict[str, Part]:
     """Read both splits of every task, drop excluded samples, and check that the data has not changed since the run began.
 
-    Raises DataError.
+    Raises DataError where it has changed or cannot be read.
     """
     parts = {}
     for name, task in tasks.items():
@@ -51,7 +51,7 @@ def read_parts(tasks: Mapping[str, Task], run: Run, recipe: Recipe, workers: Wor
 def _without_bad(
     task: Task, run: Run, found: dict[str, Samples], recipe: Recipe, workers: Workers, folder: str
 ) -> dict[str, Samples]:
-    """The splits without what cannot be decoded: found once, and part of the run."""
+    """Leave out of the splits what cannot be decoded; it is found once, and stored in the run."""
     loaders = max(1, int(recipe.machine.loaders))
 
     def reasons() -> dict[str, str]:
@@ -81,15 +81,15 @@ def _compare(run: Run, found: dict[str, Samples], folder: str) -> None:
 
 
 def micro_of(recipe: Recipe, task: str) -> int:
-    """Samples of a task's micro-batch; of an `auto` that is not settled yet, as many as its batch has."""
+    """Return how many samples a task's micro-batch has; for `all`, and an `auto` not settled yet, those of its batch."""
     batches = batches_of(recipe, task)
     return batches.micro if isinstance(batches.micro, int) else batches.size
 
 
 def mixture(recipe: Recipe, parts: Mapping[str, Part], phase: int) -> Mixture:
-    """What the updates of a phase take of each task that learns. Raises RecipeError where a batch is too large.
+    """Plan what the updates of a phase take of each task that learns. Raises RecipeError where a batch is too large.
 
-    With one task that learns, its order and its keys are those of a run of that task alone.
+    Where only one task learns, its order and keys are those of a run of that task alone.
     """
     learning = learning_tasks(recipe)
     shares, problems = [], []

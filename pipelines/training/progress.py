@@ -1,4 +1,4 @@
-"""What a run has come to so far, as a checkpoint keeps it; and the metric that says which weights are the best."""
+"""How far a run has come, as a checkpoint keeps it; and the metric that says which weights are the best."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -28,15 +28,15 @@ class Progress:
 
     @classmethod
     def of(cls, state: Mapping[str, Any] | None) -> "Progress":
-        """As a checkpoint's state says it; the beginning where there is none."""
+        """Read the progress from a checkpoint's state; begin anew where there is none."""
         return cls(**{f.name: state[f.name] for f in fields(cls)}) if state else cls()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the progress as plain data."""
         return asdict(self)
 
     def take(self, update: int, metrics: Mapping[str, float | None], metric: str, lower: bool) -> bool:
-        """Keep an evaluation's metrics; whether its `metric` is the best so far. One that is not there is never better."""
+        """Keep an evaluation's metrics, and say whether its `metric` is the best so far; a missing one never is."""
         value, best = metrics.get(metric), self.best
         better = value is not None and (best is None or (value < best["value"] if lower else value > best["value"]))
         if better:
@@ -47,10 +47,10 @@ class Progress:
 
 
 def choose_metric(asked: str, evaluators: Mapping[str, Evaluator], classes: int = 0) -> tuple[str, bool]:
-    """The metric that names the best checkpoint, and whether it is better when smaller.
+    """Choose the metric that names the best checkpoint, and say whether smaller is better.
 
-    `asked` is a metric's name, of several tasks `task/metric` (or a name that one of them alone has); empty: the first
-    one of the first task. Raises RecipeError where there is no such metric.
+    `asked` is a metric's name; with several tasks `task/metric`, or a name that only one of them has; empty: the first
+    metric of the first task. Raises RecipeError where there is no such metric, or several tasks have it.
     """
     several = len(evaluators) > 1
     names = {

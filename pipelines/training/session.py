@@ -47,9 +47,9 @@ Evaluated = dict[str, tuple[Scores, list[dict[str, Any]]]]
 
 @dataclass
 class Session:
-    """Everything that stands between two updates, besides the engine.
+    """All of a run's state between two updates, except the engine.
 
-    Every worker has one; that of the worker that leads writes the run's folder, and has `metrics`.
+    Every worker has one; only that of the leading worker has `metrics` and writes the run's folder.
     """
 
     run: Run
@@ -87,26 +87,26 @@ class Session:
         return {"": self.model, **self.model.beside}
 
     def say(self, kind: str, update: int, **line: Any) -> None:
-        """A line of `metrics.jsonl`."""
+        """Write a line of `metrics.jsonl`, on the worker that leads."""
         if self.metrics:
             self.metrics.add(
                 {"kind": kind, "phase": self.progress.phase, "update": update, **line, "time": time.time()}
             )
 
     def note(self, text: str) -> None:
-        """A line for people, now and in the report."""
+        """Show people a line, now and in the report."""
         note(text)
         self.say("note", self.done, text=text)
 
     def log(self, report: Report, update: Update, done: int, mixture: Mixture, seconds: float) -> None:
-        """Keep what an update did, and write what the one before did: its numbers are here by now, without a wait."""
+        """Keep what an update did, and write what the one before did, whose numbers are ready without a wait."""
         self.flush()
         line = {"epoch": (update.number + 1) / mixture.per_epoch, "lr": report.lr,
                 "images_per_second": mixture.batch / seconds, "wait": update.waited / seconds}  # fmt: skip
         self._unwritten = (report, done, line)
 
     def flush(self) -> None:
-        """Write what is kept, every `log.every` updates. Raises EngineError at a loss that is not finite."""
+        """Write what `log` kept, every `log.every` updates and after a phase's last. Raises EngineError at a loss not finite."""
         if self._unwritten is None:
             return
         (report, done, line), self._unwritten = self._unwritten, None
@@ -118,7 +118,7 @@ class Session:
         self.say("train", done, **_line(report, numbers), **line, **_of_others(report))
 
     def evaluate(self, engine: Engine, done: int, epoch: float) -> bool:
-        """Score every task's validation split with the averaged weights where there are any; True if it is the best so far."""
+        """Score every task's validation split, with averaged weights where there are any; say whether it is the best so far."""
         self.flush()
         averaged = self.recipe.average.decay > 0
         found = self.score(self.apart_from(engine, averaged), self.workers)
@@ -135,7 +135,7 @@ class Session:
         return better
 
     def score(self, model: Model, workers: Workers) -> Evaluated:
-        """The scores of every task's validation split, and its records on the worker that leads."""
+        """Score every task's validation split; its records come together on the worker that leads."""
         precision = self.recipe.evaluation.precision
         return {
             name: score(model, part.task, part.validation, self.batches(part, workers), precision, workers)
@@ -143,7 +143,10 @@ class Session:
         }
 
     def apart_from(self, engine: Engine | None = None, averaged: bool = False) -> Model:
-        """The model that evaluates, with the engine's weights: an engine may divide those of the one that it trains."""
+        """Return the model that evaluates, with the engine's weights where one is given.
+
+        It is a copy, as an engine may divide the weights of the model that it trains.
+        """
         if self.twin is None:
             self.twin = apart(self.model)
         if engine:
@@ -151,7 +154,7 @@ class Session:
         return self.twin
 
     def batches(self, part: Part, workers: Workers) -> Ordered:
-        """A task's validation split in order, divided among these workers."""
+        """Divide a task's validation split, in order, among these workers."""
         size = self.recipe.evaluation.batch
         if (part.name, "val") in self.caches:
             return self.caches[part.name, "val"].in_order(size, workers)
@@ -164,29 +167,29 @@ class Session:
         return self.workers.asked("stop")
 
     def stopped(self, done: int) -> Stopped:
-        """What to raise then."""
+        """Make the exception to raise where the run was asked to end; `done` updates are saved."""
         return Stopped(self.workers.signal or signal.SIGTERM, self.run, done)
 
     def end_if_asked(self) -> None:
-        """Raise Stopped if any worker was asked to end; all of them call it at the same point."""
+        """Raise Stopped if any worker was asked to end; all workers must call this at the same point."""
         self.workers.agree([], "whether to end")
         if self.stopping:
             raise self.stopped(self.done)
 
     def out_of_patience(self) -> bool:
-        """Whether early stopping ends the phase here."""
+        """Say whether early stopping ends the phase here."""
         patience = self.recipe.evaluation.patience
         return bool(patience) and self.progress.stale >= patience
 
     def due(self, done: int) -> bool:
-        """Whether a checkpoint is due by time (on the leading worker's clock) or by updates."""
+        """Say whether a checkpoint is due by time (on the leading worker's clock) or by updates."""
         c = self.recipe.checkpoints
         if c.minutes and self.workers.leads and time.monotonic() - self._saved_at > 60 * c.minutes:
             self.workers.ask("save")
         return self.workers.asked("save") or bool(c.updates and done % c.updates == 0)
 
     def save(self, engine: Engine, done: int, best: bool = False) -> None:
-        """Write a checkpoint; `best` also points at it. All workers call it, one writes."""
+        """Write a checkpoint, also as the best one with `best`. All workers must call this; the leading one writes."""
         self.flush()
         if self.workers.leads:
             self._write(engine, done, best)
@@ -212,7 +215,7 @@ class Session:
 
 
 def _line(report: Report, numbers: dict[str, float]) -> dict[str, Any]:
-    """What a line of `metrics.jsonl` says of a player's update."""
+    """Build what a line of `metrics.jsonl` says of a player's update."""
     line: dict[str, Any] = {"loss": numbers["total"], "losses": {k: numbers[k] for k in report.losses}}
     if report.grad_norm is not None:
         line["grad_norm"] = numbers["grad_norm"]
@@ -222,14 +225,14 @@ def _line(report: Report, numbers: dict[str, float]) -> dict[str, Any]:
 
 
 def _of_others(report: Report) -> dict[str, Any]:
-    """The same of the players that took their turns after the first, each with its rate."""
+    """Build the same for the players that took their turns after the first, each with its learning rate."""
     players = {name: {**_line(r, r.numbers()), "lr": r.lr} for name, r in report.others.items()}
     return {"players": players} if players else {}
 
 
 @contextlib.contextmanager
 def listening(session: Session) -> Iterator[None]:
-    """While it lasts, SIGTERM and Ctrl-C ask the run to end after its update; a second Ctrl-C ends it at once."""
+    """Let SIGTERM and Ctrl-C ask the run to end after its update; a second Ctrl-C ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -23,7 +23,7 @@ FEW = 6  # examples of a task that does not say which
 
 
 def write_shown(session: Session, tensors: dict[str, Tensor], found: Mapping[str, Scores]) -> None:
-    """Write `shown.json`: of every task its word for a sample, what its metrics are, and the blocks of a report.
+    """Write `shown.json`: for every task its word for a sample, what its metrics are, and the blocks of a report.
 
     `tensors` are the weights that the examples are predicted with.
     """
@@ -47,19 +47,22 @@ def write_shown(session: Session, tensors: dict[str, Tensor], found: Mapping[str
 
 
 def with_weights(session: Session, tensors: dict[str, Tensor]) -> Model:
-    """The model that evaluates, with these weights."""
+    """Load these weights into the model that evaluates."""
     model = session.apart_from().to(session.device)
     model.load_state_dict(tensors)
     return model
 
 
 def positions(samples: Samples, ids: set[str]) -> dict[str, int]:
-    """Where these samples stand in their split; of an id that none has, nothing."""
+    """Find the index in the split of each of these samples, by id; ids that no sample has are left out."""
     return {name: i for i in range(len(samples)) if (name := samples.id(i)) in ids} if ids else {}
 
 
 def _with_examples(part: Part, scores: Scores, blocks: list[Block]) -> list[Block]:
-    """The blocks, and where none of them has examples some of those that the scores name, or of the first samples."""
+    """Add a block of examples where none of the blocks has any.
+
+    Its samples are those that the details of the scores name as `examples`, or else the first FEW of the split.
+    """
     if any(isinstance(block, Examples) for block in blocks):
         return blocks
     first = [part.validation.id(i) for i in range(min(FEW, len(part.validation)))]
@@ -68,7 +71,7 @@ def _with_examples(part: Part, scores: Scores, blocks: list[Block]) -> list[Bloc
 
 
 def _drawn(session: Session, part: Part, model: Callable[[], Model], block: Block) -> Block:
-    """The block, with files for those of its pictures that the task draws."""
+    """Draw those pictures of a block of examples that the task draws, and put their files into the block."""
     if not isinstance(block, Examples):
         return block
     where = positions(part.validation, {p.id for p in block.pictures if not p.file and not p.source})
@@ -87,7 +90,10 @@ def _drawn(session: Session, part: Part, model: Callable[[], Model], block: Bloc
 
 
 def _draw(session: Session, part: Part, model: Model, index: int) -> tuple["Image", bool]:
-    """What the model says of a sample, drawn, with the truth beside it where the task draws one; and whether it does."""
+    """Draw what the model says of a sample, with the truth beside it where the task draws that.
+
+    Return the picture (RGB), and whether the truth is in it.
+    """
     recipe, task = session.recipe, part.task
     draws = Draws(task, part.validation, recipe.seed, training=False)
     with inference(model, recipe.evaluation.precision, session.device):

@@ -43,12 +43,12 @@ MISTAKES = (RecipeError, WeightsError, DataError)
 
 
 def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, launch: Launch | None = None) -> Run:
-    """Begin a run, or go on with it, and take it to its end: weights, scores, report.
+    """Begin a run or go on with it, to its end: weights, scores, report.
 
-    Every worker of a group calls it; the one that leads writes the run's folder, which the others read.
+    Every worker of a group calls this; the one that leads writes the run's folder, which the others read.
 
     Raises RecipeError, WeightsError, DataError or EngineError for a user's mistake before any training is lost, and
-    Stopped where the process is asked to end (the run is saved then).
+    Stopped where the process is asked to end (the run is saved first).
     """
     run, threads = Run(path), torch.get_num_threads()
     try:
@@ -86,17 +86,20 @@ def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> No
 
 
 def _begin(resolved: Resolved, run: Run, held: contextlib.ExitStack, launch: Launch) -> dict[str, Any]:
-    patience = 60.0 if launch.launch == "ray" else 0.0  # a worker outlives a command that was killed by some seconds
+    patience = 60.0 if launch.launch == "ray" else 0.0  # workers end some seconds after a command that was killed
     there = run.path.exists()
     held.enter_context(locked(run, patience))
     run.pull()
-    if not there:  # while it is held: a mistake leaves no folder behind
+    if not there:  # while the lock is held: a mistake leaves no folder behind
         held.push(lambda kind, *_: run.vanish() if kind and issubclass(kind, MISTAKES) else None)
     return settle(resolved, run)
 
 
 def settle(resolved: Resolved, run: Run) -> dict[str, Any]:
-    """What `recipe.json` says: a recipe without any `auto`; a run that is there keeps what it settled on."""
+    """Settle the machine's `auto` settings, and return what `recipe.json` is to say.
+
+    A run that is there keeps what it settled on. Raises RecipeError for a mistake in the recipe, the machine or the data.
+    """
     machine, why = resolve_machine(resolved.recipe.machine)
     recipe = replace(placed(resolved.recipe), machine=machine)
     if not run.trained:
@@ -110,7 +113,7 @@ def settle(resolved: Resolved, run: Run) -> dict[str, Any]:
 
 
 def prepare(recipe: Recipe, run: Run, workers: Workers, launch: Launch) -> tuple[Session, dict[str, Any] | None]:
-    """Everything that a run goes on with: tasks, model and data; and the newest checkpoint's state, where there is one."""
+    """Build the session (tasks, model, data), and read the newest checkpoint's state; None where there is none."""
     name = workers.from_lead(lambda: checkpoint.find(run.checkpoints), "looking for a checkpoint")
     state = checkpoint.read_state(run.checkpoints / name, *STATE) if name else None
     if isinstance(recipe.machine.threads, int):
@@ -134,12 +137,12 @@ def _metrics(run: Run, recipe: Recipe, state: dict[str, Any] | None) -> Metrics:
     if state and state["best"]:
         best = f"{state['best']['update']:06d}"
         if (run.checkpoints / best / "state.json").is_file():
-            checkpoint.write_text(run.checkpoints / checkpoint.BEST, best)  # a crash may have come between
+            checkpoint.write_text(run.checkpoints / checkpoint.BEST, best)  # where a crash came before this
     return Metrics(run, state["update"] if state else 0, recipe.log.tensorboard)
 
 
 def _tell(session: Session, new: bool) -> None:
-    """Say what the run begins from."""
+    """Note what the run begins from."""
     session.note(f"weights: {session.facts.loaded}" if new else f"going on from update {session.done}")
     if not new:
         return
@@ -161,7 +164,7 @@ def _tell(session: Session, new: bool) -> None:
 
 
 def settle_micro_batches(session: Session) -> Recipe:
-    """The recipe with every micro-batch as a number: `auto` is found once, at the first start, and stored with the run."""
+    """Replace a micro-batch of `auto` by a number, which is found once, at the first start, and stored with the run."""
     recipe = session.recipe
     for name in [n for n in recipe.tasks if batches_of(recipe, n).micro == "auto"]:
         micro = session.workers.from_lead(
@@ -195,7 +198,7 @@ def _fitting_micro_batch(session: Session, name: str) -> int:
 
 
 def train_phase(session: Session, number: int, phase: Phase, state: dict[str, Any] | None) -> None:
-    """Run one phase from where the checkpoint stands. Its engine, with optimizer state and average, is its own."""
+    """Run one phase from where the checkpoint stands. Every phase has a new engine, optimizer state and average."""
     recipe, progress = session.recipe, session.progress
     if number < len(progress.over):
         return
@@ -229,7 +232,7 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
 
 
 def train_updates(session: Session, engine: Engine, mixed: Mixture, before: int, length: int) -> None:
-    """The updates of a phase that are still to be done, from decoded pictures or from cached maps."""
+    """Make the updates of a phase that are still to be done, from decoded pictures or from cached maps."""
     recipe = session.recipe
     session.caches = {}
     if recipe.phases[session.progress.phase].cached:
@@ -255,7 +258,7 @@ def train_updates(session: Session, engine: Engine, mixed: Mixture, before: int,
 
 
 def _caches(session: Session, engine: Engine) -> dict[tuple[str, str], Cache]:
-    """The maps of the frozen trunk for every task, computed with all of the machine's threads."""
+    """Read or compute the maps of the frozen trunk for every task's splits, with all of the machine's threads."""
     recipe, now = session.recipe, torch.get_num_threads()
     torch.set_num_threads(int(recipe.machine.threads))
     model, found = session.apart_from(engine), {}

@@ -24,10 +24,10 @@ from .folder import Folder
 from .folder_scan import scan
 from .folders import ONE_CLASS, class_problems
 
-SMALL = 32  # pixels: a shorter side below it is odd
+SMALL = 32  # pixels; a picture with a shorter side below this is odd
 
 
-LONG = 5.0  # a longer side so many times the shorter is odd
+LONG = 5.0  # a picture with a longer side above this multiple of the shorter is odd
 
 
 def check_folders(
@@ -38,7 +38,12 @@ def check_folders(
     loaders: int | None = None,
     progress: bool = True,
 ) -> Check:
-    """What class folders hold. `classes` are those to expect. Raises DataError where `root` is missing or no such folder."""
+    """Check every file of class folders. `classes` are the ones to expect.
+
+    Problems: files that cannot be read or decoded, and a layout or class lists that do not fit. Oddities: very small or
+    very long pictures. Groups of files with the same bytes are listed too. Raises DataError where `root` is missing or
+    holds no such folders.
+    """
     started = time.perf_counter()
     folders = scan(root)
     result = Check(os.fspath(root))
@@ -80,7 +85,7 @@ class _Files:
         return storage.join(self.root, self.folders[at].index.address(number - int(self.starts[at])))
 
     def place(self, number: int) -> tuple[str, str]:
-        """Split and class."""
+        """Find the split ("all" for an undivided folder) and the class of a file."""
         at = int(np.searchsorted(self.starts, number, "right")) - 1
         folder = self.folders[at]
         return folder.name or "all", folder.classes[folder.index.labels[number - int(self.starts[at])]]
@@ -111,7 +116,7 @@ def _examine(files: _Files, number: int) -> _Facts:
 
 
 def _kind(data: bytes) -> tuple[str, str]:
-    """Format and mode as Pillow names them; empty where it can't."""
+    """Read a file's format and mode as Pillow names them; both are empty where it cannot."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -14,10 +14,10 @@ _BLUE, _GREEN, _RED = (58, 110, 190), (30, 132, 73), (196, 48, 43)
 
 
 def draw(sample: Sample, prediction: ClassPrediction, classes: Sequence[str], width: int = 320) -> Image.Image:
-    """The picture with its three likeliest classes as bars, `width` pixels wide.
+    """Draw the picture with its three likeliest classes as bars, `width` pixels wide.
 
-    Where the sample has a `label`, the likeliest class is green if it is the true one; else it is red, and a line says
-    the truth.
+    Where the sample has a `label`, the likeliest class is green if it is right. If it is wrong, it is red, and a line
+    says the truth.
     """
     label = sample.targets.get("label")
     p = prediction.probabilities

@@ -31,17 +31,17 @@ class ClassificationEvaluator:
     top1            share whose likeliest class is the true one (the first of equals)
     top5            share whose true class is among the five likeliest; left out with five classes or fewer
     mean_per_class  mean over the classes that have samples of the share that is right in each (balanced accuracy)
-    ece             expected calibration error: 15 bins of confidence, equally wide and closed above, of each the gap
-                    between mean confidence and accuracy, weighted by samples (Guo et al. 2017, section 2)
+    ece             expected calibration error: the gap between mean confidence and accuracy in each of 15 bins of
+                    confidence (equally wide, closed above), averaged by samples (Guo et al. 2017, section 2)
     nll             mean of -log p(true class) in nats; a p below 1.2e-38 counts as that
-    auroc           two classes only: chance that a sample of the second has more of its probability than one of the
-                    first, ties counted half (Mann-Whitney)
+    auroc           two classes only: chance that a sample of the second class has a higher probability of it than a
+                    sample of the first, ties counted half (Mann-Whitney)
 
-    Intervals are 95 % percentile bootstraps over samples with a fixed seed, with two exceptions. For an accuracy of
-    exactly 0 or 1 every resample is the same: it has Wilson's interval of all samples. The estimate of `ece` is too
-    high on few samples, and resampling adds the same again: its percentiles are reflected at the estimate (the basic
-    bootstrap), which for 150 samples of a true 0.038 holds it in 93 of 100 cases, where percentiles did in 2.
-    Classes in `details` have Wilson's interval each.
+    Intervals are 95 % percentile bootstraps over samples with a fixed seed, with two exceptions. An accuracy of exactly 0
+    or 1 is the same in every resample: it has Wilson's interval of all samples. The estimate of `ece` is too high on few
+    samples, and resampling adds the same again, so its percentiles are reflected at the estimate (the basic bootstrap).
+    For 150 samples with a true value of 0.038, that interval held it in 93 of 100 cases; percentiles held it in 2.
+    In `details` each class has Wilson's interval.
     """
 
     def __init__(self, classes: Sequence[str], resamples: int = 1000, seed: int = 0):
@@ -59,12 +59,15 @@ class ClassificationEvaluator:
         return {name: metric for name, metric in METRICS.items() if name not in idle}
 
     def measure(self, batch: Batch, predictions: list[Prediction]) -> list[Record]:
-        """A record a sample: `id`, `label`, `predicted` (indices; `label_name` and `predicted_name` say them),
-        `confidence`, `label_probability`, `rank` of the true class (1 is the best; equals count as better, unless the
-        true class is the answer) and, of two classes, `second_probability`.
+        """Build one record a sample.
 
-        Raises DataError naming the sample whose probabilities are not finite or whose label is no class.
-        """  # fmt: skip
+        It holds `id`, `label`, `predicted` (indices; `label_name` and `predicted_name` are their names), `confidence`,
+        `label_probability`, `rank` of the true class (1 is the best; equals count as better, unless the true class is
+        the answer) and, for two classes, `second_probability`.
+
+        Raises DataError naming a sample without a label, with a label that is no class, or with probabilities that are
+        not finite or not one a class.
+        """
         p = np.stack([_probabilities(prediction, len(self.classes)) for prediction in predictions])
         if "label" not in batch.targets:
             raise DataError(f"{batch.ids[0]}: has no label, so that it can be predicted but not scored")
@@ -94,14 +97,14 @@ class ClassificationEvaluator:
         return records
 
     def add(self, records: list[Record]) -> None:
-        """Take the records of samples that were not added before."""
+        """Add the records of samples that were not added before."""
         for name, column in self._columns.items():
             column.extend(record[name] for record in records)
         wrong = [record for record in records if record["predicted"] != record["label"]]
         self._mistakes = sorted(self._mistakes + wrong, key=lambda r: (-r["confidence"], r["id"]))[:MISTAKES]
 
     def results(self, records: list[Record]) -> dict[str, str]:
-        """`results.csv`: the id and the likeliest class of each sample, as competitions want it."""
+        """Return the text of `results.csv`: the id and the likeliest class of each sample, as competitions expect it."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(["id", "label"])
@@ -109,7 +112,7 @@ class ClassificationEvaluator:
         return {"results.csv": text.getvalue()}
 
     def result(self) -> Scores:
-        """The scores of what was added. Raises DataError where that is nothing."""
+        """Compute the scores of the records added. Raises DataError where there are none."""
         data = self._table()
         n, k = len(data["label"]), len(self.classes)
         if not n:
@@ -134,11 +137,11 @@ class ClassificationEvaluator:
         )
 
     def blocks(self, scores: Scores) -> list[Block]:
-        """Confusion, calibration, the classes, and the surest mistakes."""
+        """Build the blocks of a report: confusion, calibration, the classes, and the surest mistakes."""
         return blocks(scores.details)
 
     def _table(self) -> dict[str, np.ndarray]:
-        """The columns, sorted by all of them, the label first: equal sets of records give equal tables."""
+        """Sort the records by all columns, the label first, so that equal sets of records give equal tables."""
         data = {name: np.array(column) for name, column in self._columns.items()}
         order = np.lexsort([data[name] for name in reversed(data)])
         return {name: column[order] for name, column in data.items()}
@@ -212,7 +215,7 @@ def _calibration(data: dict[str, np.ndarray]) -> list[dict[str, Any]]:
 
 
 def _statistics(data: dict[str, np.ndarray], classes: int) -> tuple[list[str], Callable[[np.ndarray], np.ndarray]]:
-    """The metrics' names, and a function from weights `(R, N)` of the samples to their values `(R, M)`."""
+    """Return the metrics' names, and a function from the samples' weights `(R, N)` to the metrics' values `(R, M)`."""
     label, n = data["label"], len(data["label"])
     right = (data["predicted"] == label).astype(np.float64)
     nll = -np.log(np.maximum(data["label_probability"].astype(np.float64), _TINY))

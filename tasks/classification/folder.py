@@ -1,4 +1,4 @@
-"""The class folders of one split: what a walk through folders, a listing or shards give alike."""
+"""The class folders of one split: the form in which a walk through folders, a listing and shards all give them."""
 
 import os
 import unicodedata
@@ -32,5 +32,5 @@ class Folder:
 
 
 def class_name(name: str) -> str:
-    """A folder's name as the class's name: Unicode's normal form C (macOS writes D), always printable."""
+    """Convert a folder's name to the class's name: Unicode's normal form C (macOS writes D), always printable."""
     return unicodedata.normalize("NFC", printable(os.fsencode(name)))

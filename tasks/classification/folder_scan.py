@@ -1,6 +1,6 @@
 """Walk class folders: every photo with its class, and everything that is not as it should be, found in one go."""
 
-# Names that are no valid UTF-8 live in `os` and in bytes; Path objects are slow by the million.
+# Names that are no valid UTF-8 need `os` and bytes; Path objects are slow for millions of files.
 # ruff: noqa: PTH110, PTH118, PTH122
 
 import os
@@ -20,9 +20,9 @@ _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycl
 
 
 def scan(root: str | os.PathLike[str]) -> dict[str, Folder]:
-    """What lies below `root`, by split: shards where there are any, else class folders, on this machine or elsewhere.
+    """Scan what lies below `root`, by split: shards if there are any, else class folders, local or remote.
 
-    Raises DataError where `root` is missing or its layout is none of these.
+    Raises DataError where `root` is missing, cannot be read, or has neither layout.
     """
     if not is_remote(root) and not Path(root).is_dir():
         raise DataError(_missing(Path(root)))
@@ -37,9 +37,9 @@ def scan(root: str | os.PathLike[str]) -> dict[str, Folder]:
 
 
 def scan_folders(root: str | os.PathLike[str]) -> dict[str, Folder]:
-    """What lies in `root/train` and `root/val`, or in `root` itself (then under the name "").
+    """Scan the class folders in `root/train` and `root/val`, or in `root` itself (then under the name "").
 
-    Raises DataError where `root` is missing or its layout is none of the two. Hidden files and folders are ignored.
+    Raises DataError where `root` is missing or has neither layout. Hidden files and folders are ignored.
     """
     base = Path(root)
     if not base.is_dir():
@@ -62,7 +62,7 @@ def scan_folders(root: str | os.PathLike[str]) -> dict[str, Folder]:
 
 
 def renames(names: Iterable[str]) -> str:
-    """What to rename so that folders of other customs ("valid", "Train") are found; "" where there are none."""
+    """Say which folders to rename ("valid", "Train") to be found as train/ or val/; "" where there are none."""
     right = {name: OTHER_NAMES.get(name.lower(), name.lower()) for name in names if name not in SPLITS}
     told = [f"{name}/ to {new}/" for name, new in right.items() if new in SPLITS]
     return f"Rename {' or '.join(told)}" if told else ""
@@ -125,7 +125,7 @@ class _Walker:
         self.strays[where] = what
 
     def photos(self, folder: os.DirEntry[str], path: str, chain: tuple[str, ...]) -> Iterator[str]:
-        """Paths relative to the root, files of a folder before its subfolders, each sorted by name."""
+        """Yield paths relative to the root: the files of a folder before its subfolders, each sorted by name."""
         if folder.is_symlink() and not self._may_follow(folder, path, chain):
             return
         chain = (*chain, os.path.realpath(folder.path))
@@ -161,7 +161,7 @@ class _Walker:
 
 
 def _visible(folder: str) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]:
-    """Folders and files that are not hidden, sorted by name."""
+    """List the folders and the files that are not hidden, each sorted by name."""
     with os.scandir(folder) as entries:
         seen = sorted((e for e in entries if not _hidden(e.name)), key=lambda e: e.name)
     folders, files = [], []

@@ -46,19 +46,19 @@ class FolderSamples:
         return Sample(self.id(index), source, read_image(source), {"label": label})
 
     def id(self, index: int) -> str:
-        """The path below the data folder with forward slashes, as "train/ants/x.jpg"."""
+        """Return the path below the data folder with forward slashes, as "train/ants/x.jpg"."""
         return printable(self.index.path(self.rows[index]))
 
     def source(self, index: int) -> str:
-        """The file's address, without decoding it."""
+        """Return the file's address, without decoding it."""
         return storage.join(self.root, self.index.address(self.rows[index]))
 
     def remarks(self) -> list[str]:
-        """Nothing: a sample is taken whole or left out whole."""
+        """Return []: a sample is either used whole or left out."""
         return []
 
     def units(self) -> np.ndarray | None:
-        """Of shards a number for each sample: those with the same one are read together."""
+        """Number the samples `(N,)` int64: those with the same number are read together. None without shards."""
         return None if self.index.parts is None else self.index.parts.units()[self.rows]
 
     @property
@@ -67,18 +67,21 @@ class FolderSamples:
         return self.numbers[self.index.labels[self.rows]]
 
     def groups(self, training: bool) -> None:
-        """None: every sample becomes the same shape."""
+        """Return None: every sample gets the same shape."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """`{"digest", "samples", "classes"}`; equal digests: the same ids, classes, sizes and edges of files."""
+        """Return `{"digest", "samples", "classes"}`.
+
+        Equal digests mean equal ids, classes, sizes, and first and last bytes of files.
+        """
         return {"digest": digest(self.manifest_lines()), "samples": len(self), "classes": list(self.classes)}
 
     def manifest(self) -> list[str]:
-        """A line a sample, for `fingerprint.compare`."""
+        """List one line a sample (id, class, size, checksum), for `fingerprint.compare`."""
         return list(self.manifest_lines())
 
     def manifest_lines(self) -> Iterator[str]:
-        """The manifest one line after the other."""
+        """Yield the lines of the manifest."""
         index = self.index
         files = (
             (
@@ -92,7 +95,10 @@ class FolderSamples:
         return manifest_lines(files, len(self))
 
     def without(self, reasons: Mapping[str, str]) -> "FolderSamples":
-        """The same without some ids, which join `excluded`. Raises DataError where a class has none left."""
+        """Leave out some ids (id to reason), which join `excluded`; return the rest as new samples.
+
+        Raises DataError where a class loses its last sample.
+        """
         if not reasons:
             return self
         kept = np.fromiter((self.id(i) not in reasons for i in range(len(self))), bool, len(self))
@@ -115,7 +121,10 @@ def read_folders(
     classes: Sequence[str] | None = None,
     on_bad_sample: str = "stop",
 ) -> FolderSamples:
-    """One split, "train" or "val", of class folders; `read_splits` reads both at once and says what is raised."""
+    """Read one split of class folders, "train" or "val".
+
+    Raises DataError where that split is missing, and as `read_splits`, which reads both at once.
+    """
     if split not in SPLITS:
         raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     found = read_splits(root, val=val, group=group, classes=classes, on_bad_sample=on_bad_sample)
@@ -132,12 +141,14 @@ def read_splits(
     classes: Sequence[str] | None = None,
     on_bad_sample: str = "stop",
 ) -> dict[str, FolderSamples]:
-    """`{"train": ..., "val": ...}` of `root/{train,val}/CLASS/...`, or of `root/CLASS/...` and `val`, a share of 0..1.
+    """Read `{"train": ..., "val": ...}` from class folders.
 
-    Classes are the folders' sorted names, or `classes` in their order (those of a checkpoint). Photos in folders below
-    a class's count as the class's. Nothing is decoded. With `on_bad_sample="skip"` files without a photo's suffix are
-    listed in `excluded`; otherwise they are problems, as are empty classes, classes that differ between splits or from
-    `classes`, and links out of `root`. Raises one DataError with all problems. A root with val/ alone gives only that.
+    They are `root/{train,val}/CLASS/...`, or `root/CLASS/...` of which the share `val`, above 0 and below 1, is held out.
+    Classes are the folders' sorted names, or `classes` in their order (those of a checkpoint). Photos in subfolders of a
+    class belong to it. Nothing is decoded. Files that are no photos by their name, or in no class folder, are problems;
+    with `on_bad_sample="skip"` they are listed in `excluded` instead. Other problems are empty classes, classes that
+    differ between splits or from `classes`, and links out of `root`. Raises one DataError with all problems. A root with
+    only val/ gives only that split.
     """
     folders = scan(root)
     problems = [(where, what) for folder in folders.values() for where, what in folder.problems]
@@ -156,7 +167,7 @@ def read_splits(
 
 
 def layout_problems(folders: Mapping[str, Folder], val: float, group: str, hint: str = "") -> list[str]:
-    """What does not fit between the folders found and what was asked for."""
+    """List where the folders that were found do not fit the `val` and `group` that were asked for."""
     if "val" in folders:
         if val:
             return [f"val={val}: the data folder has its own val/; leave val= out, or move val/ away"]
@@ -169,7 +180,7 @@ def layout_problems(folders: Mapping[str, Folder], val: float, group: str, hint:
 
 
 def class_problems(found: Mapping[str, Sequence[str]], expected: Sequence[str] | None) -> list[str]:
-    """Where class lists differ between folders, or from a checkpoint's."""
+    """List where class lists differ between folders, or from a checkpoint's."""
     lists = list(found.items())
     if expected is not None:
         lists.insert(0, ("the checkpoint", expected))

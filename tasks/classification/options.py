@@ -19,21 +19,24 @@ class Options(TaskOptions):
     val: float = of_data(0.0, within=HELD_OUT)  # share of each class held out for validation, where there is no val/
     group: str = of_data(
         ""
-    )  # a regular expression on the id: what its first group matches stays on one side of the split
+    )  # a regular expression on the id: ids with the same first group stay on one side of the split
     size: int | None = ranged(None, PIXELS)  # side of the square crop; None takes the weights' own
     scale: tuple[float, float] = of_training((0.08, 1.0))  # share of the area that a random crop covers
-    ratio: tuple[float, float] = of_training((3 / 4, 4 / 3))  # its width over its height
+    ratio: tuple[float, float] = of_training((3 / 4, 4 / 3))  # the crop's width over its height
     flip: float = of_training(0.5, within=SHARE)  # chance of a horizontal flip
     label_smoothing: float = of_training(0.0, within=SHARE)
     dropout: float = of_training(0.0, within=DROPOUT)  # before the classifier
     augment: bool = of_training(True)  # False trains on the evaluation's own crop (what cached features need)
     top: int = ranged(5, NUMBER_OF_RESULTS)  # classes that a prediction names
-    append: bool = False  # one more linear layer on top of the kept classifier, which stays frozen
+    append: bool = False  # add a linear layer on top of the weights' classifier, which stays frozen
 
     def uncached(self) -> str:
-        """Say that a map is cached once, so that each picture must be the same each time."""
+        """Say why these options exclude cached maps, or "".
+
+        A map is cached once, so its picture must be the same each time.
+        """
         return "augment=true cannot go with cached maps: set it to false" if self.augment else ""
 
     def problems(self) -> list[str]:
-        """Check the two pairs of the random crop."""
+        """Check the scale and the ratio of the random crop."""
         return pair_problems("scale", self.scale, most=1) + pair_problems("ratio", self.ratio)

@@ -24,7 +24,7 @@ class PredictedClass(Predicted):
 
     @classmethod
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
-        """From probabilities; the task's `top` says how many classes are named."""
+        """List the likeliest classes by the prediction's `probabilities` `(K,)`; the task's `top` says how many."""
         probabilities = prediction.probabilities  # type: ignore[attr-defined]
         order = (-probabilities).argsort(kind="stable")[: task.options.top]
         best = [(task.classes[i], float(probabilities[i])) for i in order]
@@ -32,27 +32,27 @@ class PredictedClass(Predicted):
 
     @classmethod
     def from_line(cls, line: dict[str, Any]) -> Self:
-        """Back from JSON."""
+        """Rebuild a prediction from a line of JSON."""
         return cls(**{**line, "top": [(name, share) for name, share in line.get("top", ())]})
 
     def found(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return label, confidence and likeliest classes as data for JSON."""
         return {"label": self.label, "confidence": self.confidence, "top": [list(pair) for pair in self.top]}
 
     def row(self) -> list[str]:
-        """Label and confidence."""
+        """Return label and confidence as text; both are empty where there is no label."""
         return [self.label or "", f"{self.confidence:.6f}" if self.label else ""]
 
     def cells(self) -> list[str]:
-        """And the next two classes."""
+        """Return label, confidence, and the next two classes with theirs, as text."""
         return [self.label or "", f"{self.confidence:.1%}", ", ".join(f"{n} {c:.1%}" for n, c in self.top[1:3])]
 
     def caption(self) -> str:
-        """The class and its probability."""
+        """Return the class and its probability as text."""
         return f"{self.label} {self.confidence:.0%}"
 
     def image(self) -> "Image":
-        """The picture with its likeliest class below it."""
+        """Draw the picture with its likeliest class below it."""
         from ..images.drawing import contact_sheet
 
         return contact_sheet([(self.small(), self.caption())], columns=1)

@@ -12,7 +12,10 @@ from .folder import SPLITS, Folder, class_name
 
 
 def scan_remote(root: str) -> dict[str, Folder]:
-    """As `scan_folders`. Raises DataError where nothing is there, OSError where it cannot be listed."""
+    """Scan class folders as `scan_folders` does, on storage that fsspec reaches.
+
+    Raises DataError where nothing is there, OSError where it cannot be listed.
+    """
     files = storage.files_below(root)
     if not files:
         raise DataError(

@@ -28,10 +28,10 @@ Row = tuple[bytes, str, int, int]  # name in the shard, class, start, size
 
 
 def find_shards(root: str | os.PathLike[str]) -> dict[str, list[storage.Entry]]:
-    """The shards of each split by address below `root`, in `train/` and `val/` or by the beginning of their names.
+    """Find the shards of each split below `root`: by their folder, as `train/` or `val/`, or by how their names begin.
 
-    Empty where there are none; under "" where nothing says which split they are of. Raises OSError where `root` cannot
-    be listed, DataError where there are shards that cannot be read in place.
+    Returns {} where there are none; shards are under "" where no name says their split. Raises OSError where `root`
+    cannot be listed, DataError where shards are compressed, or where only some say their split.
     """
     found: dict[str, list[storage.Entry]] = {}
     here = storage.entries(root)
@@ -60,20 +60,20 @@ def _is_shard(entry: storage.Entry) -> bool:
 
 
 def _split_of(name: str) -> str:
-    """The split that a folder's or shard's name begins with."""
+    """Return the split that a folder's or shard's name begins with, or ""."""
     first = name.lower().partition(".")[0].partition("-")[0].partition("_")[0]
     first = OTHER_NAMES.get(first, first)
     return first if first in SPLITS else ""
 
 
 def scan_shards(root: str | os.PathLike[str], shards: dict[str, list[storage.Entry]]) -> dict[str, Folder]:
-    """What the shards hold, as `scan_folders` says it of folders. Ids are `SHARD/NAME`."""
+    """Scan the shards of each split; the result is as from `scan_folders`. Ids are `SHARD/NAME`."""
     names = _class_list(root)
     return {split: _scan_split(root, split, found, names) for split, found in shards.items()}
 
 
 def _class_list(root: str | os.PathLike[str]) -> list[str] | None:
-    """The names of numbered classes, a line each in `classes.txt`."""
+    """Read the names of numbered classes, one a line, from `classes.txt`; None where there is no such file."""
     if not any(e.name == "classes.txt" for e in storage.entries(root)):
         return None
     return storage.read(storage.join(root, "classes.txt")).decode("utf-8").split("\n")
@@ -84,9 +84,9 @@ def _scan_split(
 ) -> Folder:
     problems: list[tuple[str, str]] = []
     strays: dict[str, str] = {}
-    seen: dict[str, int] = {}  # class to the number that it has until all are known
+    seen: dict[str, int] = {}  # class to a number, in the order found; the final ones need all classes
     builder, file, start, size = IndexBuilder(), array("q"), array("q"), array("q")
-    with ThreadPoolExecutor(8) as pool:  # the time goes to storage
+    with ThreadPoolExecutor(8) as pool:  # most of the time is waiting for storage
         for n, (rows, wrong, odd) in enumerate(pool.map(partial(_rows, root, names), shards)):
             name = shards[n].name
             for own, cls, first, second in rows:
@@ -113,7 +113,7 @@ def _short(mark: str) -> str:
 def _rows(
     root: str | os.PathLike[str], names: list[str] | None, shard: storage.Entry
 ) -> tuple[list[Row], list[str], dict[str, str]]:
-    """A shard's pictures, what is wrong with the shard, and which of its members are left out and why."""
+    """List a shard's pictures, what is wrong with the shard, and the members left out, each with the reason."""
     address = storage.join(root, shard.name)
     try:
         if shard.name.endswith(".parquet"):
@@ -174,10 +174,10 @@ def _stem(name: str) -> str:
 
 
 def _members(address: str) -> Iterator[tuple[str, int, int, str]]:
-    """Name, place and size of each regular file in a tar, with the text of those that say a class."""
+    """Yield name, place, size and text of each regular file in a tar; only files that say a class have a text."""
     with storage.opened(address) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
-            getattr(archive, "members", []).clear()  # else it keeps them all
+            getattr(archive, "members", []).clear()  # else the archive keeps all members in memory
             if not member.isreg() or posixpath.basename(member.name).startswith("."):
                 continue
             text = ""

@@ -13,12 +13,12 @@ METRICS = {
     "nll": Metric("Negative log-likelihood", better="lower"),
     "auroc": Metric("AUROC"),
 }
-_MATRIX = 30  # more classes than that show their most confused pairs in place of the whole matrix
+_MATRIX = 30  # with more classes, the most confused pairs are shown in place of the whole matrix
 _WORST = 20
 
 
 def blocks(details: dict[str, Any]) -> list[Block]:
-    """Confusion, calibration, the classes, and the surest mistakes."""
+    """Build the blocks of a report: confusion, calibration, the classes, and the surest mistakes."""
     found = (_confusion(details), _calibration(details["calibration"]), _classes(details["per_class"]))
     return [*(block for block in found if block), _mistakes(details["mistakes"])]
 

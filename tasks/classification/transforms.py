@@ -17,10 +17,11 @@ from .options import Options
 
 
 def train_transform(preprocessing: Preprocessing, options: Options) -> Callable[[Sample], Sample]:
-    """A random crop resized to a square, and a random flip; without `options.augment` the evaluation's transform.
+    """Build a random crop, resized to a square, and a random flip; or evaluation's transform if not `options.augment`.
 
-    Draws from torch's default generator alone. Equals torchvision's v2 `RandomResizedCrop`, antialiased, and
-    `RandomHorizontalFlip` on uint8 tensors (Szegedy et al. 2015, "Going deeper with convolutions", section 6).
+    The transform draws from torch's default generator alone. It equals torchvision's v2 `RandomResizedCrop`,
+    antialiased, and `RandomHorizontalFlip` on uint8 tensors (Szegedy et al. 2015, "Going deeper with convolutions",
+    section 6).
     """
     preprocessing = preprocessing.at(options.size)
     if not options.augment:
@@ -31,7 +32,10 @@ def train_transform(preprocessing: Preprocessing, options: Options) -> Callable[
 
 
 def eval_transform(preprocessing: Preprocessing) -> Callable[[Sample], Sample]:
-    """The published transform up to its normalisation: shorter side to `resize` by Pillow, central `size` crop."""
+    """Build the published transform up to its normalisation.
+
+    It resizes the shorter side to `resize` by Pillow, then crops the central `size` square.
+    """
     return EvalTransform(preprocessing)
 
 
@@ -50,7 +54,7 @@ class TrainTransform:
         object.__setattr__(self, "_crop", crop)
 
     def __call__(self, sample: Sample) -> Sample:
-        """The image as uint8 `(3, size, size)`."""
+        """Crop, resize and flip the image at random; it becomes `(3, size, size)` uint8."""
         box = self._crop.make_params([sample.image])  # type: ignore[attr-defined]
         top, left = box["top"], box["left"]
         part = sample.image[:, top : top + box["height"], left : left + box["width"]]
@@ -67,7 +71,10 @@ class EvalTransform:
     preprocessing: Preprocessing
 
     def __call__(self, sample: Sample) -> Sample:
-        """The image as uint8 `(3, size, size)`; smaller ones are padded with zeros, as torchvision does."""
+        """Resize the image and crop its centre; it becomes `(3, size, size)` uint8.
+
+        Smaller images are padded with zeros, as torchvision does.
+        """
         p = self.preprocessing
         picture: Any = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
         picture = F.resize(picture, [p.resize], InterpolationMode(p.interpolation), antialias=True)

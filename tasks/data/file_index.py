@@ -1,4 +1,4 @@
-"""A compact index of files: what a million paths cost in memory, and not again in every loader.
+"""A compact index of files: a million paths in little memory, which loaders share.
 
 A list of strings costs about 100 bytes a name, and every process that reads it writes reference counts into its pages,
 so that each gets its own copy. Here the paths are one array of bytes, which forked processes share.
@@ -14,9 +14,10 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Where rows lie that are parts of larger files: row i is in `files[file[i]]`.
+    """Where the rows lie that are parts of larger files: row i is in `files[file[i]]`.
 
-    In an archive at byte `start[i]`, `size[i]` bytes long; in a parquet file in row group `start[i]`, row `size[i]` of it.
+    In an archive it begins at byte `start[i]` and is `size[i]` bytes long. In a parquet file it is row `size[i]` of row
+    group `start[i]`.
     """
 
     files: tuple[str, ...]
@@ -25,12 +26,15 @@ class Parts:
     size: np.ndarray  # uint32
 
     def address(self, row: int) -> str:
-        """The part's address, relative."""
+        """Return the relative address of the part that is this row."""
         name, start, size = self.files[self.file[row]], int(self.start[row]), int(self.size[row])
         return f"{name}::g{start}r{size}" if name.endswith(".parquet") else f"{name}::{start}+{size}"
 
     def units(self) -> np.ndarray:
-        """A number for each row: rows with the same one are read together (a shard, or a row group of one)."""
+        """Number the rows, `(N,)` int64: those with the same number are read together.
+
+        They are of one shard, or of one row group where the shard is a parquet file.
+        """
         group = [self.start[self.file == n] if name.endswith(".parquet") else None for n, name in enumerate(self.files)]
         units, first = np.zeros(len(self.file), np.int64), 0
         for n, groups in enumerate(group):
@@ -43,9 +47,9 @@ class Parts:
 class FileIndex:
     """Row i: the path `blob[ends[i - 1]:ends[i]]`, relative, in bytes with forward slashes, and the number `labels[i]`.
 
-    Costs 8 bytes and the smallest integer that holds the labels (1 to 4 bytes) per row beside the paths' own bytes.
-    `parts` say where the rows lie that are no files of their own; `marks`, where there are any, what storage says of a
-    row's file without opening it.
+    Besides the paths' own bytes a row costs 8 bytes and the smallest integer that holds the labels (1 to 4 bytes).
+    `parts` says where rows lie that are parts of larger files. `marks`, where given, is what storage says of a row's
+    file without opening it.
     """
 
     blob: np.ndarray  # uint8
@@ -58,16 +62,16 @@ class FileIndex:
         return len(self.ends)
 
     def path(self, row: int) -> bytes:
-        """The path of one row."""
+        """Return the path of one row."""
         start = self.ends[row - 1] if row else 0
         return self.blob[start : self.ends[row]].tobytes()
 
     def address(self, row: int) -> str:
-        """Where the row's bytes are, relative: its path, or its part of a larger file."""
+        """Return where the row's bytes are, relative: its path, or its part of a larger file."""
         return self.parts.address(row) if self.parts else os.fsdecode(self.path(row))
 
     def mark(self, row: int) -> str | None:
-        """What storage says of the row's file, in place of its bytes; None where its bytes are to be looked at."""
+        """Return what storage says of the row's file, in place of its bytes; None where these are to be looked at."""
         if self.marks is None:
             return None
         return self.marks[self.parts.file[row] if self.parts else row]
@@ -88,7 +92,7 @@ class IndexBuilder:
         return len(self._ends)
 
     def add(self, path: bytes, label: int) -> None:
-        """One more row."""
+        """Add a row."""
         self._blob += path
         self._ends.append(len(self._blob))
         self._labels.append(label)
@@ -96,7 +100,10 @@ class IndexBuilder:
     def build(
         self, order: Sequence[int] | None = None, parts: Parts | None = None, marks: tuple[str, ...] | None = None
     ) -> FileIndex:
-        """The finished index; the builder is empty afterwards. `order[n]` is what becomes of label n."""
+        """Build the index, and empty the builder.
+
+        With `order`, label n becomes `order[n]`.
+        """
         blob = np.frombuffer(bytes(self._blob), np.uint8)
         ends = np.array(self._ends, np.int64)
         labels = np.array(self._labels, np.int64)
@@ -106,5 +113,5 @@ class IndexBuilder:
 
 
 def printable(path: bytes) -> str:
-    """A path as text: bytes that are no valid UTF-8 as `\\xNN`, so that it can be printed and stored anywhere."""
+    """Convert a path to text: invalid UTF-8 becomes `\\xNN`, so that it can be printed and stored anywhere."""
     return path.decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Run a function for every file in parallel processes; a file that kills its process is named, the rest goes on."""
+"""Run a function for every file in parallel processes. A file that kills its process is named, and the work goes on."""
 
 import multiprocessing
 import os
@@ -25,10 +25,10 @@ class Crash:
 def run_all(
     work: Callable[[int], Any], count: int, loaders: int | None = None, title: str = "", show: bool = True
 ) -> Iterator[tuple[int, Any]]:
-    """`(i, work(i))`, or `(i, Crash)`, for i in `range(count)`, in the order in which they are done.
+    """Yield `(i, work(i))`, or `(i, Crash)`, for i in `range(count)`, in the order in which they are done.
 
-    `loaders` processes (None: one a core; 0: this process). `work` must raise nothing that it can put into its result:
-    an exception ends everything. Raises DataError where the system kills a process, mostly for want of memory.
+    `loaders` processes (None: one a core; 0: this process). `work` should return an expected error in its result: an
+    exception ends everything. Raises DataError where a process is killed from outside, mostly for want of memory.
     """
     if loaders is None:
         loaders = available_cores()
@@ -49,7 +49,7 @@ def run_all(
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

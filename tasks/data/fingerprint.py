@@ -1,6 +1,6 @@
-"""Know a data set again: a line a file, a digest over them, and what differs between two states."""
+"""Recognise a data set: a line for each file, a digest over the lines, and what differs between two states."""
 
-# Names that are no valid UTF-8 live in `os` and in bytes; Path objects are slow by the million.
+# `os` and bytes can hold names that are no valid UTF-8; Path objects are slow by the million.
 # ruff: noqa: PTH116, PTH123
 
 import hashlib
@@ -11,7 +11,7 @@ from functools import partial
 
 from trunkline.ground import storage
 
-CHECKSUMS = 50_000  # at most so many files are opened; of the others the size counts
+CHECKSUMS = 50_000  # at most so many files are opened; of the others only the size is compared
 EDGE = 4096  # bytes read at a file's beginning and end
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
@@ -20,10 +20,11 @@ File = tuple[str, str, str, str | None]  # id, address, class, and what storage 
 
 
 def manifest_lines(files: Iterable[File], count: int) -> Iterator[str]:
-    """For each of `count` files: `id TAB class TAB bytes TAB checksum`, in their order.
+    """Yield for each of `count` files `id TAB class TAB bytes TAB checksum`, in their order.
 
-    The checksum (BLAKE2b, 64 bits, of the first and last 4 KiB) is "-" for the files beyond about 50,000, which are
-    chosen by a hash of the id; a file that is gone has "missing" in place of its size.
+    The checksum is BLAKE2b, 64 bits, of the first and last 4 KiB. At most about 50,000 files are opened, chosen by a
+    hash of the id; the others have "-" as their checksum. Parts of larger files are always read. A file with a mark of
+    storage has "-" as its size and the mark as its checksum. A file that is gone has "missing" as its size.
     """
     sparse = max(0, (count - 1) // CHECKSUMS).bit_length()  # one of 2**sparse files is opened
     with ThreadPoolExecutor(8) as pool:  # the time goes to storage, not to Python
@@ -32,7 +33,7 @@ def manifest_lines(files: Iterable[File], count: int) -> Iterator[str]:
 
 
 def digest(lines: Iterable[str]) -> str:
-    """BLAKE2b, 128 bits, over lines."""
+    """Compute BLAKE2b, 128 bits, over lines, in hexadecimal."""
     total = hashlib.blake2b(digest_size=16)
     for line in lines:
         total.update(line.encode() + b"\n")
@@ -40,7 +41,7 @@ def digest(lines: Iterable[str]) -> str:
 
 
 def compare(old: Iterable[str], new: Iterable[str], limit: int = 5) -> str:
-    """What differs between two manifests, in words with the first names; "" where nothing does."""
+    """Describe how two manifests differ, with the first `limit` names of each kind; "" where they do not."""
     before, after = _by_id(old), _by_id(new)
     said = []
     for what, names in (

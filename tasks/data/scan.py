@@ -1,4 +1,4 @@
-"""Decode a whole split before training starts: what on_bad_sample=skip leaves out."""
+"""Decode a whole split before training starts, to find what on_bad_sample=skip leaves out."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from .file_loaders import Crash, run_all
 
 
 def scan(samples: Samples, loaders: int | None = None, progress: bool = True) -> dict[str, str]:
-    """Decode every sample, and give id to reason of those that can't be used: what `samples.without` takes.
+    """Decode every sample, and return id to reason of those that cannot be used, as `samples.without` takes it.
 
     `loaders` processes (None: one a core; 0: this one, which a crashing decoder ends).
     """

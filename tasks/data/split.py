@@ -20,13 +20,14 @@ def split_rows(
     group: str = "",
     seed: int = 0,
 ) -> np.ndarray:
-    """Which rows are held out: a boolean array as long as `labels`.
+    """Choose the rows to hold out: a boolean array as long as `labels`.
 
-    Of each class about `share` (0..1, at least one file, never all). With `group`, a regular expression that is
-    searched in each id, all files for which its first group (else the whole match) is the same text are on one side.
-    Depends on the ids, the share and the seed alone: groups are taken in the order of a hash of their names, each where
-    it brings the classes nearer to their share. A new file moves the files of its class by at most about one.
-    Raises DataError where the expression is invalid or fails to match, or where a class can't be on both sides.
+    Of each class about `share` is held out (above 0, below 1; at least one file, never all). `group` is a regular
+    expression that is searched in each id. All files for which its first group (else the whole match) is the same text
+    are on one side. The result depends on the ids, labels, share and seed alone. Groups are taken in the order of a
+    hash of their names, each where it brings the classes nearer to their share. A new file moves the files of its class
+    by at most about one. Raises DataError where the share is out of range, where the expression is invalid or fails to
+    match, or where a class cannot be on both sides.
     """
     if not 0 < share < 1:
         raise DataError(f"val={share}: the share to hold out is a number between 0 and 1, as val=0.2")
@@ -56,7 +57,7 @@ def split_rows(
 
 
 def _first_by_hash(name, labels: np.ndarray, totals: np.ndarray, targets: list[int], seed: int) -> np.ndarray:
-    """What the greedy choice comes to where every file is a group of its own, without a Python object a file."""
+    """Choose as the greedy choice would with every file a group by itself, without a Python object a file."""
     hashes = np.fromiter((int.from_bytes(_hash(name(i), seed)) for i in range(len(labels))), np.uint64, len(labels))
     order = np.lexsort((hashes, labels))
     rank = np.empty(len(labels), np.int64)
@@ -65,7 +66,7 @@ def _first_by_hash(name, labels: np.ndarray, totals: np.ndarray, targets: list[i
 
 
 def _members(names: list[str], labels: np.ndarray) -> dict[str, dict[int, int]]:
-    """Group to class to the number of files."""
+    """Count the files of each class in each group."""
     members: dict[str, dict[int, int]] = defaultdict(dict)
     for text, label in zip(names, labels.tolist(), strict=True):
         counts = members[text]
@@ -74,7 +75,10 @@ def _members(names: list[str], labels: np.ndarray) -> dict[str, dict[int, int]]:
 
 
 def _mend(order, members, totals, held, chosen, classes) -> None:
-    """Move a group to the side on which a class has none, where that empties no other class's side."""
+    """Move a group to each side on which a class has none, where that empties no other class's side.
+
+    Raises DataError where no group can move.
+    """
     problems = []
     for cls, total in enumerate(totals):
         if not total:

@@ -42,13 +42,13 @@ def check_boxes(
     loaders: int | None = None,
     progress: bool = True,
 ) -> Check:
-    """What `trunkline check` says of a folder in COCO's or VOC's format.
+    """Check a folder in COCO's or VOC's format, for `trunkline check`.
 
-    `classes` are a checkpoint's, to which the data's must belong.
+    `classes` are a checkpoint's; the data's objects may have no others.
 
     `counts` are objects by class. Problems: files that cannot be read, pictures that are missing, damaged or of another
-    size, boxes without area or outside. Oddities: boxes that reach beyond their picture, objects that are there twice,
-    masks that do not fit their boxes or are empty, pictures without objects.
+    size, boxes without area or outside their picture. Oddities: boxes that reach beyond their picture, objects listed
+    twice, masks that are empty or do not fit their boxes, pictures without objects.
     """
     started = time.perf_counter()
     result = Check(os.fspath(root), counted="objects")
@@ -82,7 +82,7 @@ def check_boxes(
 
 
 def _read(root: str, form: Any, split: str, classes: tuple[str, ...] | None) -> BoxSamples:
-    """All pictures of a split, with masks where every object has one."""
+    """Read all pictures of a split, with masks where every object has one."""
     plain = Options(data=root, format=form, on_bad_box="skip", empty=True)
     if form == "coco":
         try:

@@ -18,12 +18,12 @@ _SHADE = 0.45  # how much of a mask's colour covers the picture
 
 
 def drawn(options: Options) -> float:
-    """The lowest score that pictures show: the one that was asked for, where it is not the usual one."""
+    """Return the lowest score that pictures show: `options.score`, or 0.5 where that has its default."""
     return LEAST if options.score == _USUAL else options.score
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
-    """A colour for a class: neighbours are far apart on the colour circle."""
+    """Choose the colour of a class, red, green and blue of 0 to 255; neighbours are far apart on the colour circle."""
     red, green, blue = colorsys.hsv_to_rgb((label * 0.618034) % 1.0, 0.85, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -31,9 +31,9 @@ def colour_of(label: int) -> tuple[int, int, int]:
 def draw(
     sample: Sample, prediction: BoxPrediction, classes: Sequence[str] | Mapping[int, str], least: float = LEAST
 ) -> Image.Image:
-    """The picture, in its own size, with the objects of at least that score: masks below, boxes above, names on top.
+    """Draw the picture, in its own size, with the objects whose score is at least `least`.
 
-    The sample's image is the one that the prediction's boxes are in pixels of.
+    Masks are below, boxes above them, names on top. The prediction's boxes are in pixels of the sample's image.
     """
     page = as_image(sample.image)
     shown = [i for i in range(len(prediction.scores)) if prediction.scores[i] >= least][::-1]  # the best on top

@@ -22,9 +22,10 @@ EXAMPLES = 12  # pictures that a report shows
 
 
 class BoxEvaluator:
-    """COCO's twelve numbers for boxes; with masks the same for them as `mask_AP`, …; of VOC's data `mAP` and `mAP07` too.
+    """COCO's twelve numbers for boxes; with masks, theirs too as `mask_AP`, …; for VOC's data also `mAP` and `mAP07`.
 
-    A record is one picture's objects, best first: `boxes` x, y, width, height in its own pixels, `labels` by name, `scores`.
+    A record is one picture's objects, best first: `boxes` x, y, width, height in pixels of the picture's own size,
+    `labels` by name, `scores`.
     """
 
     def __init__(self, samples: BoxSamples) -> None:
@@ -38,11 +39,11 @@ class BoxEvaluator:
         self._number = {name: i for i, name in enumerate(samples.classes)}
 
     def measure(self, batch: Batch, predictions: list[Prediction]) -> list[Record]:
-        """One record a sample."""
+        """Build one record a sample."""
         return [record(p, self.samples.classes) for p in predictions]  # type: ignore[arg-type]
 
     def add(self, records: list[Record]) -> None:
-        """The next samples' records, in the data's order."""
+        """Add the records of the next samples, in the data's order."""
         for one in records:
             self._rows.append(len(one["scores"]))
             self._boxes.append(np.array(one["boxes"], np.float64).reshape(-1, 4))
@@ -51,7 +52,11 @@ class BoxEvaluator:
             self._codes += one.get("masks", ())
 
     def result(self) -> Scores:
-        """The metrics, and `details`: AP of each class, the precision at IoU 0.5 over recall, and what was counted."""
+        """Compute the metrics, their intervals, and `details`.
+
+        These are AP of each class, precision at IoU 0.5 over recall, the numbers of objects, detections and left out
+        boxes, and the examples' ids.
+        """
         truth, found = self._truth(), self._found()
         boxes = score(truth, found, resampled=True)
         metrics, ends = dict(boxes.metrics), dict(boxes.intervals)
@@ -75,11 +80,14 @@ class BoxEvaluator:
         return Scores(metrics, ends, details, samples=len(self._rows), headline=tuple(headline))
 
     def blocks(self, scores: Scores) -> list[Block]:
-        """AP of the classes, precision over recall, and examples."""
+        """Build the blocks of a report: AP of the classes, precision over recall, and examples."""
         return blocks(scores.details, drawn(self.samples.options))
 
     def results(self, records: list[Record]) -> dict[str, str]:
-        """COCO's result files `boxes.json` and `masks.json`, or VOC's `comp4_det_val_CLASS.txt`; scores and boxes unrounded."""
+        """Return the texts of COCO's `boxes.json` and, with masks, `masks.json`; for VOC, of `comp4_det_val_CLASS.txt`.
+
+        Scores and boxes are unrounded.
+        """
         s = self.samples
         if s.options.format == "voc":
             return self._comp4(records)
@@ -102,7 +110,7 @@ class BoxEvaluator:
         return {f"comp4_det_val_{name}.txt": "".join(found) for name, found in lines.items()}
 
     def _kept(self) -> tuple[np.ndarray, np.ndarray]:
-        """The objects that are scored, and the position of each one's picture in the split."""
+        """Find the objects that are scored, and the position of each one's picture in the split: two `(M,)` int64."""
         s = self.samples
         spans = [np.arange(own.start, own.stop) for own in map(s.index.objects, s.rows[: len(self._rows)])]
         at = np.concatenate([*spans, np.zeros(0, np.int64)]).astype(np.int64)
@@ -137,7 +145,10 @@ class BoxEvaluator:
         )  # fmt: skip
 
     def _voc(self) -> dict[str, float | None]:
-        """VOC's boxes are counted from 1 and hold their last pixel; difficult objects do not count."""
+        """Compute `mAP` and `mAP07`.
+
+        VOC's boxes are counted from 1 and include their last pixel; difficult objects do not count.
+        """
         index = self.samples.index
         at, of = self._kept()
         inclusive = np.concatenate([index.boxes[at, :2] + 1, index.boxes[at, :2] + index.boxes[at, 2:]], 1)
@@ -157,7 +168,7 @@ class BoxEvaluator:
 
 
 def record(prediction: BoxPrediction, classes: tuple[str, ...]) -> Record:
-    """A prediction as plain data: scores and boxes unrounded."""
+    """Convert a prediction to plain data: boxes as x, y, width, height; they and the scores are unrounded."""
     corners = prediction.boxes.astype(np.float64)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
     found: Record = {
@@ -171,7 +182,7 @@ def record(prediction: BoxPrediction, classes: tuple[str, ...]) -> Record:
 
 
 def _curves(scores: CocoScores) -> dict[str, list[float]]:
-    """Precision at IoU 0.5 at every tenth of recall, by class."""
+    """List the precision at IoU 0.5 at 21 recalls from 0 to 1, by class; classes without an AP are left out."""
     precision = scores.curves.precision[0, ::5, :, 0, -1]
     names = [name for name, value in scores.categories.items() if value is not None]
     place = {name: k for k, name in enumerate(scores.categories)}

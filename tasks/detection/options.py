@@ -36,21 +36,21 @@ class Options(TaskOptions):
     val: tuple[str, ...] = of_data(())
     train_images: str = of_data("")
     val_images: str = of_data("")
-    limit: int = of_data(0, within=COUNT)  # only the first so many pictures with objects of a split; 0 takes all
+    limit: int = of_data(0, within=COUNT)  # at most so many pictures of a split, the first with objects; 0 takes all
     head: Literal["faster_rcnn", "mask_rcnn", "one_stage"] = "faster_rcnn"
-    on_bad_box: Literal["stop", "skip"] = "stop"  # an object without area, or outside its picture
+    on_bad_box: Literal["stop", "skip"] = "stop"  # for an object without area, or outside its picture
     empty: bool = of_training(False)  # train on pictures without objects too
-    size: int = ranged(800, PIXELS)  # of the shorter side, in pixels
-    longest: int = following("size", 1333, within=LONGEST)  # at most, of the longer side
+    size: int = ranged(800, PIXELS)  # pixels of the shorter side
+    longest: int = following("size", 1333, within=LONGEST)  # most pixels of the longer side
     sizes: tuple[int, ...] = of_training((), within=SIZES)  # train at one of these shorter sides each time
     flip: float = of_training(0.5, within=SHARE)  # chance of a horizontal flip
     jitter: tuple[float, ...] = of_training(())  # two scales between which a picture is resized to squares of `size`
     photometric: bool = of_training(False)  # random brightness, contrast, saturation, hue
-    score: float = ranged(0.05, SHARE)  # the lowest that is given out
+    score: float = ranged(0.05, SHARE)  # lowest score of a predicted object
     nms: float = ranged(0.5, SHARE)  # overlap above which the lower of two boxes of a class is dropped
-    detections: int = ranged(100, NUMBER_OF_RESULTS)  # of a picture, at most
-    tiles: int = ranged(0, TILES)  # see a larger picture in tiles of so many pixels a side, and whole; 0: whole only
-    overlap: float = ranged(0.25, OVERLAP)  # of neighbouring tiles
+    detections: int = ranged(100, NUMBER_OF_RESULTS)  # most objects of a picture
+    tiles: int = ranged(0, TILES)  # see a larger picture whole and in tiles of so many pixels a side; 0: only whole
+    overlap: float = ranged(0.25, OVERLAP)  # share by which neighbouring tiles overlap
     flips: bool = False  # see every picture mirrored too
     scales: tuple[float, ...] = ranged((), SCALES)  # see every picture at these multiples of `size`
     as_torchvision: bool = False  # strides, scales and norms as torchvision's own checkpoints have them

@@ -25,12 +25,12 @@ class PredictedObjects(Predicted):
     labels: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     masks: list[dict[str, Any]] | None = None
-    numbers: list[int] = field(default_factory=list)  # of the labels' classes, which decide their colours
-    drawn: float = LEAST  # the lowest score that pictures show: the task's, where that is not the usual one
+    numbers: list[int] = field(default_factory=list)  # of each label's class, which decides its colour
+    drawn: float = LEAST  # the lowest score that pictures show
 
     @classmethod
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
-        """From what the task's `infer` gave."""
+        """Build it from a prediction of the task's `infer`."""
         from .evaluator import record
 
         said = record(prediction, task.classes)  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ class PredictedObjects(Predicted):
         )
 
     def found(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the objects as data for JSON."""
         masks = {} if self.masks is None else {"masks": self.masks}
         drawn = {} if self.drawn == LEAST else {"drawn": self.drawn}
         return {
@@ -55,21 +55,21 @@ class PredictedObjects(Predicted):
         }
 
     def row(self) -> list[str]:
-        """How many of each class, and the best three."""
+        """Count the objects of each class, and list the best three with their scores."""
         counts = ", ".join(f"{n} {name}" for name, n in Counter(self.labels).most_common())
         return [counts or "none", ", ".join(f"{n} {s:.2f}" for n, s in zip(self.labels[:3], self.scores, strict=False))]
 
     def caption(self) -> str:
-        """How many objects."""
+        """Count the objects of each class, of those that the picture shows."""
         shown = Counter(n for n, s in zip(self.labels, self.scores, strict=True) if s >= self.drawn)
         return ", ".join(f"{n} {name}" for name, n in shown.most_common()) or "nothing found"
 
     def small(self) -> Any:
-        """The picture with its objects."""
+        """Draw the picture with its objects."""
         return self.image()
 
     def image(self) -> "Image":
-        """The picture with its objects: masks, boxes, names, scores."""
+        """Draw the picture with its objects: masks, boxes, names, scores."""
         import numpy as np
 
         from ...heads.boxes import BoxPrediction

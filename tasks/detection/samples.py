@@ -27,7 +27,7 @@ from .views import wanted
 
 SPLITS = ("train", "val")
 MOST = 20
-NARROW = 0.01  # pixels
+NARROW = 0.01  # pixels; a box with a shorter side has no area
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class BoxSamples:
     """One split; a `Samples`. Sample i is row `rows[i]` of the index.
 
     Targets: `boxes` (BoundingBoxes, x1 y1 x2 y2), `labels` int64 from 0, `original` (height, width), and with masks
-    `masks` (Mask, `(n, H, W)` uint8). Crowds are left out, and so are the objects of `bad`.
+    `masks` (Mask, `(n, H, W)` uint8). The objects of `bad`, crowds among them, are left out.
     """
 
     images: str
@@ -43,7 +43,7 @@ class BoxSamples:
     rows: np.ndarray
     options: Options
     masks: bool
-    bad: np.ndarray  # of the index's objects, whether it is left out
+    bad: np.ndarray  # for each of the index's objects, whether it is left out
     excluded: dict[str, str] = field(default_factory=dict)
     listed: tuple[str, ...] = ()  # VOC's names of the index's pictures, which its result files use
 
@@ -56,7 +56,10 @@ class BoxSamples:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read and decode a sample. Raises DataError with the file's name, also where it is of another size than annotated."""
+        """Read and decode a sample.
+
+        Raises DataError with the file's name, also where its size is not the annotated one.
+        """
         row, source = self.rows[index], self.source(index)
         image = read_image(source)
         height, width = image.shape[-2:]
@@ -83,15 +86,20 @@ class BoxSamples:
         return Sample(self.id(index), source, image, targets)
 
     def id(self, index: int) -> str:
-        """The picture's path below the folder of images."""
+        """Return the picture's path below the folder of images."""
         return self.index.name(self.rows[index])
 
     def source(self, index: int) -> str:
-        """The picture's address."""
+        """Return the picture's address."""
         return storage.join(self.images, self.id(index))
 
     def groups(self, training: bool) -> np.ndarray | None:
-        """In training, whether a picture is wider than high (None where a crop makes all alike); else its size when resized."""
+        """Number the samples `(N,)` int64: those with the same number go in one batch.
+
+        In training the number says whether a picture is at least as wide as high; None with `jitter`, where any
+        pictures can go in one batch. Otherwise it is the picture's size when resized, or its own size where it is seen
+        several times.
+        """
         sizes = self.index.sizes[self.rows]
         if training:
             return None if self.options.jitter else (sizes[:, 1] >= sizes[:, 0]).astype(np.int64)
@@ -101,10 +109,10 @@ class BoxSamples:
         return np.array([h << 32 | w for h, w in seen], np.int64)
 
     def units(self) -> None:
-        """Each picture is a file of its own."""
+        """Return None: each picture is a file by itself."""
 
     def remarks(self) -> list[str]:
-        """How many objects `on_bad_box=skip` left out of which pictures."""
+        """Say how many objects `on_bad_box=skip` left out, and of which pictures."""
         counts = self.left_out()
         rows = np.flatnonzero(counts)
         if not len(rows):
@@ -116,17 +124,23 @@ class BoxSamples:
         ]
 
     def left_out(self) -> np.ndarray:
-        """The number of objects of each sample that are neither trained on nor scored, `(N,)`; crowds are not among them."""
+        """Count the objects of each sample that are neither trained on nor scored, `(N,)` int64.
+
+        Crowds are not among them.
+        """
         crowds = self.index.flags.astype(bool) if self.options.format == "coco" else np.zeros(len(self.bad), bool)
         before = np.concatenate([[0], np.cumsum(self.bad & ~crowds)])
         return (before[self.index.starts[1:]] - before[self.index.starts[:-1]])[self.rows]
 
     def fingerprint(self) -> dict[str, Any]:
-        """`{"digest", "samples", "classes"}`; equal digests: the same files, sizes, edges of files, and objects."""
+        """Return `{"digest", "samples", "classes"}`.
+
+        Equal digests mean equal ids, objects, sizes, and first and last bytes of files.
+        """
         return {"digest": digest(self.manifest()), "samples": len(self), "classes": list(self.classes)}
 
     def manifest(self) -> list[str]:
-        """A line a sample: its objects' mark, its size, its checksum."""
+        """List one line a sample: its id, a hash of its objects, its file's size and checksum."""
         return list(manifest_lines(self._files(), len(self)))
 
     def _files(self) -> Iterator[tuple[str, str, str, str | None]]:
@@ -134,7 +148,10 @@ class BoxSamples:
             yield self.id(i), self.source(i), f"objects {self.index.mark(row)}", None
 
     def without(self, reasons: Mapping[str, str]) -> "BoxSamples":
-        """The same without some ids, which join `excluded`. Raises DataError where none is left."""
+        """Leave out some ids (id to reason), which join `excluded`; return the rest as new samples.
+
+        Raises DataError where none is left.
+        """
         if not reasons:
             return self
         kept = np.fromiter((self.id(i) not in reasons for i in range(len(self))), bool, len(self))
@@ -144,7 +161,10 @@ class BoxSamples:
 
 
 def read_split(options: Options, split: str, classes: Sequence[str] | None = None) -> BoxSamples:
-    """The split "train" or "val". `classes` are a checkpoint's, in its order. Raises DataError with every problem."""
+    """Read the split "train" or "val". `classes` are a checkpoint's, in its order.
+
+    Raises DataError with every problem.
+    """
     if split not in SPLITS:
         raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     masks, listed = options.head == "mask_rcnn", ()
@@ -189,7 +209,10 @@ def _check_names(index: ObjectIndex, file: str) -> None:
 
 
 def _bad(index: ObjectIndex, options: Options) -> np.ndarray:
-    """Objects that cannot be trained on: crowds; and with `on_bad_box=skip` those without area or outside the picture."""
+    """Mark the objects that cannot be trained on, `(M,)` bool: crowds, and objects without area or outside the picture.
+
+    Raises DataError listing the latter, unless `on_bad_box=skip`.
+    """
     crowds = index.flags.astype(bool) if options.format == "coco" else np.zeros(len(index.flags), bool)
     wrong = bad_boxes(index, options.format) & ~crowds
     if wrong.any() and options.on_bad_box == "stop":
@@ -205,9 +228,10 @@ def _bad(index: ObjectIndex, options: Options) -> np.ndarray:
 
 
 def bad_boxes(index: ObjectIndex, form: str) -> np.ndarray:
-    """Whether an object has no area within its picture, `(M,)`; in VOC's format, whether its corners are the same pixels.
+    """Mark the objects without area within their picture, `(M,)` bool.
 
-    A side of less than a hundredth of a pixel is none: in fp32, in which networks compute, it can be 0.
+    In VOC's format these include objects at most one pixel wide or high. A side of less than a hundredth of a pixel
+    counts as none: networks compute in fp32, where it can be 0.
     """
     least = 1 if form == "voc" else 0
     sizes = np.repeat(index.sizes, np.diff(index.starts), 0)
@@ -218,7 +242,7 @@ def bad_boxes(index: ObjectIndex, form: str) -> np.ndarray:
 
 
 def describe(index: ObjectIndex, at: int, form: str) -> str:
-    """An object by its picture, number, class and box, as its file has them."""
+    """Describe an object by its picture, class, number and box, as its file has them."""
     row = int(np.searchsorted(index.starts, at, "right")) - 1
     x, y, width, height = index.boxes[at].tolist()
     voc = form == "voc"
@@ -228,7 +252,10 @@ def describe(index: ObjectIndex, at: int, form: str) -> str:
 
 
 def _in_order(index: ObjectIndex, classes: Sequence[str] | None, file: str) -> ObjectIndex:
-    """The labels as positions in the checkpoint's classes: names connect, not numbers."""
+    """Renumber the labels as positions in the checkpoint's classes, which are matched by name.
+
+    Raises DataError where two categories share a name, or where objects have a class that the checkpoint lacks.
+    """
     repeated = sorted({name for name in index.classes if index.classes.count(name) > 1})
     if repeated:
         raise DataError(f"{file}: two categories are called {', '.join(repeated)}")

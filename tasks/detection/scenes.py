@@ -19,8 +19,8 @@ def write_box_scenes(
 ) -> Path:
     """Write `JPEGImages/`, `annotations/instances_{train,val}.json`, and VOC's `Annotations/` and `ImageSets/Main/`.
 
-    Pictures of one to four objects, `size` pixels square; boxes and masks are of what is visible. The same arguments give
-    the same files; a folder that is complete is used as it is. Returns the folder.
+    The pictures hold one to four objects and are `size` pixels square; boxes and masks cover what is visible. The same
+    arguments give the same files; a complete folder is used as it is. Returns the folder.
     """
     folder = Path(folder)
     asked = {"version": VERSION, "classes": classes, "train": train, "val": val, "size": size, "seed": seed}
@@ -62,13 +62,13 @@ def _add(document: dict[str, Any], name: str, visible: list[tuple[str, np.ndarra
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, and right and bottom beyond the last pixel."""
+    """Return left, top, right and bottom of the mask; the last two lie just beyond its last pixel."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _counts(mask: np.ndarray) -> list[int]:
-    """Run lengths down the columns, beginning with zeros."""
+    """Compute the run lengths down the columns, beginning with zeros."""
     flat = mask.T.reshape(-1).astype(np.int8)
     ends = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()

@@ -15,11 +15,14 @@ COCO = {
 MASKS = {f"mask_{name}": Metric(f"mask_{name}", chart=metric.chart) for name, metric in COCO.items()}
 VOC = {"mAP": share("mAP (VOC, area)"), "mAP07": share("mAP (VOC 2007, 11 points)")}
 _COLUMNS = {"class_ap": "AP", "mask_class_ap": "mask AP"}
-_FAINT = 100  # lines of classes
+_FAINT = 100  # most lines of classes in a curve
 
 
 def blocks(details: dict[str, Any], least: float) -> list[Block]:
-    """AP of the classes, precision over recall, and examples with the objects whose score is `least` or more."""
+    """Build the blocks of a report: AP of the classes, precision over recall, and examples.
+
+    Examples show the objects whose score is `least` or more.
+    """
     columns = {title: details[key] for key, title in _COLUMNS.items() if key in details}
     names = [name for name in details["class_ap"] if any(own.get(name) is not None for own in columns.values())]
     rows = tuple((name, *(own.get(name) for own in columns.values())) for name in names)

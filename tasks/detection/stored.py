@@ -30,9 +30,9 @@ _OLD_MASK = re.compile(r"^roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)$")
 
 
 def stated_by(weights: Weights) -> Published | None:
-    """What a file says of the detector that it holds; None where it holds none.
+    """Read what a file says of the detector that it holds; None where it holds none.
 
-    torchvision's say nothing: they are known by their tensors' names, and those of COCO's 91 outputs by that number.
+    torchvision's files say nothing: they are known by their tensors' names, and COCO's classes by 91 outputs.
     """
     classes = classes_of(weights)
     if not classes or not any(name.startswith(PREDICTORS) for name in weights.rest):
@@ -48,13 +48,19 @@ def stated_by(weights: Weights) -> Published | None:
 
 
 def classes_of(weights: Weights) -> tuple[str, ...]:
-    """The class names of a detector's file; COCO's where it has none and its predictor has their number of outputs."""
+    """Return the class names in a detector's file.
+
+    Where it has none, these are COCO's if its predictor has 91 outputs, else ().
+    """
     scores = weights.rest.get("roi_heads.box_predictor.cls_score.weight")
     return tuple(weights.classes or ()) or (coco_classes() if scores is not None and len(scores) == 91 else ())
 
 
 def coco_classes() -> tuple[str, ...]:
-    """The 90 names of COCO by category id from 1, from torchvision's metadata; ids without a category as `unused 12`."""
+    """List the 90 names of COCO by category id from 1, from torchvision's metadata.
+
+    Ids without a category are named as `unused 12`.
+    """
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
     names = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:]
@@ -62,7 +68,7 @@ def coco_classes() -> tuple[str, ...]:
 
 
 def load_detector(weights: Weights, pyramid: Pyramid, head: nn.Module, classes: tuple[str, ...]) -> None:
-    """Copy a file's pyramid and head; of other classes all but the layers that have an output for each of them.
+    """Copy a file's pyramid and head; where its classes differ, all but the layers that have an output for each class.
 
     Raises WeightsError with every tensor that is missing, unexpected or of another shape.
     """
@@ -93,11 +99,11 @@ def _new_name(name: str) -> str:
 
 
 def _copy(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    module.load_state_dict(tensors, strict=False)  # what is missing was looked at
+    module.load_state_dict(tensors, strict=False)  # `check_fit` has looked for missing tensors
 
 
 def without_epsilon(trunk: nn.Module) -> None:
-    """torchvision's published detectors have frozen norms without epsilon."""
+    """Set the epsilon of the trunk's frozen norms to 0, as in torchvision's published detectors."""
     for module in trunk.modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.eps = 0.0

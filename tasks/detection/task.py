@@ -40,7 +40,7 @@ class Detection(Task):
 
     @classmethod
     def reads(cls, weights: Weights) -> Published | None:
-        """What a detector's file says of itself; torchvision's says nothing, and is known by its names."""
+        """Read what a detector's file says of itself; torchvision's says nothing, and is known by its tensors' names."""
         return stated_by(weights)
 
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
@@ -48,24 +48,27 @@ class Detection(Task):
         self._splits: dict[str, BoxSamples] = {}
 
     def stated(self) -> dict[str, str]:
-        """What the weights' header says of the detector."""
+        """Return what the weights' header says of the detector: its options, as JSON."""
         return {"trunkline_detection": json.dumps({name: getattr(self.options, name) for name in KEPT})}
 
     def samples(self, split: str) -> Samples:
-        """The split `train` or `val`. Raises DataError with every problem of its files."""
+        """Read the split `train` or `val`. Raises DataError with every problem of its files."""
         if split not in self._splits:
             known = self.known("classes") if split == "train" else self.facts["classes"]
             self._splits[split] = read_split(self.options, split, known)
         return self._splits[split]
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
-        """Sizes, flips and what the options add; or the exact resizing of evaluation."""
+        """Build the resizing and random changes of training that the options name, or the exact resizing of evaluation."""
         if training:
             return train_transform(self.options)
         return as_it_is if wanted(self.options) else eval_transform(self.options)
 
     def collate(self, samples: list[Sample]) -> Batch:
-        """Images `(N, 3, H, W)` uint8, padded to the largest and to the coarsest stride, with each one's own size."""
+        """Stack images to `(N, 3, H, W)` uint8, padded to the largest and to the coarsest stride.
+
+        The batch's `sizes` `(N, 2)` int64 are heights and widths without the padding.
+        """
         sizes = torch.tensor([s.image.shape[-2:] for s in samples])
         whole = PADDED.get(self.options.head, 64)
         height, width = (-(-int(side) // whole) * whole for side in sizes.max(0).values)
@@ -81,7 +84,10 @@ class Detection(Task):
         return Batch(self.name, [s.id for s in samples], images, sizes, targets)
 
     def head(self, backbone: Backbone, weights: Weights | None = None) -> RCNNHead | OneStageHead:
-        """The head that the options name, for these classes. Raises DataError where the trunk has no pyramid for it."""
+        """Build the head that the options name, for these classes; load the weights' tensors if they hold a detector.
+
+        Raises DataError where the trunk has no pyramid for it.
+        """
         o = self.options
         kind = "conv" if o.head == "one_stage" else "pool"
         if not isinstance(backbone, Pyramid) or backbone.kind != kind:
@@ -101,7 +107,7 @@ class Detection(Task):
         return head
 
     def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        """One prediction a sample, in pixels of the picture's own size, masks as run-length codes."""
+        """Predict objects, one result a sample, in pixels of the picture's own size, masks as run-length codes."""
         if wanted(self.options):
             return self._views(model, batch)
         found: list[Prediction] = model.predict(batch)  # type: ignore[operator]
@@ -109,7 +115,7 @@ class Detection(Task):
         return [_at(p, seen, original) for p, seen, original in zip(found, sizes_of(batch), originals, strict=True)]
 
     def _views(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        """The same from several views of each picture, which the batch holds in its own size."""
+        """Predict as `infer` does, from several views of each picture, which the batch holds in its own size."""
         assert batch.images is not None
         device = batch.images.device
 
@@ -123,12 +129,12 @@ class Detection(Task):
         return result
 
     def evaluator(self, samples: Samples) -> BoxEvaluator:
-        """COCO's numbers, and VOC's for VOC's data."""
+        """Build the evaluator: COCO's numbers, and VOC's for VOC's data."""
         assert isinstance(samples, BoxSamples)
         return BoxEvaluator(samples)
 
     def draw(self, sample: Sample, prediction: Prediction) -> Image:
-        """The picture with its objects, as a prediction of a file shows them."""
+        """Draw the picture with its objects, as a prediction of a file shows them."""
         assert isinstance(prediction, BoxPrediction)
         return draw(sample, prediction, self.classes, drawn(self.options))
 

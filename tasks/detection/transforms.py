@@ -18,18 +18,21 @@ _LEAST = 1.0  # pixels: what a crop leaves of a box must be wider and higher
 
 
 def box_tensor(corners: Tensor, size: tuple[int, int]) -> Any:
-    """Boxes `(n, 4)` x1, y1, x2, y2 that know the (height, width) of their picture."""
+    """Wrap boxes `(n, 4)` x1, y1, x2, y2 so that they know the (height, width) of their picture."""
     kind: Any = tv_tensors.BoundingBoxes
     return kind(corners, format="XYXY", canvas_size=size)
 
 
 def train_transform(options: Options) -> Callable[[Sample], Sample]:
-    """What training sees; draws from torch's default generator alone."""
+    """Build the transform of training, which draws from torch's default generator alone."""
     return TrainTransform(options)
 
 
 def eval_transform(options: Options) -> Callable[[Sample], Sample]:
-    """The shorter side to `size` by Pillow, bilinear and antialiased, the longer one at most `longest`."""
+    """Build the transform of evaluation: it resizes by Pillow, bilinear and antialiased.
+
+    The shorter side becomes `size`, or less where the longer one would be above `longest`.
+    """
     return EvalTransform(options.size, options.longest)
 
 
@@ -40,7 +43,10 @@ class TrainTransform:
     options: Options
 
     def __call__(self, sample: Sample) -> Sample:
-        """The sample with `boxes` as an fp32 tensor; objects that a crop cuts away are gone."""
+        """Change a sample at random; `boxes` becomes an fp32 tensor.
+
+        Objects that a crop cuts to a width or height of at most one pixel are gone.
+        """
         o = self.options
         image, targets = tv_tensors.Image(sample.image), dict(sample.targets)
         if o.photometric:
@@ -65,14 +71,17 @@ class EvalTransform:
     longest: int
 
     def __call__(self, sample: Sample) -> Sample:
-        """The image alone is resized, and its own size kept as `original`: what is true stays in the picture's pixels."""
+        """Resize the image alone, and keep its own (height, width) as `original`, the only target.
+
+        Truth and predictions are compared in pixels of the original picture.
+        """
         height, width = sample.image.shape[-2:]
         size = resized(height, width, self.size, self.longest)
         return replace(sample, image=exactly(sample.image, size), targets={"original": (height, width)})
 
 
 def as_it_is(sample: Sample) -> Sample:
-    """The picture in its own size: its views are resized one by one."""
+    """Keep the picture in its own size, with `original` as its only target: its views are resized one by one."""
     height, width = sample.image.shape[-2:]
     return replace(sample, targets={"original": (height, width)})
 
@@ -83,7 +92,7 @@ def _resized(image: Tensor, targets: dict[str, Any], size: tuple[int, int]) -> t
 
 
 def _jittered(image: Tensor, targets: dict[str, Any], o: Options) -> tuple[Tensor, dict[str, Any]]:
-    """Large-scale jitter (Ghiasi et al. 2021, section 3): resized by a random scale, then a random crop of `size`."""
+    """Apply large-scale jitter (Ghiasi et al. 2021, section 3): resize at random, then crop `size` at random."""
     low, high = o.jitter
     height, width = image.shape[-2:]
     scale = low + (high - low) * torch.rand(1).item()
@@ -105,7 +114,7 @@ def _jittered(image: Tensor, targets: dict[str, Any], o: Options) -> tuple[Tenso
 
 
 def _plain(sample: Sample) -> Sample:
-    """Plain tensors: what travels between processes; boxes clipped to their picture."""
+    """Convert to plain tensors, which can travel between processes; boxes are clipped to their picture."""
     targets = dict(sample.targets)
     height, width = sample.image.shape[-2:]
     if "boxes" in targets:

@@ -14,7 +14,7 @@ from ..objects.geometry import back
 from .options import Options
 from .transforms import EvalTransform
 
-_EDGE = 2.0  # pixels: a box so near to a tile's inner edge is cut off by it
+_EDGE = 2.0  # pixels; a box this near to a tile's inner edge counts as cut off by it
 Predict = Callable[[list[Sample]], list[BoxPrediction]]
 
 
@@ -28,12 +28,12 @@ class View:
 
 
 def wanted(options: Options) -> bool:
-    """Whether pictures are seen more than once."""
+    """Say whether pictures are seen more than once."""
     return bool(options.tiles or options.flips or options.scales)
 
 
 def views(height: int, width: int, options: Options) -> Iterator[View]:
-    """The whole picture, and its tiles where it is larger than one; each at every scale, and mirrored if asked."""
+    """Yield the whole picture, and its tiles if it is larger than one; each at every scale, and mirrored if asked."""
     windows = [(0, 0, width, height)]
     if options.tiles and max(height, width) > options.tiles:
         windows += tiles(height, width, options.tiles, options.overlap)
@@ -44,7 +44,10 @@ def views(height: int, width: int, options: Options) -> Iterator[View]:
 
 
 def tiles(height: int, width: int, side: int, overlap: float) -> list[tuple[int, int, int, int]]:
-    """Windows of at most `side` pixels a side that cover the picture and overlap by that share at least, evenly spread."""
+    """List evenly spread windows (left, top, right, bottom) that cover the picture.
+
+    They have at most `side` pixels a side and overlap by the share `overlap` at least.
+    """
 
     def starts(length: int) -> list[int]:
         if length <= side:
@@ -57,7 +60,11 @@ def tiles(height: int, width: int, side: int, overlap: float) -> list[tuple[int,
 
 
 def see(sample: Sample, predict: Predict, options: Options) -> BoxPrediction:
-    """What is found in all views of a picture in its own size: boxes in its pixels, the lower of two that overlap dropped."""
+    """Predict from all views of a picture in its own size; boxes are in its pixels.
+
+    Of two boxes of a class that overlap by more than `options.nms`, the one with the lower score is dropped. At most
+    `options.detections` are kept.
+    """
     height, width = sample.image.shape[-2:]
     found = [
         _back(_through(sample, view, predict, options), view, height, width) for view in views(height, width, options)

@@ -35,13 +35,13 @@ _LIBJPEG = re.compile(
 
 
 class BadImage(DataError):
-    """A file that is no image that can be used; `what` is wrong with it, without the file's name."""
+    """A file that cannot be used as an image; `what` is wrong with it, without the file's name."""
 
     what = ""  # no argument: loaders build an error of a worker again from its message alone
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """The first frame of an image file as uint8 `(3, H, W)`, RGB, 0..255, EXIF orientation applied.
+    """Read the first frame of an image file as uint8 `(3, H, W)`, RGB, 0..255, EXIF orientation applied.
 
     Its pixels are those of Pillow's `ImageOps.exif_transpose(Image.open(path)).convert("RGB")`; its memory is laid out
     height, width, channel. Raises DataError, with the file's name, for a file that is missing, empty, truncated,
@@ -62,7 +62,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
 
 
 def decode(data: bytearray | bytes) -> Tensor:
-    """`read_image` for a file's bytes; the message of its DataError says what is wrong, without a name."""
+    """Decode a file's bytes as `read_image` does. Raises DataError, which says what is wrong without a file's name."""
     if not data:
         raise DataError("the file is empty")
     data = bytearray(data) if isinstance(data, bytes) else data  # torch wants memory that may be written
@@ -77,7 +77,10 @@ def decode(data: bytearray | bytes) -> Tensor:
 
 
 def is_turned(path: str | os.PathLike[str], width: int, height: int) -> bool:
-    """Whether a picture that `read_image` gave as `width` x `height` is stored otherwise: its EXIF orientation turned it."""
+    """Say whether a picture that `read_image` gave as `width` x `height` is stored with other sides.
+
+    They differ where its EXIF orientation swaps them. False where the file cannot be read.
+    """
     try:
         with Image.open(io.BytesIO(storage.read(path)), formats=FORMATS) as image:
             return image.size != (width, height)
@@ -86,7 +89,7 @@ def is_turned(path: str | os.PathLike[str], width: int, height: int) -> bool:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path as printable text, also where its bytes are no valid UTF-8."""
+    """Convert a path to printable text, also where its bytes are no valid UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -162,12 +165,12 @@ def check_png(data: bytearray | bytes) -> None:
 
 
 def load(image: Image.Image) -> None:
-    """Decode what Pillow has opened. Raises DataError for a damaged TIFF, of which Pillow itself may say nothing."""
+    """Decode what Pillow has opened. Raises DataError for a damaged TIFF, which Pillow may not report itself."""
     if image.format != "TIFF":
         image.load()
         return
     _, heard = call_listening(image.load)
-    if heard:  # libtiff's errors, after which Pillow may go on; its warnings Pillow has switched off
+    if heard:  # libtiff's errors, after which Pillow may go on; Pillow has switched off its warnings
         raise DataError(f"the TIFF is damaged ({heard.strip().splitlines()[0]})")
 
 
@@ -183,7 +186,7 @@ def _too_large(width: int, height: int) -> DataError:
 
 
 def _bits(image: Image.Image, data: bytearray | bytes) -> int:
-    """Bits per channel as stored: Pillow reduces 16-bit colours to 8 without a word."""
+    """Return the bits per channel as stored: Pillow reduces 16-bit colours to 8 without a word."""
     if image.mode.startswith("I;16"):
         return 16
     if image.mode in ("I", "F"):

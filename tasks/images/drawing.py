@@ -18,10 +18,10 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 def contact_sheet(
     cells: Sequence[tuple[Image.Image | Tensor, str]], columns: int = 6, width: int = 200, title: str = ""
 ) -> Image.Image:
-    """Pictures with a caption of up to two lines each, on one page; `width` is a cell's, in pixels.
+    """Draw pictures on one page, RGB, each with a caption of up to two lines; `width` is a cell's, in pixels.
 
-    Pictures are Pillow's, or `(3, H, W)` uint8 tensors, of any shape. Fewer than `columns` make a narrower page, none
-    a page that says so.
+    Pictures are Pillow's, or `(3, H, W)` or `(1, H, W)` uint8 tensors, of any size. Fewer than `columns` make a
+    narrower page. Without pictures the page has only the title, or "no pictures".
     """
     size, gap = max(11, width // 15), max(6, width // 20)
     font = font_of(size)
@@ -43,13 +43,13 @@ def contact_sheet(
 
 @cache
 def font_of(size: int) -> Font:
-    """DejaVu Sans, which comes with matplotlib and has Latin, Greek and Cyrillic letters; else Pillow's own font."""
+    """Load DejaVu Sans, matplotlib's, which has Latin, Greek and Cyrillic letters; else Pillow's own font."""
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(file, size) if file.is_file() else ImageFont.load_default(size)
 
 
 def as_image(picture: Image.Image | Tensor) -> Image.Image:
-    """A Pillow image in RGB from one of any mode, or from a `(3, H, W)` or `(1, H, W)` uint8 tensor."""
+    """Convert a Pillow image of any mode, or a `(3, H, W)` or `(1, H, W)` uint8 tensor, to a Pillow image in RGB."""
     if isinstance(picture, Tensor):
         rows = picture.cpu().permute(1, 2, 0).numpy()
         picture = Image.fromarray(np.ascontiguousarray(rows[:, :, 0] if rows.shape[2] == 1 else rows))
@@ -57,7 +57,7 @@ def as_image(picture: Image.Image | Tensor) -> Image.Image:
 
 
 def letterbox(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The whole picture in a frame of `size` (width, height), its proportions kept, the rest dark."""
+    """Fit the whole picture into a frame of `size` (width, height), its proportions kept, the rest dark."""
     share = min(size[0] / picture.width, size[1] / picture.height)
     inner = (max(1, round(picture.width * share)), max(1, round(picture.height * share)))
     frame = Image.new("RGB", size, _BACK)
@@ -67,7 +67,7 @@ def letterbox(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def shorten(text: str, font: Font, width: float, end: str = "") -> str:
-    """The text on one line of at most `width` pixels, cut with an ellipsis; `end` follows it whole."""
+    """Cut the text to one line of at most `width` pixels, with an ellipsis where it is cut. `end` follows it whole."""
     text = printable(text)
     if font.getlength(text + end) <= width:
         return text + end
@@ -82,7 +82,7 @@ def shorten(text: str, font: Font, width: float, end: str = "") -> str:
 
 
 def printable(text: str) -> str:
-    """The text on one line, without characters that cannot be drawn (control codes, undecodable bytes of file names)."""
+    """Put the text on one line, and replace what cannot be drawn (control codes, undecodable bytes) by "?"."""
     return "".join(c if c.isprintable() or c == "\xa0" else " " if c.isspace() else "?" for c in text)
 
 

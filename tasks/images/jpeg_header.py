@@ -1,4 +1,4 @@
-"""What a JPEG's header says, in a few microseconds: enough to know which decoder gives Pillow's pixels."""
+"""What a JPEG's header says, read in a few microseconds: enough to know which decoder gives Pillow's pixels."""
 
 from struct import error, unpack_from
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class JpegHeader(NamedTuple):
 
 
 def read_jpeg_header(data: bytes | bytearray) -> JpegHeader | None:
-    """The header of a JPEG file's bytes; None where it does not reach its first scan."""
+    """Read the header from a JPEG file's bytes; None where they do not reach the first scan."""
     frame = None
     exif: list[int | None] = []
     doubtful = False
@@ -61,7 +61,10 @@ def read_jpeg_header(data: bytes | bytearray) -> JpegHeader | None:
 
 
 def _orientation(exif: bytes) -> int | None:
-    """Tag 0x0112 of the first directory (EXIF 2.3, 4.6.2); 1 where it has none, None where the block is damaged."""
+    """Read tag 0x0112 of the first directory (EXIF 2.3, 4.6.2).
+
+    It is 1 where there is none, and None where the block is damaged or the tag is invalid or there twice.
+    """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
         return None

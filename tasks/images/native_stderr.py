@@ -13,9 +13,9 @@ _spool: int | None = None
 
 
 def call_listening(call: Callable[[], T]) -> tuple[T, str]:
-    """The result of `call()` and what was written to the process's stderr meanwhile (which is not shown).
+    """Call `call()`; return its result and what was written meanwhile to the process's stderr (which is not shown).
 
-    Costs a few microseconds. One call at a time in a process; without a stderr nothing is heard.
+    Costs a few microseconds. A process makes one such call at a time. Without a stderr the text is empty.
     """
     with _lock:
         try:

@@ -10,21 +10,24 @@ CLASSES = (
 
 
 def outline(name: str, rng: np.random.Generator) -> np.ndarray:
-    """`(P, 2)` float64 around the origin, y down, at most 1 from it; its proportions vary a little from draw to draw."""
+    """Draw the outline of a class: `(P, 2)` float64 around the origin, y down, at most 1 from it.
+
+    Its proportions vary a little from draw to draw.
+    """
     points = _SHAPES[name](rng)
     points = points * np.array([rng.uniform(0.88, 1.0), 1.0])
     return points / np.linalg.norm(points, axis=1).max()
 
 
 def blob(rng: np.random.Generator) -> np.ndarray:
-    """`(P, 2)`: a smooth irregular patch somewhere in the unit square."""
+    """Draw a smooth irregular patch, centred somewhere in the unit square: `(P, 2)` float64."""
     t = _turn(48)
     radius = 1 + sum(rng.uniform(-0.3, 0.3) / n * np.cos(n * t + rng.uniform(0, 2 * math.pi)) for n in range(1, 5))
     return _polar(radius * rng.uniform(0.08, 0.32), t) * np.array([1.0, rng.uniform(0.4, 1.0)]) + rng.uniform(0, 1, 2)
 
 
 def stick(rng: np.random.Generator) -> np.ndarray:
-    """`(4, 2)`: a thin straight bar somewhere in the unit square."""
+    """Draw a thin straight bar, centred somewhere in the unit square: `(4, 2)` float64."""
     half, width, angle = rng.uniform(0.1, 0.4), rng.uniform(0.006, 0.02), rng.uniform(0, math.pi)
     along, across = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
     corners = [half * along + width * across, half * along - width * across]

@@ -11,10 +11,10 @@ from .decode import SUFFIXES
 
 
 def photos(given: str) -> Iterator[Path]:
-    """A file itself, the photos below a folder in the order of their paths, the files that a pattern matches.
+    """List a file itself, the photos below a folder in the order of their paths, or the files that a pattern matches.
 
-    Hidden ones are left out; of a folder, one folder's names are in memory at a time. Raises DataError where a folder cannot
-    be read.
+    Hidden files and folders are left out of a folder and a pattern. Of a folder, only one folder's names are in memory
+    at a time. Raises DataError where a folder cannot be read.
     """
     path = Path(given)
     if path.is_dir():

@@ -25,19 +25,22 @@ COLOURS_IN_ORDER = _InOrder()
 
 
 def quickly(image: Tensor, size: Sequence[int], how: InterpolationMode = InterpolationMode.BILINEAR) -> Tensor:
-    """An image `(3, H, W)` uint8 at `size` H, W, antialiased, by torch's vectorised kernel."""
+    """Resize an image `(3, H, W)` uint8 to `size` (height, width), antialiased, by torch's vectorised kernel."""
     # channels last and contiguous: that kernel takes nothing else, and is twice as fast
     pixels = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     return F.resize(pixels, list(size), how, antialias=True)
 
 
 def scaled(height: int, width: int, scale: float) -> list[int]:
-    """The sides times `scale`, rounded down to whole pixels as torchvision does."""
+    """Multiply the sides by `scale`, rounded down to whole pixels as torchvision does, and at least 1."""
     return [max(1, int(side * scale + 1e-6)) for side in (height, width)]
 
 
 def exactly(image: Tensor, size: Sequence[int]) -> Tensor:
-    """The same by Pillow, bilinear and antialiased: the pixels that published models were scored with."""
+    """Resize an image `(3, H, W)` uint8 to `size` (height, width) by Pillow, bilinear and antialiased.
+
+    These are the pixels that published models were scored with.
+    """
     picture: Any = Image.fromarray(image.permute(1, 2, 0).numpy())
     picture = F.resize(picture, list(size), InterpolationMode.BILINEAR, antialias=True)
     return torch.from_numpy(numpy.array(picture)).permute(2, 0, 1)

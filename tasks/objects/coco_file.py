@@ -14,7 +14,7 @@ import numpy as np
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
-Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]  # what JSON carries everywhere
+Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]  # integers that every JSON reader keeps exactly
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 NULL = msgspec.Raw(b"null")
@@ -89,7 +89,7 @@ class Objects:
         return len(self.image_ids)
 
     def at(self, rows: np.ndarray) -> "Objects":
-        """These rows (indices, or a mask)."""
+        """Select rows, by indices or a mask."""
         at = np.flatnonzero(rows) if rows.dtype == bool else rows
         columns = {k: v[at] for k, v in vars(self).items() if isinstance(v, np.ndarray) and len(v) == len(self)}
         given = None if self.segmentation is None else [self.segmentation[i] for i in at]
@@ -115,7 +115,7 @@ class Problems(list[str]):
         self.file = os.fspath(file)
 
     def some(self, rows: Iterable[int], say: Callable[[int], str]) -> None:
-        """A line for each row, and how many more there are."""
+        """Add a line for each row, up to MOST, and then how many more there are."""
         found = list(rows)
         self += [say(i) for i in found[:MOST]]
         if len(found) > MOST:
@@ -128,10 +128,10 @@ class Problems(list[str]):
 
 
 def read_truth(file: str | os.PathLike[str], masks: bool = False) -> Truth:
-    """An annotation file. With `masks`, segmentations are kept, and every object must have one.
+    """Read an annotation file. With `masks`, segmentations are kept as JSON, not yet checked.
 
-    An annotation id of 0 (which pycocotools takes for "no match") makes all of them be numbered anew, with a warning.
-    Raises DataError with every problem: structure, double ids, unknown images and categories, negative sizes.
+    If an annotation has the id 0 (which pycocotools takes for "no match"), all are numbered anew from 1, with a
+    warning. Raises DataError with every problem: structure, double ids, unknown images and categories, negative sizes.
     """
     document = _document(file)
     problems = Problems(file)
@@ -200,7 +200,7 @@ def _check_truth(truth: Truth, category_ids: list[int], problems: Problems) -> N
 
 
 def read_results(file: str | os.PathLike[str], truth: Truth, masks: bool = False) -> Objects:
-    """A result file for that truth: boxes, or with `masks` segmentations (a result's box is not looked at then).
+    """Read a result file for that truth: boxes, or with `masks` segmentations (boxes are then ignored).
 
     Raises DataError with every problem: structure, a score that is no number, unknown images and categories.
     """
@@ -221,7 +221,7 @@ def read_results(file: str | os.PathLike[str], truth: Truth, masks: bool = False
 
 
 def check_results(objects: Objects, truth: Truth, problems: Problems) -> None:
-    """Add what is wrong with results for a truth."""
+    """Check results against a truth, and add what is wrong to `problems`."""
     problems.some(
         np.flatnonzero(~np.isin(objects.image_ids, truth.images.ids)),
         lambda i: f"[{i}]: image_id={objects.image_ids[i]} is not among the images of {truth.file}",
@@ -244,7 +244,7 @@ def _bytes(file: str | os.PathLike[str]) -> bytearray:
         data = storage.read(file)
     except OSError as error:
         raise DataError(f"{os.fspath(file)}: cannot be read ({error.strerror or error})") from error
-    data = data.removeprefix(b"\xef\xbb\xbf")  # a mark of UTF-8 that some tools write
+    data = data.removeprefix(b"\xef\xbb\xbf")  # a byte order mark that some tools write
     if not data.strip():
         raise DataError(f"{os.fspath(file)}: is empty; expected COCO's JSON")
     return data
@@ -259,7 +259,7 @@ def _document(file: str | os.PathLike[str]) -> dict[str, msgspec.Raw]:
 
 
 def _decoded(data: bytearray, kind: Any) -> Any:
-    """JSON; what Python writes and JSON does not have (NaN) is null."""
+    """Decode JSON; NaN and Infinity, which Python writes and JSON does not have, become null."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
@@ -278,7 +278,7 @@ def _malformed(data: bytearray, error: Exception) -> str:
 
 
 def _rows(data: msgspec.Raw | bytearray, kind: Any, name: str, problems: Problems) -> list[Any]:
-    """A list of structs; where that fails, what is wrong with which element."""
+    """Decode a list of structs; where that fails, add to `problems` what is wrong with which element."""
     try:
         return msgspec.json.decode(data, type=list[kind])
     except UNREADABLE:
@@ -293,14 +293,14 @@ def _rows(data: msgspec.Raw | bytearray, kind: Any, name: str, problems: Problem
     except UNREADABLE as error:
         problems.append(_malformed(raw, error))
         return []
-    wrong: list[str] = []
+    found, wrong = [], []
     for at, one in enumerate(each):
         try:
-            msgspec.json.decode(one, type=kind)
+            found.append(msgspec.json.decode(one, type=kind))
         except UNREADABLE as error:
             wrong.append(_of_one(name, at, one, str(error)))
     problems.some(range(len(wrong)), lambda i: wrong[i])
-    return []
+    return [] if wrong else found
 
 
 def _of_one(name: str, at: int, one: msgspec.Raw, said: str) -> str:
@@ -327,7 +327,7 @@ def _boxes(found: list[Any]) -> np.ndarray:
 
 
 def _repeated(ids: np.ndarray) -> np.ndarray:
-    """The rows whose id stood in an earlier one."""
+    """Find the rows whose id stands in an earlier row."""
     _, first = np.unique(ids, return_index=True)
     again = np.ones(len(ids), bool)
     again[first] = False

@@ -56,10 +56,10 @@ def score(
     max_detections: Sequence[int] = MAX_DETECTIONS,
     resampled: bool = False,
 ) -> CocoScores:
-    """The twelve numbers of COCO, for boxes or masks, and AP by category.
+    """Compute the twelve numbers of COCO, for boxes or masks, and AP by category.
 
-    AP, AP50, AP75, APs, APm, APl are at the largest of `max_detections` (a category and image each), AR1, AR10, AR100 at
-    each of them, ARs, ARm, ARl at the largest. `resampled` gives `intervals` of AP and AP50 too. Raises DataError for an
+    AP, AP50, AP75, APs, APm, APl are at the largest of `max_detections` (for each category and image), AR1, AR10, AR100
+    at each of them, ARs, ARm, ARl at the largest. `resampled` adds `intervals` of AP and AP50. Raises DataError for an
     engine that is not installed and for masks that cannot be used.
     """
     run = ENGINES[chosen(engine)][1]
@@ -90,7 +90,10 @@ def score(
 
 
 def chosen(engine: str) -> str:
-    """The engine that `auto` stands for here. Raises DataError for one that is unknown or not installed."""
+    """Return the engine to use; `auto` takes a fast one if installed, else pycocotools.
+
+    Raises DataError for one that is unknown or not installed.
+    """
     if engine == "auto":
         engine = next((name for name in FAST if find_spec(ENGINES[name][0])), "pycocotools")
     if engine not in ENGINES:
@@ -101,14 +104,14 @@ def chosen(engine: str) -> str:
 
 
 def _mean(cells: np.ndarray) -> float | None:
-    """Over the cells that have objects, in pycocotools' order of summation."""
+    """Average the cells that have objects, in pycocotools' order of summation; None where none has."""
     cells = np.ascontiguousarray(cells)
     there = cells[cells > -1]
     return float(np.mean(there)) if there.size else None
 
 
 def _nothing(truth: Truth, limits: list[int]) -> Curves:
-    """Without any detection every category with objects has 0."""
+    """Build the curves of no detections at all: 0 for every category with objects, else -1."""
     objects = truth.objects
     ids, ranges = sorted(truth.categories), ((0, 1e10), (0, 1024), (1024, 9216), (9216, 1e10))
     precision = np.full((10, 101, len(ids), 4, len(limits)), -1.0)
@@ -146,7 +149,7 @@ def _by_hotcoco(truth: Truth, results: Objects, given: Segmentations, limits: li
     found = ev.eval
     assert found is not None
     curves = Curves(np.asarray(found["precision"]), np.asarray(found["recall"]))
-    if cells:  # of all areas alone: a quarter of what would have to be made into Python's objects
+    if cells:  # for all areas together only: a quarter of the cells to turn into Python objects
         ev.params.area_rng, ev.params.area_rng_lbl = [[0.0, 1e10]], ["all"]
         ev.evaluate()
         curves.matches = gathered(ev.eval_imgs, truth.images.ids)
@@ -192,7 +195,7 @@ def _by_reference(
 
 @contextlib.contextmanager
 def _watched(ev: Any) -> Iterator[None]:
-    """A progress bar over pycocotools' slow loop."""
+    """Show a progress bar over pycocotools' slow loop."""
     calls, one = itertools.count(1), ev.evaluateImg
     with progress() as shown:
         total = len(ev.params.imgIds) * len(ev.params.catIds) * len(ev.params.areaRng)
@@ -236,7 +239,7 @@ def _box_rows(results: Objects) -> list[dict[str, Any]]:
 
 
 def _codes(truth: Truth, results: Objects, segmentations: list[Any]) -> list[Any]:
-    """Compressed, which pycocotools wants of results."""
+    """Compress the segmentations of results, as pycocotools requires."""
     sizes = dict(
         zip(truth.images.ids.tolist(), np.stack([truth.images.heights, truth.images.widths], 1).tolist(), strict=True)
     )
@@ -244,13 +247,13 @@ def _codes(truth: Truth, results: Objects, segmentations: list[Any]) -> list[Any
 
 
 def _mask_rows(results: Objects, segmentations: list[Any]) -> list[dict[str, Any]]:
-    """Without boxes, whose areas would be taken for the masks'."""
+    """Build rows without boxes: pycocotools would take the boxes' areas for the masks'."""
     columns = (results.image_ids.tolist(), results.category_ids.tolist(), segmentations, results.scores.tolist())
     keys = ("image_id", "category_id", "segmentation", "score")
     return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-FAST = ("hotcoco",)  # held equal to pycocotools to the last bit, so that one of them may be the default
+FAST = ("hotcoco",)  # equal to pycocotools to the last bit, so that one of them may be the default
 ENGINES: dict[str, tuple[str, Engine]] = {
     "hotcoco": ("hotcoco", _by_hotcoco),
     "pycocotools": ("pycocotools", _by_pycocotools),

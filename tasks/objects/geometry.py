@@ -4,7 +4,7 @@ import numpy as np
 
 
 def resized(height: int, width: int, size: int, longest: int) -> tuple[int, int]:
-    """Height and width with the shorter side at `size`, or less where the longer one would be above `longest`.
+    """Compute height and width with the shorter side at `size`, or less if the longer would be above `longest`.
 
     Both are rounded down, as torchvision's `GeneralizedRCNNTransform` does, and at least 1.
     """
@@ -13,6 +13,6 @@ def resized(height: int, width: int, size: int, longest: int) -> tuple[int, int]
 
 
 def back(boxes: np.ndarray, seen: tuple[int, int], original: tuple[int, int]) -> np.ndarray:
-    """Boxes `(n, 4)` x1, y1, x2, y2 of an image of (height, width) `seen`, in pixels of the original one, fp32."""
+    """Scale boxes `(n, 4)` x1, y1, x2, y2 from an image of (height, width) `seen` to the original one, fp32."""
     ratio = np.array([original[1] / seen[1], original[0] / seen[0]] * 2, np.float32)
     return boxes.astype(np.float32) * ratio

@@ -21,18 +21,18 @@ from .coco_file import NULL, Objects, Problems, Truth, read_truth
 from .polygons import check
 from .voc_file import VocAnnotation, read_annotations, read_list
 
-VERSION = 1  # of the cache's form
+VERSION = 1  # of the cache's format
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectIndex:
-    """Row i is an image, of the objects `starts[i]` to `starts[i + 1]`.
+    """Row i is an image; its objects are `starts[i]` to `starts[i + 1]`.
 
-    `names` are paths as one array of bytes that end at `name_ends`; `sizes` are `(N, 2)` height and width as annotated.
-    Of each object: `boxes` `(M, 4)` float64 x, y, width, height from 0; `labels`, positions in `classes`; `flags`, 1 for a
-    crowd (COCO) or a difficult one (VOC); `area`; `object_ids`; `masks`, its segmentation's JSON, ending at `mask_ends`
-    (COCO, where masks were asked for). `image_ids` are COCO's, or the row's number from 1. `category_ids[n]` is COCO's
-    number of class n.
+    `names` are paths as one array of bytes, which end at `name_ends`; `sizes` are `(N, 2)` height and width as
+    annotated. Of each object: `boxes` `(M, 4)` float64 x, y, width, height from 0; `labels`, positions in `classes`;
+    `flags`, 1 for a crowd (COCO) or a difficult one (VOC); `area`; `object_ids`; `masks`, its segmentation's JSON,
+    ending at `mask_ends` (COCO, where masks were asked for). `image_ids` are COCO's, or the row's number from 1.
+    `category_ids[n]` is COCO's number of class n.
     """
 
     classes: tuple[str, ...]
@@ -58,20 +58,20 @@ class ObjectIndex:
         return (_load, (Path(self.folder),)) if self.folder else (ObjectIndex, tuple(vars(self).values()))
 
     def name(self, row: int) -> str:
-        """The image's path below the folder of images."""
+        """Return the image's path below the folder of images."""
         return os.fsdecode(_slice(self.names, self.name_ends, row).tobytes())
 
     def objects(self, row: int) -> slice:
-        """Where its objects are."""
+        """Return the slice of an image's objects."""
         return slice(int(self.starts[row]), int(self.starts[row + 1]))
 
     def segmentation(self, at: int) -> Any:
-        """The polygons or the run-length code of an object; None where it has none."""
+        """Decode the polygons or the run-length code of an object; None where it has none."""
         found = _slice(self.masks, self.mask_ends, at).tobytes()
         return msgspec.json.decode(found) if found else None
 
     def mark(self, row: int) -> str:
-        """What changes with the annotations of an image: 64 bits in hex."""
+        """Compute a hash of an image's annotations: 64 bits in hex."""
         own = self.objects(row)
         found = hashlib.blake2b(digest_size=8)
         for column in (self.boxes, self.labels, self.flags, self.area):
@@ -90,9 +90,9 @@ def _slice(blob: np.ndarray, ends: np.ndarray, row: int) -> np.ndarray:
 
 
 def coco_index(file: str, masks: bool = False) -> ObjectIndex:
-    """The index of a COCO annotation file; with `masks` every object must have a segmentation.
+    """Build the index of a COCO annotation file; with `masks` every object must have a segmentation.
 
-    It is kept under the digest of the file's bytes, so that it is read again in no time. Raises DataError with every
+    It is cached under the digest of the file's bytes, so that it is quickly read again. Raises DataError with every
     problem of the file.
     """
     try:
@@ -149,9 +149,10 @@ def _masks(objects: Objects, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def voc_index(lists: Sequence[Path], classes: Sequence[str] | None = None) -> ObjectIndex:
-    """The index of VOC's image lists; each stands in `ROOT/ImageSets/KIND/`, beside `ROOT/Annotations` and `ROOT/JPEGImages`.
+    """Build the index of VOC's image lists.
 
-    Names are below the folder that holds the roots of all lists. `classes` is their order (a checkpoint's); else they are
+    Each list is in `ROOT/ImageSets/KIND/`, beside `ROOT/Annotations` and `ROOT/JPEGImages`. Names are below the folder
+    that holds the roots of all lists. `classes` gives the order of the classes (a checkpoint's); without it they are
     sorted. Raises DataError with every problem.
     """
     found: list[VocAnnotation] = []
@@ -173,7 +174,7 @@ def voc_index(lists: Sequence[Path], classes: Sequence[str] | None = None) -> Ob
     corners = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
     boxes = np.concatenate(
         [corners[:, :2] - 1, corners[:, 2:] - corners[:, :2] + 1], 1
-    )  # from 1, the last pixel within
+    )  # VOC counts from 1 and includes the last pixel
     return ObjectIndex(
         classes=known,
         category_ids=np.arange(1, len(known) + 1),
@@ -193,13 +194,13 @@ def voc_index(lists: Sequence[Path], classes: Sequence[str] | None = None) -> Ob
 
 
 def _picture(root: Path, listed: str, filename: str) -> str:
-    """The picture of a listed name: the one of that name, else the one that the annotation names."""
+    """Find the picture of a listed name: the file of that name, else the one that the annotation names."""
     own = f"{listed}{Path(filename).suffix or '.jpg'}"
     return own if not filename or own == filename or (root / "JPEGImages" / own).is_file() else filename
 
 
 def root_of(file: Path) -> Path:
-    """The folder of a VOC data set that a list belongs to. Raises DataError where the list lies elsewhere."""
+    """Find the folder of the VOC data set that a list belongs to. Raises DataError where the list lies elsewhere."""
     parents = file.absolute().parents
     root = parents[2] if len(parents) > 2 else parents[0]
     if not (root / "Annotations").is_dir():
@@ -210,7 +211,7 @@ def root_of(file: Path) -> Path:
 
 
 def _keep(index: ObjectIndex, folder: Path) -> ObjectIndex:
-    """The index in the cache, mapped from there; the index itself where nothing can be written."""
+    """Save the index in the cache and map it from there; return it unchanged where nothing can be written."""
     beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         beside.mkdir(parents=True)

@@ -17,8 +17,8 @@ MOST, FEWEST = 300, 40  # resamples
 class Matches:
     """One category: detections by falling score, in COCO's order of ties.
 
-    `image` `(D,)` is each one's position in the split, `hit` and `ignored` `(10, D)` whether it matched, and whether it does
-    not count, at each threshold; `objects` `(N,)` how many objects that count each image has.
+    `image` `(D,)` is each detection's position in the split; `hit` and `ignored` `(10, D)` say at each threshold
+    whether it matched, and whether it is not counted; `objects` `(N,)` is the number of counted objects in each image.
     """
 
     image: np.ndarray
@@ -28,7 +28,7 @@ class Matches:
 
 
 def gathered(cells: Iterable[Any], image_ids: np.ndarray) -> list[Matches]:
-    """From COCO's cells (an image and category each, all areas, None where nothing is), category by category."""
+    """Gather COCO's cells (an image and category each, all areas, None if empty) into matches, by category id."""
     place = {int(i): n for n, i in enumerate(image_ids)}
     found: dict[int, list[Any]] = {}
     for cell in cells:
@@ -55,7 +55,7 @@ def _table(rows: Any, columns: int) -> np.ndarray:
 
 
 def average_precision(matches: Matches, weights: np.ndarray) -> np.ndarray:
-    """`(R, 10)` of AP at each threshold when image i counts `weights[r, i]` times; NaN where no object counts."""
+    """Compute AP `(R, 10)` at each threshold if image i counts `weights[r, i]` times; NaN where no object counts."""
     objects = weights @ matches.objects
     found = np.full((len(weights), 10), np.nan)
     own = weights[:, matches.image]
@@ -74,7 +74,7 @@ def average_precision(matches: Matches, weights: np.ndarray) -> np.ndarray:
 
 
 def intervals(matches: list[Matches], images: int) -> dict[str, tuple[float, float]]:
-    """95 % intervals of `AP` and `AP50`; none where there is nothing to resample."""
+    """Compute 95 % intervals of `AP` and `AP50`; empty where there is nothing to resample."""
     matches = [m for m in matches if m.objects.sum()]
     detections = sum(len(m.image) for m in matches)
     if not matches or images < 2:

@@ -11,10 +11,11 @@ THRESHOLD = 0.5
 
 
 def to_rle(probabilities: np.ndarray, boxes: np.ndarray, height: int, width: int) -> list[dict[str, Any]]:
-    """Codes (`size`, `counts` as text) of masks `(n, M, M)` fp32 in boxes `(n, 4)` of an image of that size.
+    """Encode masks `(n, M, M)` fp32 in boxes `(n, 4)` x1, y1, x2, y2 as codes (`size`, `counts` as text).
 
-    The pixels are those of torchvision's `paste_masks_in_image` above one half: the mask padded by one, its box grown alike
-    and cut to whole pixels, resized bilinearly. Each costs what its box is large, not what the image is.
+    `height` and `width` are the image's. The pixels are those of torchvision's `paste_masks_in_image` above one half:
+    the mask padded by one, its box grown to match and cut to whole pixels, resized bilinearly. The cost depends on the
+    size of a mask's box, not of the image.
     """
     side = probabilities.shape[-1]
     padded = F.pad(torch.from_numpy(np.ascontiguousarray(probabilities, np.float32)), (1, 1, 1, 1))
@@ -32,7 +33,7 @@ def _grown(boxes: Tensor, scale: float) -> Tensor:
 
 
 def _runs(mask: Tensor, box: list[int], height: int, width: int) -> np.ndarray:
-    """Where runs of ones begin and end, by turns, counted down the columns of the image."""
+    """List where runs of ones begin and end, by turns, counted down the columns of the image."""
     left, top, right, bottom = box
     size = (max(bottom - top + 1, 1), max(right - left + 1, 1))
     x0, y0 = max(left, 0), max(top, 0)
@@ -45,7 +46,7 @@ def _runs(mask: Tensor, box: list[int], height: int, width: int) -> np.ndarray:
     edged[:, 1:-1] = inside
     column, row = np.nonzero(np.diff(edged, axis=1))
     found = (column + x0) * height + row + y0
-    joined = np.flatnonzero(found[1:-1:2] == found[2::2])  # a run to the last row, and one from the first row on
+    joined = np.flatnonzero(found[1:-1:2] == found[2::2])  # a run to the last row, then one from the first row
     return np.delete(found, np.concatenate([2 * joined + 1, 2 * joined + 2])) if joined.size else found
 
 
@@ -60,14 +61,14 @@ def _code(runs: np.ndarray, height: int, width: int) -> dict[str, Any]:
 
 
 def to_bitmap(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """`(H, W)` uint8 of polygons or a run-length code, as pycocotools rasterises them."""
+    """Draw polygons or a run-length code as `(H, W)` uint8, as pycocotools rasterises them."""
     from pycocotools import mask
 
     return mask.decode(to_code(segmentation, height, width))
 
 
 def to_code(segmentation: Any, height: int, width: int) -> Any:
-    """The compressed code of polygons or of any run-length code, as pycocotools rasterises them."""
+    """Convert polygons or any run-length code to a compressed code, as pycocotools rasterises them."""
     from pycocotools import mask
 
     if isinstance(segmentation, list):

@@ -18,10 +18,10 @@ _Given = list[list[float]] | _Rle
 
 
 def checked(objects: Objects, images: Images, problems: Problems, names: Sequence[str]) -> list[Any]:
-    """Each object's segmentation as pycocotools takes it; what is wrong with one is added under its name.
+    """Decode each object's segmentation for pycocotools; add what is wrong with one to `problems`, under its name.
 
-    Polygons are lists of x, y, x, y, … of three points or more (of four numbers they would be taken for a box); a
-    run-length code is of its image's height and width, and fills it.
+    Polygons are lists of x, y, x, y, … of three points or more (four numbers would be taken for a box); a run-length
+    code is of its image's height and width, and fills it. Wrong ones are left out of the list.
     """
     found, wrong = [], []
     for name, (given, said) in zip(names, _each(objects, images), strict=True):
@@ -36,7 +36,7 @@ def checked(objects: Objects, images: Images, problems: Problems, names: Sequenc
 
 
 def check(objects: Objects, images: Images, problems: Problems) -> None:
-    """The same of annotations, keeping nothing."""
+    """Check the segmentations of annotations as `checked` does, and keep nothing."""
     wrong = [f"annotation {i}: segmentation: {said}"
              for i, (_, said) in zip(objects.ids, _each(objects, images), strict=True) if said]  # fmt: skip
     problems.some(range(len(wrong)), lambda i: wrong[i])
@@ -83,10 +83,11 @@ def _wrong_rle(rle: _Rle, size: list[int]) -> str:
 
 
 def counts_of(text: str) -> list[int]:
-    """The run lengths that a compressed code stands for (pycocotools' `rleFrString`). Raises ValueError where it is cut off.
+    """Decode the run lengths of a compressed code, as pycocotools' `rleFrString` does.
 
-    Numbers of five bits a character, from 48 on, the lowest first; the sixth says that more follow, the highest of the
-    last one is the sign; from the third on they are differences to the one before the last.
+    Numbers have five bits a character, from 48 on, the lowest first; the sixth bit says that more follow, the highest
+    of the last character is the sign; from the fourth number on they are differences to the number two places before.
+    Raises ValueError where the code is cut off or has another character.
     """
     counts: list[int] = []
     value, shift = 0, 0
@@ -108,5 +109,5 @@ def counts_of(text: str) -> list[int]:
 
 
 def as_raw(segmentation: Any) -> msgspec.Raw:
-    """Polygons or a code as JSON."""
+    """Encode polygons or a code as JSON."""
     return msgspec.Raw(msgspec.json.encode(segmentation))

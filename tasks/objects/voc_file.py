@@ -44,7 +44,7 @@ class VocAnnotation:
 
 
 def read_annotation(file: str | os.PathLike[str]) -> VocAnnotation:
-    """An annotation file. Raises DataError, with the file's name, for anything that it should not be.
+    """Read an annotation file. Raises DataError, with the file's name, for anything that VOC's format does not allow.
 
     Entities and document types are refused, not resolved; a file name that leaves its folder is an error.
     """
@@ -59,7 +59,7 @@ def read_annotation(file: str | os.PathLike[str]) -> VocAnnotation:
 
 
 def read_annotations(folder: Path, names: Sequence[str]) -> list[VocAnnotation]:
-    """The annotation files of a list's images. Raises DataError with every file that is wrong, up to 20."""
+    """Read the annotation files of a list's images. Raises DataError with every file that is wrong, up to 20."""
     found: list[VocAnnotation] = []
     wrong: list[str] = []
     with progress() as shown:
@@ -77,7 +77,7 @@ def read_annotations(folder: Path, names: Sequence[str]) -> list[VocAnnotation]:
 
 
 def parse_annotation(data: bytes) -> VocAnnotation:
-    """`read_annotation` for a file's bytes; the message is without a name."""
+    """Parse a file's bytes as `read_annotation` does; its messages have no file's name."""
     root = _parse(data)
     if root.name != "annotation":
         raise DataError(f"<{root.name}> where <annotation> was expected")
@@ -112,7 +112,7 @@ def _object(element: "_Element") -> VocObject:
 
 
 def _number(text: str) -> float:
-    """NaN where it is none; Python takes 1_0 for 10."""
+    """Convert text to a number; NaN where it is none, also for 1_0, which Python takes for 10."""
     try:
         return math.nan if "_" in text else float(text)
     except ValueError:
@@ -192,9 +192,9 @@ def _parse(data: bytes) -> _Element:
 
 
 def read_list(file: str | os.PathLike[str]) -> list[str]:
-    """The image names of a list, in order; a second column (1, 0, -1 of the class lists) is left aside.
+    """Read the image names of a list, in order; a second column (1, 0, -1 of the class lists) is ignored.
 
-    Raises DataError for a list that is empty, names one twice, or names something that is no plain name.
+    Raises DataError for a list that is empty, repeats a name, or has a line that is no plain name.
     """
     try:
         lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
@@ -242,7 +242,10 @@ NONE = Detections(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)))
 
 
 def read_detections(file: str | os.PathLike[str], names: Sequence[str]) -> Detections:
-    """A `comp4` file: image, score, xmin, ymin, xmax, ymax a line. Raises DataError with every wrong line, up to 20."""
+    """Read a `comp4` file: image, score, xmin, ymin, xmax, ymax a line.
+
+    Raises DataError with every wrong line, up to 20.
+    """
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -41,7 +41,7 @@ class VocTruth:
 
 
 def truth_by_class(annotations: Sequence[VocAnnotation]) -> dict[str, VocTruth]:
-    """The objects of the images of a list, by class, in the list's order."""
+    """Group the objects of a list's images by class, in the list's order."""
     rows: dict[str, list[tuple[int, tuple[float, float, float, float], bool]]] = {}
     for i, annotation in enumerate(annotations):
         for one in annotation.objects:
@@ -64,13 +64,14 @@ def score_class(
     threshold: Threshold = "port",
     grid: Grid = "port",
 ) -> ClassScore:
-    """AP of one class.
+    """Compute the AP of one class.
 
     Boxes hold their last pixel. A detection belongs to the object of its image that it overlaps most (the first of
-    equals), and is a hit if that is by more than `iou` (`threshold=devkit`: by `iou` or more) and nobody with a higher
-    score took it; a second one is a miss; with a difficult object it does not count. Ties keep the file's order.
-    `area` is the rule since 2010; else the mean over 11 recalls, on the port's `arange(0, 1.1, 0.1)` (three of which
-    are a hair above 0.3, 0.6 and 0.7) or on exact tenths. A class without objects has NaN.
+    equals). It is a hit if they overlap by more than `iou` (`threshold="devkit"`: by `iou` or more) and no detection
+    with a higher score took the object; else it is a miss. A detection that matches a difficult object is not counted.
+    Ties keep the file's order. `area` is the rule since 2010; else AP is the mean over 11 recalls, on the port's
+    `arange(0, 1.1, 0.1)` (three of which are a hair above 0.3, 0.6 and 0.7) or on exact tenths. A class without objects
+    has NaN.
     """
     order = np.argsort(-found.scores, kind="stable")
     image, boxes = found.image[order], found.boxes[order]
@@ -101,7 +102,7 @@ def score_class(
 
 
 def _best(truth: VocTruth, image: np.ndarray, boxes: np.ndarray, candidates: bool) -> tuple[np.ndarray, np.ndarray]:
-    """For each detection the largest overlap with an object of its image, and that object's row; -inf where there is none."""
+    """Find for each detection the largest overlap with an object of its image, and its row; -inf without one."""
     by_image = np.argsort(truth.image, kind="stable")
     start = np.searchsorted(truth.image[by_image], image, "left")
     count = np.searchsorted(truth.image[by_image], image, "right") - start
@@ -120,7 +121,10 @@ def _best(truth: VocTruth, image: np.ndarray, boxes: np.ndarray, candidates: boo
 
 
 def _iou(a: np.ndarray, b: np.ndarray, candidates: bool) -> np.ndarray:
-    """Of inclusive boxes, in the port's order of operations; `candidates`: -inf where they do not overlap, as the kit has it."""
+    """Compute the IoU of inclusive boxes `(n, 4)`, in the port's order of operations.
+
+    With `candidates` it is -inf where two boxes do not overlap, as in the kit.
+    """
     width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0]) + 1.0
     height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1]) + 1.0
     inside = np.maximum(width, 0.0) * np.maximum(height, 0.0)
@@ -151,6 +155,6 @@ def _area(recall: np.ndarray, precision: np.ndarray) -> float:
 
 
 def mean(scores: Mapping[str, ClassScore]) -> float | None:
-    """The mean AP over the classes that have objects; None where none has."""
+    """Average AP over the classes that have objects; None where none has."""
     values = [s.ap for s in scores.values() if s.objects]
     return float(np.mean(values)) if values else None

@@ -7,15 +7,15 @@ import numpy as np
 
 from ...heads.contract import VOID
 
-WIDTH = 0.02  # of the boundary, as a share of the picture's diagonal: the paper's
+WIDTH = 0.02  # of the boundary, as a share of the picture's diagonal; the paper's value
 
 
 def boundary_counts(truth: np.ndarray, predicted: np.ndarray, classes: int, width: float = WIDTH) -> np.ndarray:
-    """`(K, 2)` int64: the pixels that the boundaries of a class have in common, and those that either has.
+    """Count the pixels that the boundaries of a class share, and those that either has: `(K, 2)` int64.
 
-    A boundary is what of a class lies within `width` times the diagonal (at least 1 pixel, a square's distance) of its
-    own edge; the picture's border is an edge. `truth` and `predicted` are `(H, W)`; void pixels of the truth (255) are of
-    no class on either side.
+    The boundary of a class is its pixels that lie near its edge: within `width` times the picture's diagonal, at least
+    1 pixel, by a square's distance. The picture's border is an edge. `truth` and `predicted` are `(H, W)` integers;
+    void pixels of the truth (255) belong to no class on either side.
     """
     height, wide = truth.shape
     reach = max(1, round(width * float(np.hypot(height, wide))))
@@ -31,16 +31,16 @@ def boundary_counts(truth: np.ndarray, predicted: np.ndarray, classes: int, widt
 
 
 def boundary_iou(counts: np.ndarray, there: np.ndarray) -> float | None:
-    """The mean over the classes that are `there` `(K,)` of what `boundary_counts` added up to; None where none is."""
+    """Average the IoU of summed `boundary_counts` `(K, 2)` over the classes in `there` `(K,)` bool; None if none is."""
     common, either = counts[there].T.astype(np.float64)
     return float(np.mean(common / np.maximum(either, 1))) if there.any() else None
 
 
 def _boundary(mask: np.ndarray, reach: int) -> np.ndarray:
-    """The pixels of a mask that an erosion by a square of `reach` takes away; what lies beyond the array is outside."""
+    """Return the pixels of a mask that an erosion by a square of `reach` removes; all beyond the array is outside."""
     height, width = mask.shape
     side = 2 * reach + 1
-    sums = np.zeros((height + side, width + side), np.int32)  # of all that is above and left
+    sums = np.zeros((height + side, width + side), np.int32)  # each sums the mask above it and to its left
     sums[reach + 1 : reach + 1 + height, reach + 1 : reach + 1 + width] = mask
     np.cumsum(sums, 0, out=sums)
     np.cumsum(sums, 1, out=sums)

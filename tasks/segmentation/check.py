@@ -39,13 +39,13 @@ def check_masks(
     loaders: int | None = None,
     progress: bool = True,
 ) -> Check:
-    """What `trunkline check` says of a folder of pictures and masks.
+    """Check a folder of pictures and masks, for `trunkline check`.
 
-    `classes` are a checkpoint's, to which the data's must belong.
+    `classes` are a checkpoint's; the data may have no others.
 
-    `counts` are pixels by class. Problems: what is missing or damaged, masks of another size than their picture, values and
-    colours that are no class's, a split without a pixel of any class. Oddities: such a mask, classes without a pixel in
-    training, files that are left out.
+    `counts` are pixels by class. Problems: missing or damaged files, masks of another size than their picture, values
+    and colours of no class, a split without a pixel of any class. Oddities: a mask without a pixel of any class,
+    classes without a pixel in training, files that are left out.
     """
     started = time.perf_counter()
     result = Check(os.fspath(root), counted="pixels")

@@ -15,10 +15,10 @@ ABSENT = ("truth", "either")
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """`(K, K)` int64: how many pixels of the row's class were taken for the column's; void pixels (255) do not count.
+    """Count the pixels of the row's class that were taken for the column's: `(K, K)` int64, without void pixels (255).
 
-    Both are integer arrays of one shape with values from 0 to below K; the truth may be void. Raises DataError for another
-    shape or value.
+    Both are integer arrays of one shape with values from 0 to below K; only the truth may be void. Raises DataError for
+    another shape or value.
     """
     if truth.shape != predicted.shape:
         raise DataError(f"the prediction is {_size(predicted)} pixels, the truth {_size(truth)}")
@@ -46,11 +46,12 @@ class PixelScores:
 
 
 def scores(matrix: np.ndarray, absent: str = "truth") -> PixelScores:
-    """The scores of a confusion matrix `(K, K)`.
+    """Compute the scores of a confusion matrix `(K, K)`.
 
-    IoU of a class is TP / (truth + predicted - TP), its accuracy TP / truth; the means are over the classes that the truth
-    has (`absent="truth"`: false pixels of the others lower the scores of the classes that they are of), or that the truth
-    or the prediction has (`"either"`: such a class has an IoU of 0, as in mmsegmentation). A mean over none is None.
+    The IoU of a class is TP / (truth + predicted - TP), its accuracy TP / truth. mIoU is the mean over the classes that
+    the truth has (`absent="truth"`: false pixels of other classes lower the IoU of the classes that they belong to), or
+    that the truth or the prediction has (`"either"`: a class that is only predicted has an IoU of 0, as in
+    mmsegmentation). The mean accuracy is always over the classes that the truth has. A mean over no class is None.
     """
     hit = np.diag(matrix).astype(np.float64)
     there, said = matrix.sum(1), matrix.sum(0)
@@ -63,14 +64,14 @@ def scores(matrix: np.ndarray, absent: str = "truth") -> PixelScores:
 
 
 def sparse(matrix: np.ndarray) -> list[list[int]]:
-    """The cells that are not 0, as places and counts: what a record holds."""
+    """List the places and the counts of the cells that are not 0, for a record."""
     flat = matrix.ravel()
     places = np.flatnonzero(flat)
     return [places.tolist(), flat[places].tolist()]
 
 
 def dense(cells: Sequence[Sequence[int]], classes: int) -> np.ndarray:
-    """Back to `(K, K)` int64."""
+    """Rebuild the matrix `(K, K)` int64 from the cells of `sparse`."""
     found = np.zeros(classes * classes, np.int64)
     found[np.asarray(cells[0], np.int64)] = np.asarray(cells[1], np.int64)
     return found.reshape(classes, classes)

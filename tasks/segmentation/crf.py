@@ -34,10 +34,10 @@ class Crf:
 
 
 def refine(probabilities: Tensor, image: Tensor, crf: Crf = Crf(), exact: int = EXACT) -> Tensor:
-    """The probabilities after mean-field inference, `(K, H, W)` float32.
+    """Refine probabilities `(K, H, W)` by mean-field inference; the result is `(K, H, W)` float32 on the CPU.
 
-    `probabilities` is `(K, H, W)`, `image` `(3, H, W)` uint8. Potts compatibility; each kernel is normalised on both sides
-    by the roots of its sums, and leaves out no pixel, as in the authors' code.
+    `image` is `(3, H, W)` uint8. Potts compatibility. Each kernel is normalised on both sides by the roots of its sums,
+    and the sum for a pixel includes the pixel itself, as in the authors' code.
     """
     classes, height, width = probabilities.shape
     unary = probabilities.float().clamp(min=1e-8).log().reshape(classes, -1).T.contiguous()
@@ -66,13 +66,13 @@ def _normalised(kernel: Sum, count: int) -> Sum:
 
 
 def _pairs(features: Tensor) -> Sum:
-    """The plain quadratic sum."""
+    """Build the plain quadratic sum over all pairs of N points `(N, d)`."""
     weights = torch.cdist(features, features).square_().mul_(-0.5).exp_()
     return lambda values: weights @ values
 
 
 def _blurred(height: int, width: int, sigma: float) -> Sum:
-    """The same for positions alone, whose kernel is a product of two, each cut off where it is below 4e-6."""
+    """Build the sum for positions alone, by a product of two kernels, each cut off where it is below 4e-6."""
     reach = min(max(height, width) - 1, round(_CUT * sigma))
     line = (torch.arange(-reach, reach + 1).float() / sigma).square_().mul_(-0.5).exp_()
 
@@ -87,15 +87,15 @@ def _blurred(height: int, width: int, sigma: float) -> Sum:
 
 
 def lattice(features: Tensor) -> Sum:
-    """An approximation of `_pairs` for N points `(N, d)`: splat to a lattice's corners, blur there, slice.
+    """Build an approximation of `_pairs` for N points `(N, d)`: splat to a lattice's corners, blur there, slice.
 
-    The points that a lattice's simplices have for corners are few where features lie close together.
+    Only corners of simplices that hold points are kept: few where features lie close together.
     """
     dims = features.shape[1]
     corners, weights = _simplices(features)
     numbers, steps = _numbered(corners)
     keys, place = torch.unique(numbers, return_inverse=True)
-    none = torch.full_like(keys, len(keys))  # the row of zeros behind the others
+    none = torch.full_like(keys, len(keys))  # the row of zeros after the others
     own = torch.arange(len(keys))
     blurs = [torch.stack([own, _rows(keys, keys - step, none), _rows(keys, keys + step, none)], 1) for step in steps]
     halves = features.new_tensor([1.0, 0.5, 0.5]).expand(len(keys), 3).contiguous()
@@ -115,8 +115,10 @@ def lattice(features: Tensor) -> Sum:
 
 
 def _simplices(features: Tensor) -> tuple[Tensor, Tensor]:
-    """The corners of each point's simplex, `(N, d + 1, d)` int64 (the last coordinate is what makes their sum 0), and the
-    point's weights there, `(N, d + 1)`."""
+    """Find the corners of each point's simplex, `(N, d + 1, d)` int64, and the point's weights there, `(N, d + 1)`.
+
+    A corner's last coordinate is left out: it is what makes their sum 0.
+    """
     count, dims = features.shape
     # scaled so that splat, blur and slice together spread by 1 (Adams et al., section 3.1)
     scale = (dims + 1) * (2 / 3) ** 0.5 / torch.arange(1, dims + 1).mul(torch.arange(2, dims + 2)).sqrt()
@@ -148,12 +150,12 @@ def _simplices(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _numbered(corners: Tensor) -> tuple[Tensor, list[int]]:
-    """A number for each corner `(N, d + 1)`, linear in its coordinates, and the steps to the next one in d + 1 directions."""
+    """Number the corners `(N, d + 1)`, linearly in their coordinates, and list the d + 1 steps to a neighbour."""
     dims = corners.shape[2]
     low, high = (
         corners.amin((0, 1)) - dims - 1,
         corners.amax((0, 1)) + dims + 2,
-    )  # a neighbour is within, so never another
+    )  # neighbours lie within too, so no two share a number
     radix = [1] * dims
     for axis in range(dims - 2, -1, -1):
         radix[axis] = radix[axis + 1] * int(high[axis + 1] - low[axis + 1])
@@ -162,6 +164,6 @@ def _numbered(corners: Tensor) -> tuple[Tensor, list[int]]:
 
 
 def _rows(keys: Tensor, wanted: Tensor, none: Tensor) -> Tensor:
-    """Where ascending `keys` has what is wanted; `none` where it has not."""
+    """Find the rows of ascending `keys` that hold what is wanted; `none` where no row does."""
     at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
     return torch.where(keys[at] == wanted, at, none)

@@ -11,17 +11,18 @@ from ..images.drawing import INK, PAPER, as_image, font_of, shorten
 from .formats.encoding import Colour
 
 _SHADE = 0.55  # how much of a class's colour covers the picture
-_ENTRIES = 12  # of a legend, at most
+_ENTRIES = 12  # most entries of a legend
 _LEAST = 160  # pixels: the width that a legend needs
 
 
 def draw(
     picture: Tensor | Image.Image, labels: np.ndarray, classes: Sequence[str], palette: Sequence[Colour]
 ) -> Image.Image:
-    """The picture in its own size, its classes in their colours with dark edges between, and a legend below.
+    """Draw the picture in its own size, its classes in their colours with dark edges between, and a legend below.
 
-    `labels` is `(H, W)` from 0, 255 where there is none, which stays as it is. The legend names what is there, the largest
-    first, with its share of the pixels. A class whose colour is black, as VOC's background, is left as it is.
+    `labels` is `(H, W)` of integers from 0, or 255 for no class; such pixels keep their colour. The legend names the
+    classes found, the largest first, up to 12, each with its share of the pixels. A class whose colour is black, such
+    as VOC's background, is not coloured.
     """
     page = shaded(picture, labels, palette)
     counts = np.bincount(labels.ravel(), minlength=VOID + 1)[: len(classes)]
@@ -31,7 +32,7 @@ def draw(
 
 
 def shaded(picture: Tensor | Image.Image, labels: np.ndarray, palette: Sequence[Colour]) -> Image.Image:
-    """The same without the legend."""
+    """Draw the picture as `draw` does, without the legend."""
     pixels = np.asarray(as_image(picture), np.float32)
     colours = np.zeros((VOID + 1, 3), np.float32)
     colours[: len(palette)] = palette
@@ -46,7 +47,7 @@ def shaded(picture: Tensor | Image.Image, labels: np.ndarray, palette: Sequence[
 
 
 def share_of(share: float) -> str:
-    """A share as text, where a small one is no zero."""
+    """Write a share in whole percent, and one below 1 % as "<1%" so that it does not read as zero."""
     return f"{share:.0%}" if share >= 0.01 else "<1%"
 
 

@@ -30,10 +30,10 @@ METRICS = {
 
 
 class PixelEvaluator:
-    """`mIoU`, `pixel_accuracy`, `mean_accuracy` and `boundary_IoU`, each over the pixels of the whole split.
+    """Scores `mIoU`, `pixel_accuracy`, `mean_accuracy` and `boundary_IoU`, each over the pixels of the whole split.
 
-    A record is one picture's confusion matrix and the counts of its boundaries, both without their zeros, and with
-    `written` the mask itself, a PNG in base64, which a few examples have always.
+    A record is one picture's confusion matrix and the counts of its boundaries, both without their zeros. With
+    `written`, and always for a few examples, it also holds the mask, a PNG in base64.
     """
 
     metrics = METRICS
@@ -46,7 +46,10 @@ class PixelEvaluator:
         self._examples = list(dict.fromkeys(samples.id(i) for i in shown))
 
     def measure(self, batch: Batch, predictions: list[Prediction]) -> list[Record]:
-        """One record a sample."""
+        """Measure each prediction against its mask: one record a sample.
+
+        Raises DataError where their sizes differ or a value is no class.
+        """
         count, records = len(self.samples.classes), []
         for prediction, mask in zip(predictions, batch.targets["mask"], strict=True):
             assert isinstance(prediction, PixelPrediction)
@@ -64,14 +67,14 @@ class PixelEvaluator:
         return records
 
     def add(self, records: list[Record]) -> None:
-        """The next samples' records, in the data's order."""
+        """Add the records of the next samples, in the data's order."""
         for one in records:
             self._cells.append(one["cells"])
             places, counts = one["boundary"]
             self._boundaries.ravel()[places] += np.asarray(counts, np.int64)
 
     def result(self) -> Scores:
-        """The metrics, and `details`: IoU of each class."""
+        """Compute the metrics, their intervals, and `details`: IoU and accuracy by class, and the examples' ids."""
         classes, absent = self.samples.classes, self.samples.options.absent
         matrix = sum((dense(cells, len(classes)) for cells in self._cells), np.zeros((len(classes),) * 2, np.int64))
         found = scores(matrix, absent)
@@ -88,7 +91,7 @@ class PixelEvaluator:
         return Scores(metrics, self._intervals(absent), details, len(self._cells), ("mIoU", "pixel_accuracy"))
 
     def blocks(self, scores: Scores) -> list[Block]:
-        """IoU and accuracy of the classes, and examples beside their truth."""
+        """Build a table of each class's IoU and accuracy, and examples beside their truth."""
         iou, accuracy = scores.details["class_iou"], scores.details["class_accuracy"]
         rows = tuple((n, iou[n], accuracy[n]) for n in iou if iou[n] is not None or accuracy[n] is not None)
         table = [Table("Classes", ("class", "IoU", "accuracy"), rows)] if rows else []
@@ -98,7 +101,10 @@ class PixelEvaluator:
         return [*table, Examples("Examples", tuple(map(Picture, scores.details["examples"])), note, "pair")]
 
     def results(self, records: list[Record]) -> dict[str, bytes]:
-        """A palette PNG for each picture, `NAME.png`, with the data's own numbers, as VOC's evaluation server takes it."""
+        """Write each record's mask as a palette PNG, `NAME.png`, with the data's own numbers.
+
+        VOC's evaluation server takes such files. Records without a mask are left out.
+        """
         encoding = self.samples.encoding
         palette: list[Colour] = [(0, 0, 0)] * VOID
         for number, colour in zip(encoding.stored, encoding.palette, strict=True):
@@ -114,7 +120,7 @@ class PixelEvaluator:
         return {f"{one['id']}.png": written(one["mask"]) for one in records if "mask" in one}
 
     def _intervals(self, absent: str) -> dict[str, tuple[float, float]]:
-        """By the bootstrap over pictures."""
+        """Compute the 95 % intervals by the bootstrap over pictures; empty for fewer than two."""
         count, samples = len(self.samples.classes), len(self._cells)
         if samples < 2:
             return {}

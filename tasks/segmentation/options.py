@@ -39,11 +39,11 @@ class Options(TaskOptions):
     train_images: str = of_data("")  # COCO: the folders of the pictures
     val_images: str = of_data("")
     categories: tuple[str, ...] = of_data(())  # COCO: only these; the others are background
-    least: int = of_data(0)  # COCO: train on pictures alone whose objects cover more pixels than this
+    least: int = of_data(0)  # COCO: train only on pictures whose objects cover more pixels than this
     limit: int = of_data(0, within=COUNT)  # only the first so many pictures of a split; 0 takes all
     head: Literal["deeplabv3", "deeplabv3plus", "fcn", "unet", "fpn"] = "deeplabv3plus"
     dropout: float | None = of_training(None, within=DROPOUT)  # of the head; none leaves it as published
-    aux: float = ranged(0.0, WEIGHT)  # weight of an FCN on c4 that is trained beside; 0 has none
+    aux: float = ranged(0.0, WEIGHT)  # weight of an auxiliary FCN on c4; 0 has none
     cross_entropy: float = of_training(1.0, within=WEIGHT)  # the losses' weights; 0 leaves one out
     dice: float = of_training(0.0, within=WEIGHT)
     focal: float = of_training(0.0, within=WEIGHT)
@@ -63,7 +63,7 @@ class Options(TaskOptions):
     flips: bool = False  # see every picture mirrored too
     scales: tuple[float, ...] = ranged((), SCALES)  # see every picture at these multiples of its size
     crf: bool = False  # let a fully connected CRF follow the picture's edges
-    absent: Literal["truth", "either"] = "truth"  # which classes a mean is over: those of the truth, or of either side
+    absent: Literal["truth", "either"] = "truth"  # which classes mIoU is over: those of the truth, or of either side
     palette: tuple[
         tuple[int, int, int], ...
     ] = ()  # the classes' colours in what is drawn and written; empty: the data's

@@ -17,7 +17,7 @@ _NAMED = 3  # classes in a table's cell
 
 @dataclass
 class PredictedMask(Predicted):
-    """The classes that are there with their shares of the pixels, the largest first, and the `mask`: a palette PNG in base64.
+    """The classes found with their shares of the pixels, the largest first, and the `mask`: a palette PNG in base64.
 
     A pixel of the PNG is the number of its class, whose name stands in `classes`.
     """
@@ -31,7 +31,7 @@ class PredictedMask(Predicted):
 
     @classmethod
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
-        """From what the task's `infer` gave."""
+        """Build it from what the task's `infer` gave for the file."""
         import numpy as np
 
         from ...heads.segmentation import PixelPrediction
@@ -47,37 +47,37 @@ class PredictedMask(Predicted):
 
     @classmethod
     def from_line(cls, line: dict[str, Any]) -> Self:
-        """Back from JSON, or from an evaluation's record with its mask."""
+        """Read it back from JSON, or from an evaluation's record with its mask."""
         return cls(**{f.name: line[f.name] for f in fields(cls) if f.name in line})
 
     def found(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the shares, the classes and the mask, for JSON."""
         return {"shares": self.shares, "classes": self.classes, "mask": self.mask}
 
     def row(self) -> list[str]:
-        """The classes, and their shares."""
+        """Return two cells: the classes, and their shares."""
         return [", ".join(self.shares), ", ".join(f"{share:.4f}" for share in self.shares.values())]
 
     def cells(self) -> list[str]:
-        """The largest classes."""
+        """Return one cell: the three largest classes with their shares."""
         return [self.caption()]
 
     def caption(self) -> str:
-        """The largest classes with their shares."""
+        """Name the three largest classes with their shares."""
         from .draw import share_of
 
         return ", ".join(f"{name}\xa0{share_of(share)}" for name, share in list(self.shares.items())[:_NAMED])
 
     def files(self) -> dict[str, bytes]:
-        """The mask as a file."""
+        """Return the bytes of the mask's PNG, for the folder `masks`."""
         return {"masks": base64.b64decode(self.mask)}
 
     def small(self) -> Any:
-        """The picture with its classes."""
+        """Draw the picture with its classes."""
         return self._drawn(False)
 
     def image(self) -> "Image":
-        """The picture with its classes and a legend."""
+        """Draw the picture with its classes and a legend."""
         return self._drawn(True)
 
     def _drawn(self, legend: bool) -> "Image":

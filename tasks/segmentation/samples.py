@@ -50,7 +50,7 @@ class PixelSamples:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read and decode a sample. Raises DataError with the file's name, also where picture and mask differ in size."""
+        """Read and decode a sample. Raises DataError with the file's name, also if picture and mask differ in size."""
         source, mask = self.source(index), self.mask_source(index)
         image = read_image(source)
         try:
@@ -68,47 +68,50 @@ class PixelSamples:
         return Sample(self.id(index), source, image, {"mask": torch.from_numpy(labels)})
 
     def labels(self, index: int) -> np.ndarray:
-        """The mask `(H, W)` uint8, 255 where there is no class."""
+        """Read the mask, `(H, W)` uint8, 255 for no class."""
         return read_mask(self.mask_source(index), self.encoding)
 
     def id(self, index: int) -> str:
-        """The name that picture and mask have in common, below the data's folder."""
+        """Return the name that picture and mask share, below the data's folder."""
         return printable(self.names.path(self.rows[index]))
 
     def source(self, index: int) -> str:
-        """The picture's address."""
+        """Return the picture's address."""
         return storage.join(self.options.data, os.fsdecode(self.images.path(self.rows[index])))
 
     def mask_source(self, index: int) -> str:
-        """The mask's address."""
+        """Return the mask's address."""
         return storage.join(self.options.data, os.fsdecode(self.masks.path(self.rows[index])))
 
     def groups(self, training: bool) -> np.ndarray | None:
-        """None in training, where a crop makes all alike; else a number for each size of a mask."""
+        """Number the samples by the size of their mask, `(N,)` int64; None in training, where all crops are alike."""
         if training:
             return None
         return np.array([h << 32 | w for h, w in self._sizes], np.int64)
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
-        """Of the masks, from their files' heads; (0, 0) where one cannot be read, which is told when it is decoded."""
+        """Height and width of each mask, from its file's head (of a .mat, its picture's); (0, 0) if that cannot be read.
+
+        Decoding reports such a file.
+        """
         files = [(self.mask_source(i), self.source(i)) for i in range(len(self))]
         return [_size(picture if mask.endswith(".mat") else mask) for mask, picture in files]
 
     def units(self) -> None:
-        """Each picture is a file of its own."""
+        """Return None: no pictures are stored together."""
 
     def remarks(self) -> list[str]:
-        """What the reader remarked, masks without a class, and pictures that are smaller than the crop of training."""
+        """List what the reader remarked, masks without a class, and pictures smaller than the crop of training."""
         return [*self.notes, *self._void(), *(self._small() if self.split == "train" else [])]
 
     def _void(self) -> list[str]:
-        """Of the first masks, lest a score or a loss be of nothing."""
+        """Remark if the first masks have no pixel of any class: a score or a loss would be of nothing."""
         first = range(min(_LOOKED_AT, len(self)))
         try:
             if not first or any((self.labels(i) != VOID).any() for i in first):
                 return []
-        except DataError:  # which is told when it is decoded
+        except DataError:  # reported when it is decoded
             return []
         return [
             f"{self.options.data}: none of the first {len(first)} masks of {self.split} has a pixel of any class: do its "
@@ -128,11 +131,14 @@ class PixelSamples:
         ]
 
     def fingerprint(self) -> dict[str, Any]:
-        """`{"digest", "samples", "classes"}`; equal digests: the same pictures and masks, by sizes and edges of files."""
+        """Compute `{"digest", "samples", "classes"}`.
+
+        Equal digests mean the same pictures and masks, by sizes and edges of files.
+        """
         return {"digest": digest(self.manifest()), "samples": len(self), "classes": list(self.classes)}
 
     def manifest(self) -> list[str]:
-        """A line for each picture and each mask."""
+        """List a line for each picture and each mask."""
         return list(manifest_lines(self._files(), 2 * len(self)))
 
     def _files(self) -> Iterator[tuple[str, str, str, str | None]]:
@@ -141,7 +147,7 @@ class PixelSamples:
             yield f"{self.id(i)} (mask)", self.mask_source(i), "mask", None
 
     def without(self, reasons: Mapping[str, str]) -> "PixelSamples":
-        """The same without some ids, which join `excluded`. Raises DataError where none is left."""
+        """Leave out the samples whose ids are in `reasons`; they join `excluded`. Raises DataError if none is left."""
         if not reasons:
             return self
         kept = np.fromiter((self.id(i) not in reasons for i in range(len(self))), bool, len(self))
@@ -151,7 +157,10 @@ class PixelSamples:
 
 
 def in_order(encoding: Encoding, classes: Sequence[str], data: str, hint: str = "") -> Encoding:
-    """The encoding's numbers as positions in a checkpoint's classes: names connect, not numbers. Raises DataError."""
+    """Renumber an encoding to the positions in a checkpoint's classes, matched by name.
+
+    A class that the data lacks gets the colour black. Raises DataError for classes that the model does not know.
+    """
     number = {name: n for n, name in enumerate(classes)}
     if unknown := [name for name in encoding.classes if name not in number]:
         raise DataError(
@@ -166,7 +175,7 @@ def in_order(encoding: Encoding, classes: Sequence[str], data: str, hint: str = 
 
 
 def texts(names: Sequence[str]) -> FileIndex:
-    """Names as a compact index."""
+    """Pack names into a compact index."""
     builder = IndexBuilder()
     for name in names:
         builder.add(os.fsencode(name), 0)
@@ -176,7 +185,7 @@ def texts(names: Sequence[str]) -> FileIndex:
 def _size(source: str) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of many pixels, which is told when it is decoded
+            warnings.simplefilter("ignore")  # of many pixels: reported when it is decoded
             with Image.open(source, formats=FORMATS) as image:
                 turned = image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
                 return (image.width, image.height) if turned else (image.height, image.width)

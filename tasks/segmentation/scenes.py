@@ -19,8 +19,9 @@ def write_pixel_scenes(
 ) -> Path:
     """Write `images/{train,val}/`, `masks/{train,val}/` and `classes.txt`: the background and `classes` shapes.
 
-    Pictures of one to four objects, `size` pixels square; the masks are palette PNGs, with void (255) where two objects
-    touch. The same arguments give the same files; a folder that is complete is used as it is. Returns the folder.
+    Pictures are `size` pixels square, with one to four objects; the masks are palette PNGs, with void (255) where two
+    objects touch. The same arguments give the same files; a folder that is complete is used as it is. Returns the
+    folder.
     """
     folder = Path(folder)
     asked = {"version": VERSION, "classes": classes, "train": train, "val": val, "size": size, "seed": seed}
@@ -45,7 +46,7 @@ def write_pixel_scenes(
 
 
 def _with_void(labels: np.ndarray) -> np.ndarray:
-    """Void where two objects touch, as annotators leave it."""
+    """Mark as void the pixels where two objects touch, as annotators do."""
     result = labels.copy()
     for axis in (0, 1):
         before, after = np.delete(labels, -1, axis), np.delete(labels, 0, axis)

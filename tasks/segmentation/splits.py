@@ -20,7 +20,10 @@ _READ_BY = {"voc": {"masks", "sbd"}, "coco": {"train_images", "val_images", "cat
 
 
 def read_split(options: Options, split: str, classes: Sequence[str] | None = None) -> PixelSamples:
-    """The split "train" or "val". `classes` are a checkpoint's, in its order. Raises DataError with every problem."""
+    """Read the split "train" or "val"; `classes` are a checkpoint's, in its order.
+
+    Raises DataError for options that the format has no use for, and with the problems of the files.
+    """
     if split not in SPLITS:
         raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     own = set().union(*(keys for form, keys in _READ_BY.items() if form != options.format))

@@ -18,22 +18,21 @@ _AUX = "aux_classifier."
 
 
 def stated(options: Any, palette: tuple[tuple[int, int, int], ...]) -> dict[str, str]:
-    """What the weights' header says."""
+    """Return what the weights' header says: the options of KEPT and the palette."""
     return {"trunkline_segmentation": json.dumps({n: getattr(options, n) for n in KEPT} | {"palette": palette})}
 
 
 def stated_by(weights: Weights) -> Published | None:
-    """What a file says of the segmenter that it holds; None where it holds none.
+    """Read what a file says of the segmenter that it holds; None where it holds none.
 
-    torchvision's say nothing: DeepLabV3 and FCN are known by their tensors' names, those of VOC by their 21 outputs.
+    torchvision's files say nothing: DeepLabV3 and FCN are known by their tensors' names, those of VOC by their 21
+    outputs.
     """
     classes = classes_of(weights)
     if not classes or not any(name.startswith(LAST) for name in weights.rest):
         return None
     facts = {"classes": list(classes)}
-    plain = any(
-        name.startswith("classifier.") for name in weights.rest
-    )  # torchvision's: strides of 8 where none is said
+    plain = any(name.startswith("classifier.") for name in weights.rest)  # torchvision's, whose output stride is 8
     network = {"norm": "frozen", "output_stride": 8 if plain else 32}
     if said := weights.info.get("trunkline_segmentation"):
         found = json.loads(said)
@@ -44,13 +43,13 @@ def stated_by(weights: Weights) -> Published | None:
 
 
 def classes_of(weights: Weights) -> tuple[str, ...]:
-    """The class names of a segmenter's file; VOC's where it has none and its last layer has their number of outputs."""
+    """Return the class names of a segmenter's file; VOC's where it has none and its last layer has 21 outputs."""
     last = weights.rest.get("classifier.4.weight")
     return tuple(weights.classes or ()) or (voc_classes() if last is not None and len(last) == 21 else ())
 
 
 def voc_classes() -> tuple[str, ...]:
-    """The 21 names of VOC's segmentation, the background first, from torchvision's metadata."""
+    """Read the 21 names of VOC's segmentation, the background first, from torchvision's metadata."""
     from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
     names = DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
@@ -58,9 +57,10 @@ def voc_classes() -> tuple[str, ...]:
 
 
 def load_segmenter(weights: Weights, trunk: Backbone, head: nn.Module, classes: tuple[str, ...]) -> None:
-    """Copy a file's head; of other classes all but its last layers. The FCN beside may be new, or be left aside.
+    """Copy a file's head; where its classes differ, all but the last layers.
 
-    Raises WeightsError with every tensor that is missing, unexpected or of another shape.
+    The auxiliary FCN is left out if only the file has one, and starts anew if only the head has one. Raises
+    WeightsError with every tensor that is missing, unexpected or of another shape.
     """
     own, notes = head.state_dict(), []
     given = dict(weights.rest)
@@ -73,7 +73,7 @@ def load_segmenter(weights: Weights, trunk: Backbone, head: nn.Module, classes: 
         notes.append("the FCN beside left out" if beside[0] else "a new FCN beside")
         given, wanted = ({n: t for n, t in some.items() if not n.startswith(_AUX)} for some in (given, wanted))
     check_fit(weights.source, "head", given, own, wanted)
-    head.load_state_dict(given, strict=False)  # what is missing was looked at
+    head.load_state_dict(given, strict=False)  # missing tensors were checked above
     report = getattr(trunk, "report", None)
     if report is not None:
         report.note = "; ".join(filter(None, [report.note, f"{len(given)} tensors of its head", *notes]))

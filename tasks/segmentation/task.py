@@ -43,7 +43,7 @@ class Segmentation(Task):
 
     @classmethod
     def reads(cls, weights: Weights) -> Published | None:
-        """What a segmenter's file says of itself; torchvision's says nothing, and is known by its names."""
+        """Read what a segmenter's file says of itself; torchvision's says nothing, and is known by its tensors."""
         return stated_by(weights)
 
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
@@ -58,30 +58,30 @@ class Segmentation(Task):
         return (*((int(r), int(g), int(b)) for r, g, b in known), *rest)
 
     def stated(self) -> dict[str, str]:
-        """What the weights' header says of the segmenter."""
+        """Return what the weights' header says of the segmenter."""
         return stated(self.options, self.palette)
 
     def samples(self, split: str) -> Samples:
-        """The split `train` or `val`. Raises DataError with every problem of its files."""
+        """Read the split `train` or `val`, once. Raises DataError with every problem of its files."""
         if split not in self._splits:
             known = self.known("classes") if split == "train" else self.facts["classes"]
             self._splits[split] = read_split(self.options, split, known)
         return self._splits[split]
 
     def facts_of(self, training: Samples) -> dict[str, Any]:
-        """The class names, and the colours that they have in the data."""
+        """Read the class names, and the colours that they have in the data."""
         assert isinstance(training, PixelSamples)
         return super().facts_of(training) | {"palette": [list(colour) for colour in training.encoding.palette]}
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
-        """Sizes, crops and flips; or the size of evaluation."""
+        """Build the transform: for training colours, sizes, crops and flips; else the size of evaluation."""
         return train_transform(self.options) if training else eval_transform(self.options)
 
     def collate(self, samples: list[Sample]) -> Batch:
-        """Images `(N, 3, H, W)` uint8 with each one's own size.
+        """Pad images to a batch `(N, 3, H, W)` uint8, with each one's own size.
 
-        In training all are padded to the crop, with the target `mask` `(N, H, W)`, 255 in the padding. Else they are padded
-        to the largest, and the masks keep their own sizes, in a list.
+        In training H and W are the crop, and the target `mask` is `(N, H, W)`, 255 in the padding. Else they are the
+        largest sides, and the masks keep their own sizes, in a list. Some heads need H and W rounded up to a multiple.
         """
         training, unit = "original" not in samples[0].targets, PADDED.get(self.options.head, 1)
         sizes = torch.tensor([s.image.shape[-2:] for s in samples])
@@ -100,7 +100,11 @@ class Segmentation(Task):
         return Batch(self.name, [s.id for s in samples], images, sizes, targets)
 
     def head(self, backbone: Backbone, weights: Weights | None = None) -> SegmentationHead:
-        """The head that the options name, for these classes. Raises DataError where weights are of other classes."""
+        """Build the head that the options name, for these classes; `weights` that hold a head fill it.
+
+        Raises DataError where `class_weights` are not one for each class, and WeightsError where a file's tensors do
+        not fit.
+        """
         o, count = self.options, len(self.classes)
         if o.class_weights and len(o.class_weights) != count:
             raise DataError(
@@ -117,7 +121,7 @@ class Segmentation(Task):
         return head
 
     def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        """A PixelPrediction a sample, in the picture's own size."""
+        """Predict a PixelPrediction for each sample, in the picture's own size."""
         assert isinstance(model, Model)
         if wanted(self.options):
             return self._views(model, batch)
@@ -134,7 +138,7 @@ class Segmentation(Task):
         return head.logits(model.maps(batch), batch)
 
     def _views(self, model: Model, batch: Batch) -> list[Prediction]:
-        """The same from several views of each picture, which the batch holds in its own size."""
+        """Predict as `infer` does, from several views of each picture; the batch holds it in its own size."""
         assert batch.images is not None
         device, result = batch.images.device, []
 
@@ -155,17 +159,17 @@ class Segmentation(Task):
         return result
 
     def evaluator(self, samples: Samples) -> PixelEvaluator:
-        """mIoU and what goes with it."""
+        """Build the evaluator of these samples, with the task's palette."""
         assert isinstance(samples, PixelSamples)
         return PixelEvaluator(replace(samples, encoding=replace(samples.encoding, palette=self.palette)))
 
     def draw(self, sample: Sample, prediction: Prediction) -> Image.Image:
-        """The picture with its classes in their colours, and a legend."""
+        """Draw the picture with its classes in their colours, and a legend."""
         assert isinstance(prediction, PixelPrediction)
         return draw(sample.image, prediction.labels, self.classes, self.palette)
 
     def truth(self, sample: Sample) -> Image.Image:
-        """The picture with its true classes in their colours, and a legend."""
+        """Draw the picture with its true classes in their colours, and a legend."""
         return draw(sample.image, sample.targets["mask"].numpy(), self.classes, self.palette)
 
 

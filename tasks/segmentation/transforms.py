@@ -22,12 +22,16 @@ _TRIES = 11  # the first, and ten more as in mmsegmentation
 
 
 def train_transform(options: Options) -> Callable[[Sample], Sample]:
-    """What training sees; draws from torch's default generator alone."""
+    """Build the transform of training, which draws from torch's default generator alone."""
     return TrainTransform(options)
 
 
 def eval_transform(options: Options) -> Callable[[Sample], Sample]:
-    """The picture in its own size, or with its shorter side at `size`, unless views resize for themselves; its mask stays."""
+    """Build the transform of evaluation, which leaves the mask alone.
+
+    The picture keeps its own size, or has its shorter side at `size`; where views are wanted, they resize it
+    themselves.
+    """
     return EvalTransform(None if wanted(options) else options.size, MOST if options.crf else 0)
 
 
@@ -38,7 +42,11 @@ class TrainTransform:
     options: Options
 
     def __call__(self, sample: Sample) -> Sample:
-        """Image `(3, h, w)` and `mask` `(h, w)`, h and w at most `crop`: what is smaller is padded in the batch, with void."""
+        """Change colours and size, then crop and flip.
+
+        The image becomes `(3, h, w)` uint8 and `mask` `(h, w)`, h and w at most `crop`; the batch pads smaller ones,
+        masks with void.
+        """
         o = self.options
         image, mask = tv_tensors.Image(sample.image), sample.targets["mask"][None]
         if o.photometric:
@@ -63,7 +71,7 @@ class TrainTransform:
 
 
 def _largest_share(mask: Tensor) -> float:
-    """How much of what has a class is of the most frequent one; 1 where nothing has."""
+    """Compute the share of the most frequent class among pixels that have a class; 1 where no pixel has one."""
     counts = torch.bincount(mask[mask != VOID].flatten(), minlength=1)
     return float(counts.max() / counts.sum()) if counts.sum() else 1.0
 
@@ -76,7 +84,11 @@ class EvalTransform:
     most: int = 0  # pixels of a picture; 0: any
 
     def __call__(self, sample: Sample) -> Sample:
-        """By Pillow, bilinear and antialiased, where a size is asked for."""
+        """Resize by Pillow, bilinear and antialiased, where a size is asked for.
+
+        The target `original` is the height and width before. Raises DataError where a picture has more than `most`
+        pixels.
+        """
         height, width = sample.image.shape[-2:]
         if self.most and height * width > self.most:
             raise DataError(

@@ -27,14 +27,14 @@ class Part:
 
 
 def wanted(options: Options) -> bool:
-    """Whether a picture is more than once through the model, or its result is worked on."""
+    """Say whether the options ask for windows, mirrored pictures, scales or the CRF."""
     return bool(options.tiles or options.flips or options.scales or options.crf)
 
 
 def parts(length: int, side: int, overlap: float) -> list[Part]:
-    """Windows of at most `side` pixels along `length`, that overlap by that share at least.
+    """Cut `length` into windows of at most `side` pixels, which overlap by the share `overlap` at least.
 
-    Each pixel is said by the window whose inner edges are farthest from it.
+    Each pixel is taken from the window whose inner edges are farthest from it.
     """
     if length <= side:
         return [Part(0, length, 0, length)]
@@ -47,11 +47,11 @@ def parts(length: int, side: int, overlap: float) -> list[Part]:
 
 
 def see(image: Tensor, logits: Logits, options: Options) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Rows, columns and probabilities `(K, rows, columns)` of one part of the image after the other.
+    """Yield rows, columns and probabilities `(K, rows, columns)` of one part of the image after the other.
 
     `image` is `(3, H, W)` uint8 in its own size. With `size` the shorter side of a whole window is seen at so many
-    pixels. A part is seen at every scale of `options`, mirrored too if asked; its
-    probabilities are the mean over these views (Chen et al. 2017, section 4.1).
+    pixels. A part is seen at every scale of `options`, and mirrored too if asked; its probabilities are the mean over
+    these views (Chen et al. 2017, section 4.1).
     """
     height, width = image.shape[-2:]
     side = options.tiles or max(height, width)
@@ -66,7 +66,7 @@ def see(image: Tensor, logits: Logits, options: Options) -> Iterator[tuple[slice
 
 
 def _views(window: Tensor, logits: Logits, options: Options, zoom: float) -> Tensor:
-    """The mean of the probabilities of all views, at the window's size."""
+    """Average the probabilities of all views, at the window's size."""
     height, width = window.shape[-2:]
     mean: Tensor | None = None
     views = list(product(options.scales or (1.0,), (False, True) if options.flips else (False,)))
@@ -81,14 +81,14 @@ def _views(window: Tensor, logits: Logits, options: Options, zoom: float) -> Ten
 
 
 def resized(logits: Tensor, height: int, width: int) -> Tensor:
-    """Logits `(K, h, w)` at another size, bilinear."""
+    """Resize logits `(K, h, w)` to `(K, height, width)`, bilinear."""
     if logits.shape[-2:] == (height, width):
         return logits
     return F.interpolate(logits[None], size=(height, width), mode="bilinear", align_corners=False)[0]
 
 
 def whole(found: Iterator[tuple[slice, slice, Tensor]], height: int, width: int) -> Tensor:
-    """All parts as one `(K, H, W)`."""
+    """Join all parts into one `(K, H, W)`."""
     canvas: Tensor | None = None
     for rows, columns, own in found:
         if own.shape[-2:] == (height, width):

@@ -72,6 +72,14 @@ def test_networks_that_do_not_serve_are_refused(name, said):
         backbone("timm:resnet18", norm="group")
 
 
+@pytest.mark.parametrize("setting", [{"checkpointing": True}, {"stride_in": "1x1"}, {"adapt_input": True}])
+def test_what_they_would_not_read_is_refused(setting):
+    ((key, value),) = setting.items()
+    with pytest.raises(WeightsError, match=f"timm:resnet18: {key}={value}: networks of timm lack it; leave it out"):
+        backbone("timm:resnet18", **setting)
+    assert backbone("timm:resnet18", stride_in="3x3").stride_in == "3x3"
+
+
 @pytest.mark.parametrize("name", ["convnext_atto", "mobilenetv3_small_100", "regnetx_002"])
 @pytest.mark.parametrize("kind", ["pool", "conv"])
 def test_a_detector_on_any_of_them_learns(name, kind):

@@ -71,6 +71,7 @@ def test_an_annotation_file(tmp_path, path, value, said):
         (False, [3, "image_id"], 901, "[3]: image_id=901 is not among the images of"),
         (False, [3, "category_id"], 901, "[3]: category_id=901 is not among the categories of"),
         (False, [3, "bbox"], ..., "[3]: has no 'bbox'"),
+        (False, [3, "bbox"], float("nan"), "[3]: has no 'bbox'"),
         (False, [3, "bbox", 3], -1, "[3]: bbox=["),
         (True, [3, "segmentation"], ..., "[3]: has no 'segmentation'"),
         (True, [3, "segmentation", "size"], [400, 300], "[3]: segmentation: a run-length code of 400 x 300"),
@@ -94,6 +95,16 @@ def test_a_result_file(tmp_path, capsys, masks, path, value, said):
     assert main(["score", "coco", str(there), str(file), *(["--masks"] if masks else [])]) == 2
     heard = capsys.readouterr().err
     assert said in heard and "Traceback" not in heard
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_number_in_a_field_that_is_not_read_changes_no_score(tmp_path, capsys, value):
+    there, file = write(tmp_path, *BOX)
+    assert main(["score", "coco", str(there), str(file), "--json"]) == 0
+    without = capsys.readouterr().out
+    write(tmp_path, BOX[0], change(BOX[1], [3, "speed"], value))
+    assert main(["score", "coco", str(there), str(file), "--json"]) == 0
+    assert capsys.readouterr().out == without
 
 
 def test_a_mark_of_utf_8_is_read_over(tmp_path, capsys):

@@ -10,13 +10,16 @@ from trunkline.ground.errors import DataError
 
 
 def is_remote(address: str | os.PathLike[str]) -> bool:
-    """Whether it is a URL."""
+    """Say whether an address is a URL."""
     return "://" in os.fspath(address)
 
 
 @contextmanager
 def opened(address: str) -> Iterator[IO[bytes]]:
-    """A file to read and seek in. Raises OSError where it cannot be had."""
+    """Open a file to read and seek in.
+
+    Raises OSError where it cannot be had, DataError for a kind of URL that is unknown or needs a package.
+    """
     if is_remote(address):
         with told(address):
             fs, path = filesystem(address)
@@ -28,13 +31,13 @@ def opened(address: str) -> Iterator[IO[bytes]]:
 
 
 def filesystem(address: str) -> tuple[Any, str]:
-    """The file system of an address, and its path there."""
+    """Find the file system of an address, and its path there."""
     return _split(address, os.getpid())
 
 
 @lru_cache(maxsize=64)
 def _split(address: str, pid: int) -> tuple[Any, str]:
-    """One of each process: connections do not survive a fork."""
+    """Find them once for each process: connections do not survive a fork."""
     from fsspec.core import url_to_fs
 
     return url_to_fs(address)
@@ -42,7 +45,10 @@ def _split(address: str, pid: int) -> tuple[Any, str]:
 
 @contextmanager
 def told(address: str) -> Iterator[None]:
-    """What fsspec's many implementations raise becomes one kind, with the address."""
+    """Turn all that fsspec's many implementations raise into OSError.
+
+    A kind of address that is unknown or needs a package raises DataError, with the address.
+    """
     try:
         yield
     except (DataError, OSError):
@@ -53,5 +59,5 @@ def told(address: str) -> Iterator[None]:
         if "Protocol not known" not in str(error):
             raise OSError(f"{type(error).__name__}: {error}") from error
         raise DataError(f"{address}: {error}; expected a folder, or an address such as s3://bucket/photos") from None
-    except Exception as error:  # credentials, network: each implementation has its own
+    except Exception as error:  # credentials, network: each implementation has its own errors
         raise OSError(f"{type(error).__name__}: {error}") from error

@@ -5,5 +5,5 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The folder that TRUNKLINE_CACHE names, else ~/.cache/trunkline."""
+    """Return the folder that TRUNKLINE_CACHE names, else ~/.cache/trunkline."""
     return Path(os.environ.get("TRUNKLINE_CACHE") or Path.home() / ".cache" / "trunkline")

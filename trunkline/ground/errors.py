@@ -1,12 +1,12 @@
-"""The user's mistakes, one class for each floor that finds them. `Mistake` is the base of them all."""
+"""The user's mistakes, one class for each floor that finds them. `Mistake` is the base of all."""
 
 
 class Mistake(ValueError):
-    """What its user can mend: the message names the file or key, the value, what was expected, and what to do."""
+    """An error that the user can mend: it names the file or key, the value, what was expected, and what to do."""
 
 
 class WeightsError(Mistake):
-    """Weights or a network that cannot be had as asked."""
+    """Weights or a network that cannot be used or built as asked."""
 
 
 class DataError(Mistake):

@@ -5,7 +5,7 @@ import random
 
 
 def key(*parts: int | str) -> int:
-    """A 63-bit number that depends on every part and on nothing else, the same on every machine."""
+    """Derive a 63-bit number from all parts and nothing else. It is the same on every machine."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 

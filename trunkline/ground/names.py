@@ -1,4 +1,4 @@
-"""What a name stands for, and the nearest of the names that there are, for what was written wrong."""
+"""What a name stands for, and the known names nearest to a misspelt one."""
 
 import difflib
 import importlib
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """`; nearest: …`, or nothing where nothing is near."""
+    """Write the nearest names as `; nearest: …`, or "" where none is near."""
     words = list(dict.fromkeys(words))
     near = difflib.get_close_matches(word, words, 2, 0.55)
     near += [w for w in words if w.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1] and w not in near][:2]
@@ -15,7 +15,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def load_named(target: Any) -> Any:
-    """The object that `module:name` stands for; an object stands for itself."""
+    """Import the object that `module:name` stands for. Any other object is returned as it is."""
     if not isinstance(target, str):
         return target
     module, name = target.split(":")

@@ -19,12 +19,16 @@ _lock = threading.Lock()
 
 
 def labels(address: str) -> Iterator[tuple[str, int, int]]:
-    """The class of every row, with its row group and its place in that. Raises DataError naming the columns there are."""
+    """Yield the class of every row, its row group, and its place in the group.
+
+    Raises DataError where the file is damaged, where a label has no class, or, naming its columns, where pictures or
+    labels are missing.
+    """
     parquet = _module(address)
     with opened(address) as file:
         try:
             table = parquet.ParquetFile(file)
-        except Exception as error:  # pyarrow has a dozen kinds
+        except Exception as error:  # pyarrow raises a dozen kinds
             raise DataError(f"no parquet file, or a damaged one: {error}") from None
         names = table.schema_arrow.names
         picture, label = _column(names, PICTURES), _column(names, LABELS)
@@ -43,7 +47,7 @@ def labels(address: str) -> Iterator[tuple[str, int, int]]:
 
 
 def row_bytes(address: str, group: int, row: int) -> bytearray:
-    """The encoded picture of one row. Raises OSError where it cannot be had."""
+    """Read the encoded picture of one row. Raises OSError where it cannot be had."""
     key = (os.getpid(), address, group)
     with _lock:
         column = _groups.pop(key, None)
@@ -72,7 +76,7 @@ def _column(names: list[str], known: tuple[str, ...]) -> str | None:
 
 
 def _names(metadata: dict[bytes, bytes], label: str) -> list[str]:
-    """The names of numbered classes as the Hugging Face hub's files say them; empty where they do not."""
+    """Read the names of numbered classes from the Hugging Face hub's metadata; [] where there are none."""
     try:
         return json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
     except (KeyError, ValueError, TypeError):

@@ -13,7 +13,7 @@ from rich.text import Text
 
 
 class _Lasting(Console):
-    """Where nobody reads any more (`| head`), the work goes on in silence."""
+    """A console that falls silent where nobody reads any more (`| head`), so that the work goes on."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -27,7 +27,7 @@ class Rate(ProgressColumn):
     """Units a second."""
 
     def render(self, task: Any) -> Text:
-        """The speed, or nothing before the first step."""
+        """Write the speed, or nothing before the first step."""
         speed = task.finished_speed or task.speed
         scale = task.fields.get("scale", 1)
         return Text("" if speed is None else f"{speed * scale:,.1f} {task.fields.get('unit', 'it')}/s")
@@ -39,7 +39,7 @@ _numbers = itertools.count()
 
 
 class Told:
-    """A progress display that somebody else shows: the same calls, told twice a second at most."""
+    """A progress display that is shown elsewhere: it takes the same calls, and tells them about twice a second."""
 
     def __init__(self, tell: Callable[[dict[str, Any]], None]):
         self._tell, self._bars, self._at = tell, {}, 0.0
@@ -52,7 +52,7 @@ class Told:
             self._tell({"kind": "bar", "number": number, "over": True})
 
     def add_task(self, title: str, total: float | None = None, completed: float = 0, **fields: Any) -> int:
-        """A bar; its number."""
+        """Add a bar, and return its number."""
         number = next(_numbers)
         self._bars[number] = {"title": title, "total": total, "completed": completed, **fields}
         self._send(number, at_once=True)
@@ -77,7 +77,7 @@ class Told:
 
 
 def say(text: str) -> None:
-    """One line for people."""
+    """Print one line for people."""
     if tell:
         tell({"kind": "note", "text": text})
     else:
@@ -85,7 +85,7 @@ def say(text: str) -> None:
 
 
 def progress() -> Any:
-    """A progress display; where stderr is no terminal it stays silent. A task's fields: `unit`, `scale`, `say`."""
+    """Make a progress display; silent where stderr is no terminal. A task's fields: `unit`, `scale`, `say`."""
     if tell:
         return Told(tell)
     columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), Rate(), TimeRemainingColumn(),
@@ -94,7 +94,7 @@ def progress() -> Any:
 
 
 class Retold:
-    """Shows here what `Told` and `say` tell elsewhere: a context manager that is called with each event."""
+    """Shows here what `Told` and `say` tell elsewhere: a context manager to call with each event."""
 
     def __init__(self) -> None:
         self._shown, self._bars = progress(), {}

@@ -1,4 +1,4 @@
-"""Ranges beside the fields that they bound, and what of an object's fields lies outside of them."""
+"""Ranges beside the fields that they bound, and a check of an object's fields against them."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -35,15 +35,15 @@ POSITIVE = Range(0, 1e9, "a number above 0", low_in=False)
 
 
 def ranged(default: Any, within: Range | None = None, **metadata: Any) -> Any:
-    """Make a dataclass's field whose numbers lie within a range; those of a tuple or dictionary one by one."""
+    """Make a dataclass's field whose numbers lie within a range. Of a tuple or dictionary each number must."""
     return field(default=default, metadata=metadata | ({"within": within} if within else {}))
 
 
 def problems_of(checked: Any, prefix: str = "", shown: Callable[[float], str] = str) -> list[str]:
-    """List what is wrong with a dataclass's fields and those of dataclasses in it; `prefix` stands before their names.
+    """List what is wrong with the fields of a dataclass and of those in it; `prefix` stands before their names.
 
-    First comes what lies outside of its range. What a range cannot say (fields that do not go together) an object says
-    itself, in a method `problems`: lines that begin with a field's name and `=` or `:`, or are about all of it.
+    First come values out of range. What a range cannot say (fields that do not go together) an object says itself, in a
+    method `problems`: lines that begin with a field's name and `=` or `:`, or are about the whole object.
     """
     found: list[str] = []
     for f in fields(checked):
@@ -61,7 +61,7 @@ def problems_of(checked: Any, prefix: str = "", shown: Callable[[float], str] = 
 
 
 def _parts(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Give a field's value, or each of the values in it, with its dotted key."""
+    """Yield a field's value, or each of the values in it, with its dotted key."""
     if isinstance(value, dict):
         yield from ((f"{key}.{name}", part) for name, part in value.items())
     elif isinstance(value, tuple):
@@ -71,7 +71,7 @@ def _parts(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _placed(line: str, prefix: str, names: set[str]) -> str:
-    """Put the prefix before a line of an object's own."""
+    """Put the prefix before a line of an object's `problems`."""
     named = re.match(r"(\w+)[=:]", line)
     if not prefix or (named and named[1] in names):
         return f"{prefix}{line}"

@@ -26,17 +26,17 @@ class Entry(NamedTuple):
 
 
 def absolute(address: str | os.PathLike[str]) -> str:
-    """What means the same from another folder: a path from the root on, a URL as it is."""
+    """Make an address mean the same from every folder: a path from the root on, a URL as it is."""
     return os.fspath(address) if is_remote(address) else str(Path(address).expanduser().absolute())
 
 
 def join(root: str | os.PathLike[str], *names: str) -> str:
-    """An address below another one."""
+    """Join an address and the names below it, with slashes."""
     return "/".join((os.fspath(root).rstrip("/"), *names))
 
 
 def read(address: str | os.PathLike[str]) -> bytearray:
-    """The bytes at an address. Raises OSError where they cannot be had."""
+    """Read the bytes at an address. Raises OSError where they cannot be had, DataError as `opened`."""
     text = os.fspath(address)
     part = _PART.fullmatch(text) if "::" in text else None
     if part and part[4]:
@@ -62,7 +62,10 @@ def _read(address: str, start: int = 0, size: int | None = None) -> bytearray:
 
 
 def entries(folder: str | os.PathLike[str]) -> list[Entry]:
-    """What lies directly in a folder, by name, hidden things left out. Raises OSError where it is none."""
+    """List what lies directly in a folder, sorted by name, without hidden entries.
+
+    Raises OSError where it is no folder or cannot be read.
+    """
     address = os.fspath(folder)
     if not is_remote(address):
         with os.scandir(address) as found:
@@ -75,7 +78,7 @@ def entries(folder: str | os.PathLike[str]) -> list[Entry]:
 
 
 def files_below(folder: str) -> list[Entry]:
-    """All files below a remote folder, by their paths in it. Raises OSError where it cannot be listed."""
+    """List all files below a remote folder by their paths in it, without hidden ones. Raises OSError on failure."""
     with told(folder):
         fs, path = filesystem(folder)
         found = [_entry(info, path) for info in fs.find(path, detail=True).values()]

@@ -26,7 +26,7 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True, eq=False)
 class RasterSamples(PixelSamples):
-    """One split; `objects` are read from COCO's file, and `numbers` has for each of their classes its number before order."""
+    """One split. `objects` are read from COCO's file; `numbers[n]` is drawn for their class n, 0 for the background."""
 
     objects: BoxSamples | None = None
     numbers: tuple[int, ...] = ()
@@ -38,15 +38,19 @@ class RasterSamples(PixelSamples):
         return self.objects
 
     def source(self, index: int) -> str:
-        """The picture's address."""
+        """Return the picture's address."""
         return storage.join(self.found.images, os.fsdecode(self.names.path(self.rows[index])))
 
     def mask_source(self, index: int) -> str:
-        """What a message calls the mask."""
+        """Return what a message calls the mask."""
         return f"{self.found.options.data}: the annotation of {self.id(index)}"
 
     def labels(self, index: int) -> np.ndarray:
-        """The objects' masks on one canvas; void where those of two classes overlap. Crowds count as their class."""
+        """Draw the objects' masks on one canvas `(H, W)` uint8: classes from 0, void (255) where two classes overlap.
+
+        Crowds count as their class; categories that were not chosen are background. Raises DataError where the file
+        states too many pixels.
+        """
         row = int(self.rows[index])
         height, width = (int(side) for side in self.found.index.sizes[row])
         if height * width > MAX_PIXELS:
@@ -72,7 +76,7 @@ class RasterSamples(PixelSamples):
         return [(int(h), int(w)) for h, w in self.found.index.sizes[self.rows].tolist()]
 
     def manifest(self) -> list[str]:
-        """A line for each picture, with its objects' mark."""
+        """List a line for each picture, with the mark of its objects."""
         return list(manifest_lines(self._files(), len(self)))
 
     def _files(self) -> Iterator[tuple[str, str, str, str | None]]:
@@ -81,7 +85,11 @@ class RasterSamples(PixelSamples):
 
 
 def read_coco(options: Options, split: str, classes: Sequence[str] | None) -> RasterSamples:
-    """The split "train" or "val" of COCO's format. `classes` are a checkpoint's. Raises DataError with every problem."""
+    """Read the split "train" or "val" of COCO's format; `classes` are a checkpoint's.
+
+    Raises DataError with every problem of the annotation file, for categories that cannot be used, and where no picture
+    is left.
+    """
     own = ObjectOptions(
         data=options.data, train=options.train, val=options.val, train_images=options.train_images,
         val_images=options.val_images, head="mask_rcnn", on_bad_box="skip", empty=True,

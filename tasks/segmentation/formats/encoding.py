@@ -17,7 +17,7 @@ from ...images.decode import MAX_PIXELS, check_png, load
 from .mat import read_mat
 
 Colour = tuple[int, int, int]
-_NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")  # Pillow's modes of one number a pixel
+_NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")  # Pillow's modes with one number a pixel
 _LISTED = 5
 _NAMED = 8  # colours that a message names
 _AT_ONCE = 1 << 20  # pixels
@@ -38,9 +38,10 @@ class Encoding:
 
     @property
     def stored(self) -> tuple[int, ...]:
-        """The number that a file written for this data has for each class: the least of the data's own.
+        """The number for each class in a file written for this data: the least of the data's own numbers.
 
-        A class that the data lacks has a free one. Where colours stand, or a number above 254, all have their own.
+        A class that the data lacks gets a free number. If the masks hold colours, or a number is above 254, the classes
+        are numbered from 0 instead.
         """
         least: dict[int, int] = {}
         for value in sorted(self.values, reverse=True):
@@ -57,13 +58,13 @@ class Encoding:
 def numbered(
     classes: tuple[str, ...], void: tuple[int, ...] = (VOID,), first: int = 0, palette: tuple[Colour, ...] = ()
 ) -> Encoding:
-    """Classes stored as `first`, `first + 1`, …; the numbers of `void` are of no class."""
+    """Build the encoding of classes stored as `first`, `first + 1`, …; the numbers in `void` mean no class."""
     values = {first + n: n for n in range(len(classes))} | dict.fromkeys(void, VOID)
     return Encoding(classes, values, palette=palette)
 
 
 def voc_colour(number: int) -> Colour:
-    """The colour that VOC's development kit gives to a number from 0 to 255: its bits, spread over red, green and blue."""
+    """Compute VOC's colour for a number from 0 to 255: its bits, spread over red, green and blue (development kit)."""
     channels = [0, 0, 0]
     for bit in range(8):
         for channel in range(3):
@@ -73,10 +74,10 @@ def voc_colour(number: int) -> Colour:
 
 
 def read_mask(source: str | os.PathLike[str], encoding: Encoding) -> np.ndarray:
-    """The classes of a mask file's pixels, `(H, W)` uint8 from 0, 255 where there is none.
+    """Read the classes of a mask file's pixels, `(H, W)` uint8 from 0, 255 for no class.
 
-    Raises DataError, with the file's name, for a file that is missing, damaged or no mask, and for values or colours that
-    the encoding lacks: which, and in how many pixels.
+    Raises DataError, with the file's name, for a file that is missing, damaged or no mask, and for values or colours
+    that the encoding lacks: which, and in how many pixels.
     """
     name = os.fspath(source)
     try:
@@ -92,7 +93,7 @@ def read_mask(source: str | os.PathLike[str], encoding: Encoding) -> np.ndarray:
 
 
 def _numbers(stored: np.ndarray, encoding: Encoding, name: str) -> np.ndarray:
-    """What is stored as numbers of classes, some rows at a time."""
+    """Convert stored values to the numbers of classes, some rows at a time."""
     known = np.array(sorted(encoding.values), np.int64)
     numbers = np.array([encoding.values[k] for k in known.tolist()], np.uint8)
     result, wrong = np.empty(stored.shape, np.uint8), []
@@ -109,7 +110,7 @@ def _numbers(stored: np.ndarray, encoding: Encoding, name: str) -> np.ndarray:
 
 
 def _stored(data: bytes, coloured: bool) -> np.ndarray:
-    """What a picture file stores, `(H, W)`: uint8 where it can be, else int32."""
+    """Read the pixels of a picture file, `(H, W)` uint8 or int32; a colour is red << 16 | green << 8 | blue."""
     if not data:
         raise DataError("the file is empty")
     if data[:2] == b"\xff\xd8":
@@ -136,7 +137,7 @@ def _stored(data: bytes, coloured: bool) -> np.ndarray:
                         "named with the classes"
                     )
                 numbers = np.asarray(image)
-                if image.format == "PNG" and data[25] == 0 and data[24] in (2, 4):  # which Pillow stretches to 0..255
+                if image.format == "PNG" and data[25] == 0 and data[24] in (2, 4):  # Pillow stretched them to 0..255
                     return numbers // (255 // (2 ** data[24] - 1))
                 return numbers if numbers.dtype == np.uint8 else numbers.astype(np.int32)
     except DataError:
@@ -171,7 +172,7 @@ def _shown(value: int, coloured: bool) -> str:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """`0 to 20, 255`."""
+    """Write ascending numbers as ranges: `0 to 20, 255`."""
     runs: list[list[int]] = []
     for n in numbers:
         if runs and n == runs[-1][1] + 1:

@@ -15,7 +15,7 @@ from .published import ADE20K, CAMVID, CITYSCAPES
 from .voc import Pairs, looks_like, read_sbd, read_voc
 
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
-NONE = -1  # the value of a class that is named alone
+NONE = -1  # the value of a class that has only a name
 _LISTED = 20
 _FEW = 5
 
@@ -29,7 +29,7 @@ class Layout:
     image_end: str = ""  # empty: any suffix of a picture
     mask_end: str = ""  # empty: any suffix of a mask
     splits: tuple[str, str] = ("train", "val")
-    encoding: Encoding | None = None  # None: `classes.txt` says it
+    encoding: Encoding | None = None  # None: read from `classes.txt`
 
 
 LAYOUTS = {
@@ -42,7 +42,7 @@ LAYOUTS = {
 
 
 def read_pairs(options: Options, split: str) -> Pairs:
-    """The pairs of the split "train" or "val". Raises DataError where the layout is another one."""
+    """Read the pairs of the split "train" or "val". Raises DataError where the data has another layout."""
     if options.format in ("voc", "sbd"):
         return read_voc(options, split) if options.format == "voc" else read_sbd(options, split)
     layout = LAYOUTS[options.format]
@@ -102,7 +102,7 @@ def _one_sided(folder: str, files: list[str], what: str) -> tuple[str, ...]:
 
 
 def all_below(folder: Path) -> list[str]:
-    """Every file below a folder by its path from there, in order; hidden ones are left out."""
+    """List the path of every file below a folder, relative to it and sorted, without hidden files."""
     found = []
     for root, folders, files in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith(".")]
@@ -111,9 +111,9 @@ def all_below(folder: Path) -> list[str]:
 
 
 def files_below(folder: Path, end: str, suffixes: tuple[str, ...] = ()) -> dict[str, str]:
-    """The files below a folder by what they have in common with their partners, in order; hidden ones are left out.
+    """Find the files below a folder: their paths, by the part of the name that they share with their partners, sorted.
 
-    Raises DataError where two have the same in common.
+    Hidden files are left out. Raises DataError where two files have the same such part.
     """
     found: dict[str, str] = {}
     for file in all_below(folder):
@@ -127,10 +127,11 @@ def files_below(folder: Path, end: str, suffixes: tuple[str, ...] = ()) -> dict[
 
 
 def read_classes(file: Path, hint: str = "") -> Encoding:
-    """The encoding that a text file says, a class a line: its name, or its number and its name, or its colour and its name.
+    """Read the encoding from a text file with a class a line: its name, its number and name, or its colour and name.
 
-    `road`; `7 road`; `128 64 128 road` or `#804080 road`. All lines are of one kind; without numbers they count from 0. The
-    name `void` is of no class; the number 255 is void where nothing else has it. Raises DataError with every wrong line.
+    `road`; `7 road`; `128 64 128 road` or `#804080 road`. All lines are of one kind; without numbers they count from 0.
+    The name `void` stands for no class; so does the number 255, unless a line gives it to a class. Raises DataError
+    with every wrong line, up to 20.
     """
     try:
         lines = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines()]
@@ -174,7 +175,7 @@ def read_classes(file: Path, hint: str = "") -> Encoding:
 
 
 def _mistakes(words: list[str], name: str) -> list[str]:
-    """What is wrong with one line by itself."""
+    """List what is wrong with one line by itself."""
     if words[0][0] == "#" and _class(words)[0] != "colour":
         return ["is no colour; expected # and six of 0 to 9, a to f, then the name"]
     leading = [int(w) for w in words[:3] if w.isascii() and w.isdigit()]
@@ -186,7 +187,7 @@ def _mistakes(words: list[str], name: str) -> list[str]:
 
 
 def _class(words: list[str]) -> tuple[str, int, str]:
-    """What kind of line it is, its value (NONE where it has none), its name."""
+    """Split a line into its kind (colour, number or name), its value (NONE where it has none), and its name."""
     if len(words[0]) == 7 and words[0][0] == "#" and all(c in "0123456789abcdefABCDEF" for c in words[0][1:]):
         return "colour", int(words[0][1:], 16), " ".join(words[1:])
     leading = 0

@@ -9,11 +9,11 @@ from trunkline.ground.errors import DataError
 
 from ...images.decode import MAX_PIXELS
 
-_MOST = 256 << 10  # bytes: SBD's have a few thousand, and what is compressed may grow a thousandfold
+_MOST = 256 << 10  # bytes: SBD's have a few thousand, and compressed data may grow a thousandfold
 
 
 def read_mat(data: bytes) -> np.ndarray:
-    """The numbers `(H, W)` int32. Raises DataError for another file, and where scipy is missing."""
+    """Read the class numbers, `(H, W)` int32. Raises DataError where the file is no mask of SBD or scipy is missing."""
     try:
         from scipy.io import loadmat
     except ImportError:

@@ -10,7 +10,7 @@ from .encoding import Colour
 
 
 def palette_png(labels: np.ndarray, palette: Sequence[Colour]) -> bytes:
-    """Labels `(H, W)` uint8 as the bytes of a PNG with these colours; 255 is nearly white, as in VOC's."""
+    """Write labels `(H, W)` uint8 as the bytes of a PNG with these colours; 255 is nearly white, as in VOC's."""
     image = Image.fromarray(labels, "P")
     colours = [*palette, *[(0, 0, 0)] * (255 - len(palette)), (224, 224, 192)]
     image.putpalette([channel for colour in colours for channel in colour])

@@ -24,15 +24,16 @@ class Pairs:
     images: list[str]
     masks: list[str]
     encoding: Encoding
-    lacking: dict[str, str] = field(default_factory=dict)  # what a list or folder names and cannot be used, and why
-    notes: tuple[str, ...] = ()  # what may be a mistake
+    lacking: dict[str, str] = field(default_factory=dict)  # names that cannot be used, and why
+    notes: tuple[str, ...] = ()  # possible mistakes
 
 
 def read_voc(options: Options, split: str) -> Pairs:
-    """A split of VOC's layout; with `sbd` its training pictures are those of trainaug, unless `train` names a list.
+    """Read a split of VOC's layout.
 
-    A mask is the PNG in SegmentationClass (or `masks`), and for what is not there SBD's. Names without a file are
-    among what is `lacking`. Raises DataError where the layout is another one, or a list cannot be read.
+    With `sbd` the training pictures are those of trainaug, unless `train` names a list. A mask is the PNG in
+    SegmentationClass (or `masks`), or where that is missing, SBD's. Names without a file are in `lacking`. Raises
+    DataError where the data has another layout, or a list cannot be read.
     """
     root, given = (
         _root(options.data, "ImageSets/Segmentation", "VOC*", "VOCdevkit/VOC*", "dataset"),
@@ -61,13 +62,13 @@ def read_voc(options: Options, split: str) -> Pairs:
 
 
 def looks_like(options: Options) -> str:
-    """What a message adds where the data's folder is known to be of another format."""
+    """Return what a message adds if the data's folder seems to be of another format; else an empty text."""
     form = format_of(options.data)
     return f"; it looks like format={form}: give that" if form not in ("folders", options.format) else ""
 
 
 def _scored_too(names: list[str], root: Path, options: Options) -> tuple[str, ...]:
-    """A remark on names of the training that the list of val has too."""
+    """Remark on names in training that the validation list has too."""
     lists = [root / name for name in options.val] or [root / "ImageSets/Segmentation/val.txt"]
     both = len(set(names) & set(_names([file for file in lists if file.is_file()])))
     if not both:
@@ -79,7 +80,7 @@ def _scored_too(names: list[str], root: Path, options: Options) -> tuple[str, ..
 
 
 def read_sbd(options: Options, split: str) -> Pairs:
-    """A split of SBD alone: `img/`, `cls/` and `train.txt`, `val.txt`."""
+    """Read a split of SBD alone: `img/`, `cls/` and `train.txt`, `val.txt`. Raises DataError for another layout."""
     root, given = _root(options.data, "cls", "dataset", "benchmark_RELEASE/dataset"), _given(options, split)
     if root is None:
         raise DataError(
@@ -101,7 +102,7 @@ def _pairs(
     data: str, names: list[str], lists: list[Path], images: list[Path], masks: list[tuple[Path, str]],
     notes: tuple[str, ...] = (),
 ) -> Pairs:  # fmt: skip
-    """For each name the first folder that has its picture, and the first that has its mask."""
+    """Find for each name the first folder that has its picture, and the first that has its mask."""
     found: dict[str, tuple[str, str]] = {}
     lacking: dict[str, list[str]] = {}
     for name in names:
@@ -128,7 +129,7 @@ def _pairs(
 
 
 def _root(data: str, marked: str, *below: str) -> Path | None:
-    """The last of the data's folder and those below it that holds `marked`."""
+    """Find the last folder that has a folder `marked`: the data's own or one that matches `below`; None if none has."""
     folders = [Path(data), *(folder for pattern in below for folder in sorted(Path(data).glob(pattern)))]
     return next((folder for folder in reversed(folders) if (folder / marked).is_dir()), None)
 
