@@ -38,10 +38,12 @@ class Row:
     channels_last: bool = False
     trunk: str = "small"  # or pixel, or resnet18
     gentle: bool = False  # a tenth of the learning rate, where rounding is not to grow
+    precision: str = "fp32"
 
     def named(self, workers: int) -> str:
         engine = "torch" if self.zero is None else f"zero{self.zero}"
-        settings = f"{self.optimizer}-{self.norm}-{self.micro}-{self.clip:g}-{self.channels_last:d}{self.gentle:d}-{self.trunk}"
+        settings = f"{self.optimizer}-{self.norm}-{self.micro}-{self.clip:g}-{self.channels_last:d}{self.gentle:d}"
+        settings += f"-{self.trunk}-{self.precision}"
         return f"{engine}-{settings}-{workers}"
 
 
@@ -99,7 +101,7 @@ def engine_of(row: Row, workers, model=None):
     options = {"eps": 1e-4} if row.optimizer == "adamw" else {}
     lr = (0.002 if row.optimizer == "adamw" else 0.02) * (0.1 if row.gentle else 1.0)
     optimizer = Optimizer(row.optimizer, lr=lr, weight_decay=0.05, clip=row.clip, options=options)
-    machine = Machine("cpu", "fp32", row.channels_last, deterministic=True, threads=1, loaders=0)
+    machine = Machine("cpu", row.precision, row.channels_last, deterministic=True, threads=1, loaders=0)
     learning = Learning(optimizer, Schedule("cosine"), Average(0.9), UPDATES, 3)
     settings = (model or model_of(row), losses, learning, machine, workers)
     if row.zero is None:

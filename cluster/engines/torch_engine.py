@@ -114,6 +114,7 @@ class TorchEngine:
         average = learning.average
         self.average = MovingAverage(live_tensors(model), average) if average.decay > 0 else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=machine.precision == "fp16")
+        self.scaler.scale(torch.zeros((), device=self.device))  # makes its scale, also where no micro-batch ever will
 
     def update(self, micro_batches: Sequence[Any]) -> Report:
         """Do one optimizer step, in its whole order; the comments say what `DeepSpeedEngine` does otherwise.
@@ -122,9 +123,7 @@ class TorchEngine:
         times its `scale`. A stand-in, of a worker that has no micro-batch, counts for nothing.
         """
         own = [b for b in micro_batches if not getattr(b, "stand_in", False)]
-        self._begin(
-            own, micro_batches
-        )  # DeepSpeed: takes the model over; in stages 2 and 3 all workers run equally often
+        self._begin(own, micro_batches)  # DeepSpeed: takes the model over; stages 2, 3: all workers run equally often
         if not self._call.training:  # walking all modules costs milliseconds
             self._call.train()
         parts: list[dict[str, Tensor]] = []

@@ -65,6 +65,7 @@ def compare(rows: list[Row], workers: int, root: Path) -> dict[str, float]:
 def test_two_workers_end_with_the_bits_of_one(tmp_path):
     rows = [Row(zero, "adamw", "batch", 4, 0.5, channels_last=True, trunk="pixel") for zero in EXACT]
     rows += [Row(zero, "sgd", "frozen", 2, 0.0, gentle=True) for zero in (2, 3)]
+    rows += [Row(None, "sgd", "batch", 1, 0.5, precision="fp16")]  # one worker has no micro-batch
     assert compare(rows, 2, tmp_path) == {row.named(2): 0.0 for row in rows}
 
 
