@@ -72,6 +72,10 @@ class Prediction:
     id: str
 
 
+HEAD = ("needs", "losses", "predict", "condense", "published")
+"""What a head must have."""
+
+
 @dataclass(frozen=True)
 class Player:
     """Who learns in a turn of an update: `losses(module, batch)` of the micro-batches of `tasks` (empty: all)."""

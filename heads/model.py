@@ -1,8 +1,11 @@
 """A trunk with its heads: one module that a task, an engine and a checkpoint share."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from trunkline.ground.errors import EngineError
 from trunkline.ground.keys import key, seed_model
 
 from ..backbones.contract import Features, Preprocessing
@@ -79,11 +82,24 @@ class Model(nn.Module):
         features = self.maps(batch)
         seed_model(key(batch.key, batch.task), self.mean.device.type)
         named = self.heads[batch.task].losses(features, batch)  # type: ignore[operator]
+        if not isinstance(named, dict) or any(getattr(value, "ndim", None) != 0 for value in named.values()):
+            raise EngineError(
+                f"the head of the task {batch.task} gave {_said(named)}; expected a dict of scalar tensors"
+            )
         return {f"{batch.task}/{name}": value for name, value in named.items()}
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Predict one result a sample, in the batch's order. Call it under `torch.inference_mode()` and in eval mode."""
         return self.heads[batch.task].predict(self.maps(batch), batch)  # type: ignore[operator]
+
+
+def _said(named: Any) -> str:
+    """Describe what should have been named scalar losses."""
+    if not isinstance(named, dict):
+        return f"losses of type {type(named).__name__}"
+    wrong = [(name, value) for name, value in named.items() if getattr(value, "ndim", None) != 0]
+    shown = (f"{name}: {tuple(v.shape) if torch.is_tensor(v) else type(v).__name__}" for name, v in wrong)
+    return f"the losses {', '.join(shown)}"
 
 
 def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:

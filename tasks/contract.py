@@ -2,12 +2,13 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from trunkline.ground.errors import DataError as DataError
+from trunkline.ground.errors import RecipeError
 
 from .options import belonging
 from .predicted import Predicted, PredictedFields
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 
 Record = dict[str, Any]
+
+
+EVALUATOR = ("metrics", "measure", "add", "result")
+"""What an evaluator must have."""
 
 
 class Evaluator(Protocol):
@@ -214,6 +219,15 @@ def forgotten(kind: Any) -> list[str]:
     """List the methods and attributes that a task's class lacks."""
     missing = sorted(getattr(kind, "__abstractmethods__", ()))
     return missing + ([] if getattr(kind, "name", "") else ["name"])
+
+
+def check_has(thing: Any, what: str, attributes: Iterable[str]) -> None:
+    """Raise RecipeError naming those of the attributes that something of a plug-in lacks."""
+    if lacking := [name for name in attributes if not hasattr(thing, name)]:
+        raise RecipeError(
+            f"{what} ({type(thing).__module__}.{type(thing).__qualname__}) lacks {', '.join(lacking)}: add "
+            f"{'it' if len(lacking) == 1 else 'them'}, as docs/adding-a-task.md says"
+        )
 
 
 def _tuples(value: Any) -> Any:

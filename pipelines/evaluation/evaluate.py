@@ -23,7 +23,7 @@ from ..recipe import plugin as plugins
 from ..runs.files import new_file, new_folder, write_folder, write_records
 from ..runs.run import Run
 from ..show import bar, note, samples_left_out
-from .measure import inference, score
+from .measure import checked_result, inference, score
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def _from_pool(p: Prepared, settings: dict[str, Any], launch: Launch) -> tuple[S
             evaluator.add(records)
             kept += records
             advance(len(records))
-    return evaluator.result(), kept
+    return checked_result(evaluator), kept
 
 
 def measurer(settings: dict[str, Any]) -> Callable[[int], list[dict[str, Any]]]:

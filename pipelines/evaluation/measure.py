@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from trunkline.ground.errors import EngineError
+from trunkline.ground.errors import EngineError, RecipeError
 
 from ...cluster.engines.torch_engine import AUTOCAST, out_of_memory
 from ...cluster.workers import ALONE, Workers
 from ...heads.contract import Batch
 from ...heads.model import Model
-from ...tasks.contract import Samples, Scores, Task
+from ...tasks.contract import Evaluator, Samples, Scores, Task
+from ...tasks.scores import metrics_of
 from ..feeding.ordered import Ordered
 from ..show import bar
 
@@ -65,7 +66,18 @@ def score(
             evaluator.add(records)
             kept += records
             advance(len(records))
-    return workers.from_lead(evaluator.result, "an evaluation"), kept
+    return workers.from_lead(lambda: checked_result(evaluator), "an evaluation"), kept
+
+
+def checked_result(evaluator: Evaluator) -> Scores:
+    """Return an evaluator's scores. Raises RecipeError where it gives a metric that it does not name."""
+    scores, names = evaluator.result(), metrics_of(evaluator)
+    if unnamed := [name for name in scores.metrics if name not in names]:
+        raise RecipeError(
+            f"{type(evaluator).__module__}.{type(evaluator).__qualname__} gave the metric {', '.join(unnamed)}, which its "
+            f"`metrics` do not name; they name {', '.join(names)}"
+        )
+    return scores
 
 
 def in_turn(

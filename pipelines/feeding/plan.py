@@ -108,6 +108,10 @@ class Share:
         """Return the numbers of its batches that an update takes; there may be none."""
         return range(math.floor(update * self.mix), math.floor((update + 1) * self.mix))
 
+    def batches_of(self, updates: int) -> int:
+        """Count its batches in so many updates, from the first one on."""
+        return math.floor(updates * self.mix)
+
     def micro_batches(self, update: int) -> list[list[At]]:
         """List the samples of each of its micro-batches in an update."""
         return [at for number in self.batches(update) for at in self.plan.micro_batches(number)]

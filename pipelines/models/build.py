@@ -12,12 +12,13 @@ from trunkline.ground.keys import key, seed_model
 from trunkline.ground.names import load_named
 
 from ...backbones import backbone, read_weights
-from ...backbones.contract import Preprocessing
+from ...backbones.contract import STATED, Preprocessing
 from ...backbones.pyramid import Pyramid
 from ...backbones.table import wrappers
 from ...backbones.weights import Weights
+from ...heads.contract import HEAD
 from ...heads.model import Model
-from ...tasks.contract import Published, Task, forgotten
+from ...tasks.contract import Published, Task, check_has, forgotten
 from ...tasks.table import tasks as known_tasks
 from ..recipe.fields import Network, Recipe
 from ..runs.run import Run
@@ -66,6 +67,17 @@ def task_class(name: str) -> type[Task]:
     return kind
 
 
+def make_head(task: Task, trunk: Any, weights: Weights | None) -> Any:
+    """Make a task's head. Raises RecipeError where it lacks a part of the contract, or reads maps that the trunk lacks."""
+    head = task.head(trunk, weights)
+    check_has(head, f"the head of the task {task.name}", HEAD)
+    if absent := [name for name in head.needs if name not in trunk.channels]:
+        raise RecipeError(
+            f"the head of the task {task.name} needs the maps {', '.join(absent)}; this trunk has {', '.join(trunk.channels)}"
+        )
+    return head
+
+
 def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], Model, Facts]:
     """Build the tasks and the model of a recipe, and return them with their facts.
 
@@ -85,7 +97,7 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
     heads, beside = {}, {}
     for name, task in tasks.items():
         seed_model(key(recipe.seed, "init", name))
-        heads[name] = task.head(trunk, weights)
+        heads[name] = make_head(task, trunk, weights)
         seed_model(key(recipe.seed, "init", name, "beside"))
         beside |= task.beside()
     first = next(iter(tasks.values()))
@@ -115,7 +127,11 @@ def make_trunk(network: Network, weights: Weights | None, facts: Facts | None) -
         stride_in=stride_in,
     )
     trunk = trunk if network.pyramid == "none" else Pyramid(trunk, network.pyramid)
-    return trunk if network.wrapper == "none" else load_named(wrappers()[network.wrapper])(trunk)
+    if network.wrapper == "none":
+        return trunk
+    wrapped = load_named(wrappers()[network.wrapper])(trunk)
+    check_has(wrapped, f"the wrapper {network.wrapper}", (*STATED, "arch"))
+    return wrapped
 
 
 def from_weights(
@@ -138,7 +154,7 @@ def from_weights(
         wrapper=info.get("trunkline_wrapper", "none"),
     )
     trunk = make_trunk(network, weights, None)
-    model = Model(trunk, {name: task.head(trunk, weights)}, task.preprocessing)  # type: ignore[arg-type]
+    model = Model(trunk, {name: make_head(task, trunk, weights)}, task.preprocessing)  # type: ignore[arg-type]
     facts = Facts(trunk.arch, trunk.stride_in, asdict(weights.preprocessing), {name: task.facts}, str(trunk.report))
     return Recipe({name: options}, network), task, model, facts
 

@@ -44,6 +44,8 @@ def convert(kind: Any, value: Any, key: str) -> Any:
             return TypeAdapter(kind).validate_python(candidate)
         except ValidationError:
             continue
+    if get_origin(kind) is dict:
+        raise RecipeError(f"{key}={value}: expected a value for each name; give {key}.NAME=VALUE")
     hint = nearest(str(value), [str(a) for a in choices(kind)]) if choices(kind) else ""
     raise RecipeError(f"{key}={value}: expected {describe(kind)}{hint}")
 

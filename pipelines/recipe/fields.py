@@ -109,12 +109,8 @@ class Recipe:
     log: Log = field(default_factory=Log)
     batches: dict[str, Batches] = field(default_factory=dict)  # of a task, in place of batch
     loss_weights: dict[str, float] = field(default_factory=dict)  # of a task; 1 where it has none, 0 leaves it out
-    mix: dict[str, float] = field(
-        default_factory=dict
-    )  # batches of a task that an update takes on average; 1 as a rule
-    players: dict[str, Playing] = field(
-        default_factory=dict
-    )  # of players beside the model; a player without one learns as the model
+    mix: dict[str, float] = field(default_factory=dict)  # of a task: its batches an update, on average; 1 by default
+    players: dict[str, Playing] = field(default_factory=dict)  # of those beside the model; without one, as the model
     seed: int = 0
 
 

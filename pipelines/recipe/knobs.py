@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import load_named, nearest
@@ -83,7 +83,12 @@ def resolve(name: str, given: dict[str, Any], also: Sequence[str] = ()) -> Resol
         if recipe is None:
             break
         if key not in fields and not _is_free(recipe, key):
-            problems.append(f"{key}={text}: there is no such setting{nearest(key, [*hints, *fields, *also])}")
+            why = _no_task(recipe, key) or f"there is no such setting{nearest(key, [*hints, *fields, *also])}"
+            problems.append(f"{key}={text}: {why}")
+            continue
+        if key.startswith("batch.") and len(recipe.tasks) > 1:
+            own = ", ".join(f"batches.{name}.{key.removeprefix('batch.')}" for name in recipe.tasks)
+            problems.append(f"{key}={text}: every task has batches of its own here; give {own}")
             continue
         clash = [k for k, paths in sets.items() if key in paths and fields[key] == knobs[k]]
         if clash:
@@ -111,10 +116,23 @@ def complete(recipe: Recipe) -> Recipe:
     )
 
 
+def _no_task(recipe: Recipe, key: str) -> str:
+    """Say that a key such as `batches.NAME.size` names no task, where that is so."""
+    first, _, rest = key.partition(".")
+    name = rest.partition(".")[0]
+    if first not in ("tasks", "batches", "loss_weights", "mix") or not name or name in recipe.tasks:
+        return ""
+    return f"there is no such task{nearest(name, recipe.tasks)}; there are {', '.join(recipe.tasks)}"
+
+
 def type_at(recipe: Recipe, key: str) -> Any:
-    """Find the annotated type of the field at a dotted key; Any inside a dictionary."""
+    """Find the annotated type of the field at a dotted key; inside a dictionary, of its values."""
     node, last = _holder(recipe, key)
-    return Any if isinstance(node, dict) else get_type_hints(type(node))[last]
+    if not isinstance(node, dict):
+        return get_type_hints(type(node))[last]
+    holder, field = _holder(recipe, key.rpartition(".")[0])
+    kind = Any if isinstance(holder, dict) else get_type_hints(type(holder))[field]
+    return get_args(kind)[1] if get_origin(kind) is dict else Any
 
 
 def _holder(recipe: Recipe, key: str) -> tuple[Any, str]:

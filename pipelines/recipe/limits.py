@@ -14,6 +14,9 @@ from trunkline.ground.ranges import problems_of
 from ...backbones.table import ARCHITECTURES, is_known, others, wrappers
 from .fields import Recipe, batches_of, learning_tasks
 
+MOST = 100
+"""Batches of a task that an update may take."""
+
 
 def check(recipe: Recipe) -> None:
     """Raise RecipeError with every problem of a recipe that can be seen without the data and without torch."""
@@ -56,14 +59,15 @@ def _batches(recipe: Recipe) -> list[str]:
 
 def _mixture(recipe: Recipe) -> list[str]:
     problems = []
-    for key, of, low in (("loss_weights", recipe.loss_weights, 0), ("mix", recipe.mix, None)):
+    for key, of, low, most in (("loss_weights", recipe.loss_weights, 0, math.inf), ("mix", recipe.mix, None, MOST)):
         for name, value in of.items():
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             if name not in recipe.tasks:
                 near = nearest(name, recipe.tasks)
                 problems.append(f"{key}.{name}: there is no such task{near}; there are {', '.join(recipe.tasks)}")
-            elif not number or not (value > 0 or value == low):
-                problems.append(f"{key}.{name}={value}: expected a number above 0{', or 0' if low == 0 else ''}")
+            elif not number or not (0 < value <= most or value == low):
+                expected = f"above 0 and at most {most}" if key == "mix" else "from 0, not infinite"
+                problems.append(f"{key}.{name}={value}: expected a number {expected}")
     if recipe.tasks and not problems:
         learning = learning_tasks(recipe)
         if not learning:

@@ -65,7 +65,8 @@ def from_plain(tree: dict[str, Any]) -> Recipe:
     for name, options in tree.pop("tasks", {}).items():
         if name not in known:
             problems.append(
-                f"tasks.{name}: there is no such task{nearest(name, known)}; of a recipe file's own task, give plugin=FILE"
+                f"tasks.{name}: there is no such task{nearest(name, known)}; of a recipe file's own task, give plugin=FILE, "
+                "whose TASKS names it"
             )
             continue
         kind = load_named(known[name])

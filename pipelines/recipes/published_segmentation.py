@@ -26,7 +26,7 @@ def voc_deeplab(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """Train DeepLabV3 or V3+ on VOC 2012 (trainaug, 10,582 pictures), scored on val, as mmsegmentation does.
+    """Train DeepLabV3 or V3+ on VOC 2012 (trainaug, 10,582 pictures) as mmsegmentation does; score on val.
 
     data         the folder that holds VOC2012/
     sbd          SBD's folder below data, whose .mat files are the masks that VOC lacks; without it VOC2012/ has
@@ -71,7 +71,7 @@ def coco_voc(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """Train DeepLabV3 or FCN on COCO 2017 with VOC's twenty classes, as torchvision's weights were trained.
+    """Train DeepLabV3 or FCN on COCO 2017 with VOC's classes, as torchvision's weights were trained.
 
     data         COCO's folder: annotations/instances_{train,val}2017.json, train2017/, val2017/
     weights      resnet50 or resnet101

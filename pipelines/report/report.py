@@ -12,6 +12,7 @@ from trunkline._version import __version__
 from trunkline.ground.errors import RecipeError
 
 from ...tasks.scores import metrics_in
+from ..recipe.plugin import file_of
 from ..runs.run import flat
 from .blocks import rows_of
 from .curves import WEIGHTS, metric_curves, training_curves
@@ -214,8 +215,13 @@ def _commands(recipe: dict[str, Any], run: Path, tasks: list[str]) -> list[tuple
     settings = [shlex.quote(f"{k}={_value(v).replace(', ', ',')}") for k, v in recipe.get("knobs", {}).items()]
     again = " ".join(["trunkline train", shlex.quote(recipe["recipe"]), *settings, "--run NEW_FOLDER"])
     folder, chosen = shlex.quote(str(run)), [shlex.quote(f"task={task}") for task in tasks]
+    file = file_of(recipe["recipe"])
+    plugin = f" {shlex.quote(f'plugin={file}')}" if file else ""  # which may hold the run's task
     return [
         ("Repeat it", again),
-        ("Score it again", f"trunkline evaluate {folder} --json"),
-        *(("Use it on other files", f"trunkline predict {folder} FILES {task}".rstrip()) for task in chosen or [""]),
+        ("Score it again", f"trunkline evaluate {folder}{plugin} --json"),
+        *(
+            ("Use it on other files", f"trunkline predict {folder} FILES {task}".rstrip() + plugin)
+            for task in chosen or [""]
+        ),
     ]

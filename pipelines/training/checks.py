@@ -15,7 +15,7 @@ from ...cluster.contract import TooLarge, TooSmall
 from ...cluster.engines.optimizer import try_optimizer
 from ...cluster.workers import Workers, where
 from ...heads.model import Model
-from ...tasks.contract import Task
+from ...tasks.contract import EVALUATOR, Task, check_has
 from ...tasks.samples import Samples
 from ..feeding.plan import Mixture
 from ..models.build import make_task
@@ -66,6 +66,8 @@ def metric_of(recipe: Recipe, found: Mapping[str, tuple[Task, Samples]]) -> tupl
     Raises RecipeError where no task has it.
     """
     evaluators = {name: task.evaluator(validation) for name, (task, validation) in found.items()}
+    for name, evaluator in evaluators.items():
+        check_has(evaluator, f"the evaluator of the task {name}", EVALUATOR)
     classes = len(next(iter(found.values()))[1].classes)
     return choose_metric(recipe.evaluation.metric, evaluators, classes)
 

@@ -247,6 +247,10 @@ def train_updates(session: Session, engine: Engine, mixed: Mixture, before: int,
         pin = session.device.type == "cuda"
         feed = updates(draws, mixed, engine.updates, length, int(recipe.machine.loaders), pin, session.workers)
     for s in mixed.shares:
+        if not s.batches_of(length) and not engine.updates:
+            session.note(
+                f"{s.task}: mix.{s.task}={s.mix:g} gives it no batch in {length} updates: it learns nothing here"
+            )
         if s.plan.dropped and not engine.updates:
             session.note(
                 f"{s.task + ': ' if len(mixed.shares) > 1 else ''}{s.plan.per_epoch} updates an epoch of {s.plan.batch}; "

@@ -243,17 +243,36 @@ def test_evaluate_and_predict_take_a_run_of_several(one, cache, tmp_path, capsys
     ("given", "message"),
     [
         ({"loss_weights.detect": 1}, r"loss_weights.detect: there is no such task; nearest: detection"),
-        ({"loss_weights.detection": -1}, r"loss_weights.detection=-1.0: expected a number above 0, or 0"),
+        ({"loss_weights.detection": -1}, r"loss_weights.detection=-1.0: expected a number from 0, not infinite"),
+        ({"loss_weights.detection": "inf"}, r"loss_weights.detection=inf: expected a number from 0, not infinite"),
+        ({"loss_weights.detection": "none"}, r"loss_weights.detection=none: expected a number"),
+        ({"loss_weights": 0.5}, r"loss_weights=0.5: expected a value for each name; give loss_weights.NAME=VALUE"),
         ({"loss_weights.detection": 0, "loss_weights.classification": 0}, r"every task has the weight 0"),
         ({"mix.detection": 0}, r"mix.detection=0.0: expected a number above 0"),
+        ({"mix.detection": 1e9}, r"mix.detection=1000000000.0: expected a number above 0 and at most 100"),
+        (
+            {"batch.size": 64},
+            r"batch.size=64: every task has batches of its own here; give batches.classification.size",
+        ),
         ({"mix.classification": 0.5}, r"mix.classification=0.5, mix.detection=0.5: an update would be empty"),
         ({"batches.detection.micro": 2}, r"batches.detection.micro=2 does not divide batches.detection.size=3"),
-        ({"batches.boxes.size": 2}, r"batches.boxes.size=2: there is no such setting"),
+        (
+            {"batches.boxes.size": 2},
+            r"batches.boxes.size=2: there is no such task; there are classification, detection",
+        ),
     ],
 )
 def test_a_wrong_mixture_is_one_clear_line(given, message):
     with pytest.raises(RecipeError, match=message):
         resolved(**given)
+
+
+def test_a_task_that_no_update_takes_is_told(cache, tmp_path, capsys):
+    from trunkline.pipelines.training.train import train
+
+    train(resolved(updates=1, **{"mix.detection": 1e-3}), tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "detection: mix.detection=0.001 gives it no batch in 1 updates: it learns nothing here" in said
 
 
 def test_a_metric_that_two_tasks_could_mean_is_asked_for(cache, tmp_path):

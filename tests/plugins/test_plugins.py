@@ -210,6 +210,41 @@ FORGOTTEN = {
 }
 
 
+LOSSES = '{"l1": (self(features, batch) - batch.targets["clean"].float() / 255).abs().mean()}'
+UNFIT = {
+    "a head's method": (
+        "def predict(",
+        "def predicted(",
+        r"the head of the task denoising \(.*Decoder\) lacks predict",
+    ),
+    "an evaluator's": ("def result(", "def end(", r"the evaluator of the task denoising \(.*Gain\) lacks result"),
+    "a map": ('needs = ("c1", "c2")', 'needs = ("c1", "c9")', r"denoising needs the maps c9; this trunk has c1, c2"),
+    "named losses": (LOSSES, f'{LOSSES}["l1"]', r"gave losses of type Tensor; expected a dict of scalar tensors"),
+    "scalars": (".abs().mean()}", ".abs()}", r"the losses l1: \(\d+, 3, \d+, \d+\); expected a dict of scalar tensors"),
+    "a metric": ('Scores({"psnr"', 'Scores({"pssnr"', r"Gain gave the metric pssnr, which its `metrics` do not name"),
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_a_part_that_does_not_fit_is_one_clear_line(what, data, tmp_path, capsys):
+    old, new, message = UNFIT[what]
+    text = Path(file_of("pairs")).read_text()
+    assert old in text
+    (tmp_path / "mine.py").write_text(text.replace(old, new))
+    given = [
+        f"{k}={v}"
+        for k, v in {"data": data["pairs"], **PLAIN, "phases.0.updates": 1, "phases.0.epochs": "none"}.items()
+    ]
+    assert main(["train", str(tmp_path / "mine.py"), *given, "--run", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err
+    assert re.search(message, told) and "Traceback" not in told, told
+
+
+def test_the_reports_commands_say_where_the_task_is(runs):
+    page = (runs["pairs"] / "report.html").read_text()
+    assert page.count(f"plugin={file_of('pairs')}") == 2
+
+
 @pytest.mark.parametrize("what", FORGOTTEN)
 def test_what_a_plug_in_forgets_is_one_clear_line(what, tmp_path, capsys):
     old, new, message = FORGOTTEN[what]

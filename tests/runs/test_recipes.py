@@ -46,7 +46,7 @@ def refused(recipe: str = "transfer", **given) -> list[str]:
         ({"network.norm": "bach"}, "network.norm=bach: expected one of batch, frozen, sync, group; nearest: batch"),
         ({"log.tensorboard": "on-ish"}, "log.tensorboard=on-ish: expected true or false"),
         ({"tasks.classification.scale": "1"}, "tasks.classification.scale=1: expected 2 numbers separated by commas"),
-        ({"tasks.detection.data": "x"}, "tasks.detection.data=x: there is no such setting; nearest: "),
+        ({"tasks.detection.data": "x"}, "tasks.detection.data=x: there is no such task; there are classification"),
         ({"batch": "16", "micro_batch": "5"}, "batch.micro=5 does not divide batch.size=16: choose one of [1, 2, 4, 8, 16]"),
         ({"batch": "0"}, "batch.size=0: expected a number above 0"),
         ({"batch": "-4"}, "batch.size=-4: expected a number above 0"),
