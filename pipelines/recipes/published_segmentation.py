@@ -26,7 +26,7 @@ def voc_deeplab(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """Train DeepLabV3 or V3+ on VOC 2012 (trainaug, 10,582 pictures) as mmsegmentation does; score on val.
+    """Train DeepLabV3 or V3+ on VOC 2012 (trainaug, 10,582 pictures), as mmsegmentation does.
 
     data         the folder that holds VOC2012/
     sbd          SBD's folder below data, whose .mat files are the masks that VOC lacks; without it VOC2012/ has
