@@ -1,4 +1,4 @@
-"""The verbs as functions: each takes and returns plain objects, and the command line is made from them."""
+"""The verbs as functions: each takes and returns plain objects."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Trunkline: one residual trunk, many heads, from a laptop to a cluster, to the same weights.
 
-Every verb of the command line is a function here. Names are imported on first use, so that `import trunkline` is
-instant.
+Every verb of the command line is a function here (`list` is `recipes`). Names are imported on first use, so that
+`import trunkline` is instant.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""What an update's micro-batches leave behind, gradients and buffers, summed in fp64: no order of adding changes a bit."""
+"""What an update's micro-batches leave behind, gradients and buffers, summed in fp64: no order of adding shows in fp32."""
 
 from collections.abc import Sequence
 

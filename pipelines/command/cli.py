@@ -1,4 +1,4 @@
-"""The command line: `trunkline VERB … key=value`. Each verb is a function of `trunkline`; nothing here imports torch."""
+"""The command line: `trunkline VERB … key=value`. Each verb has a function in `trunkline` too; nothing here imports torch."""
 
 import errno
 import json

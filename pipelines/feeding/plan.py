@@ -18,9 +18,9 @@ At = tuple[int, int, int]  # (epoch, index, repeat): all that a sample's augment
 class Plan:
     """Which samples the micro-batches of every update take: a pure function of these numbers.
 
-    `units`, a number for each sample, says which samples are read together (shards): an epoch goes through them unit by
-    unit, WINDOW at a time, in a new order, and mixes the samples of a window. Samples in one micro-batch
-    have the same number in `groups`; the rest of each group, too few to fill another one, are put together.
+    `units`, a number for each sample, says which samples are read together (shards). An epoch puts the units into a new
+    order and takes them WINDOW at a time; the samples of a window are mixed. Samples in one micro-batch have the same
+    number in `groups`; the rest of each group, too few to fill another one, are put together.
     """
 
     samples: int
@@ -64,15 +64,15 @@ class Plan:
         return [[(epoch, int(i), 0) for i in mine[m : m + self.micro]] for m in range(0, self.batch, self.micro)]
 
     def _order(self, epoch: int) -> np.ndarray:
-        """Return the order of an epoch, as `_order` draws it; the last two are kept."""
+        """Return the order of an epoch, as `draw_order` gives it; the last two are kept."""
         if epoch not in self._orders:
             while len(self._orders) > 1:
                 self._orders.pop(next(iter(self._orders)))
-            self._orders[epoch] = _order(self, epoch)
+            self._orders[epoch] = draw_order(self, epoch)
         return self._orders[epoch]
 
 
-def _order(plan: Plan, epoch: int) -> np.ndarray:
+def draw_order(plan: Plan, epoch: int) -> np.ndarray:
     """Draw the order in which an epoch takes samples: indices `(n,)` int64; with groups, those that fill its updates."""
     draw = np.random.Generator(np.random.PCG64(key(plan.seed, "order", epoch)))
     if plan.units is None:
@@ -82,9 +82,7 @@ def _order(plan: Plan, epoch: int) -> np.ndarray:
         order = np.lexsort((draw.random(plan.samples), turn[plan.units] // WINDOW))
     if plan.groups is None:
         return order
-    order = order[
-        : plan.per_epoch * plan.batch
-    ]  # first: which samples wait for another epoch must not depend on their group
+    order = order[: plan.per_epoch * plan.batch]  # first: which samples wait must not depend on their group
     micro, kinds = plan.micro, plan.groups[order]
     parts = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]  # positions in the order
     rest = np.sort(np.concatenate([part[len(part) // micro * micro :] for part in parts]))

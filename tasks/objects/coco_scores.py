@@ -1,4 +1,4 @@
-"""COCO's average precision and recall, as pycocotools computes them, by the engine that is at hand.
+"""COCO's average precision and recall, as pycocotools computes them: hotcoco or pycocotools match the objects.
 
 Protocol: cocodataset.org, "Detection evaluation"; pycocotools' `COCOeval` is the reference.
 """

@@ -20,6 +20,8 @@ NOT_RUN = {  # the beginning of a command: why it is not run here
     "git clone": "needs the network",
     "make ": "installs, or runs these tests: it is how they are run",
     ".venv/bin/pre-commit install": "changes the checkout",
+    "trunkline score coco instances_val2017.json": "needs COCO's files; tests/score runs the verb",
+    "trunkline score voc VOC20": "needs VOC's files; tests/score runs the verb",
     "trunkline demo": "three minutes; tests/runs/test_demo.py runs its smoke variant",
 }
 QUICKER = {  # the beginning of a command: settings in place of its own, or added to them
