@@ -33,7 +33,7 @@ def pixel_losses(logits: Tensor, truth: Tensor, weighted: Weighted) -> dict[str,
     found: dict[str, Tensor] = {}
     if weighted.cross_entropy:
         weights = logits.new_tensor(weighted.class_weights) if weighted.class_weights else None
-        by_device = cross_entropy_by_rows if logits.is_cuda else _cross_entropy
+        by_device = _cross_entropy if logits.device.type == "cpu" else cross_entropy_by_rows
         found["cross_entropy"] = by_device(logits, truth, weights)
     others = [name for name in ("dice", "focal", "lovasz") if getattr(weighted, name)]
     somewhere = bool(others) and bool((truth != VOID).any())
@@ -49,9 +49,9 @@ def _cross_entropy(logits: Tensor, truth: Tensor, weights: Tensor | None) -> Ten
 
 
 def cross_entropy_by_rows(logits: Tensor, truth: Tensor, weights: Tensor | None) -> Tensor:
-    """Compute the cross-entropy of logits `(N, K, H, W)` from one row for each pixel, for CUDA.
+    """Compute the cross-entropy of logits `(N, K, H, W)` from one row for each pixel, for devices other than the CPU.
 
-    torch's form for maps is not deterministic there. Where no pixel has a class the loss is 0, without a test that
+    torch's form for maps is not deterministic on CUDA. Where no pixel has a class the loss is 0, without a test that
     would wait for the device. `truth` is `(N, H, W)` int64, `weights` `(K,)` or None.
     """
     rows, labels = logits.permute(0, 2, 3, 1).flatten(0, 2), truth.flatten()

@@ -38,8 +38,10 @@ class MovingAverage:
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
             [self.shadow[n] for n in self._floats], [self.live[n] for n in self._floats], weight
         )
-        for n in self._rest:
-            self.shadow[n].copy_(self.live[n])
+        if self._rest:
+            torch._foreach_copy_(  # pyright: ignore[reportPrivateImportUsage]
+                [self.shadow[n] for n in self._rest], [self.live[n] for n in self._rest]
+            )
         self.steps += 1
 
     def load(self, tensors: dict[str, Tensor], steps: int) -> None:

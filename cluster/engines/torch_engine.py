@@ -1,7 +1,7 @@
 """The engine for one process or many."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,13 @@ class Call(nn.Module):
 
 def summed(named: dict[str, Tensor]) -> Tensor:
     """Add up the losses, in fp32 or better."""
-    return torch.stack([v if v.dtype == torch.float64 else v.float() for v in named.values()]).sum()
+    each = [v if v.dtype == torch.float64 else v.float() for v in named.values()]
+    return each[0] if len(each) == 1 else torch.stack(each).sum()
+
+
+def added(numbers: Tensor) -> Tensor:
+    """Add up the elements of a vector; a single one is its own sum."""
+    return numbers[0] if len(numbers) == 1 else numbers.sum()
 
 
 def loss_weight(batch: Any) -> float:
@@ -111,6 +117,8 @@ class TorchEngine:
         self._gradients = GradientSums(model, workers, machine.reduction == "exact")
         self._buffers = BufferMeans(model, workers)
         self._names: list[str] = []  # of the losses, as they appeared
+        self._wide = wide(torch.empty(0, device=self.device))
+        self._constants: dict[tuple[float, ...], Tensor] = {}
         average = learning.average
         self.average = MovingAverage(live_tensors(model), average) if average.decay > 0 else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=machine.precision == "fp16")
@@ -127,7 +135,7 @@ class TorchEngine:
         if not self._call.training:  # walking all modules costs milliseconds
             self._call.train()
         parts: list[dict[str, Tensor]] = []
-        self._buffers.begin()
+        self._buffers.begin(alone=len(own) == 1 and self.workers.size == 1)
         for batch in own:
             with _sized(batch, self.updates):
                 batch = batch.to(self.device)
@@ -198,22 +206,44 @@ class TorchEngine:
             self._gradients.finish(counts.micro_batches, counts.used)
 
     def _report(self, own: Sequence[Any], parts: list[dict[str, Tensor]], counts: "Counts") -> Report:
-        """Report the mean of each named loss over the micro-batches of all workers that had it."""
-        dtype = wide(torch.empty(0, device=self.device))
-        sums = torch.zeros(2 * len(self._names), dtype=dtype, device=self.device)
-        for i, name in enumerate(self._names):
-            if mine := [part[name].to(dtype) for part in parts if name in part]:
-                sums[i] = torch.stack(mine).sum()
-                weights = [loss_weight(b) for b, part in zip(own, parts, strict=True) if name in part]
-                sums[len(self._names) + i] = sum(weights)
-        own_total = sums[: len(self._names)].sum()
-        self.workers.add(sums, "the sum of losses")
-        there = [(n, i, count) for i, (n, count) in enumerate(zip(self._names, counts.losses, strict=True)) if count]
-        means = {n: sums[i] / count for n, i, count in there}
-        weighted = [means[n] * (sums[len(self._names) + i] / count) for n, i, count in there]
-        report = Report(self.updates, self._rate(), means, torch.stack(weighted).sum(), own_total)
+        """Report the mean of each named loss over the micro-batches that had it, on all workers together."""
+        sums = self._loss_sums(parts)
+        own_total = added(sums)
+        weights = self._numbers(
+            sum(loss_weight(b) for b, part in zip(own, parts, strict=True) if n in part) for n in self._names
+        )
+        if self.workers.size > 1:
+            sums = torch.cat([sums, weights])
+            self.workers.add(sums, "the sum of losses")
+            sums, weights = sums.chunk(2)
+        names, there = self._names, [i for i, count in enumerate(counts.losses) if count]
+        if len(there) < len(names):  # a loss that no micro-batch of these had
+            names = [names[i] for i in there]
+            sums, weights = (torch.stack([each[i] for i in there]) for each in (sums, weights))
+        divisors = self._numbers(filter(None, counts.losses))
+        means = sums / divisors
+        total = added(means * (weights / divisors))
+        report = Report(self.updates, self._rate(), dict(zip(names, means.unbind(), strict=True)), total, own_total)
         report.ids = [list(getattr(b, "ids", [])) for b in own]
         return report
+
+    def _loss_sums(self, parts: list[dict[str, Tensor]]) -> Tensor:
+        """Sum each named loss over this worker's micro-batches, in fp64; 0 where none had it."""
+        having = [[part[name] for part in parts if name in part] for name in self._names]
+        if not any(having):
+            return torch.zeros(len(having), dtype=self._wide, device=self.device)
+        flat = torch.stack([value for values in having for value in values]).to(self._wide)
+        if all(len(values) == 1 for values in having):
+            return flat
+        each = flat.split([len(values) for values in having])
+        return torch.cat([one if len(one) == 1 else one.sum(0, keepdim=True) for one in each])
+
+    def _numbers(self, values: Iterable[float]) -> Tensor:
+        """Return plain numbers as a tensor on the device; those that come again are there already, without a wait."""
+        key = tuple(values)
+        if key not in self._constants:
+            self._constants[key] = torch.tensor(key, dtype=self._wide, device=self.device)
+        return self._constants[key]
 
     def _factor(self) -> float:
         return factor(self.learning.schedule, self.updates, self.learning.total, self.learning.per_epoch)

@@ -191,7 +191,7 @@ def _parts(f: _Facts, zero: int | None, workers: int, micro: int, offload: bool,
     if stage == 3:  # divided, except the parameters gathered at one time
         weights = int(weights / workers + 2 * f.largest * width)
     if stage < 2:
-        sums = f.trained * (8 if f.exact else width) if many else 0
+        sums = f.trained * ((8 if f.exact else 0) + width) if many else 0  # and the gradients side by side
         gradients = f.trained * width + sums
     else:  # this worker's part, and the buckets in transit
         gradients = int(share * width) + 2 * min(BUCKET, f.trained) * width

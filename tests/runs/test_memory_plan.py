@@ -33,7 +33,7 @@ def test_parts_add_up_and_stages_divide(scenes, capsys):
             assert stage["total"] == sum(v for k, v in stage.items() if k not in ("total", "refused"))
     none = alone["stages"]["none"]
     assert none["optimizer state"] == 8 * trained
-    assert none["gradients and their sums"] == (4 + 8) * trained
+    assert none["gradients and their sums"] == (4 + 4 + 8) * trained  # each micro-batch's, side by side, and summed
     assert none["weights"] == none["averaged weights"] == none["weights for evaluation"]
     assert four["stages"]["1"]["optimizer state"] == 12 * trained // 4 + 4 * trained
     assert four["stages"]["3"]["weights"] < four["stages"]["2"]["weights"]

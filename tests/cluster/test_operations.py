@@ -1,0 +1,129 @@
+"""What the engine adds to an update: a handful of operations, whatever the network and however many tensors it has."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from operations import Operations, of_an_update
+
+from trunkline.backbones import backbone
+from trunkline.backbones.contract import Preprocessing
+from trunkline.backbones.pyramid import Pyramid
+from trunkline.cluster.config import Average, Learning, Machine, Optimizer, Schedule
+from trunkline.cluster.engines.torch_engine import TorchEngine
+from trunkline.cluster.launchers.local import run_local
+from trunkline.cluster.launchers.worker import Job
+from trunkline.cluster.workers import ALONE, Workers
+from trunkline.heads.classification import ClassificationHead
+from trunkline.heads.contract import Batch
+from trunkline.heads.model import Model, losses
+from trunkline.heads.one_stage import OneStageHead
+from trunkline.heads.rcnn import RCNNHead
+from trunkline.heads.segmentation import SegmentationHead
+
+NETWORKS = ("resnet50", "deeplabv3plus", "mask_rcnn")
+SIZE = 64
+
+
+def model_of(network: str) -> Model:
+    torch.manual_seed(0)
+    trunk = backbone("resnet50", output_stride=16 if network == "deeplabv3plus" else 32)
+    if network == "mask_rcnn":
+        trunk = Pyramid(trunk, "pool", 32)
+        head = RCNNHead(32, trunk.strides, 2, masks=True)
+    elif network == "deeplabv3plus":
+        head = SegmentationHead(network, trunk.channels, 3, output_stride=16)
+    else:
+        head = ClassificationHead(trunk.channels["c5"], 5)
+    return Model(trunk, {"task": head}, Preprocessing())
+
+
+def micro_batches(network: str, count: int) -> list[Batch]:
+    mask = torch.zeros(1, SIZE, SIZE, dtype=torch.uint8)
+    mask[0, 10:40, 10:40] = 1
+    targets = {
+        "resnet50": {"label": torch.tensor([1, 2])},
+        "deeplabv3plus": {"mask": mask.expand(2, -1, -1)},
+        "mask_rcnn": {"boxes": [torch.tensor([[10.0, 10, 40, 40]])] * 2, "labels": [torch.tensor([1])] * 2,
+                      "masks": [mask] * 2},
+    }[network]  # fmt: skip
+    images = torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8)
+    sizes = torch.tensor([[SIZE, SIZE]] * 2) if network == "mask_rcnn" else None
+    return [Batch("task", ["a", "b"], images, sizes, targets, key=at) for at in range(count)]
+
+
+def added(network: str, count: int, workers: Workers = ALONE, average: float = 0.0, **optimizer) -> Counter[str]:
+    """Count what an update of `count` micro-batches on this worker has besides losses, backward and step; not the first."""
+    machine = Machine("cpu", "fp32", channels_last=False, deterministic=True, threads=1, loaders=0)
+    learning = Learning(Optimizer("sgd", lr=1e-3, **optimizer), Schedule("constant"), Average(average), 10, 5)
+    engine = TorchEngine(model_of(network), losses, learning, machine, workers)
+    engine.update(micro_batches(network, count))
+    found = +of_an_update(engine, micro_batches(network, count))
+    engine.close()
+    return found
+
+
+SLOWER = [pytest.param(n, marks=[] if n == "mask_rcnn" else pytest.mark.slow) for n in NETWORKS]  # it has most losses
+
+
+@pytest.mark.parametrize("network", SLOWER)
+def test_one_worker(network):
+    one, four = added(network, 1), added(network, 4)
+    assert one.total() <= 15 and four.total() <= 60, (one, four)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_an_average_adds_three_at_most(network):
+    assert added(network, 1, average=0.9).total() <= added(network, 1).total() + 3
+
+
+def of_a_worker(args, workers):
+    """Count on one of several workers, as a job."""
+    torch.set_num_threads(1)
+    return {network: dict(added(network, 2, workers)) for network in NETWORKS}
+
+
+@pytest.mark.slow
+def test_two_workers_of_two_micro_batches(tmp_path, monkeypatch):
+    places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
+    found = run_local(Job("test_operations:of_a_worker", {}, 120.0), 2, tmp_path / "logs", 2)
+    print(found)
+    for network in NETWORKS:
+        collectives = {name: n for name, n in found[network].items() if name.startswith("c10d")}
+        assert collectives and sum(found[network].values()) - sum(collectives.values()) <= 60
+
+
+def test_what_is_counted():
+    """A view is nothing; a foreach call is one operation, or one for each tensor where types are mixed."""
+    copy = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage]
+    a, b, wide = torch.ones(3), torch.ones(2), [torch.ones(3).double(), torch.ones(2).double()]
+    with Operations() as counted:
+        copy([a, b], [a.detach(), b.view(2)])
+        copy([a, b], wide)
+        with counted.looking_away():
+            a.add(1)
+    assert +counted.found == Counter({"_foreach_copy_": 3})
+
+
+@pytest.mark.parametrize("network", ["resnet50", "deeplabv3plus"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_nothing_is_read_back_from_the_device(network, count):
+    """On the `meta` device nothing can be read: what would wait for a GPU raises here."""
+    machine = Machine("meta", "fp32", channels_last=False, deterministic=False, threads=1, loaders=0)
+    learning = Learning(Optimizer("sgd", lr=1e-3, clip=1.0), Schedule("constant"), Average(0.9), 10, 5)
+    engine = TorchEngine(model_of(network).to("meta"), losses, learning, machine)
+    report = engine.update(micro_batches(network, count))
+    assert report.total.device.type == "meta"
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        report.numbers()
+
+
+def test_the_one_stage_heads_forward_reads_nothing_back():
+    trunk = Pyramid(backbone("resnet18"), "conv", 32)
+    head = OneStageHead(32, trunk.strides, 2).to("meta")
+    logits, *_ = head(trunk.to("meta")(torch.empty(1, 3, SIZE, SIZE, device="meta")))
+    assert logits.device.type == "meta"
