@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Average
+from .sums import foreach
 
 
 def live_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -35,13 +36,9 @@ class MovingAverage:
     def update(self) -> None:
         """Move the average one step towards the model's present weights."""
         weight = 1.0 - self.decay()
-        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-            [self.shadow[n] for n in self._floats], [self.live[n] for n in self._floats], weight
-        )
+        foreach._foreach_lerp_([self.shadow[n] for n in self._floats], [self.live[n] for n in self._floats], weight)
         if self._rest:
-            torch._foreach_copy_(  # pyright: ignore[reportPrivateImportUsage]
-                [self.shadow[n] for n in self._rest], [self.live[n] for n in self._rest]
-            )
+            foreach._foreach_copy_([self.shadow[n] for n in self._rest], [self.live[n] for n in self._rest])
         self.steps += 1
 
     def load(self, tensors: dict[str, Tensor], steps: int) -> None:

@@ -5,7 +5,6 @@ All of a kind lies in one flat tensor, so that a step of the bookkeeping is one 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate, compress, pairwise
 from typing import Any
 
@@ -167,6 +166,7 @@ class BufferMeans:
             module.register_forward_pre_hook(_Noting(self._run, number)) for number, module in enumerate(self._modules)
         ]
         self._sums = torch.empty(0)
+        self._cut: dict[tuple[int, ...], list[_Kind]] = {}  # what `_parts` returned, by modules
         self._kinds, self._places = self._flatten()
         self.counts = [0] * len(self._modules)
 
@@ -204,6 +204,7 @@ class BufferMeans:
             self._sums.fill_(-0.0)  # to which any number can be added without a change
         self.counts = [0] * len(self._modules)
         self._ran.clear()
+        self._made.clear()  # left where an update failed in its backward
 
     def start(self) -> None:
         """Put the first buffers back where the last backward recomputed a forward; call it before a forward."""
@@ -255,9 +256,13 @@ class BufferMeans:
         for kind in self._kinds:
             kind.live.copy_(kind.first)
 
-    @lru_cache(maxsize=64)  # noqa: B019 (as long as the engine lives)
     def _parts(self, modules: tuple[int, ...]) -> list[_Kind]:
         """Return what of each type belongs to these modules (rising numbers), in as few pieces as there can be."""
+        if modules not in self._cut:
+            self._cut[modules] = self._pieces(modules)
+        return self._cut[modules]
+
+    def _pieces(self, modules: tuple[int, ...]) -> list[_Kind]:
         found = []
         for kind, places in zip(self._kinds, self._places, strict=True):
             pieces: list[list[int]] = []

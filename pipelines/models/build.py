@@ -154,7 +154,7 @@ def from_weights(
         wrapper=info.get("trunkline_wrapper", "none"),
     )
     trunk = make_trunk(network, weights, None)
-    model = Model(trunk, {name: make_head(task, trunk, weights)}, task.preprocessing)  # type: ignore[arg-type]
+    model = Model(trunk, {name: make_head(task, trunk, weights)}, task.preprocessing)
     facts = Facts(trunk.arch, trunk.stride_in, asdict(weights.preprocessing), {name: task.facts}, str(trunk.report))
     return Recipe({name: options}, network), task, model, facts
 
