@@ -39,17 +39,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _map(self, change) -> "Batch":
+    def each(self, change: "Callable[[Tensor], Tensor]") -> "Batch":
+        """Make a batch whose tensors are what `change` returns for each of these."""
         changed = {f.name: _each(getattr(self, f.name), change) for f in fields(self) if f.name in _TENSORS}
         return replace(self, **changed)
 
     def to(self, device: "torch.device | str") -> "Batch":
         """Copy the batch to another device (asynchronously from pinned memory)."""
-        return self._map(lambda t: t.to(device, non_blocking=True))
+        return self.each(lambda t: t.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """Copy the batch into pinned memory; the loader calls it."""
-        return self._map(lambda t: t.pin_memory())
+        return self.each(lambda t: t.pin_memory())
 
 
 _TENSORS = ("images", "sizes", "targets", "features")

@@ -20,7 +20,8 @@ from .average import MovingAverage, live_tensors
 from .memory_format import place
 from .optimizer import build_optimizer, load_optimizer, optimizer_tensors
 from .schedule import factor
-from .sums import BufferMeans, GradientSums, wide
+from .sums import BufferMeans, GradientSums, foreach, wide
+from .tuning import Tuning
 
 
 class Call(nn.Module):
@@ -44,6 +45,15 @@ def summed(named: dict[str, Tensor]) -> Tensor:
 def added(numbers: Tensor) -> Tensor:
     """Add up the elements of a vector; a single one is its own sum."""
     return numbers[0] if len(numbers) == 1 else numbers.sum()
+
+
+@torch.no_grad()
+def penalise(parameters: Iterable[Tensor], strength: float) -> None:
+    """Add the gradient of `strength` times the sum of absolute weights; 0 at 0. What has no gradient is left alone."""
+    pairs = [(p, p.grad) for p in parameters if p.grad is not None]
+    if pairs:
+        signs = foreach._foreach_sign([p for p, _ in pairs])
+        foreach._foreach_add_([gradient for _, gradient in pairs], signs, alpha=strength)
 
 
 def loss_weight(batch: Any) -> float:
@@ -116,6 +126,7 @@ class TorchEngine:
         self._call = Call(model).train()
         self._gradients = GradientSums(model, workers, machine.reduction == "exact")
         self._buffers = BufferMeans(model, workers)
+        self._tuning = Tuning(self.device, machine.deterministic is True)
         self._names: list[str] = []  # of the losses, as they appeared
         self._wide = wide(torch.empty(0, device=self.device))
         self._constants: dict[tuple[float, ...], Tensor] = {}
@@ -137,7 +148,7 @@ class TorchEngine:
         parts: list[dict[str, Tensor]] = []
         self._buffers.begin(alone=len(own) == 1 and self.workers.size == 1)
         for batch in own:
-            with _sized(batch, self.updates):
+            with _sized(batch, self.updates), self._tuning.of(batch):
                 batch = batch.to(self.device)
                 self._buffers.start()
                 with record_function("trunkline::forward"), self.autocast():
@@ -258,11 +269,10 @@ class TorchEngine:
     def _penalise_and_clip(self, report: Report) -> None:
         config = self.learning.optimizer
         if config.l1:
-            for p in self._gradients.parameters:
-                if p.ndim > 1 and p.grad is not None:
-                    p.grad.add_(p.detach().sign(), alpha=config.l1)
+            penalise([p for p in self._gradients.parameters if p.ndim > 1], config.l1)
         if config.clip:
-            report.grad_norm = nn.utils.clip_grad_norm_(self._gradients.parameters, config.clip)
+            together = True if self.device.type == "cpu" else None  # elsewhere torch decides: on a GPU it does so too
+            report.grad_norm = nn.utils.clip_grad_norm_(self._gradients.parameters, config.clip, foreach=together)
 
     def _step(self, report: Report) -> bool:
         """Move the weights; return False where fp16's gradients overflowed and nothing moved."""

@@ -31,7 +31,7 @@ from . import partition
 from .average import MovingAverage, live_tensors
 from .memory_format import lay_out, lay_out_calls
 from .optimizer import names_of
-from .torch_engine import Counts, TorchEngine, summed
+from .torch_engine import Counts, TorchEngine, penalise, summed
 from .zero_options import ZeroOptions, refuse
 
 BUCKET = 25_000_000  # elements that one of DeepSpeed's collectives carries
@@ -214,8 +214,8 @@ class DeepSpeedEngine(TorchEngine):
 
     def _penalise(self, optimizer: Any, *_: Any) -> None:
         for group in optimizer.param_groups:
-            for p in group["params"] if self._named[self._groups[group["number"]][0]].ndim > 1 else ():
-                p.grad.add_(p.detach().sign(), alpha=self.learning.optimizer.l1)
+            if self._named[self._groups[group["number"]][0]].ndim > 1:
+                penalise(group["params"], self.learning.optimizer.l1)
 
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:
         """Return the model's whole state dict; with `averaged`, the moving average's values where it has them."""

@@ -19,6 +19,7 @@ from ...tasks.contract import Evaluator, Samples, Scores, Task
 from ...tasks.scores import metrics_of
 from ..feeding.ordered import Ordered
 from ..show import bar
+from .casting import cast_once
 
 T = TypeVar("T")
 ROUND = 4  # batches of each worker whose results are collected at once
@@ -28,13 +29,16 @@ ROUND = 4  # batches of each worker whose results are collected at once
 def inference(model: nn.Module, precision: str, device: torch.device) -> Iterator[None]:
     """Put the model in evaluation mode, without gradients and with autocast for bf16 and fp16; restore its mode after.
 
-    Raises EngineError where memory runs out.
+    Autocast finds the weights of convolutions and linear layers cast already. Raises EngineError where memory runs out.
     """
     training = model.training
     model.eval()
-    cast = torch.autocast(device.type, AUTOCAST[precision]) if precision in AUTOCAST else contextlib.nullcontext()
     try:
-        with torch.inference_mode(), cast:
+        with contextlib.ExitStack() as entered:
+            entered.enter_context(torch.inference_mode())
+            if dtype := AUTOCAST.get(precision):
+                entered.enter_context(cast_once(model, dtype))
+                entered.enter_context(torch.autocast(device.type, dtype))
             yield
     except RuntimeError as error:
         if not out_of_memory(error):

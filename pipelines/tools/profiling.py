@@ -15,6 +15,7 @@ from trunkline.ground.errors import RecipeError
 from ...cluster.config import Launch
 from ...cluster.contract import PARTS, Engine
 from ...cluster.workers import Workers
+from ..feeding.ahead import sent_ahead
 from ..feeding.draws import Draws
 from ..feeding.loader import decoding
 from ..feeding.plan import Mixture
@@ -101,4 +102,5 @@ def _ready(session: Session, recipe: Recipe, count: int) -> tuple[Engine, Mixtur
         s.task: Draws(parts[s.task].task, parts[s.task].training, s.plan.seed, training=True) for s in mixed.shares
     }
     pin = session.device.type == "cuda"
-    return engine, mixed, updates(draws, mixed, 0, count, int(recipe.machine.loaders), pin)
+    feed = updates(draws, mixed, 0, count, int(recipe.machine.loaders), pin)
+    return engine, mixed, sent_ahead(feed, session.device)

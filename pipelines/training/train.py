@@ -15,6 +15,7 @@ from ...cluster.config import Launch
 from ...cluster.contract import Engine
 from ...cluster.workers import Workers
 from ..evaluation.measure import apart
+from ..feeding.ahead import sent_ahead
 from ..feeding.cache import Cache
 from ..feeding.draws import Draws
 from ..feeding.loader import decoding
@@ -246,6 +247,7 @@ def train_updates(session: Session, engine: Engine, mixed: Mixture, before: int,
         }
         pin = session.device.type == "cuda"
         feed = updates(draws, mixed, engine.updates, length, int(recipe.machine.loaders), pin, session.workers)
+        feed = sent_ahead(feed, session.device)
     for s in mixed.shares:
         if not s.batches_of(length) and not engine.updates:
             session.note(

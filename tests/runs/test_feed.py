@@ -13,6 +13,7 @@ import torch
 
 from trunkline.backbones.contract import Preprocessing
 from trunkline.ground.errors import DataError, EngineError, RecipeError
+from trunkline.pipelines.feeding.ahead import one_ahead, sent_ahead
 from trunkline.pipelines.feeding.cache import Cache
 from trunkline.pipelines.feeding.draws import Draws
 from trunkline.pipelines.feeding.loader import decoding
@@ -314,3 +315,24 @@ raise SystemExit(3)
 """
     done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
+
+
+def test_an_updates_first_micro_batch_is_sent_while_the_one_before_is_still_to_be_done(draws):
+    """On a GPU: sent early, taken when its turn comes, and each update as it would be without."""
+    plan = Plan(len(draws.samples), 4, 2, SEED)
+    plain, log = list(updates(draws, plan, 0, 4)), []
+
+    def send(batch):
+        log.append(("sent", batch.key))
+        return lambda: log.append(("taken", batch.key)) or batch
+
+    for update, same in zip(one_ahead(iter(plain), send), plain, strict=True):
+        log.append(("done", update.number))
+        assert [b.key for b in update.micro_batches] == [b.key for b in same.micro_batches]
+    first = [u.micro_batches[0].key for u in plain]
+    expected = [("sent", first[0])]
+    for n, k in enumerate(first):
+        expected += [("sent", first[n + 1])] if n + 1 < len(first) else []
+        expected += [("taken", k), ("done", n)]
+    assert log == expected
+    assert sent_ahead(marker := iter(plain), torch.device("cpu")) is marker
