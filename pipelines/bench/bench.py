@@ -76,13 +76,17 @@ def bench_train(
     batch: int = 16,
     rounds: int = 7,
     steps: int = 2,
+    fused: bool = False,
     device: str = "auto",
 ) -> Bench:
     """Measure a training update beside torchvision's reference loop, at equal settings and with each side's defaults.
 
+    Both sides have their batch on the device, and the same groups of parameters in the same form of SGD.
+
     batch          images an update
     rounds         interleaved pairs; the ratio is the median over them
     steps          updates a round
+    fused          both sides step with the fused form of the optimizer
     """
     import torch
 
@@ -96,6 +100,7 @@ def bench_train(
     check_device(machine.device)
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
     labels = torch.randint(0, 100, (batch,))
+    images, labels = images.to(machine.device), labels.to(machine.device)
     floats = (images / 255 - 0.45) / 0.225
     pairs = [
         ("fp32, NCHW, both", ("fp32", False), ("fp32", False)),
@@ -107,19 +112,22 @@ def bench_train(
     rows = []
     with bar("bench train", len(pairs) * rounds, "rounds") as advance:
         for name, ours, theirs in dict.fromkeys(pairs):
-            own = _our_update(backbone, images, labels, machine, *ours)
-            loop = Loop(backbone, 100, 0.01, *theirs, machine.device)
+            own, optimizer = _our_update(backbone, images, labels, fused, machine, *ours)
+            loop = Loop(backbone, 100, *theirs, machine.device, optimizer)
             plain = as_usual(lambda loop=loop: loop.update(floats, labels))
             rows.append(paired(name, own, plain, batch, rounds, steps, advance))
-            del own, loop
+            del own, loop, optimizer
             gc.collect()
-    settings = {"backbone": backbone, "size": size, "batch": batch, "rounds": rounds, "steps": steps}
+    settings = {"backbone": backbone, "size": size, "batch": batch, "rounds": rounds, "steps": steps, "fused": fused}
     return Bench(
         "train", rows, settings | {"device": machine.device, "threads": torch.get_num_threads()}, environment()
     )
 
 
-def _our_update(backbone: str, images: Any, labels: Any, machine: Any, precision: Any, channels_last: bool) -> Callable:
+def _our_update(
+    backbone: str, images: Any, labels: Any, fused: bool, machine: Any, precision: Any, channels_last: bool
+) -> tuple[Callable[[], float], Any]:
+    """Build one update of ours to call; return its optimizer too."""
     from dataclasses import replace
 
     from ...backbones import backbone as make
@@ -133,9 +141,10 @@ def _our_update(backbone: str, images: Any, labels: Any, machine: Any, precision
     trunk = make(backbone)
     model = Model(trunk, {"classification": ClassificationHead(trunk.channels["c5"], 100)}, Preprocessing())
     machine = replace(machine, precision=precision, channels_last=channels_last)
-    engine = TorchEngine(model, losses, Learning(Optimizer(), Schedule("constant"), Average(), 10**6, 100), machine)
+    optimizer = Optimizer("momentum", lr=0.01, options={"fused": True} if fused else {})
+    engine = TorchEngine(model, losses, Learning(optimizer, Schedule("constant"), Average(), 10**6, 100), machine)
     batch = Batch("classification", [str(i) for i in range(len(labels))], images, targets={"label": labels})
-    return lambda: float(engine.update([batch]).total)
+    return lambda: float(engine.update([batch]).total), engine.optimizer
 
 
 def paired(

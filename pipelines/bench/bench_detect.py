@@ -126,16 +126,25 @@ def bench_masks(*, objects: int = 100, height: int = 800, width: int = 1333, rou
 
 
 def bench_detect(
-    *, size: int = 320, batch: int = 2, objects: int = 8, rounds: int = 7, head: str = "mask_rcnn", device: str = "auto"
+    *,
+    size: int = 320,
+    batch: int = 2,
+    objects: int = 8,
+    rounds: int = 7,
+    head: str = "mask_rcnn",
+    fused: bool = False,
+    device: str = "auto",
 ) -> Bench:
     """Measure Mask R-CNN with ResNet-50 and FPN beside torchvision's, in prediction and training.
 
-    Each is measured at equal settings and with our defaults against theirs.
+    Each is measured at equal settings and with our defaults against theirs. Both sides have their batch on the device,
+    and the same groups of parameters in the same form of SGD.
 
     size           of the pictures, which are square
     batch          pictures at once
     objects        of each picture in training
     head           mask_rcnn or faster_rcnn
+    fused          both sides step with the fused form of the optimizer
     """
     positive(size=size, batch=batch, objects=objects, rounds=rounds)
     import torch
@@ -148,11 +157,11 @@ def bench_detect(
     work = _Work(size, batch, objects, head == "mask_rcnn", machine.device)
 
     def sides(machine: Any) -> tuple[Any, Any]:
-        own, tensors = _ours(work, machine)
-        return own, _theirs(work, tensors)
+        own, tensors, optimizer = _ours(work, machine, fused)
+        return own, _theirs(work, tensors, optimizer)
 
     rows, equal = by_precision("detect", machine, batch, rounds, sides, _largest_difference)
-    settings = {"size": size, "batch": batch, "objects": objects, "rounds": rounds, "head": head}
+    settings = {"size": size, "batch": batch, "objects": objects, "rounds": rounds, "head": head, "fused": fused}
     settings["largest difference of boxes and scores at equal settings"] = equal
     return Bench(
         "detect", rows, settings | {"threads": torch.get_num_threads(), "device": machine.device}, environment()
@@ -185,8 +194,8 @@ def _largest_difference(own: list[Any], other: list[Any]) -> float | None:
     return max(float(np.abs(x - y).max(initial=0)) for x, y in pairs)
 
 
-def _ours(work: _Work, machine: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
-    """Build our `predict` and `train` to call, and return the model's tensors too, under torchvision's names."""
+def _ours(work: _Work, machine: Any, fused: bool) -> tuple[dict[str, Callable[[], Any]], dict[str, Any], Any]:
+    """Build our `predict` and `train` to call; return the model's tensors, under torchvision's names, and optimizer."""
     import torch
 
     from ...backbones import backbone
@@ -205,24 +214,26 @@ def _ours(work: _Work, machine: Any) -> tuple[dict[str, Callable[[], Any]], dict
     model = Model(pyramid, {"boxes": head}, Preprocessing())
     model.freeze(2)
     tensors = {k.removeprefix("heads.boxes."): v.clone() for k, v in model.state_dict().items()}
-    optimizer = Optimizer("momentum", lr=1e-4)
+    optimizer = Optimizer("momentum", lr=1e-4, options={"fused": True} if fused else {})
     engine = TorchEngine(model, losses, Learning(optimizer, Schedule("constant"), Average(), 10**6, 100), machine)
     targets = {"boxes": work.boxes, "labels": work.labels} | ({"masks": work.masks} if work.with_masks else {})
     batch = Batch("boxes", [str(i) for i in range(len(work.images))], work.images, targets=targets)
-    on_device = batch.to(work.device)
+    batch = batch.to(work.device)
 
     def predict() -> Any:
         with inference(model, machine.precision, torch.device(work.device)):
-            return model.predict(on_device)
+            return model.predict(batch)
 
-    return {"predict": predict, "train": lambda: float(engine.update([batch]).total)}, tensors
+    return {"predict": predict, "train": lambda: float(engine.update([batch]).total)}, tensors, engine.optimizer
 
 
-def _theirs(work: _Work, tensors: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+def _theirs(work: _Work, tensors: dict[str, Any], beside: Any) -> dict[str, Callable[[], Any]]:
     import torch
     from torchvision.models.detection import FasterRCNN, MaskRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
     from torchvision.ops import FrozenBatchNorm2d
+
+    from .plain import sgd
 
     torch.manual_seed(0)
     trunk = resnet_fpn_backbone(
@@ -231,9 +242,7 @@ def _theirs(work: _Work, tensors: dict[str, Any]) -> dict[str, Callable[[], Any]
     kind = MaskRCNN if work.with_masks else FasterRCNN
     model = kind(trunk, CLASSES + 1, min_size=work.size, max_size=work.size).to(work.device)
     model.load_state_dict(tensors)
-    optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], 1e-4, momentum=0.9, weight_decay=1e-4
-    )
+    optimizer = sgd(model, 1e-4, beside)
     images = [image.to(work.device) for image in work.images / 255]
     targets = [
         {

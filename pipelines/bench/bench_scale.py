@@ -15,6 +15,7 @@ from torch import nn
 from ...backbones import backbone
 from ...backbones.contract import Preprocessing
 from ...cluster.config import Average, Launch, Learning, Machine, Optimizer, Schedule
+from ...cluster.engines.optimizer import build_optimizer
 from ...cluster.engines.torch_engine import TorchEngine
 from ...cluster.launchers.local import run_local
 from ...cluster.launchers.ray_options import RayOptions
@@ -26,6 +27,7 @@ from ...heads.model import Model, losses
 from ..runs.environment import environment
 from ..show import bar
 from .bench import Bench, positive, row
+from .plain import sgd
 
 WORKERS, MICRO, BATCH, CLASSES = 2, 4, 8, 10
 
@@ -167,8 +169,9 @@ def _ddp(model: Model, batches: list[Batch]) -> Callable[[], None]:
     from ...cluster.engines.memory_format import place
 
     place(model, "cpu", True).train()
+    beside = build_optimizer(model, Optimizer("momentum", lr=0.01))
     wrapped = nn.parallel.DistributedDataParallel(_Losses(model), broadcast_buffers=False)
-    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)
+    optimizer = sgd(model, 0.01, beside)
 
     def update() -> None:
         total = 0.0

@@ -21,15 +21,23 @@ class _Work:
 
 
 def bench_segment(
-    *, size: int = 256, batch: int = 4, rounds: int = 7, head: str = "deeplabv3plus", device: str = "auto"
+    *,
+    size: int = 256,
+    batch: int = 4,
+    rounds: int = 7,
+    head: str = "deeplabv3plus",
+    fused: bool = False,
+    device: str = "auto",
 ) -> Bench:
     """Measure DeepLabV3 or V3+ with ResNet-50 beside the plain modules, in prediction and training.
 
-    Each is measured at equal settings and with our defaults against theirs.
+    Each is measured at equal settings and with our defaults against theirs. Both sides have their batch on the device,
+    and the same groups of parameters in the same form of SGD.
 
     size           of the pictures, which are square; divisible by 16
     batch          pictures at once
     head           deeplabv3 (torchvision's) or deeplabv3plus (smp's decoder on torchvision's trunk)
+    fused          both sides step with the fused form of the optimizer
     """
     positive(size=size, batch=batch, rounds=rounds)
     import torch
@@ -54,21 +62,23 @@ def bench_segment(
     work = _Work(torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8), masks, machine.device)
 
     def sides(machine: Any) -> tuple[Any, Any]:
-        own, tensors = _ours(work, head, machine)
-        return own, _theirs(work, head, tensors)
+        own, tensors, optimizer = _ours(work, head, machine, fused)
+        return own, _theirs(work, head, tensors, optimizer)
 
     rows, equal = by_precision(
         "segment", machine, batch, rounds, sides, lambda own, other: float((own - other).abs().max())
     )
-    settings = {"size": size, "batch": batch, "rounds": rounds, "head": head}
+    settings = {"size": size, "batch": batch, "rounds": rounds, "head": head, "fused": fused}
     settings["largest difference of logits at equal settings"] = equal
     return Bench(
         "segment", rows, settings | {"threads": torch.get_num_threads(), "device": machine.device}, environment()
     )
 
 
-def _ours(work: _Work, kind: str, machine: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
-    """Build our `predict` and `train` to call, and return the model's tensors too, under the plain modules' names."""
+def _ours(
+    work: _Work, kind: str, machine: Any, fused: bool
+) -> tuple[dict[str, Callable[[], Any]], dict[str, Any], Any]:
+    """Build our `predict` and `train` to call; return the model's tensors, under the plain modules' names, and optimizer."""
     import torch
 
     from ...backbones import backbone
@@ -85,27 +95,28 @@ def _ours(work: _Work, kind: str, machine: Any) -> tuple[dict[str, Callable[[], 
     head = SegmentationHead(kind, trunk.channels, CLASSES, output_stride=OUTPUT_STRIDE, dropout=0.0)
     model = Model(trunk, {"pixels": head}, Preprocessing())
     tensors = {k.removeprefix("heads.pixels."): v.clone() for k, v in model.state_dict().items()}
-    optimizer = Optimizer("momentum", lr=1e-4)
+    optimizer = Optimizer("momentum", lr=1e-4, options={"fused": True} if fused else {})
     engine = TorchEngine(model, losses, Learning(optimizer, Schedule("constant"), Average(), 10**6, 100), machine)
     batch = Batch("pixels", [str(i) for i in range(len(work.images))], work.images, targets={"mask": work.masks})
-    on_device = batch.to(work.device)
+    batch = batch.to(work.device)
 
     def predict() -> Any:
         with inference(model, machine.precision, torch.device(work.device)):
-            return torch.stack(head.logits(model.maps(on_device), on_device))
+            return torch.stack(head.logits(model.maps(batch), batch))
 
-    return {"predict": predict, "train": lambda: float(engine.update([batch]).total)}, tensors
+    return {"predict": predict, "train": lambda: float(engine.update([batch]).total)}, tensors, engine.optimizer
 
 
-def _theirs(work: _Work, kind: str, tensors: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+def _theirs(work: _Work, kind: str, tensors: dict[str, Any], beside: Any) -> dict[str, Callable[[], Any]]:
     import torch
     from torch.nn import functional as F
 
+    from .plain import sgd
     from .plain_segment import deeplab
 
     model = deeplab(kind, CLASSES).to(work.device)
     model.load_state_dict(tensors)
-    optimizer = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9, weight_decay=1e-4)
+    optimizer = sgd(model, 1e-4, beside)
     mean, std = (
         torch.tensor(v, device=work.device).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -37,17 +38,29 @@ def loader(folder: Path, size: int, batch: int, workers: int) -> Iterator[tuple[
     )
 
 
+def sgd(model: nn.Module, lr: float, beside: torch.optim.Optimizer) -> torch.optim.SGD:
+    """Build torch's SGD with momentum in our two groups (norms and biases do not decay), as `beside` is foreach or fused."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": own, "weight_decay": decay}
+        for decay, wide in ((1e-4, True), (0.0, False))
+        if (own := [p for p in learning if (p.ndim > 1) == wide])
+    ]
+    ours = beside.param_groups[0]
+    return torch.optim.SGD(groups, lr, momentum=0.9, foreach=ours["foreach"], fused=ours["fused"])
+
+
 class Loop:
     """The references' `train_one_epoch` body: forward, loss, zero_grad, backward, step."""
 
-    def __init__(self, arch: str, classes: int, lr: float, precision: str, channels_last: bool, device: str):
+    def __init__(self, arch: str, classes: int, precision: str, channels_last: bool, device: str, beside: Any):
         self.precision, self.device = precision, torch.device(device)
         self.net = torchvision.models.get_model(arch, num_classes=classes).to(self.device)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.net = self.net.to(memory_format=self.format)  # type: ignore[call-overload]
         self.net.train()
         self.loss = nn.CrossEntropyLoss()
-        self.optimizer = torch.optim.SGD(self.net.parameters(), lr, momentum=0.9, weight_decay=1e-4)
+        self.optimizer = sgd(self.net, 0.01, beside)
 
     def update(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """Take one step with `(N, 3, H, W)` float32 images and `(N,)` int64 labels, and return the loss.
