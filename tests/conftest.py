@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from short_run import SHORT
 
 ROOT = Path(__file__).parents[1]
+SERVER: pytest.StashKey[subprocess.Popen] = pytest.StashKey()
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+places = [str(Path(__file__).parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(places))  # processes of tests know `narrow` too
 
 
 CLUSTERS = ("test_ray", "test_pool", "test_local", "test_group", "test_travel", "test_s3")
@@ -20,6 +24,26 @@ CLUSTERS = ("test_ray", "test_pool", "test_local", "test_group", "test_travel", 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Clusters first: they are the longest."""
     items.sort(key=lambda item: item.path.stem not in CLUSTERS)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the process that the tests' processes are forked from, once for all testing processes."""
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        config.stash[SERVER] = warm.started()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if server := config.stash.get(SERVER, None):
+        warm.stopped(server)
+
+
+@pytest.fixture(autouse=True)
+def forked(request, monkeypatch):
+    """Processes start as forks of a warm one; in a test marked `cold` as a user's do."""
+    if request.node.get_closest_marker("cold"):
+        monkeypatch.delenv(warm.PLACE, raising=False)
+    else:
+        monkeypatch.setattr(subprocess, "Popen", warm.Popen)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 from combinations import ALWAYS, CLASSIFY, SOURCE, Combination, combinations
 from compared import compare
 from digests import checkpoint_of, cut, files_of, sha, tensors_of, updates_of
@@ -37,12 +39,12 @@ def train(out: Path, only: str, resume: bool) -> int:
     os.chdir(out)  # where nothing can be imported from: workers look there first
     asked = [each for each in combinations(only) if not (resume and (out / f"{each.name}.json").is_file())]
     begun = time.perf_counter()
-    with warm_python() as warm, tempfile.TemporaryDirectory(prefix="same-weights-") as folder:
+    with warm_python(), tempfile.TemporaryDirectory(prefix="same-weights-") as folder:
         (out / "about.json").write_text(json.dumps(about(), indent=1))
         source = make_source(out)
         for number, each in enumerate(asked, 1):
             start = time.perf_counter()
-            found = train_one(each, Path(folder), out, source, warm)
+            found = train_one(each, Path(folder), out, source)
             seconds = time.perf_counter() - start
             beside = out / f".{each.name}.tmp"
             beside.write_text(json.dumps({**found, "seconds": round(seconds, 2)}, indent=1))
@@ -76,17 +78,16 @@ def make_source(out: Path) -> Path:
         return trunkline.train("transfer", out / "source", **settings).weights
 
 
-def train_one(each: Combination, folder: Path, out: Path, source: Path, warm: str) -> dict[str, Any]:
+def train_one(each: Combination, folder: Path, out: Path, source: Path) -> dict[str, Any]:
     """Train one combination and record it, or the error by which it was refused; its run is removed."""
     import trunkline
 
     path = folder / each.name
     places = {str(path): "RUN", str(folder): "FOLDER", str(out): "OUT"}
     settings = {key: str(source) if value == SOURCE else value for key, value in each.settings.items()}
-    python, error, recorded = sys.executable, "", {}
+    error, recorded = "", {}
     try:
         with heard(out / "log.txt"):
-            sys.executable = warm  # what starts the workers
             trunkline.train(each.recipe, path, **settings, workers=each.workers)
             recorded = record(path, places)
     except Exception as failure:  # a refusal is a result too
@@ -94,7 +95,6 @@ def train_one(each: Combination, folder: Path, out: Path, source: Path, warm: st
             raise
         error = told(failure, places)
     finally:
-        sys.executable = python
         for left in folder.iterdir():
             shutil.rmtree(left)
     return {"name": each.name, "error": error, "recorded": recorded}
