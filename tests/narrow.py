@@ -5,12 +5,14 @@ Every process that has this folder on its path knows it by name (`narrow.dist-in
 
 from collections import OrderedDict
 from itertools import pairwise
+from typing import Any
 
 from torch import nn
 
 from trunkline.backbones.build import for_channels, initialise
 from trunkline.backbones.contract import Preprocessing
 from trunkline.backbones.norm import norm_layer
+from trunkline.backbones.pyramid import Pyramid
 from trunkline.backbones.residual import BasicBlock, ResNet, conv
 
 WIDTHS = (32, 32, 32, 64, 64)  # GroupNorm divides them by 32
@@ -39,3 +41,13 @@ def narrow(
     trunk.preprocessing = for_channels(Preprocessing(), in_channels)
     initialise(trunk, zero_init)
     return trunk
+
+
+def slim_pool(body: Any) -> Pyramid:
+    """A pyramid for two-stage heads of 32 channels in place of 256; give `network.pyramid=none` beside it."""
+    return Pyramid(body, "pool", 32)
+
+
+def slim_conv(body: Any) -> Pyramid:
+    """The same for one-stage heads."""
+    return Pyramid(body, "conv", 32)
