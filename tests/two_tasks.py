@@ -5,8 +5,6 @@ from trunkline.pipelines.recipe import Batches, Evaluation, Network, Phase, Reci
 from trunkline.tasks.classification.options import Options as Classes
 from trunkline.tasks.detection.options import Options as Boxes
 
-TRUNK = "timm:test_resnet.r160_in1k"  # half a million parameters
-
 
 def two_tasks(data: str = "demo:smoke", boxes: str = "demo:boxes:smoke", updates: int = 4, seed: int = 3) -> Recipe:
     """Four micro-batches of classes and one of boxes an update, of these in every second update only."""
@@ -15,7 +13,7 @@ def two_tasks(data: str = "demo:smoke", boxes: str = "demo:boxes:smoke", updates
             "classification": Classes(data=data, size=32, dropout=0.2),
             "detection": Boxes(data=boxes, size=64, longest=64, head="one_stage"),
         },
-        network=Network(backbone=TRUNK, weights="none", pyramid="conv"),
+        network=Network(backbone="narrow", weights="none", pyramid="conv"),
         batches={"classification": Batches(8, 2), "detection": Batches(3, 3)},
         loss_weights={"detection": 0.3},
         mix={"detection": 0.5},
