@@ -18,7 +18,7 @@ places = [str(Path(__file__).parent), *filter(None, os.environ.get("PYTHONPATH",
 os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(places))  # processes of tests know `narrow` too
 
 
-CLUSTERS = ("test_ray", "test_pool", "test_local", "test_group", "test_travel", "test_s3")
+CLUSTERS = ("test_one_cluster", "test_ray", "test_pool", "test_local", "test_group", "test_travel", "test_s3")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

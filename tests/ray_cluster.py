@@ -12,13 +12,13 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
-SETTINGS = {"weights": "none", "backbone": "resnet18", "size": 32, "batch": 12, "micro_batch": 2, "optimizer.clip": 1,
-            "ema": 0.9, "updates": 24, "checkpoints.updates": 4, "evaluation.every": 0, "machine.threads": 1,
+SETTINGS = {"weights": "none", "backbone": "narrow", "size": 32, "batch": 12, "micro_batch": 2, "optimizer.clip": 1,
+            "ema": 0.9, "updates": 90, "checkpoints.updates": 8, "evaluation.every": 0, "machine.threads": 1,
             "machine.loaders": 0, "machine.precision": "fp32", "log.tensorboard": "false"}  # fmt: skip
 
 
 def words(data: Path, run: Path, *more: str, **changed) -> list[str]:
-    """The command of a run of 24 updates of six micro-batches."""
+    """The command of a run of 90 updates of six micro-batches."""
     settings = SETTINGS | {"data": data} | {k.replace("__", "."): v for k, v in changed.items()}
     return ["train", "transfer", *(f"{k}={v}" for k, v in settings.items()), "--run", str(run), *more]
 
@@ -36,6 +36,11 @@ def cluster(workers: int):
         yield made
     finally:
         made.shutdown()
+
+
+def on(made, workers: int | str) -> list[str]:
+    """Say where a command's workers are."""
+    return ["--launch", "ray", "--workers", str(workers), "--address", made.address]
 
 
 class Started:

@@ -13,7 +13,7 @@ from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.runs.mirror import Mirror
 from trunkline.pipelines.runs.run import Run
 
-GIVEN = {"updates": 8, "checkpoints.updates": 2, "evaluation.every": 2}
+GIVEN = {"updates": 48, "checkpoints.updates": 4, "evaluation.every": 8}
 
 
 def at(root: Path) -> str:

@@ -1,14 +1,14 @@
 """Evaluation and prediction by a pool of workers: the same files as from one process, whatever happens meanwhile."""
 
 import json
-import shutil
 import signal
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from ray_cluster import Started, cluster
+from pool_work import evaluated, many, split_of
+from ray_cluster import Started, cluster, on
 
 from trunkline.pipelines.command.cli import main
 
@@ -20,32 +20,6 @@ def nodes():
     """A cluster of three nodes of one core each."""
     with cluster(3) as made:
         yield made
-
-
-def many(scenes: Path, folder: Path, count: int) -> Path:
-    """As many validation pictures of the scenes as asked for, in class folders; links, where there are not enough."""
-    photos = sorted((scenes / "val").rglob("*.jpg"))
-    for number in range(count):
-        photo = photos[number * 7 % len(photos)]
-        to = folder / photo.parent.name / f"{number:05d}.jpg"
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.hardlink_to(photo)
-    return folder
-
-
-def split_of(scenes: Path, folder: Path, count: int) -> Path:
-    many(scenes, folder / "val", count)
-    shutil.copytree(scenes / "train", folder / "train")
-    return folder
-
-
-def evaluated(run: Path, data: Path, out: Path, capsys, *more: str) -> tuple[dict, bytes]:
-    assert main(["evaluate", str(run), f"data={data}", "batch=4", "loaders=0", f"out={out}", "--json", *more]) == 0
-    return json.loads(capsys.readouterr().out), out.read_bytes()
-
-
-def on(made, workers: int) -> list[str]:
-    return ["--launch", "ray", "--workers", str(workers), "--address", made.address]
 
 
 def actors(made) -> list[psutil.Process]:
@@ -64,15 +38,13 @@ def lines(out: Path) -> list[bytes]:
     return file.read_bytes().splitlines() if file.exists() else []
 
 
-@pytest.mark.parametrize(
-    ("count", "workers"),
-    [(17, (2,)), *(pytest.param(n, (1, 2, 3), marks=pytest.mark.slow) for n in (17, 1000))],
-)
-def test_scores_and_records_are_those_of_one_process(scenes, short_run, nodes, tmp_path, capsys, count, workers):
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [17, 1000])
+def test_scores_and_records_are_those_of_one_process(scenes, short_run, nodes, tmp_path, capsys, count):
     data = split_of(scenes, tmp_path / "data", count)
     wanted = evaluated(short_run, data, tmp_path / "alone.jsonl", capsys)
     assert wanted[0]["samples"] == count == len({json.loads(line)["id"] for line in wanted[1].splitlines()})
-    for n in workers:
+    for n in (1, 2, 3):
         assert evaluated(short_run, data, tmp_path / f"{n}.jsonl", capsys, *on(nodes, n)) == wanted, n
 
 
