@@ -30,8 +30,9 @@ PLAIN = {"average.decay": 0.9, "checkpoints.updates": 4, "machine.threads": 1, "
 
 
 def settings(data: Path, workers: int = 0, **more):
-    given = {"data": str(data), "smoke": True, "micro_batch": 4, "tasks.classification.dropout": 0.2,
-             "phases.0.updates": 11, "machine.loaders": workers, "log.tensorboard": False, **PLAIN, **more}  # fmt: skip
+    given = {"data": str(data), "smoke": True, "backbone": "narrow", "micro_batch": 4,
+             "tasks.classification.dropout": 0.2, "phases.0.updates": 11, "machine.loaders": workers,
+             "log.tensorboard": False, **PLAIN, **more}  # fmt: skip
     return resolve("transfer", given)
 
 
@@ -121,14 +122,14 @@ def test_data_that_changed_is_refused_with_what_differs(scenes, tmp_path):
 def test_a_full_disk_is_one_error_and_the_last_checkpoint_stays(scenes, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200m", "none", str(disk)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(disk)], capture_output=True).returncode:
         pytest.skip("cannot mount a small file system here")
     try:
         run = disk / "run"
         assert in_child(settings(scenes, **{"phases.0.updates": 2}), run) == 0
         before = final(run)
         with (disk / "ballast").open("wb") as file:
-            file.write(bytes(shutil.disk_usage(disk).free - 30 * 2**20))
+            file.write(bytes(shutil.disk_usage(disk).free - 2**20))
         with pytest.raises(EngineError, match=r"could not be written.*The last good one is .*000002.*make room"):
             train(settings(scenes), run)
         assert all(torch.equal(before[n], t) for n, t in final(run).items())
@@ -165,8 +166,8 @@ def test_early_stopping_stays_stopped(scenes, tmp_path):
 def test_sigterm_from_outside_ends_the_command_line_in_time(scenes, tmp_path):
     """The real command, a real signal, and the exit code that says so."""
     run = tmp_path / "run"
-    command = ["trunkline", "train", "transfer", f"data={scenes}", "smoke=true", "--run", str(run), "log.tensorboard=false",
-               "phases.0.updates=100000", "machine.threads=1"]  # fmt: skip
+    command = ["trunkline", "train", "transfer", f"data={scenes}", "smoke=true", "backbone=narrow", "--run", str(run),
+               "log.tensorboard=false", "phases.0.updates=100000", "machine.threads=1"]  # fmt: skip
     process = subprocess.Popen(
         [str(Path(os.sys.executable).with_name(command[0])), *command[1:]], stderr=subprocess.PIPE
     )
