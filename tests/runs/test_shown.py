@@ -92,7 +92,7 @@ TRUTH = True
 
 def mine(data: str = "") -> Recipe:
     """A task of my own."""
-    return Recipe({"plain": Options(data=data, size=32)}, Network("resnet18", weights="none"), batch=Batches(8),
+    return Recipe({"plain": Options(data=data, size=32)}, Network("narrow", weights="none"), batch=Batches(8),
                   phases=(Phase(updates=1),), optimizer=Optimizer("adamw", lr=1e-3))
 
 
@@ -194,17 +194,10 @@ def test_a_classifier_shows_the_files_of_its_mistakes(short_run):
 def test_a_detectors_examples_are_what_its_records_say(tmp_path, monkeypatch, score, least):
     monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
     run = tmp_path / "run"
-    own = [w for w in SHORT if not w.startswith(("size", "batch"))]
-    words = [
-        "train",
-        "detect",
-        "smoke=true",
-        "head=mask_rcnn",
-        f"tasks.detection.score={score}",
-        "--run",
-        str(run),
-        *own,
-    ]
+    own = [w for w in SHORT if not w.startswith(("size", "batch", "updates"))]
+    words = ["train", "detect", "smoke=true", "head=mask_rcnn", f"tasks.detection.score={score}", "updates=1",
+             "tasks.detection.detections=10", "network.pyramid=none", "network.wrapper=slim_pool", "--run", str(run),
+             *own]  # fmt: skip
     assert main(words) == 0
     table, curve, examples = (
         Block.from_json(b) for b in json.loads((run / "shown.json").read_text())["detection"]["blocks"]
@@ -228,7 +221,8 @@ def test_a_detectors_examples_are_what_its_records_say(tmp_path, monkeypatch, sc
 def test_a_segmenters_examples_stand_beside_their_truth(tmp_path, monkeypatch):
     monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
     run = tmp_path / "run"
-    assert main(["train", "segment", "smoke=true", "--run", str(run), *PLAIN]) == 0
+    words = ["train", "segment", "smoke=true", "backbone=narrow", "updates=1", "--run", str(run), *PLAIN]
+    assert main(words) == 0
     table, examples = (
         Block.from_json(b) for b in json.loads((run / "shown.json").read_text())["segmentation"]["blocks"]
     )
