@@ -24,12 +24,16 @@ from trunkline.heads.rcnn import RCNNHead
 from trunkline.heads.segmentation import SegmentationHead
 
 NETWORKS = ("resnet50", "deeplabv3plus", "mask_rcnn")
+TRUNKS = [
+    "narrow",
+    pytest.param("resnet50", marks=pytest.mark.slow),
+]  # the numbers do not depend on how many tensors there are
 SIZE = 64
 
 
-def model_of(network: str) -> Model:
+def model_of(network: str, name: str) -> Model:
     torch.manual_seed(0)
-    trunk = backbone("resnet50", output_stride=16 if network == "deeplabv3plus" else 32)
+    trunk = backbone(name, output_stride=16 if network == "deeplabv3plus" else 32)
     if network == "mask_rcnn":
         trunk = Pyramid(trunk, "pool", 32)
         head = RCNNHead(32, trunk.strides, 2, masks=True)
@@ -46,51 +50,57 @@ def micro_batches(network: str, count: int) -> list[Batch]:
     targets = {
         "resnet50": {"label": torch.tensor([1, 2])},
         "deeplabv3plus": {"mask": mask.expand(2, -1, -1)},
-        "mask_rcnn": {"boxes": [torch.tensor([[10.0, 10, 40, 40]])] * 2, "labels": [torch.tensor([1])] * 2,
-                      "masks": [mask] * 2},
-    }[network]  # fmt: skip
-    images = torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8)
-    sizes = torch.tensor([[SIZE, SIZE]] * 2) if network == "mask_rcnn" else None
-    return [Batch("task", ["a", "b"], images, sizes, targets, key=at) for at in range(count)]
+        "mask_rcnn": {"boxes": [torch.tensor([[10.0, 10, 40, 40]])], "labels": [torch.tensor([1])], "masks": [mask]},
+    }[network]
+    size = 1 if network == "mask_rcnn" else 2
+    images = torch.randint(0, 256, (size, 3, SIZE, SIZE), dtype=torch.uint8)
+    sizes = torch.tensor([[SIZE, SIZE]]) if network == "mask_rcnn" else None
+    return [Batch("task", ["a", "b"][:size], images, sizes, targets, key=at) for at in range(count)]
 
 
-def added(network: str, count: int, workers: Workers = ALONE, average: float = 0.0, **optimizer) -> Counter[str]:
+def added(
+    network: str, count: int, trunk: str, workers: Workers = ALONE, average: float = 0.0, **optimizer
+) -> Counter[str]:
     """Count what an update of `count` micro-batches on this worker has besides losses, backward and step; not the first."""
     machine = Machine("cpu", "fp32", channels_last=False, deterministic=True, threads=1, loaders=0)
     learning = Learning(Optimizer("sgd", lr=1e-3, **optimizer), Schedule("constant"), Average(average), 10, 5)
-    engine = TorchEngine(model_of(network), losses, learning, machine, workers)
-    engine.update(micro_batches(network, count))
+    engine = TorchEngine(model_of(network, trunk), losses, learning, machine, workers)
+    engine.update(micro_batches(network, min(count, 2)))
     found = +of_an_update(engine, micro_batches(network, count))
     engine.close()
     return found
 
 
-SLOWER = [pytest.param(n, marks=[] if n == "mask_rcnn" else pytest.mark.slow) for n in NETWORKS]  # it has most losses
-
-
-@pytest.mark.parametrize("network", SLOWER)
-def test_one_worker(network):
-    one, four = added(network, 1), added(network, 4)
+@pytest.mark.parametrize("trunk", TRUNKS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_one_worker(network, trunk):
+    one, four = added(network, 1, trunk), added(network, 4, trunk)
     assert one.total() <= 15 and four.total() <= 60, (one, four)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("network", NETWORKS)
-def test_an_average_adds_three_at_most(network):
-    assert added(network, 1, average=0.9).total() <= added(network, 1).total() + 3
+@pytest.mark.parametrize(
+    ("network", "trunk"),
+    [("resnet50", "narrow"), *(pytest.param(n, "resnet50", marks=pytest.mark.slow) for n in NETWORKS)],
+)
+def test_an_average_adds_three_at_most(network, trunk):
+    assert added(network, 1, trunk, average=0.9).total() <= added(network, 1, trunk).total() + 3
+
+
+def test_a_penalty_and_clipping_add_a_dozen_at_most():
+    assert added("resnet50", 1, "narrow", l1=1e-4, clip=1.0).total() <= added("resnet50", 1, "narrow").total() + 12
 
 
 def of_a_worker(args, workers):
     """Count on one of several workers, as a job."""
     torch.set_num_threads(1)
-    return {network: dict(added(network, 2, workers)) for network in NETWORKS}
+    return {network: dict(added(network, 2, args["trunk"], workers)) for network in NETWORKS}
 
 
-@pytest.mark.slow
-def test_two_workers_of_two_micro_batches(tmp_path, monkeypatch):
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_two_workers_of_two_micro_batches(trunk, tmp_path, monkeypatch):
     places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
-    found = run_local(Job("test_operations:of_a_worker", {}, 120.0), 2, tmp_path / "logs", 2)
+    found = run_local(Job("test_operations:of_a_worker", {"trunk": trunk}, 120.0), 2, tmp_path / "logs", 2)
     print(found)
     for network in NETWORKS:
         collectives = {name: n for name, n in found[network].items() if name.startswith("c10d")}
@@ -115,7 +125,7 @@ def test_nothing_is_read_back_from_the_device(network, count):
     """On the `meta` device nothing can be read: what would wait for a GPU raises here."""
     machine = Machine("meta", "fp32", channels_last=False, deterministic=False, threads=1, loaders=0)
     learning = Learning(Optimizer("sgd", lr=1e-3, clip=1.0), Schedule("constant"), Average(0.9), 10, 5)
-    engine = TorchEngine(model_of(network).to("meta"), losses, learning, machine)
+    engine = TorchEngine(model_of(network, "narrow").to("meta"), losses, learning, machine)
     report = engine.update(micro_batches(network, count))
     assert report.total.device.type == "meta"
     with pytest.raises(RuntimeError, match="meta tensor"):
@@ -123,7 +133,7 @@ def test_nothing_is_read_back_from_the_device(network, count):
 
 
 def test_the_one_stage_heads_forward_reads_nothing_back():
-    trunk = Pyramid(backbone("resnet18"), "conv", 32)
+    trunk = Pyramid(backbone("narrow"), "conv", 32)
     head = OneStageHead(32, trunk.strides, 2).to("meta")
     logits, *_ = head(trunk.to("meta")(torch.empty(1, 3, SIZE, SIZE, device="meta")))
     assert logits.device.type == "meta"
