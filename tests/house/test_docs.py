@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -33,10 +34,12 @@ QUICKER = {  # the beginning of a command: settings in place of its own, or adde
     "trunkline train finetune.py": "epochs=1 size=32",
     "trunkline train denoise.py": "epochs=1",
     "trunkline train scenes.py": "updates=2 network.backbone=timm:test_resnet.r160_in1k",
-    "trunkline train segment": "epochs=0.5 crop=64 batch=2 weights=none backbone=resnet18",
-    "trunkline train detect": "updates=2 size=64 batch=2 weights=none backbone=resnet18",
+    "trunkline train segment": "epochs=0.5 crop=64 batch=2 weights=none backbone=narrow",
+    "trunkline train detect": "updates=2 size=64 batch=2 weights=none backbone=narrow network.pyramid=none"
+    " network.wrapper=slim_pool",
 }
 SMALL = {"updates": "2", "size": "32", "batch": "8"}  # of every run of `transfer` that is not a smoke run already
+NARROW = {"weights": "none", "backbone": "narrow"}  # and of those of the quick documents but the README's first
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,16 @@ def downloaded(tmp_path_factory):
     return fetch
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """The folders of photos, made once."""
+    folder = tmp_path_factory.mktemp("pictures")
+    photos(folder)
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path, monkeypatch, downloaded):
+def place(tmp_path, monkeypatch, downloaded, pictures, request):
     """A folder to work in, with photos; what the documents train there is small, and global settings are put back."""
     from trunkline.backbones import download
     from trunkline.pipelines import api
@@ -97,17 +108,19 @@ def place(tmp_path, monkeypatch, downloaded):
     from trunkline.pipelines.recipe import knobs
     from trunkline.pipelines.runs import machine
 
-    photos(tmp_path)
+    shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(download, "fetch", downloaded)
     monkeypatch.setattr(machine, "cores", lambda: 1)  # one thread, no processes that decode unless they are asked for
-    resolve = knobs.resolve
+    resolve, document = knobs.resolve, request.node.callspec.params["document"].name
+    published = iter([document == "README.md"])
 
     def small(name, given, **more):
         if name == "transfer" and not given.get("smoke"):
             given = {k: v for k, v in given.items() if k not in ("epochs", "updates")} | SMALL
             given |= {"micro_batch": "4"} if str(given.get("micro_batch", "")).isdigit() else {}
+            given |= {} if next(published, document in SLOW) else NARROW
         return resolve(name, {"log.tensorboard": "false", "machine.precision": "fp32", **given}, **more)
 
     for module in (api, launch):

@@ -46,7 +46,7 @@ def test_parts_add_up_and_stages_divide(scenes, capsys):
 
 
 def test_what_would_make_it_fit(scenes, capsys, monkeypatch):
-    words = [f"data={scenes}", "weights=none", "backbone=resnet50", "size=224", "batch=16", "machine.precision=fp32"]
+    words = [f"data={scenes}", "weights=none", "backbone=resnet18", "size=224", "batch=16", "machine.precision=fp32"]
     monkeypatch.setattr(
         "trunkline.pipelines.tools.memory_plan._resident", lambda: 500 * 2**20
     )  # these tests' own grows
