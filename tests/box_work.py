@@ -9,8 +9,12 @@ import pytest
 from trunkline.tasks.detection.options import Options
 from trunkline.tasks.detection.scenes import write_box_scenes
 
-SHORT = ["weights=none", "backbone=resnet18", "size=64", "batch=2", "updates=2", "machine.threads=1", "machine.loaders=0",
-         "machine.precision=fp32", "log.tensorboard=false", "tasks.detection.detections=10"]  # fmt: skip
+SHORT = ["weights=none", "backbone=narrow", "size=64", "batch=2", "updates=2", "machine.threads=1", "machine.loaders=0",
+         "machine.precision=fp32", "log.tensorboard=false", "tasks.detection.detections=5"]  # fmt: skip
+
+
+SLIM = ["network.pyramid=none", "network.wrapper=slim_pool"]  # beside SHORT: what costs most is a pyramid's channels
+SLIM_CONV = ["head=one_stage", "network.pyramid=none", "network.wrapper=slim_conv"]
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +24,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
-    return write_box_scenes(tmp_path_factory.mktemp("boxes") / "data", train=12, val=6, size=64)
+    return write_box_scenes(tmp_path_factory.mktemp("boxes") / "data", train=12, val=4, size=64)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from box_work import SHORT, boxes, change, options, own_cache, written  # noqa: F401
+from box_work import SHORT, SLIM, SLIM_CONV, boxes, change, options, own_cache, written  # noqa: F401
 from PIL import Image
 
 from trunkline.backbones import backbone
@@ -25,6 +25,7 @@ from trunkline.tasks.detection.samples import read_split
 from trunkline.tasks.detection.task import Detection
 
 pytest.importorskip("pycocotools")
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 def test_both_formats_hold_the_same_objects(written):
@@ -87,7 +88,7 @@ def test_micro_batches_hold_pictures_of_one_orientation(boxes):
 def built(folder: Path, head: str = "mask_rcnn") -> tuple[Detection, Model]:
     torch.manual_seed(0)
     task = Detection(options(folder, head=head, score=0.0, detections=20), Preprocessing())
-    trunk = backbone("resnet18")
+    trunk = backbone("narrow")
     pyramid = Pyramid(trunk, "conv" if head == "one_stage" else "pool", 32)
     task.samples("train")
     return task, Model(pyramid, {"detection": task.head(pyramid)}, trunk.preprocessing).eval()
@@ -120,11 +121,8 @@ def test_predictions_are_in_the_pictures_own_pixels(boxes):
 
 
 @pytest.mark.parametrize("form", ["coco", "voc"])
-def test_a_run_is_trained_scored_and_predicts(boxes, tmp_path, capsys, form):
-    head = "mask_rcnn" if form == "coco" else "one_stage"
-    run = tmp_path / "run"
-    words = ["train", "detect", f"data={boxes}", f"format={form}", f"head={head}", "--run", str(run), *SHORT]
-    assert main(words) == 0
+def test_a_run_is_trained_scored_and_predicts(written, request, tmp_path, capsys, form):
+    boxes, run = written, request.getfixturevalue("trained" if form == "coco" else "of_one_stage")
     scores = json.loads((run / "scores.json").read_text())
     assert {"AP", "AP50"} < scores.keys() and ("mask_AP" in scores) == (form == "coco")
     assert ("mAP07" in scores) == (form == "voc")
@@ -163,11 +161,20 @@ def test_a_run_is_trained_scored_and_predicts(boxes, tmp_path, capsys, form):
 def trained(written, tmp_path_factory) -> Path:
     """A run with masks."""
     run = tmp_path_factory.mktemp("trained") / "run"
-    assert main(["train", "detect", f"data={written}", "head=mask_rcnn", "--run", str(run), *SHORT]) == 0
+    assert main(["train", "detect", f"data={written}", "head=mask_rcnn", "--run", str(run), *SHORT, *SLIM]) == 0
     return run
 
 
-def test_torchvisions_classes_read_what_is_written_and_the_other_way_round(written, trained, tmp_path):
+@pytest.fixture(scope="module")
+def of_one_stage(written, tmp_path_factory) -> Path:
+    """A run of VOC's files."""
+    run = tmp_path_factory.mktemp("of_one_stage") / "run"
+    words = ["train", "detect", f"data={written}", "format=voc", "head=one_stage", "--run", str(run), *SHORT]
+    assert main(words) == 0
+    return run
+
+
+def test_torchvisions_classes_read_what_is_written_and_the_other_way_round(written, tmp_path):
     from safetensors.torch import load_file
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -175,14 +182,14 @@ def test_torchvisions_classes_read_what_is_written_and_the_other_way_round(writt
     from trunkline.pipelines.models.ready import Source, ready
 
     theirs = MaskRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=torch.nn.BatchNorm2d), 7)
-    theirs.load_state_dict(load_file(trained / "weights.safetensors"))
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
     again = tmp_path / "again"
-    own = [w for w in SHORT if not w.startswith(("weights", "backbone"))]
+    own = [w for w in SHORT if not w.startswith(("weights", "backbone", "batch", "updates"))] + ["batch=1", "updates=1"]
     more = [f"weights={tmp_path / 'theirs.pth'}", "backbone=resnet18", "--run", str(again), "evaluation.every=0"]
     assert main(["train", "detect", f"data={written}", "head=mask_rcnn", *own, *more]) == 0
     assert "of its detector" in json.loads((again / "load.json").read_text())["report"]
-    assert ready(Source(str(trained / "weights.safetensors"))).task.options.head == "mask_rcnn"
+    theirs.load_state_dict(load_file(again / "weights.safetensors"))
+    assert ready(Source(str(again / "weights.safetensors"))).task.options.head == "mask_rcnn"
 
 
 def test_a_detector_that_does_not_fit_is_refused(written, trained, tmp_path, capsys):
@@ -194,7 +201,7 @@ def test_a_detector_that_does_not_fit_is_refused(written, trained, tmp_path, cap
         read_split(options(written, format="voc", head="mask_rcnn"), "train")
 
 
-def test_vocs_result_files_have_the_lists_names(boxes, tmp_path, capsys):
+def test_vocs_result_files_have_the_lists_names(boxes, of_one_stage, tmp_path, capsys):
     """Also where an annotation calls its picture otherwise; where there is one of the list's name, it is the one."""
     (boxes / "JPEGImages/val_00000.jpg").rename(boxes / "JPEGImages/other.jpg")
     for number, name in ((0, "other"), (1, "val_00002")):
@@ -202,9 +209,8 @@ def test_vocs_result_files_have_the_lists_names(boxes, tmp_path, capsys):
         file.write_text(file.read_text().replace(f"val_0000{number}.jpg", f"{name}.jpg"))
     found = read_split(options(boxes, format="voc"), "val")
     assert [found.id(i).rpartition("/")[2] for i in range(2)] == ["other.jpg", "val_00001.jpg"]
-    run = tmp_path / "run"
-    assert main(["train", "detect", f"data={boxes}", "format=voc", "--run", str(run), *SHORT]) == 0
-    assert main(["evaluate", str(run), f"results={tmp_path / 'found'}", "score=0.0"]) == 0
+    words = ["evaluate", str(of_one_stage), f"data={boxes}", "format=voc", f"results={tmp_path / 'found'}", "score=0.0"]
+    assert main(words) == 0
     capsys.readouterr()
     lists = ["--list", str(boxes / "ImageSets/Main/val.txt"), "--json"]
     assert main(["score", "voc", str(boxes / "Annotations"), str(tmp_path / "found"), *lists]) == 0
@@ -223,9 +229,8 @@ def test_a_category_with_the_number_0_keeps_it(boxes):
     assert turned.index.category_ids.tolist() == found.index.category_ids.tolist()[::-1]
 
 
-def test_pictures_show_what_was_asked_for_and_sizes_keep_their_proportion(boxes, tmp_path):
-    run = tmp_path / "run"
-    assert main(["train", "detect", f"data={boxes}", "--run", str(run), *SHORT]) == 0
+def test_pictures_show_what_was_asked_for_and_sizes_keep_their_proportion(written, trained, tmp_path):
+    boxes, run = written, trained
     file = boxes / "JPEGImages/val_00000.jpg"
     drawn = {}
     for score in ("0.05", "0.0"):
@@ -261,7 +266,7 @@ def test_an_option_that_nothing_would_read_is_refused(words, says, trained, caps
 
 def test_a_detector_finds_the_micro_batch_that_fits(boxes, tmp_path):
     """Its targets are lists, one for each picture: they are repeated like the pictures."""
-    words = ["train", "detect", f"data={boxes}", *SHORT, "micro_batch=auto", "--run", str(tmp_path / "run")]
+    words = ["train", "detect", f"data={boxes}", *SHORT, *SLIM, "micro_batch=auto", "--run", str(tmp_path / "run")]
     assert main(words) == 0
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())
     assert recipe["resolved"]["batch"]["micro"] == 2 and "GiB" in recipe["auto"]["batch.micro"][1]

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from box_work import SHORT, boxes, change, options, own_cache, written  # noqa: F401
+from box_work import SHORT, SLIM, SLIM_CONV, boxes, change, options, own_cache, written  # noqa: F401
 
 from trunkline.ground.errors import DataError
 from trunkline.pipelines.command.cli import main
 from trunkline.tasks.detection.samples import read_split
 
 pytest.importorskip("pycocotools")
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 RLE = "expected polygons or a run-length code"
@@ -44,15 +45,15 @@ WRONG = [
 @pytest.mark.parametrize(("edit", "said"), WRONG, ids=[said for _, said in WRONG])
 def test_wrong_coco_data_stops_the_run_by_name(boxes, tmp_path, capsys, edit, said):
     change(boxes, edit)
-    words = ["train", "detect", f"data={boxes}", "head=mask_rcnn", "--run", str(tmp_path / "run"), *SHORT, "updates=6"]
-    assert main([w for w in words if w != "updates=2"]) == 2
+    short = [w for w in [*SHORT, *SLIM, "head=mask_rcnn"] if w != "updates=2"]
+    assert main(["train", "detect", f"data={boxes}", "--run", str(tmp_path / "run"), *short, "updates=6"]) == 2
     heard = capsys.readouterr().err
     assert said in heard and "Traceback" not in heard
 
 
 def test_a_picture_of_another_size_than_annotated(boxes, tmp_path, capsys):
     change(boxes, lambda d: [image.update(width=32) for image in d["images"]])
-    words = ["train", "detect", f"data={boxes}", "on_bad_box=skip", "--run", str(tmp_path / "run"), *SHORT]
+    words = ["train", "detect", f"data={boxes}", "on_bad_box=skip", "--run", str(tmp_path / "run"), *SHORT, *SLIM_CONV]
     assert main(words) == 2
     heard = capsys.readouterr().err
     assert "is 64 x 64 pixels; its annotation says 32 x 64" in heard and "JPEGImages/train_" in heard
@@ -87,14 +88,17 @@ def test_a_picture_of_another_size_than_annotated(boxes, tmp_path, capsys):
 )
 def test_wrong_voc_data_stops_the_run_by_name(boxes, tmp_path, capsys, file, edit, said):
     (boxes / file).write_text(edit((boxes / file).read_text()))
-    assert main(["train", "detect", f"data={boxes}", "format=voc", "--run", str(tmp_path / "run"), *SHORT]) == 2
+    assert (
+        main(["train", "detect", f"data={boxes}", "format=voc", "--run", str(tmp_path / "run"), *SHORT, *SLIM_CONV])
+        == 2
+    )
     heard = capsys.readouterr().err
     assert said in heard and "Traceback" not in heard
 
 
 def test_bad_boxes_are_left_out_where_asked(boxes, tmp_path, capsys):
     change(boxes, lambda d: d["annotations"][1].update(bbox=[3, 3, 0, 5]))
-    words = ["train", "detect", f"data={boxes}", "--run", str(tmp_path / "run"), *SHORT]
+    words = ["train", "detect", f"data={boxes}", "--run", str(tmp_path / "run"), *SHORT, *SLIM_CONV]
     assert main(words) == 2
     assert "on_bad_box=skip" in capsys.readouterr().err
     assert main([*words, "on_bad_box=skip"]) == 0
