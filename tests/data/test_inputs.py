@@ -228,15 +228,15 @@ def test_weights_that_are_missing(train, tmp_path):
 
 def test_weights_of_another_architecture(train, short_run, tmp_path):
     code, err = train(f"weights={short_run}", "backbone=resnet34")
-    assert code == 2 and "resnet18" in err and "resnet34" in err
+    assert code == 2 and "narrow" in err and "resnet34" in err
     assert not one_update(tmp_path / "run")
 
 
 def test_a_checkpoint_without_a_classifier_cannot_be_appended_to(train, tmp_path):
-    trunk = trunkline.backbone("resnet18").state_dict()
+    trunk = trunkline.backbone("narrow").state_dict()
     save_weights(
         tmp_path / "trunk.safetensors", {k: v for k, v in trunk.items() if not k.startswith("fc.")},
-                 arch="resnet18", **HEADER)  # fmt: skip
+                 arch="narrow", **HEADER)  # fmt: skip
     code, err = train(f"weights={tmp_path}/trunk.safetensors", "backbone=none", "mode=append")
     assert code == 2 and "append=true keeps the weights' own classifier, and these weights have none" in err
 
@@ -294,7 +294,7 @@ def test_weights_that_are_not_finite_are_told_at_the_first_update(train, short_r
 
     tensors = load_file(short_run / "weights.safetensors")
     tensors["layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
-    save_weights(tmp_path / "nan.safetensors", tensors, arch="resnet18", **HEADER)
+    save_weights(tmp_path / "nan.safetensors", tensors, arch="narrow", **HEADER)
     code, err = train(f"weights={tmp_path}/nan.safetensors", "backbone=none")
     assert code == 2 and "not finite" in err
     assert not (tmp_path / "run" / "weights.safetensors").exists()

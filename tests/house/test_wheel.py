@@ -6,6 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 FLOORS = ("backbones", "heads", "tasks", "cluster", "pipelines")
 
@@ -26,6 +28,7 @@ def test_the_wheel_holds_what_the_tree_holds(wheel):
     assert any(n.endswith(".html") for n in there) and licences
 
 
+@pytest.mark.cold
 def test_a_smoke_recipe_runs_from_the_wheel_in_an_empty_folder(wheel, tmp_path):
     place, empty = tmp_path / "site", tmp_path / "empty"
     empty.mkdir()

@@ -19,7 +19,7 @@ from trunkline.backbones.weights import save_weights
 pytestmark = pytest.mark.usefixtures("one_core")
 
 PLAIN = {"machine.threads": 1, "machine.loaders": 0, "machine.precision": "fp32", "log.tensorboard": False}
-SHORT = {"weights": "none", "backbone": "resnet18", "size": 32, "batch": 8, "updates": 2, **PLAIN}
+SHORT = {"weights": "none", "backbone": "narrow", "size": 32, "batch": 8, "updates": 2, **PLAIN}
 
 
 def photos(data: Path, split: str = "val") -> list[Path]:
@@ -37,10 +37,10 @@ def run(scenes, tmp_path_factory) -> trunkline.Run:
 def kept(tmp_path_factory) -> Path:
     """A weights file with a classifier of 30 classes."""
     torch.manual_seed(3)
-    net = torchvision.models.resnet18(num_classes=30)
+    trunk, fc = trunkline.backbone("narrow").state_dict(), torch.nn.Linear(64, 30).state_dict()
     path = tmp_path_factory.mktemp("kept") / "kept.safetensors"
-    save_weights(path, net.state_dict(), arch="resnet18", stride_in="3x3", classes=[f"class {i}" for i in range(30)],
-                 preprocessing=Preprocessing().at(32))  # fmt: skip
+    save_weights(path, trunk | {f"fc.{n}": t for n, t in fc.items()}, arch="narrow", stride_in="3x3",
+                 classes=[f"class {i}" for i in range(30)], preprocessing=Preprocessing().at(32))  # fmt: skip
     return path
 
 
@@ -167,8 +167,9 @@ def test_predict_takes_one_path_or_many(run, scenes):
     assert {trunkline.predict(run.path, g)[0].label for g in given} == {trunkline.predict(str(run.path), one)[0].label}
 
 
-def test_published_weights_are_torchvisions(run, scenes):
+def test_published_weights_are_torchvisions(scenes, tmp_path):
     """Strict loading into torchvision's own class, and the same logits on photos prepared by its own transforms."""
+    run = trunkline.train("transfer", tmp_path / "run", data=scenes, ema=0.5, **{**SHORT, "backbone": "resnet18"})
     theirs = torchvision.models.resnet18(num_classes=10)
     theirs.load_state_dict(load_file(run.weights), strict=True)
     theirs.eval()
@@ -209,7 +210,7 @@ def test_a_backbone_is_one_call():
 
 
 def test_a_backbone_from_a_runs_weights(run):
-    trunk = trunkline.backbone("resnet18", weights=run.weights)
+    trunk = trunkline.backbone("narrow", weights=run.weights)
     stored = load_file(run.weights)
     own = trunk.state_dict()
     assert all(torch.equal(own[n], t) for n, t in stored.items() if not n.startswith("fc."))
@@ -224,14 +225,14 @@ def test_weights_may_be_another_run(run, scenes, tmp_path):
     assert same and all(torch.equal(before[n], after[n]) for n in same)
     assert torch.allclose(before["fc.weight"], after["fc.weight"], atol=1e-6)
     report = json.loads((tmp_path / "run" / "load.json").read_text())
-    assert "122 of 122" in report["report"] and report["tasks"]["classification"]["classifier"] == "kept"
+    assert "74 of 74" in report["report"] and report["tasks"]["classification"]["classifier"] == "kept"
 
 
 def test_append_publishes_one_layer_that_predicts_as_the_two(kept, scenes, tmp_path):
     settings = {**SHORT, "backbone": None, "weights": kept, "mode": "append", "updates": 6, "lr": 0.5}
     run = trunkline.train("transfer", tmp_path / "run", data=scenes, **settings)
     published, before = load_file(run.weights), load_file(kept)
-    assert published["fc.weight"].shape == (10, 512)
+    assert published["fc.weight"].shape == (10, 64)
     assert all(torch.equal(published[n], before[n]) for n in before if not n.startswith("fc."))
     ours, theirs = (trunkline.predict(s, photos(scenes), top=10) for s in (run, run.weights))
     for one, other in zip(ours, theirs, strict=True):
@@ -248,13 +249,13 @@ def test_probe_changes_the_classifier_alone_and_keeps_its_features(kept, scenes,
     assert all(torch.equal(published[n], before[n]) for n in before if not n.startswith("fc."))
     cached = load_file(run.path / "features" / "val.safetensors")
     model = trunkline.model(kept)
-    assert cached["map.c5"].shape == (20, 512, 1, 1) and model.preprocessing.size == 32
+    assert cached["map.c5"].shape == (20, 64, 1, 1) and model.preprocessing.size == 32
     assert cached["target.label"].bincount().tolist() == [2] * 10
     found = trunkline.evaluate(run.weights, data=scenes, loaders=0)
     assert found.metrics == pytest.approx({k: run.scores[k] for k in found.metrics}, abs=1e-5)
     (run.path / "features" / "train.safetensors").write_bytes(b"damaged")
     trunkline.train("transfer", tmp_path / "run", data=scenes, **{**settings, "updates": 8})
-    assert load_file(run.path / "features" / "train.safetensors")["map.c5"].shape == (40, 512, 1, 1)
+    assert load_file(run.path / "features" / "train.safetensors")["map.c5"].shape == (40, 64, 1, 1)
     assert [n["text"].startswith("going on from update 6") for n in run.metrics if n["kind"] == "note"].count(True) == 1
     assert "going on from update 6" in run.report.read_text()
 

@@ -19,6 +19,8 @@ from trunkline.pipelines.recipes.table import RECIPES
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
+SMOKE = ["smoke=true", "backbone=narrow"]
+
 
 def told(capsys, *words: str, code: int = 2) -> str:
     """The message of a refused command: nothing on stdout, no traceback."""
@@ -43,7 +45,7 @@ def printed_json(capsys, *words: str, code: int = 0):
 def run(scenes, tmp_path_factory) -> Path:
     """A smoke run made by the command line."""
     path = tmp_path_factory.mktemp("cli") / "run"
-    assert main(["train", "transfer", f"data={scenes}", "smoke=true", "--run", str(path), *PLAIN]) == 0
+    assert main(["train", "transfer", f"data={scenes}", *SMOKE, "--run", str(path), *PLAIN]) == 0
     return path
 
 
@@ -143,7 +145,7 @@ def test_check(capsys, scenes, tmp_path):
 
 def test_profile(capsys, scenes, tmp_path):
     trace = tmp_path / "traces" / "trace.json"
-    words = ["profile", "transfer", "smoke=true", f"data={scenes}", "profile_updates=2", "updates=9", *PLAIN]
+    words = ["profile", "transfer", *SMOKE, f"data={scenes}", "updates=9", *PLAIN, "profile_updates=2"]
     found = printed_json(capsys, *words, f"out={trace}")
     assert found["updates"] == 2 and found["trace"] == str(trace)
     assert {"wait", "forward", "backward", "rest"} <= set(found["parts"])
@@ -152,12 +154,12 @@ def test_profile(capsys, scenes, tmp_path):
     assert found["images_per_second"] == pytest.approx(8 / found["seconds"])
     assert 0 <= found["wait"] < 1
     assert json.loads(trace.read_text())["traceEvents"]
-    words[4] = "profile_updates=0"
+    words[-1] = "profile_updates=0"
     assert told(capsys, *words) == "profile_updates=0: expected a number above 0"
 
 
 def test_train_prints_metrics_on_stdout_and_progress_on_stderr(capsys, scenes, run):
-    assert main(["train", "transfer", f"data={scenes}", "smoke=true", "--run", str(run), "--json", *PLAIN]) == 0
+    assert main(["train", "transfer", f"data={scenes}", *SMOKE, "--run", str(run), "--json", *PLAIN]) == 0
     out, err = capsys.readouterr()
     scores = json.loads(out)
     assert "going on from update 2" in err and "top1" in err
@@ -194,7 +196,7 @@ def test_predict_prints_a_line_a_file(capsys, run, scenes):
 def test_runs_without_a_name_are_numbered(capsys, scenes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "transfer-1").mkdir(parents=True)
-    assert main(["train", "transfer", f"data={scenes}", "smoke=true", "updates=1", *PLAIN]) == 0
+    assert main(["train", "transfer", f"data={scenes}", *SMOKE, "updates=1", *PLAIN]) == 0
     assert (tmp_path / "runs" / "transfer-2" / "report.html").is_file()
 
 
@@ -318,6 +320,7 @@ def test_a_closed_pipe_is_no_error():
 FAST = [["--help"], ["list"], ["show", "transfer"]]
 
 
+@pytest.mark.cold
 def test_help_list_and_show_are_quick():
     """At most 0.35 of the time of `import torch`, medians of runs that take turns."""
     candidates = {"torch": ["-c", "import torch"], **{" ".join(w): ["-m", "trunkline", *w] for w in FAST}}
@@ -333,6 +336,7 @@ def test_help_list_and_show_are_quick():
     assert {n: m / medians["torch"] for n, m in medians.items() if n != "torch" and m > 0.35 * medians["torch"]} == {}
 
 
+@pytest.mark.cold
 def test_importing_trunkline_is_quick():
     code = "import time; a = time.perf_counter(); import trunkline; print(time.perf_counter() - a)"
     times = [
@@ -341,6 +345,7 @@ def test_importing_trunkline_is_quick():
     assert statistics.median(times) < 0.2
 
 
+@pytest.mark.cold
 @pytest.mark.parametrize("words", [*FAST, ["train", "transfer", "--help"], ["show", "demo", "--json"], ["trian"]])
 def test_what_only_reads_tables_imports_no_torch(words):
     code = (

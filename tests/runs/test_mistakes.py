@@ -75,6 +75,7 @@ def test_the_threads_of_who_decodes_leave_the_signal_too(tmp_path):
         "train",
         "segment",
         "smoke=true",
+        "backbone=narrow",
         "head=fcn",
         "updates=4000",
         "machine.loaders=1",
@@ -222,14 +223,14 @@ def test_weights_that_are_not_finite_are_named(short_run, tmp_path):
     tensors = load_file(short_run / "weights.safetensors")
     tensors["layer2.0.conv1.weight"][0, 0, 0, 0] = float("nan")
     file = tmp_path / "bad.safetensors"
-    save_file(tensors, file, {"trunkline_arch": "resnet18"})
+    save_file(tensors, file, {"trunkline_arch": "narrow"})
     with pytest.raises(
         WeightsError, match=r"bad.safetensors: layer2.0.conv1.weight holds 1 values that are not finite"
     ):
-        trunkline.backbone("resnet18", weights=file)
+        trunkline.backbone("narrow", weights=file)
     with pytest.raises(WeightsError, match="a file of weights ends in one of"):
-        trunkline.backbone("resnet18", weights=str(shutil.copy(file, tmp_path / "bad.jpg")))
-    assert trunkline.backbone("resnet18", weights=str(short_run)).arch == "resnet18"
+        trunkline.backbone("narrow", weights=str(shutil.copy(file, tmp_path / "bad.jpg")))
+    assert trunkline.backbone("narrow", weights=str(short_run)).arch == "narrow"
 
 
 def test_a_single_class_is_a_mistake(data, tmp_path, told):
