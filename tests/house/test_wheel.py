@@ -46,7 +46,7 @@ def test_a_smoke_recipe_runs_from_the_wheel_in_an_empty_folder(wheel, tmp_path):
     ).stdout
     assert all(line.startswith(str(place)) for line in files.splitlines()) and len(files.splitlines()) == 2, files
     command = [sys.executable, "-m", "trunkline", "train", "transfer", "smoke=true", "--run", "out", "machine.loaders=0",
-               "machine.threads=1"]  # fmt: skip
+               "backbone=timm:test_resnet.r160_in1k", "machine.threads=1"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=empty)
     assert done.returncode == 0, done.stderr
     assert (empty / "out" / "report.html").is_file() and (empty / "out" / "weights.safetensors").is_file()
