@@ -81,16 +81,46 @@ def twin(trunk: nn.Module, theirs: nn.Module) -> None:
     assert not left.unexpected_keys and set(left.missing_keys) <= {"fc.weight", "fc.bias"}
 
 
+def settings(net: nn.Module) -> dict[str, tuple]:
+    """What a network's layers are, by their names, without their numbers."""
+    said = {}
+    for name, layer in net.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            said[name] = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
+        elif isinstance(layer, nn.BatchNorm2d):
+            said[name] = (layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+    return said
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_every_architecture_is_torchvisions(arch):
-    theirs = randomise(empty(getattr(torchvision.models, arch)))
-    ours, fc = empty(resnet, arch), empty(nn.Linear, theirs.fc.in_features, 1000)
+def test_every_architecture_has_torchvisions_layers(arch):
+    with torch.device("meta"):
+        theirs, ours = getattr(torchvision.models, arch)(), resnet(arch)
+        fc = nn.Linear(theirs.fc.in_features, 1000)
+        images = torch.empty(2, 3, 64, 64)
     parameters = sum(p.numel() for p in [*ours.parameters(), *fc.parameters()])
     assert parameters == PARAMETERS[arch] == sum(p.numel() for p in theirs.parameters())
+    tensors = {**ours.state_dict(), "fc.weight": fc.weight, "fc.bias": fc.bias}
+    assert {n: v.shape for n, v in tensors.items()} == {n: v.shape for n, v in theirs.state_dict().items()}
+    assert settings(ours) == settings(theirs)
+    maps, expected = ours(images), stages(theirs, images)
+    assert maps.keys() == expected.keys()
+    for name, value in expected.items():
+        assert maps[name].shape == value.shape
+        assert maps[name].shape[1] == ours.channels[name] and 64 // maps[name].shape[2] == ours.strides[name]
+
+
+def compare(arch: str, depth: int | None = None) -> None:
+    """Compare with torchvision's network, whole or with at most `depth` blocks a stage in both."""
+    theirs, ours = empty(getattr(torchvision.models, arch)), empty(resnet, arch)
+    for net in (theirs, ours):
+        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
+            del layer[depth or len(layer) :]
+    randomise(theirs)
+    fc = empty(nn.Linear, theirs.fc.in_features, 1000)
     tensors = theirs.state_dict()
     report = load(Weights(tensors, arch), ours, fc)
     assert report.loaded == report.total == len(tensors)
-
     images = torch.randn(2, 3, 64, 64)
     for training in (False, True):
         ours.train(training), theirs.train(training)
@@ -107,10 +137,24 @@ def test_every_architecture_is_torchvisions(arch):
         assert torch.allclose(value, tensors[name], rtol=1e-5, atol=1e-6), name
 
 
+@pytest.mark.parametrize(
+    ("arch", "depth"), [("resnet18", None), ("resnet50", None), ("resnext50_32x4d", 2), ("wide_resnet50_2", 2)]
+)
+def test_every_kind_of_block_computes_what_torchvisions_does(arch, depth):
+    """The others are more of the same blocks, or wider ones."""
+    compare(arch, depth)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_architecture_is_torchvisions(arch):
+    compare(arch)
+
+
 @pytest.mark.parametrize("output_stride, replace", [(16, [False, False, True]), (8, [False, True, True])])
 def test_dilated_bottlenecks_are_torchvisions(output_stride, replace):
-    ours = randomise(resnet("resnet50", output_stride=output_stride)).eval()
-    theirs = torchvision.models.resnet50(replace_stride_with_dilation=replace).eval()
+    ours = randomise(empty(resnet, "resnet50", output_stride=output_stride)).eval()
+    theirs = empty(torchvision.models.resnet50, replace_stride_with_dilation=replace).eval()
     twin(ours, theirs)
     images = torch.randn(1, 3, 96, 80)
     with torch.no_grad():
@@ -122,8 +166,8 @@ def test_dilated_bottlenecks_are_torchvisions(output_stride, replace):
 @pytest.mark.parametrize("output_stride", [16, 8])
 @pytest.mark.parametrize("arch", ["resnet18", "resnext50_32x4d"])
 def test_dilated_networks_are_timms(arch, output_stride):
-    ours = randomise(resnet(arch, output_stride=output_stride)).eval()
-    theirs = timm.create_model(arch, output_stride=output_stride).eval()
+    ours = randomise(empty(resnet, arch, output_stride=output_stride)).eval()
+    theirs = empty(timm.create_model, arch, output_stride=output_stride).eval()
     twin(ours, theirs)
     images = torch.randn(1, 3, 96, 80)
     with torch.no_grad():
@@ -132,12 +176,12 @@ def test_dilated_networks_are_timms(arch, output_stride):
 
 @pytest.mark.parametrize("arch, stride_in", [("resnet18", "3x3"), ("resnet50", "3x3"), ("resnet50", "1x1")])
 def test_strided_and_dilated_agree_on_the_sampled_grid(arch, stride_in):
-    strided = randomise(resnet(arch, stride_in=stride_in)).eval()
-    images = torch.randn(1, 3, 160, 131)  # sides that are no multiple of 32, where borders would show
+    strided = randomise(empty(resnet, arch, stride_in=stride_in)).eval()
+    images = torch.randn(1, 3, 96, 67)  # sides that are no multiple of 32, where borders would show
     with torch.no_grad():
         coarse = strided(images)
     for output_stride in (16, 8):
-        dilated = resnet(arch, stride_in=stride_in, output_stride=output_stride).eval()
+        dilated = empty(resnet, arch, stride_in=stride_in, output_stride=output_stride).eval()
         dilated.load_state_dict(strided.state_dict())
         with torch.no_grad():
             fine = dilated(images)
@@ -147,8 +191,8 @@ def test_strided_and_dilated_agree_on_the_sampled_grid(arch, stride_in):
 
 
 def test_the_original_stride_is_in_the_first_1x1():
-    ours = randomise(resnet("resnet50", stride_in="1x1")).eval()
-    theirs = torchvision.models.resnet50().eval()
+    ours = randomise(empty(resnet, "resnet50", stride_in="1x1")).eval()
+    theirs = empty(torchvision.models.resnet50).eval()
     twin(ours, theirs)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():

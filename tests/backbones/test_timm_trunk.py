@@ -3,7 +3,9 @@
 import pytest
 import timm
 import torch
+from box_work import SLIM_CONV
 from safetensors.torch import save_file
+from short_run import PLAIN
 
 from trunkline.backbones import backbone, read_weights
 from trunkline.backbones.pyramid import Pyramid
@@ -94,9 +96,9 @@ def test_a_detector_on_any_of_them_learns(name, kind):
     assert all(torch.isfinite(p.grad).all() for p in model.backbone.fpn.parameters())
 
 
-def test_a_run_with_one_of_them(tmp_path):
-    words = ["train", "detect", "smoke=true", "backbone=timm:convnext_atto", "--run", str(tmp_path / "run")]
-    assert main([*words, "machine.loaders=0", "machine.precision=fp32", "log.tensorboard=false"]) == 0
+def test_a_run_with_one_of_them(tmp_path, one_core):
+    words = ["train", "detect", "smoke=true", "backbone=timm:convnext_atto", "updates=2", "size=64"]
+    assert main([*words, "batch=2", "limit=4", "weights=none", *PLAIN, *SLIM_CONV, "--run", str(tmp_path / "run")]) == 0
     pictures = next((tmp_path / "run").glob("weights.safetensors"))
     assert read_weights(pictures).arch == "timm:convnext_atto"
     assert main(["evaluate", str(tmp_path / "run"), "loaders=0"]) == 0

@@ -129,7 +129,9 @@ def test_what_no_header_states_is_assumed_and_said(tensors, tmp_path):
     weights = read_weights(tmp_path / "thousand.pth")
     assert weights.classes[0] == "tench" and weights.classes[999] == "toilet tissue"
     assert "ImageNet" in weights.info["assumed"]["classes"] and "256" in weights.info["assumed"]["preprocessing"]
-    bottleneck = torch.nn.Module.state_dict(resnet("resnet50"))
+    with torch.device("meta"):
+        bottleneck = resnet("resnet50").to_empty(device="cpu")
+    bottleneck = {name: torch.zeros_like(value) for name, value in bottleneck.state_dict().items()}
     torch.save(bottleneck, tmp_path / "fifty.pth")
     assert "stride_in=1x1" in read_weights(tmp_path / "fifty.pth").info["assumed"]["stride_in"]
     assert backbone("resnet50", tmp_path / "fifty.pth", stride_in="1x1").layer2[0].conv1.stride == (2, 2)
@@ -338,6 +340,7 @@ def test_a_contradicted_file_is_an_error(tensors, tmp_path):
         backbone(weights=path, stride_in="1x1")
 
 
+@pytest.mark.cold
 def test_listing_needs_no_torch():
     code = (
         "import sys, trunkline.backbones as b; b.ARCHITECTURES, b.WeightsError, b.Preprocessing; "
