@@ -14,7 +14,7 @@ from trunkline.heads.one_stage import OneStageHead, assign
 @pytest.fixture
 def model() -> Model:
     torch.manual_seed(0)
-    trunk = backbone("resnet18")
+    trunk = backbone("narrow")
     pyramid = Pyramid(trunk, "conv", 64)
     return Model(pyramid, {"boxes": OneStageHead(64, pyramid.strides, 3)}, trunk.preprocessing)
 
