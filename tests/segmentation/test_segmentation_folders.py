@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from short_run import PLAIN
 
 from trunkline.ground.errors import DataError
 from trunkline.heads.contract import Batch
@@ -107,10 +108,10 @@ def test_the_orientation_is_named_where_it_is_the_reason(data):
     assert "EXIF" not in messages[0] and "is 64 x 48 (turned by its EXIF orientation)" in messages[1]
 
 
-def test_other_data_are_of_the_run_s_format_and_a_wrong_format_is_guessed(data, tmp_path, capsys):
+def test_other_data_are_of_the_run_s_format_and_a_wrong_format_is_guessed(data, tmp_path, capsys, one_core):
     run = tmp_path / "run"
-    short = ["format=pairs", "weights=none", "backbone=resnet18", "crop=64", "batch=2", "updates=1", "machine.loaders=0",
-             "machine.precision=fp32", "log.tensorboard=false", "head=fcn"]  # fmt: skip
+    short = ["format=pairs", "weights=none", "backbone=narrow", "crop=64", "batch=2", "updates=1", "head=fcn",
+             *PLAIN]  # fmt: skip
     assert main(["train", "segment", f"data={data}", "--run", str(run), *short]) == 0
     other = write_pixel_scenes(tmp_path / "other", train=2, val=2, size=64, seed=1)
     (tmp_path / ".found.part").mkdir()  # of an evaluation that was killed

@@ -24,8 +24,8 @@ def drawn(count: int = 6, classes: int = 21):
 
 def plainly(pairs, classes: int, either: bool = False):
     """Class by class over all pixels at once, without a matrix."""
-    truth = np.concatenate([t.ravel() for t, _ in pairs]).astype(int)
-    predicted = np.concatenate([p.ravel() for _, p in pairs]).astype(int)
+    truth = np.concatenate([t.ravel() for t, _ in pairs])
+    predicted = np.concatenate([p.ravel() for _, p in pairs])
     predicted, truth = predicted[truth != 255], truth[truth != 255]
     ious, accuracies = [], []
     for k in range(classes):
