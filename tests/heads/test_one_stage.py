@@ -15,8 +15,8 @@ from trunkline.heads.one_stage import OneStageHead, assign
 def model() -> Model:
     torch.manual_seed(0)
     trunk = backbone("narrow")
-    pyramid = Pyramid(trunk, "conv", 64)
-    return Model(pyramid, {"boxes": OneStageHead(64, pyramid.strides, 3)}, trunk.preprocessing)
+    pyramid = Pyramid(trunk, "conv", 32)
+    return Model(pyramid, {"boxes": OneStageHead(32, pyramid.strides, 3)}, trunk.preprocessing)
 
 
 def batch(boxes, labels, side=128) -> Batch:
