@@ -19,7 +19,10 @@ from ..show import bar
 
 @dataclass(frozen=True)
 class Bench:
-    """By row: each side's median speed (`settings["unit"]`, else images a second), and their ratio, ours to theirs."""
+    """By row: each side's median speed (`settings["unit"]`, else images a second), and their ratio, ours to theirs.
+
+    A row may have a `unit` of its own.
+    """
 
     what: str
     rows: list[dict[str, Any]]  # {"name", "ours", "theirs", "ratio", "low", "high"}
@@ -35,7 +38,7 @@ class Bench:
         lines = [f"{self.what}: {unit}, median of {self.settings['rounds']} interleaved rounds"]
         lines += [
             f"  {r['name']:54} ours {r['ours']:8.2f}   theirs {r['theirs']:8.2f}   ratio {r['ratio']:.2f} "
-            f"({r['low']:.2f} to {r['high']:.2f})"
+            f"({r['low']:.2f} to {r['high']:.2f}){'   ' + r['unit'] if 'unit' in r else ''}"
             for r in self.rows
         ]
         e = self.environment
@@ -43,13 +46,14 @@ class Bench:
 
 
 BENCHES = {
-    "train": "bench:bench_train",  # a whole update, images decoded before
+    "train": "bench_train:bench_train",  # a whole update, images decoded before
     "loader": "bench:bench_loader",  # decoding and augmentation
     "scale": "bench_scale:bench_scale",  # workers
     "score": "bench_detect:bench_score",  # COCO's numbers from files
     "masks": "bench_detect:bench_masks",  # predicted masks to run-length codes
     "detect": "bench_detect:bench_detect",  # Mask R-CNN
     "segment": "bench_segment:bench_segment",  # DeepLab
+    "gpu": "bench_gpu:bench_gpu",  # all that a GPU is asked: speeds, kernels, idle time, loader, compile
 }
 
 
@@ -67,84 +71,6 @@ def positive(**numbers: int) -> None:
     """Raise RecipeError naming each number that is not above 0."""
     if wrong := [f"{key}={value}: expected a number above 0" for key, value in numbers.items() if value < 1]:
         raise RecipeError(wrong)
-
-
-def bench_train(
-    *,
-    backbone: str = "resnet50",
-    size: int = 224,
-    batch: int = 16,
-    rounds: int = 7,
-    steps: int = 2,
-    fused: bool = False,
-    device: str = "auto",
-) -> Bench:
-    """Measure a training update beside torchvision's reference loop, at equal settings and with each side's defaults.
-
-    Both sides have their batch on the device, and the same groups of parameters in the same form of SGD.
-
-    batch          images an update
-    rounds         interleaved pairs; the ratio is the median over them
-    steps          updates a round
-    fused          both sides step with the fused form of the optimizer
-    """
-    import torch
-
-    from ..recipe.fields import Machine
-    from ..runs.machine import check_device, resolve_machine
-    from .plain import Loop
-
-    positive(size=size, batch=batch, rounds=rounds, steps=steps)
-
-    machine, _ = resolve_machine(Machine(device=device))
-    check_device(machine.device)
-    images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
-    labels = torch.randint(0, 100, (batch,))
-    images, labels = images.to(machine.device), labels.to(machine.device)
-    floats = (images / 255 - 0.45) / 0.225
-    pairs = [
-        ("fp32, NCHW, both", ("fp32", False), ("fp32", False)),
-        ("fp32, channels_last, both", ("fp32", True), ("fp32", True)),
-        (f"{machine.precision}, channels_last, both", (machine.precision, True), (machine.precision, True)),
-        (f"our defaults ({machine.precision}) against theirs (fp32)",
-         (machine.precision, bool(machine.channels_last)), ("fp32", False)),
-    ]  # fmt: skip
-    rows = []
-    with bar("bench train", len(pairs) * rounds, "rounds") as advance:
-        for name, ours, theirs in dict.fromkeys(pairs):
-            own, optimizer = _our_update(backbone, images, labels, fused, machine, *ours)
-            loop = Loop(backbone, 100, *theirs, machine.device, optimizer)
-            plain = as_usual(lambda loop=loop: loop.update(floats, labels))
-            rows.append(paired(name, own, plain, batch, rounds, steps, advance))
-            del own, loop, optimizer
-            gc.collect()
-    settings = {"backbone": backbone, "size": size, "batch": batch, "rounds": rounds, "steps": steps, "fused": fused}
-    return Bench(
-        "train", rows, settings | {"device": machine.device, "threads": torch.get_num_threads()}, environment()
-    )
-
-
-def _our_update(
-    backbone: str, images: Any, labels: Any, fused: bool, machine: Any, precision: Any, channels_last: bool
-) -> tuple[Callable[[], float], Any]:
-    """Build one update of ours to call; return its optimizer too."""
-    from dataclasses import replace
-
-    from ...backbones import backbone as make
-    from ...backbones.contract import Preprocessing
-    from ...cluster.config import Average, Learning, Optimizer, Schedule
-    from ...cluster.engines.torch_engine import TorchEngine
-    from ...heads.classification import ClassificationHead
-    from ...heads.contract import Batch
-    from ...heads.model import Model, losses
-
-    trunk = make(backbone)
-    model = Model(trunk, {"classification": ClassificationHead(trunk.channels["c5"], 100)}, Preprocessing())
-    machine = replace(machine, precision=precision, channels_last=channels_last)
-    optimizer = Optimizer("momentum", lr=0.01, options={"fused": True} if fused else {})
-    engine = TorchEngine(model, losses, Learning(optimizer, Schedule("constant"), Average(), 10**6, 100), machine)
-    batch = Batch("classification", [str(i) for i in range(len(labels))], images, targets={"label": labels})
-    return lambda: float(engine.update([batch]).total), engine.optimizer
 
 
 def paired(

@@ -154,13 +154,10 @@ def bench_detect(
 
     machine, _ = resolve_machine(Machine(device=device))
     check_device(machine.device)
-    work = _Work(size, batch, objects, head == "mask_rcnn", machine.device)
-
-    def sides(machine: Any) -> tuple[Any, Any]:
-        own, tensors, optimizer = _ours(work, machine, fused)
-        return own, _theirs(work, tensors, optimizer)
-
-    rows, equal = by_precision("detect", machine, batch, rounds, sides, _largest_difference)
+    work = Work(size, batch, objects, head == "mask_rcnn", machine.device)
+    rows, equal = by_precision(
+        "detect", machine, batch, rounds, lambda machine: sides(work, machine, fused), _largest_difference
+    )
     settings = {"size": size, "batch": batch, "objects": objects, "rounds": rounds, "head": head, "fused": fused}
     settings["largest difference of boxes and scores at equal settings"] = equal
     return Bench(
@@ -168,7 +165,7 @@ def bench_detect(
     )
 
 
-class _Work:
+class Work:
     """The same pictures, boxes and masks for both sides."""
 
     def __init__(self, size: int, batch: int, objects: int, masks: bool, device: str) -> None:
@@ -186,6 +183,12 @@ class _Work:
                 plane[y0:y1, x0:x1] = 1
 
 
+def sides(work: Work, machine: Any, fused: bool) -> tuple[Any, Any]:
+    """Build our `predict` and `train` to call, and theirs."""
+    own, tensors, optimizer = _ours(work, machine, fused)
+    return own, _theirs(work, tensors, optimizer)
+
+
 def _largest_difference(own: list[Any], other: list[Any]) -> float | None:
     """Return the largest difference of boxes (pixels) and scores; None where the sides differ in how many they found."""
     if [len(a.scores) for a in own] != [len(b["scores"]) for b in other]:
@@ -194,7 +197,7 @@ def _largest_difference(own: list[Any], other: list[Any]) -> float | None:
     return max(float(np.abs(x - y).max(initial=0)) for x, y in pairs)
 
 
-def _ours(work: _Work, machine: Any, fused: bool) -> tuple[dict[str, Callable[[], Any]], dict[str, Any], Any]:
+def _ours(work: Work, machine: Any, fused: bool) -> tuple[dict[str, Callable[[], Any]], dict[str, Any], Any]:
     """Build our `predict` and `train` to call; return the model's tensors, under torchvision's names, and optimizer."""
     import torch
 
@@ -227,7 +230,7 @@ def _ours(work: _Work, machine: Any, fused: bool) -> tuple[dict[str, Callable[[]
     return {"predict": predict, "train": lambda: float(engine.update([batch]).total)}, tensors, engine.optimizer
 
 
-def _theirs(work: _Work, tensors: dict[str, Any], beside: Any) -> dict[str, Callable[[], Any]]:
+def _theirs(work: Work, tensors: dict[str, Any], beside: Any) -> dict[str, Callable[[], Any]]:
     import torch
     from torchvision.models.detection import FasterRCNN, MaskRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone

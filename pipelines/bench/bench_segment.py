@@ -12,12 +12,29 @@ OUTPUT_STRIDE = 16
 
 
 @dataclass
-class _Work:
+class Work:
     """The same pictures and masks for both sides: `(N, 3, S, S)` uint8 and `(N, S, S)` uint8 with some void."""
 
     images: Any
     masks: Any
     device: str
+
+    @classmethod
+    def random(cls, size: int, batch: int, device: str) -> "Work":
+        """Draw them; masks are of squares, with a stripe of void."""
+        import torch
+
+        torch.manual_seed(0)
+        masks = torch.randint(0, CLASSES, (batch, size // 16, size // 16), dtype=torch.uint8)
+        masks = masks.repeat_interleave(16, 1).repeat_interleave(16, 2)
+        masks[:, :4] = 255
+        return cls(torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8), masks, device)
+
+
+def sides(work: Work, head: str, machine: Any, fused: bool) -> tuple[Any, Any]:
+    """Build our `predict` and `train` to call, and theirs."""
+    own, tensors, optimizer = _ours(work, head, machine, fused)
+    return own, _theirs(work, head, tensors, optimizer)
 
 
 def bench_segment(
@@ -55,19 +72,11 @@ def bench_segment(
         )
     machine, _ = resolve_machine(Machine(device=device))
     check_device(machine.device)
-    torch.manual_seed(0)
-    masks = torch.randint(0, CLASSES, (batch, size // 16, size // 16), dtype=torch.uint8)
-    masks = masks.repeat_interleave(16, 1).repeat_interleave(16, 2)
-    masks[:, :4] = 255
-    work = _Work(torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8), masks, machine.device)
-
-    def sides(machine: Any) -> tuple[Any, Any]:
-        own, tensors, optimizer = _ours(work, head, machine, fused)
-        return own, _theirs(work, head, tensors, optimizer)
-
+    work = Work.random(size, batch, machine.device)
     rows, equal = by_precision(
-        "segment", machine, batch, rounds, sides, lambda own, other: float((own - other).abs().max())
-    )
+        "segment", machine, batch, rounds, lambda machine: sides(work, head, machine, fused),
+        lambda own, other: float((own - other).abs().max()),
+    )  # fmt: skip
     settings = {"size": size, "batch": batch, "rounds": rounds, "head": head, "fused": fused}
     settings["largest difference of logits at equal settings"] = equal
     return Bench(
@@ -75,9 +84,7 @@ def bench_segment(
     )
 
 
-def _ours(
-    work: _Work, kind: str, machine: Any, fused: bool
-) -> tuple[dict[str, Callable[[], Any]], dict[str, Any], Any]:
+def _ours(work: Work, kind: str, machine: Any, fused: bool) -> tuple[dict[str, Callable[[], Any]], dict[str, Any], Any]:
     """Build our `predict` and `train` to call; return the model's tensors, under the plain modules' names, and optimizer."""
     import torch
 
@@ -107,7 +114,7 @@ def _ours(
     return {"predict": predict, "train": lambda: float(engine.update([batch]).total)}, tensors, engine.optimizer
 
 
-def _theirs(work: _Work, kind: str, tensors: dict[str, Any], beside: Any) -> dict[str, Callable[[], Any]]:
+def _theirs(work: Work, kind: str, tensors: dict[str, Any], beside: Any) -> dict[str, Callable[[], Any]]:
     import torch
     from torch.nn import functional as F
 

@@ -62,6 +62,15 @@ class Loop:
         self.loss = nn.CrossEntropyLoss()
         self.optimizer = sgd(self.net, 0.01, beside)
 
+    def predict(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute the probabilities `(N, K)` of `(N, 3, H, W)` float32 images, on the CPU."""
+        self.net.eval()
+        images = images.contiguous(memory_format=self.format)
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            found = self.net(images).float().softmax(1).cpu()
+        self.net.train()
+        return found
+
     def update(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """Take one step with `(N, 3, H, W)` float32 images and `(N,)` int64 labels, and return the loss.
 

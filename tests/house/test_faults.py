@@ -32,6 +32,7 @@ def spoiled(fault: Fault, folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.cold
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.what.replace(" ", "-"))
 def test_a_fault_is_caught(fault, tmp_path):
     place = spoiled(fault, tmp_path / "packages")
@@ -45,7 +46,7 @@ def test_a_fault_is_caught(fault, tmp_path):
     tests = [str(ROOT / "tests" / name) for name in fault.caught_by.split()]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--tb=line", *tests], env=environment,
-        cwd=ROOT, capture_output=True, text=True,
+        cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1 and " failed" in done.stdout, (
         f"{fault.what}: not caught\n{done.stdout[-2000:]}{done.stderr[-2000:]}"

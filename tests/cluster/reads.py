@@ -1,0 +1,89 @@
+"""Where an update reads back from its device: each such place would make the host wait for a GPU."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("backbones", "heads", "tasks", "cluster")
+METHODS = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "__contains__")
+OPERATIONS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "unique_dim", "bincount", "equal",
+              "is_nonzero", "nms", "repeat_interleave.Tensor")  # fmt: skip
+
+
+class Reads:
+    """Count what reads back, by the function of ours that asks for it (`heads/one_stage.py: assign`), while it is entered.
+
+    On a CPU, by the names of methods and operations that wait on a GPU, and by masks used as indices.
+    """
+
+    def __init__(self) -> None:
+        self.found: Counter[str] = Counter()
+        self._methods, self._operations = _Methods(self), _Operations(self)
+
+    def note(self) -> None:
+        """Count the present place, once for a call of one inside another."""
+        frame: Any = sys._getframe(2)
+        while frame is not None:
+            file = Path(frame.f_code.co_filename)
+            if file.is_relative_to(ROOT) and file.relative_to(ROOT).parts[0] in FOLDERS:
+                name = frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name
+                self.found[f"{file.relative_to(ROOT).as_posix()}: {name}"] += 1
+                return
+            frame = frame.f_back
+        self.found["elsewhere"] += 1
+
+    def __enter__(self) -> "Reads":
+        self._methods.__enter__()
+        self._operations.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._operations.__exit__(*error)
+        self._methods.__exit__(*error)
+
+
+class _Methods(TorchFunctionMode):
+    def __init__(self, reads: Reads):
+        super().__init__()
+        self.reads = reads
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in METHODS:
+            self.reads.note()
+            with torch._C.DisableTorchFunction():  # what it does inside is the same wait
+                return _quiet(self.reads, func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+
+def _quiet(reads: Reads, func: Any, args: Any, kwargs: Any) -> Any:
+    before = reads.found.copy()
+    result = func(*args, **kwargs)
+    reads.found = before
+    return result
+
+
+class _Operations(TorchDispatchMode):
+    def __init__(self, reads: Reads):
+        super().__init__()
+        self.reads = reads
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func).split("::")[-1].split(".", 1)[-1] if "::" in str(func) else str(func).removeprefix("aten.")
+        if name.split(".")[0] in OPERATIONS or name in OPERATIONS or _by_mask(name, args):
+            self.reads.note()
+        return func(*args, **(kwargs or {}))
+
+
+def _by_mask(name: str, args: Any) -> bool:
+    """Say whether a mask is an index: how many elements it takes must be known."""
+    if name.split(".")[0] not in ("index", "index_put", "index_put_") or len(args) < 2:
+        return False
+    masks = [i for i in args[1] if torch.is_tensor(i) and i.dtype in (torch.bool, torch.uint8)]
+    filled = name.startswith("index_put") and torch.is_tensor(args[2]) and args[2].numel() == 1  # is a masked_fill
+    return bool(masks) and not filled
