@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -154,6 +155,7 @@ def test_oklch_against_known_colours():
     assert oklch(0.45201, 0.31321, math.radians(264.052)) == pytest.approx((0, 0, 1), abs=2e-3)
 
 
+@cache
 def arrays(split: str, count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     pictures = np.stack([np.asarray(render(scene(i, split=split), size)) for i in range(count)])
     return torch.from_numpy(pictures).float().flatten(1) / 255, torch.arange(count) % 10

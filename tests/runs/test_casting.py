@@ -22,22 +22,22 @@ def classifier(name: str) -> Model:
 
 
 def segmenter(kind: str) -> Model:
-    trunk = backbone("resnet18", output_stride=16)
+    trunk = backbone("narrow", output_stride=16)
     return Model(
         trunk, {"task": SegmentationHead(kind, trunk.channels, 3, output_stride=16, dropout=0.0)}, Preprocessing()
     )
 
 
 def detector(kind: str) -> Model:
-    pyramid = Pyramid(backbone("resnet18"), "pool" if kind == "rcnn" else "conv", 32)
+    pyramid = Pyramid(backbone("narrow"), "pool" if kind == "rcnn" else "conv", 32)
     head = RCNNHead(32, pyramid.strides, 2, masks=True) if kind == "rcnn" else OneStageHead(32, pyramid.strides, 2)
     return Model(pyramid, {"task": head}, Preprocessing())
 
 
 MODELS = {
-    "resnet": lambda: classifier("resnet18"),
-    "convnext": lambda: classifier("timm:convnext_atto"),
-    "weight-standardised": lambda: classifier("timm:resnetv2_50"),
+    "resnet": lambda: classifier("narrow"),
+    "convnext": lambda: classifier("timm:test_convnext"),
+    "weight-standardised": lambda: classifier("timm:test_nfnet"),
     "deeplabv3plus": lambda: segmenter("deeplabv3plus"),
     "mask_rcnn": lambda: detector("rcnn"),
     "one_stage": lambda: detector("one_stage"),

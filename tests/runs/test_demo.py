@@ -20,6 +20,7 @@ def pixels(samples) -> tuple[torch.Tensor, torch.Tensor]:
     return small, torch.from_numpy(np.asarray(samples.labels))
 
 
+@pytest.mark.slow  # tests/data/test_scenes.py asks the same of the same scenes before they are files
 def test_a_linear_model_on_pixels_stays_below_forty_percent(tmp_path):
     splits = read_splits(write("demo", tmp_path / "data", train=1000, val=300))
     (x, y), (xv, yv) = pixels(splits["train"]), pixels(splits["val"])
