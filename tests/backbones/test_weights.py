@@ -133,9 +133,10 @@ def test_what_no_header_states_is_assumed_and_said(tensors, tmp_path):
         bottleneck = resnet("resnet50").to_empty(device="cpu")
     bottleneck = {name: torch.zeros_like(value) for name, value in bottleneck.state_dict().items()}
     torch.save(bottleneck, tmp_path / "fifty.pth")
-    assert "stride_in=1x1" in read_weights(tmp_path / "fifty.pth").info["assumed"]["stride_in"]
+    fifty = read_weights(tmp_path / "fifty.pth")
+    assert "stride_in=1x1" in fifty.info["assumed"]["stride_in"]
     assert backbone("resnet50", tmp_path / "fifty.pth", stride_in="1x1").layer2[0].conv1.stride == (2, 2)
-    assert backbone(weights=read_weights(tmp_path / "fifty.pth"), stride_in="1x1").layer2[0].conv1.stride == (2, 2)
+    assert backbone(weights=fifty, stride_in="1x1").layer2[0].conv1.stride == (2, 2)
 
 
 def test_saved_weights_need_no_help(tensors, tmp_path):

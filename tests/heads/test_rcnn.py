@@ -49,7 +49,7 @@ def pair(masks: bool, classes: int, weights, **settings) -> tuple[Model, torch.n
     return ours, theirs
 
 
-def real(shared_data, ids: int = 3, side: int = 160) -> Batch:
+def real(shared_data, ids: int = 3, side: int = 128) -> Batch:
     """Images of COCO with their boxes and masks, one of them without objects, padded to whole strides of the last level."""
     from PIL import Image
     from pycocotools import mask as codes
