@@ -93,7 +93,7 @@ def settings(net: nn.Module) -> dict[str, tuple]:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_every_architecture_has_torchvisions_layers(arch):
+def test_every_architecture_has_torchvisions_layers(arch, monkeypatch):
     with torch.device("meta"):
         theirs, ours = getattr(torchvision.models, arch)(), resnet(arch)
         fc = nn.Linear(theirs.fc.in_features, 1000)
@@ -103,6 +103,9 @@ def test_every_architecture_has_torchvisions_layers(arch):
     tensors = {**ours.state_dict(), "fc.weight": fc.weight, "fc.bias": fc.bias}
     assert {n: v.shape for n, v in tensors.items()} == {n: v.shape for n, v in theirs.state_dict().items()}
     assert settings(ours) == settings(theirs)
+    monkeypatch.setattr(
+        "torch.nn.functional.batch_norm", lambda x, *_: x
+    )  # slow without numbers, and no shape's business
     maps, expected = ours(images), stages(theirs, images)
     assert maps.keys() == expected.keys()
     for name, value in expected.items():
