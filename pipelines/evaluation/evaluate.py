@@ -21,6 +21,7 @@ from ..launch.worker import mistakes_as_engine_errors
 from ..models.ready import Ready, Source, fetched, ready, task_kind, tasks_of
 from ..recipe import plugin as plugins
 from ..runs.files import new_file, new_folder, write_folder, write_records
+from ..runs.machine import threads_kept
 from ..runs.run import Run
 from ..show import bar, note, samples_left_out
 from .measure import checked_result, inference, score
@@ -93,7 +94,8 @@ def evaluate(
         plugins.load(plugin)
     where = Source(absolute(source), task, checkpoint, ema, device, threads, backbone, stride_in, options or {})
     wanted = Evaluating(where, storage.absolute(data) if data else None, split, precision, batch, loaders)
-    return _each(wanted, Written(out, results), plugin, launch, str(source))
+    with threads_kept():
+        return _each(wanted, Written(out, results), plugin, launch, str(source))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..evaluation.measure import inference
 from ..launch.worker import mistakes_as_engine_errors
 from ..models.ready import Source, ready, task_kind
 from ..recipe import plugin as plugins
+from ..runs.machine import threads_kept
 from ..show import bar, note
 from .predictions import Output, Predictions
 
@@ -112,7 +113,7 @@ def _stream(
             yield from output.lines()
         # batches stay the same: a stopped prediction goes on at the beginning of the batch in which it stopped
         files = itertools.islice(expand(given, task), done + first, None)
-        with bar("predict", total, task.unit) as advance:
+        with bar("predict", total, task.unit) as advance, threads_kept():
             advance(done)
             for skipped, predicted in enumerate(_compute(files, settings, task.predicted, launch), start=first):
                 if skipped < 0:

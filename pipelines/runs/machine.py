@@ -1,9 +1,11 @@
 """What this machine is, and what `auto` becomes on it and why. Imports no torch."""
 
+import contextlib
 import functools
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,18 @@ def resolve_machine(machine: Machine) -> tuple[Machine, Why]:
         "loaders", loaders, "decoding is a small share of the work" if kind == "cpu" else "one a core, one left free"
     )
     return machine, why
+
+
+@contextlib.contextmanager
+def threads_kept() -> Iterator[None]:
+    """Give torch its number of threads back when this context ends: it is the process's, not of one call."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_device(device: str) -> None:

@@ -27,7 +27,7 @@ from ..recipe.fields import Phase, Recipe, batches_of, learning_tasks
 from ..recipe.knobs import Resolved
 from ..recipe.plain import from_plain, put_at, to_plain
 from ..runs.environment import environment
-from ..runs.machine import check_device, resolve_machine
+from ..runs.machine import check_device, resolve_machine, threads_kept
 from ..runs.run import STATE, Metrics, Run, claim, locked
 from ..show import samples_left_out
 from .checks import check_frozen, check_lengths, divide, metric_of, preflight, shared
@@ -51,16 +51,16 @@ def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, 
     Raises RecipeError, WeightsError, DataError or EngineError for a user's mistake before any training is lost, and
     Stopped where the process is asked to end (the run is saved first).
     """
-    run, threads = Run(path), torch.get_num_threads()
+    run = Run(path)
     try:
-        _train(resolved, run, workers or Workers(), launch or Launch())
+        with threads_kept():
+            _train(resolved, run, workers or Workers(), launch or Launch())
     except (OSError, SafetensorError) as error:
         raise EngineError(
             f"{getattr(error, 'filename', None) or run.shown}: {error}. What was saved stays: make room, or mend the rights "
             "or the path, and run the same command again"
         ) from error
     finally:
-        torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(False)
     return run
 

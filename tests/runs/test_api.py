@@ -281,3 +281,10 @@ def test_demo_in_a_smoke_run(tmp_path):
     run = trunkline.demo(tmp_path / "demo", smoke=True)
     assert (tmp_path / "demo" / "data" / "train").is_dir() and run.path == tmp_path / "demo" / "run"
     assert run.scores["samples"] == 20 and run.report.is_file()
+
+
+def test_calls_leave_torchs_number_of_threads(run, scenes):
+    before = torch.get_num_threads()
+    trunkline.evaluate(run.path, threads=before + 1, loaders=0)
+    trunkline.predict(run.path, next((scenes / "val").rglob("*.jpg")), threads=before + 1)
+    assert torch.get_num_threads() == before
