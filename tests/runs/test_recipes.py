@@ -248,16 +248,8 @@ def test_a_recipe_can_stand_in_ones_own_file(tmp_path, monkeypatch):
 def test_a_task_can_stand_in_ones_own_file(scenes, tmp_path, capsys):
     file, run = tmp_path / "mine.py", tmp_path / "run"
     file.write_text(TASK_FILE)
-    words = [
-        "train",
-        str(file),
-        f"data={scenes}",
-        f"log={tmp_path / 'log'}",
-        "network.backbone=narrow",
-        *PLAIN,
-        "--run",
-        str(run),
-    ]
+    own = [f"data={scenes}", f"log={tmp_path / 'log'}", "network.backbone=narrow"]
+    words = ["train", str(file), *own, *PLAIN, "--run", str(run)]
     assert main(words) == 0 and main(words) == 0
     assert json.loads((run / "recipe.json").read_text())["resolved"]["tasks"]["named"]["size"] == 32
     capsys.readouterr()
