@@ -99,7 +99,7 @@ def single(name: str, pythons: list[str], rounds: int) -> dict[str, list[tuple[f
         side.stdin.flush()
         return float(side.stdout.readline())
 
-    rows = [json.loads(side.stdout.readline()) for side in sides][0]  # type: ignore[union-attr]
+    rows, _ = (json.loads(side.stdout.readline()) for side in sides)  # type: ignore[union-attr]
     found: dict[str, list[tuple[float, float]]] = {row: [] for row in rows}
     for number in range(rounds + 1):
         for row in rows:
