@@ -80,3 +80,43 @@ def test_kernels_are_tried_only_where_shapes_stay():
     for device, deterministic in (("cuda", True), ("cpu", False)):
         off = Tuning(torch.device(device), deterministic)
         assert not any(off.fixed(Shaped("a", 8)) for _ in range(3))
+
+
+class Drift(nn.Module):
+    """What a forward gives depends on how often it ran before, as with spectral norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("gain", torch.tensor(1.0))
+
+    def forward(self, x):
+        out = x * self.gain
+        if self.training:
+            self.gain.mul_(1.5)
+        return out
+
+
+class Drifting(nn.Module):
+    def __init__(self, recompute: bool):
+        super().__init__()
+        torch.manual_seed(1)
+        self.body, self.last, self.recompute = (
+            nn.Sequential(nn.Flatten(), Drift(), nn.Linear(192, 4)),
+            Drift(),
+            recompute,
+        )
+
+    def forward(self, x):
+        from torch.utils.checkpoint import checkpoint
+
+        return self.last(checkpoint(self.body, x, use_reentrant=False) if self.recompute else self.body(x))
+
+
+@pytest.mark.parametrize("micro", [1, 3])
+def test_a_recomputed_forward_begins_from_the_buffers_that_the_first_one_had(micro):
+    plain, recomputed = engine(Drifting(False)), engine(Drifting(True))
+    for u in range(3):
+        for e in (plain, recomputed):
+            e.update(pieces(micro, 4, seed=u))
+    assert same(plain.weights(), recomputed.weights())
+    assert float(plain.model.last.gain) == pytest.approx(1.5**3)

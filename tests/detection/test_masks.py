@@ -1,12 +1,14 @@
 """Run-length codes of predicted masks are those of torchvision's pasted ones."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as codes
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from trunkline.tasks.objects.geometry import back, resized
 from trunkline.tasks.objects.masks import to_bitmap, to_rle
 
 
@@ -39,3 +41,13 @@ def test_bitmaps_of_polygons_and_codes():
     runs = np.diff(np.flatnonzero(np.diff(np.r_[0, square.reshape(-1, order="F"), 0])), prepend=0).tolist()
     listed = {"size": [8, 10], "counts": [*runs, 80 - sum(runs)]}
     assert np.array_equal(to_bitmap(listed, 8, 10), square)
+
+
+@pytest.mark.parametrize("original", [(60, 200), (200, 60), (97, 31)])
+def test_boxes_come_back_to_a_picture_that_is_not_square(original):
+    """Each side has its own ratio, as rounding the shorter one gives another than the longer one's."""
+    height, width = seen = resized(*original, 48, 333)
+    box = np.array([[0.1, 0.2, 0.7, 0.9]])
+    there = back(box * [width, height, width, height], seen, original)
+    assert there.dtype == np.float32
+    assert np.allclose(there, box * [original[1], original[0], original[1], original[0]], atol=1e-4)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from trunkline.backbones.contract import Preprocessing
+from trunkline.cluster.workers import Workers
 from trunkline.ground.errors import DataError, EngineError, RecipeError
 from trunkline.pipelines.feeding.ahead import one_ahead, sent_ahead
 from trunkline.pipelines.feeding.cache import Cache
@@ -336,3 +337,15 @@ def test_an_updates_first_micro_batch_is_sent_while_the_one_before_is_still_to_b
         expected += [("taken", k), ("done", n)]
     assert log == expected
     assert sent_ahead(marker := iter(plain), torch.device("cpu")) is marker
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_workers_divide_what_is_to_be_done(size):
+    """Nobody does another's: a mean over what all did twice would be the same, at twice the price."""
+    items, parts = list(range(7)), []
+    for rank in range(size):
+        worker = object.__new__(Workers)
+        worker.rank, worker.size = rank, size
+        parts.append(list(worker.mine(items)))
+    assert sorted(i for part in parts for i in part) == items
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
