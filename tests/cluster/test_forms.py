@@ -90,7 +90,7 @@ class Drift(nn.Module):
         self.register_buffer("gain", torch.tensor(1.0))
 
     def forward(self, x):
-        out = x * self.gain
+        out = x * self.gain.clone()  # as spectral norm clones what its backward reads
         if self.training:
             self.gain.mul_(1.5)
         return out
