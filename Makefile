@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed-
 STAMP := $(INSTALLED)$(EXTRAS)
 TESTED := $(INSTALLED)dev,cluster,coco,segmentation
 
-.PHONY: help install demo test verify lint types bench clean
+.PHONY: help install demo test types suite verify lint bench clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,7 +29,12 @@ demo: $(STAMP)  ## generated scenes: train, evaluate and report in three minutes
 
 test: $(TESTED)  ## everything that takes minutes: formatting, types, tests
 	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory -j 2 types suite
+
+types: $(TESTED)
 	$(BIN)/pyright
+
+suite: $(TESTED)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 verify: $(TESTED)  ## the slow acceptance too, on real data (TRUNKLINE_TEST_DATA)

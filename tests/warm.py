@@ -84,6 +84,8 @@ def become(asked: dict[str, Any], streams: list[int]) -> None:
     for number, each in enumerate(streams):
         os.dup2(each, number)
         os.close(each)
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)  # may be of another kind now
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     if asked["session"]:
         os.setsid()
     os.chdir(asked["folder"])
