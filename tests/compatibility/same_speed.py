@@ -1,9 +1,9 @@
 """Pair the speed of one state of the code with another's: updates, predictions, and updates of two workers.
 
-    python tests/compatibility/same_speed.py BEFORE AFTER [--rounds N] [--only NAME]
+    python tests/compatibility/same_speed.py BEFORE AFTER [--rounds N] [--only NAME] [--row PART]
 
 BEFORE and AFTER are the Python of an environment each in which that state's `trunkline` is installed. Both take turns in
-one run; the number of a row is the median of the paired ratios, after to before, above 1 where the new state is faster.
+one run, and are started anew three times, as where a process has its memory makes some per cent; the number of a row is the median of the paired ratios, after to before, above 1 where the new state is faster.
 """
 
 import argparse
@@ -94,20 +94,8 @@ def serve(name: str) -> None:
         print(mean, flush=True)
 
 
-def single(name: str, pythons: list[str], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Let both states take turns; return the seconds (before, after) of each round, by row.
-
-    Both are started anew STARTS times: where a process has its memory makes some per cent, for as long as it lives.
-    """
-    found: dict[str, list[tuple[float, float]]] = {}
-    for _ in range(STARTS):
-        for row, pairs in turns(name, pythons, -(-rounds // STARTS)).items():
-            found.setdefault(row, []).extend(pairs)
-    return found
-
-
-def turns(name: str, pythons: list[str], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Start both states and let them take turns."""
+def turns(name: str, pythons: list[str], rounds: int, part: str) -> dict[str, list[tuple[float, float]]]:
+    """Start both states and let them take turns; return the seconds (before, after) of each round, by row."""
     sides = [subprocess.Popen([python, __file__, "serve", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
              for python in pythons]  # fmt: skip
 
@@ -117,6 +105,7 @@ def turns(name: str, pythons: list[str], rounds: int) -> dict[str, list[tuple[fl
         return float(side.stdout.readline())
 
     rows, _ = (json.loads(side.stdout.readline()) for side in sides)  # type: ignore[union-attr]
+    rows = [row for row in rows if part in row]
     found: dict[str, list[tuple[float, float]]] = {row: [] for row in rows}
     for number in range(rounds + 1):
         for row in rows:
@@ -159,10 +148,16 @@ def main() -> None:
     parser.add_argument("after")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--only", choices=NAMES)
+    parser.add_argument("--row", default="", help="a part of the rows' names")
     given = parser.parse_args()
     for name in [given.only] if given.only else NAMES:
         pythons = [given.before, given.after]
-        found = scale(pythons, given.rounds) if name == "scale" else single(name, pythons, given.rounds)
+        found: dict[str, list[tuple[float, float]]] = {}
+        for _ in range(STARTS):
+            each = -(-given.rounds // STARTS)
+            took = scale(pythons, each) if name == "scale" else turns(name, pythons, each, given.row)
+            for row, pairs in took.items():
+                found.setdefault(row, []).extend(pairs)
         for row, pairs in found.items():
             ratios = sorted(before / after for before, after in pairs)
             print(
