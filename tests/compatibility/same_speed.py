@@ -3,7 +3,8 @@
     python tests/compatibility/same_speed.py BEFORE AFTER [--rounds N] [--only NAME] [--row PART]
 
 BEFORE and AFTER are the Python of an environment each in which that state's `trunkline` is installed. Both take turns in
-one run, and are started anew three times, as where a process has its memory makes some per cent; the number of a row is the median of the paired ratios, after to before, above 1 where the new state is faster.
+one run, and are started anew three times, as where a process has its memory makes some per cent. The number of a row is the
+median of the paired ratios, after to before, above 1 where the new state is faster.
 """
 
 import argparse
