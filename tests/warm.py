@@ -89,6 +89,7 @@ def become(asked: dict[str, Any], streams: list[int]) -> None:
     if asked["session"]:
         os.setsid()
     os.chdir(asked["folder"])
+    ours = {sys.path[0], *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
     os.environ.clear()
     os.environ.update(asked["environment"])
     if PLACE in os.environ:
@@ -96,7 +97,7 @@ def become(asked: dict[str, Any], streams: list[int]) -> None:
     how, *words = asked["arguments"]
     first = str(Path(words[0]).parent) if how == "file" else asked["folder"]
     others = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    sys.path[:] = [first, *others, *(p for p in sys.path[1:] if p not in others)]
+    sys.path[:] = [first, *others, *(p for p in sys.path if p not in ours)]
     sys.argv = words if how != "code" else ["-c", *words[1:]]
     try:
         if how == "module":

@@ -12,7 +12,7 @@ from plugin_file import PLUGIN
 from short_run import PLAIN
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cold]
 
 
 def bare(folder: Path) -> Path:
