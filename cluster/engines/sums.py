@@ -114,16 +114,12 @@ class GradientSums:
         if self._beside is not None:
             return
         types = {p.dtype for p in self.parameters}
+        plain = types <= {*IN_NUMPY}
         dtype = types.pop() if len(types) == 1 else wide(self.parameters[0])
         self._beside = _flat(self.parameters, dtype)
         self._views = _views(self._beside, self.parameters, self._strides)
         self._sums = _flat(self.parameters, wide(self._beside)) if self.exact else self._beside
-        if (
-            self.exact
-            and dtype in IN_NUMPY
-            and self._sums.device.type == "cpu"
-            and torch.get_num_threads() < MANY_CORES
-        ):
+        if self.exact and plain and self._sums.device.type == "cpu" and torch.get_num_threads() < MANY_CORES:
             self._numpy = [v.numpy() for v in _views(self._sums, self.parameters, self._strides)]
 
     def _side_by_side(self) -> Tensor:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trunkline.ground.errors import RecipeError
+
 from ..runs.environment import environment
 from ..show import bar
 from . import bench_detect, bench_segment, bench_train
@@ -15,6 +17,7 @@ from .bench import Bench, paired, positive
 FP32 = ("fp32", False)  # and the order of elements: the plain loops'
 Sides = Callable[[Any], tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]]
 """Ours and theirs for a machine, each a `predict` and a `train` to call."""
+FEW_PHOTOS = 8
 PHOTO = (500, 375)  # width and height of most photos of ImageNet and VOC
 
 
@@ -61,6 +64,8 @@ def bench_gpu(
         boxes_batch=boxes_batch,
         longest=longest,
     )
+    if photos and photos < FEW_PHOTOS:
+        raise RecipeError(f"photos={photos}: expected {FEW_PHOTOS} or more, or 0 to leave the loader out")
     from ..recipe.fields import Machine
     from ..runs.machine import check_device, resolve_machine
 
@@ -162,7 +167,7 @@ def _loader(photos: int, batch: int, size: int, device: str) -> dict[str, Any]:
         folder = _photos(Path(scratch) / "photos", photos)
         updates = max(1, photos // batch)
         given = {"data": str(folder), "val": 0.1, "weights": "none", "backbone": "resnet50", "size": size, "batch": batch,
-                 "mode": "full", "device": device}  # fmt: skip
+                 "mode": "full", "machine.device": device}  # fmt: skip
         found = profile(resolve("transfer", given), updates=updates)
     return {"from JPEGs, pictures a second": found.images_per_second, "share that waits for the loader": found.wait}
 

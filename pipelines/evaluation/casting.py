@@ -30,14 +30,20 @@ _kept: "WeakKeyDictionary[nn.Module, dict[str, _Cast]]" = WeakKeyDictionary()
 
 
 @contextlib.contextmanager
-def cast_once(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+def cast_once(model: nn.Module, dtype: torch.dtype, keep: bool = True) -> Iterator[None]:
     """Show the model's LAYERS their weights in autocast's type while this lasts; the same numbers come out.
 
-    The cast weights are kept for the next time, as long as the model lives, and are made anew where a weight has changed.
+    With `keep` the cast weights stay for the next time, as long as the model lives, and are made anew where a weight has
+    changed in a way that torch counts. Fused optimizers are not counted: keep nothing of a model that is being trained.
     """
-    kept = _kept.setdefault(model, {})
+    kept = _kept.setdefault(model, {}) if keep else {}
     layers = [(path, layer) for path, layer in model.named_modules() if type(layer) in LAYERS]
-    shown = [(layer, name, p, f"{path}.{name}") for path, layer in layers for name, p in layer._parameters.items()]
+    shown = [
+        (layer, name, p, f"{path}.{name}")
+        for path, layer in layers
+        for name, p in layer._parameters.items()
+        if name in ("weight", "bias")
+    ]
     shown = [
         each for each in shown if each[2] is not None and each[2].dtype == torch.float32 and not each[2].is_inference()
     ]

@@ -37,7 +37,7 @@ def inference(model: nn.Module, precision: str, device: torch.device) -> Iterato
         with contextlib.ExitStack() as entered:
             entered.enter_context(torch.inference_mode())
             if dtype := AUTOCAST.get(precision):
-                entered.enter_context(cast_once(model, dtype))
+                entered.enter_context(cast_once(model, dtype, keep=not training))
                 entered.enter_context(torch.autocast(device.type, dtype))
             yield
     except RuntimeError as error:

@@ -120,3 +120,20 @@ def test_a_recomputed_forward_begins_from_the_buffers_that_the_first_one_had(mic
             e.update(pieces(micro, 4, seed=u))
     assert same(plain.weights(), recomputed.weights())
     assert float(plain.model.last.gain) == pytest.approx(1.5**3)
+
+
+def test_parameters_of_mixed_types_are_summed():
+    """A gradient in bf16 is one that numpy does not know."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(2)
+            self.a, self.b = nn.Linear(192, 4), nn.Linear(4, 4).to(torch.bfloat16)
+
+        def forward(self, x):
+            return self.b(self.a(x.flatten(1)).to(torch.bfloat16)).float()
+
+    e = engine(Mixed())
+    for u in range(2):
+        assert e.update(pieces(3, 4, seed=u)).numbers()["total"] > 0
