@@ -35,13 +35,15 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
     ]
     if not groups:
         raise EngineError("nothing to train: every parameter is frozen; freeze fewer stages or choose another mode")
+    if not isinstance(fused := config.options.get("fused", False), bool):
+        raise EngineError(f"optimizer.options.fused={fused}: expected true or false")
     name = "momentum" if config.name == "sgd" and not config.momentum else config.name  # Nesterov's needs a momentum
     momentum = {} if "momentum" in config.options else {"momentum": config.momentum}
     try:
         optimizer = create_optimizer_v2(
             groups, opt=name, lr=config.lr, weight_decay=config.weight_decay, **momentum, **config.options
         )
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         if config.name not in list_optimizers():
             from difflib import get_close_matches
 

@@ -63,6 +63,19 @@ def test_an_optimizer_without_a_fused_form_says_what_it_takes():
         engine(net(), name="lamb", options={"fused": True})
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fused": "no"}, r"optimizer.options.fused=no: expected true or false"),
+        ({"fused": 1}, r"optimizer.options.fused=1: expected true or false"),
+        ({"fused": True, "foreach": True}, r"'momentum' does not take these settings.*fused.*foreach"),
+    ],
+)
+def test_a_wrong_form_is_one_clear_line(options, message):
+    with pytest.raises(EngineError, match=message):
+        engine(net(), name="momentum", options=options)
+
+
 class Shaped:
     def __init__(self, task: str, side: int):
         self.task, self.images = task, torch.empty(2, 3, side, side, dtype=torch.uint8)
