@@ -93,7 +93,7 @@ def become(asked: dict[str, Any], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     if PLACE in os.environ:
-        subprocess.Popen = Popen  # type: ignore[misc]
+        subprocess.Popen = Popen
     how, *words = asked["arguments"]
     first = str(Path(words[0]).parent) if how == "file" else asked["folder"]
     others = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
@@ -140,11 +140,11 @@ def stopped(server: subprocess.Popen) -> None:
 def warm_python() -> Iterator[None]:
     """Let what this process starts with `subprocess` be forks of a process that has loaded libraries, nothing of ours."""
     server = started(LIBRARIES)
-    subprocess.Popen = Popen  # type: ignore[misc]
+    subprocess.Popen = Popen
     try:
         yield
     finally:
-        subprocess.Popen = Cold  # type: ignore[misc]
+        subprocess.Popen = Cold
         stopped(server)
 
 
@@ -176,7 +176,7 @@ class Popen(Cold):
         asked = None if shell or preexec_fn or executable else asked_of(args)
         if asked is None:
             rest = (restore_signals, gid, gids, uid, umask, start_new_session, process_group)
-            return super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,  # type: ignore[misc]
+            return super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
                                           creationflags, shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite,
                                           *rest)  # fmt: skip
         wanted = {
@@ -190,17 +190,17 @@ class Popen(Cold):
         self._line.sendall(told)
         self.pid = int.from_bytes(self._line.recv(4, socket.MSG_WAITALL), "little")
         self._child_created = True
-        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
+        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
         return None
 
     def _internal_poll(self, *args, **kwargs):
         if self._line is None:
-            return super()._internal_poll(*args, **kwargs)  # type: ignore[misc]
+            return super()._internal_poll(*args, **kwargs)
         return self._ended(0)
 
     def _wait(self, timeout):
         if self._line is None:
-            return super()._wait(timeout)  # type: ignore[misc]
+            return super()._wait(timeout)
         if self._ended(timeout) is None:
             raise subprocess.TimeoutExpired(self.args, timeout)
         return self.returncode

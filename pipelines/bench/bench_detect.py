@@ -209,7 +209,7 @@ def _ours(work: Work, machine: Any, fused: bool) -> tuple[dict[str, Callable[[],
     from ...heads.contract import Batch
     from ...heads.model import Model, losses
     from ...heads.rcnn import RCNNHead
-    from ..evaluation.measure import inference
+    from ..evaluation.measure import apart, inference
 
     torch.manual_seed(0)
     pyramid = Pyramid(backbone("resnet50", norm="frozen"))
@@ -222,10 +222,11 @@ def _ours(work: Work, machine: Any, fused: bool) -> tuple[dict[str, Callable[[],
     targets = {"boxes": work.boxes, "labels": work.labels} | ({"masks": work.masks} if work.with_masks else {})
     batch = Batch("boxes", [str(i) for i in range(len(work.images))], work.images, targets=targets)
     batch = batch.to(work.device)
+    twin = apart(model)  # as an evaluation beside training has one
 
     def predict() -> Any:
-        with inference(model, machine.precision, torch.device(work.device)):
-            return model.predict(batch)
+        with inference(twin, machine.precision, torch.device(work.device)):
+            return twin.predict(batch)
 
     return {"predict": predict, "train": lambda: float(engine.update([batch]).total)}, tensors, engine.optimizer
 

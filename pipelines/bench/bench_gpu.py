@@ -79,14 +79,14 @@ def bench_gpu(
         "DeepLabV3+": (crop_batch, lambda s: bench_segment.sides(pixels, "deeplabv3plus", s, False)),
         "Mask R-CNN": (boxes_batch, lambda s: bench_detect.sides(boxes, s, False)),
     }
+    settings: dict[str, Any] = {"rounds": rounds, "batch": batch, "size": size, "crop_batch": crop_batch, "crop": crop,
+                                "boxes_batch": boxes_batch, "longest": longest, "device": machine.device}  # fmt: skip
+    if photos:  # first: where it cannot be measured, nothing else is lost
+        settings |= _loader(photos, min(batch, photos // 2), size, machine.device)
     rows: list[dict[str, Any]] = []
     with bar("bench gpu", (4 * len(networks) + compiled) * rounds, "rounds") as advance:
         for name, (units, sides) in networks.items():
             rows += _of_a_network(name, units, sides, machine, rounds, compiled and name == "ResNet-50", advance)
-    settings: dict[str, Any] = {"rounds": rounds, "batch": batch, "size": size, "crop_batch": crop_batch, "crop": crop,
-                                "boxes_batch": boxes_batch, "longest": longest, "device": machine.device}  # fmt: skip
-    if photos:
-        settings |= _loader(photos, min(batch, photos // 2), size, machine.device)
     return Bench("gpu", rows, settings, environment())
 
 

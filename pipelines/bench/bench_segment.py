@@ -95,7 +95,7 @@ def _ours(work: Work, kind: str, machine: Any, fused: bool) -> tuple[dict[str, C
     from ...heads.contract import Batch
     from ...heads.model import Model, losses
     from ...heads.segmentation import SegmentationHead
-    from ..evaluation.measure import inference
+    from ..evaluation.measure import apart, inference
 
     torch.manual_seed(0)
     trunk = backbone("resnet50", output_stride=OUTPUT_STRIDE, zero_init=False)
@@ -106,10 +106,12 @@ def _ours(work: Work, kind: str, machine: Any, fused: bool) -> tuple[dict[str, C
     engine = TorchEngine(model, losses, Learning(optimizer, Schedule("constant"), Average(), 10**6, 100), machine)
     batch = Batch("pixels", [str(i) for i in range(len(work.images))], work.images, targets={"mask": work.masks})
     batch = batch.to(work.device)
+    twin = apart(model)  # as an evaluation beside training has one
+    pixels: Any = twin.heads["pixels"]
 
     def predict() -> Any:
-        with inference(model, machine.precision, torch.device(work.device)):
-            return torch.stack(head.logits(model.maps(batch), batch))
+        with inference(twin, machine.precision, torch.device(work.device)):
+            return torch.stack(pixels.logits(twin.maps(batch), batch))
 
     return {"predict": predict, "train": lambda: float(engine.update([batch]).total)}, tensors, engine.optimizer
 

@@ -105,7 +105,7 @@ def _ours(work: Work, machine: Any, precision: Any, channels_last: bool) -> tupl
     from ...heads.classification import ClassificationHead
     from ...heads.contract import Batch
     from ...heads.model import Model, losses
-    from ..evaluation.measure import inference
+    from ..evaluation.measure import apart, inference
 
     trunk = make(work.backbone)
     head = ClassificationHead(trunk.channels["c5"], CLASSES)
@@ -115,10 +115,12 @@ def _ours(work: Work, machine: Any, precision: Any, channels_last: bool) -> tupl
     engine = TorchEngine(model, losses, Learning(optimizer, Schedule("constant"), Average(), 10**6, 100), machine)
     ids = [str(i) for i in range(len(work.labels))]
     batch = Batch("classification", ids, work.images, targets={"label": work.labels})
+    twin = apart(model)  # as an evaluation beside training has one
+    own_head: Any = twin.heads["classification"]
 
     def predict() -> Any:
-        with inference(model, precision, torch.device(machine.device)):
-            return head(model.maps(batch)).float().softmax(1).cpu()
+        with inference(twin, precision, torch.device(machine.device)):
+            return own_head(twin.maps(batch)).float().softmax(1).cpu()
 
     own = {"predict": predict, "train": lambda: float(engine.update([batch]).total), "compile": trunk.compile}
     return own, engine.optimizer

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 """Layers whose weight and bias autocast casts before all else; a class derived from one may do something else first."""
+
+
+WEIGHTS = ("weight", "bias")  # not what torch's older weight norm keeps beside them
 
 
 @dataclass(frozen=True)
@@ -37,23 +41,19 @@ def cast_once(model: nn.Module, dtype: torch.dtype, keep: bool = True) -> Iterat
     changed in a way that torch counts. Fused optimizers are not counted: keep nothing of a model that is being trained.
     """
     kept = _kept.setdefault(model, {}) if keep else {}
-    layers = [(path, layer) for path, layer in model.named_modules() if type(layer) in LAYERS]
-    shown = [
-        (layer, name, p, f"{path}.{name}")
-        for path, layer in layers
-        for name, p in layer._parameters.items()
-        if name in ("weight", "bias")
-    ]
-    shown = [
-        each for each in shown if each[2] is not None and each[2].dtype == torch.float32 and not each[2].is_inference()
-    ]
-    for layer, name, parameter, key in shown:
-        assert parameter is not None
-        if key not in kept or not kept[key].of(parameter, dtype):
-            kept[key] = _Cast(parameter.detach().to(dtype), parameter.detach(), parameter._version)
-        layer._parameters[name] = kept[key].weight  # type: ignore[assignment]
+    shown: list[tuple[dict[str, Any], str, Tensor]] = []
+    for path, layer in model.named_modules():
+        own: dict[str, Any] = layer._parameters
+        for name in WEIGHTS if type(layer) in LAYERS else ():
+            whole, key = own.get(name), f"{path}.{name}"
+            if whole is None or whole.dtype != torch.float32 or whole.is_inference():
+                continue
+            if key not in kept or not kept[key].of(whole, dtype):
+                kept[key] = _Cast(whole.detach().to(dtype), whole.detach(), whole._version)
+            shown.append((own, name, whole))
+            own[name] = kept[key].weight
     try:
         yield
     finally:
-        for layer, name, parameter, _ in shown:
-            layer._parameters[name] = parameter
+        for own, name, whole in shown:
+            own[name] = whole

@@ -265,11 +265,10 @@ def train_updates(session: Session, engine: Engine, mixed: Mixture, before: int,
 
 def _caches(session: Session, engine: Engine) -> dict[tuple[str, str], Cache]:
     """Read or compute the maps of the frozen trunk for every task's splits, with all of the machine's threads."""
-    recipe, now = session.recipe, torch.get_num_threads()
-    torch.set_num_threads(int(recipe.machine.threads))
-    model, found = session.apart_from(engine), {}
-    for name, part in session.parts.items():
-        found[name, "train"] = cache(session, model, part, "train", recipe.machine.precision)
-        found[name, "val"] = cache(session, model, part, "val", recipe.evaluation.precision)
-    torch.set_num_threads(now)
+    recipe, model, found = session.recipe, session.apart_from(engine), {}
+    with threads_kept():
+        torch.set_num_threads(int(recipe.machine.threads))
+        for name, part in session.parts.items():
+            found[name, "train"] = cache(session, model, part, "train", recipe.machine.precision)
+            found[name, "val"] = cache(session, model, part, "val", recipe.evaluation.precision)
     return found

@@ -64,7 +64,7 @@ def steps_of(name: str) -> dict[str, Any]:
             targets = {"boxes": boxes, "labels": [torch.arange(8)] * count, "masks": planes}
             model = Model(trunk, {"task": RCNNHead(256, trunk.strides, 80, masks=True)}, Preprocessing())
             model.freeze(2)
-        machine = Machine("cpu", precision, channels_last, deterministic=True, threads=os.cpu_count() or 1)  # type: ignore[arg-type]
+        machine = Machine("cpu", precision, channels_last, deterministic=True, threads=os.cpu_count() or 1)
         learning = Learning(Optimizer("momentum", lr=1e-4), Schedule("constant"), Average(), 10**6, 100)
         engine = TorchEngine(model, losses, learning, machine)
         batch = Batch("task", [str(i) for i in range(count)], images, targets=targets)
@@ -105,7 +105,7 @@ def turns(name: str, pythons: list[str], rounds: int, part: str) -> dict[str, li
         side.stdin.flush()
         return float(side.stdout.readline())
 
-    rows, _ = (json.loads(side.stdout.readline()) for side in sides)  # type: ignore[union-attr]
+    rows, _ = (json.loads(side.stdout.readline()) for side in sides)
     rows = [row for row in rows if part in row]
     found: dict[str, list[tuple[float, float]]] = {row: [] for row in rows}
     for number in range(rounds + 1):
@@ -115,7 +115,7 @@ def turns(name: str, pythons: list[str], rounds: int, part: str) -> dict[str, li
             if number:  # the first round warms up
                 found[row].append((took[0], took[1]))
     for side in sides:
-        side.stdin.close()  # type: ignore[union-attr]
+        side.stdin.close()
         side.wait()
     return found
 
