@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Average
-from .sums import foreach
+from .sums import foreach, has_mean
 
 
 def live_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -17,15 +17,15 @@ class MovingAverage:
     """`average <- average + (1 - decay) (weights - average)` after every update, in the weights' own precision.
 
     `live` are the tensors that learn, by name; `shadow` are their averages. Floating-point buffers (batch norm's
-    statistics) are averaged alike; integer ones are copied. `steps` counts the updates averaged; it sets the decay's
+    statistics) are averaged alike; others are copied. `steps` counts the updates averaged; it sets the decay's
     warm-up and is part of a checkpoint.
     """
 
     def __init__(self, live: dict[str, Tensor], config: Average):
         self.config, self.steps, self.live = config, 0, live
         self.shadow = {n: t.detach().clone() for n, t in live.items()}
-        self._floats = [n for n, t in live.items() if t.is_floating_point()]
-        self._rest = [n for n, t in live.items() if not t.is_floating_point()]
+        self._floats = [n for n, t in live.items() if t.is_floating_point() and has_mean(t)]
+        self._rest = [n for n in live if n not in set(self._floats)]
 
     def decay(self) -> float:
         """Compute the decay of the next step."""

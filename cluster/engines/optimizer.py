@@ -12,6 +12,9 @@ from trunkline.ground.errors import EngineError
 
 from ..config import Optimizer
 
+FUSED = ("sgd", "nesterov", "momentum", "adam", "adamw", "adagrad")
+"""Optimizers that have a fused form, also behind `lookahead_`."""
+
 _GROUP = "#group"  # tensors that an optimizer keeps for a whole group stand under this name and the group's number
 
 
@@ -51,6 +54,9 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
             near = get_close_matches(config.name, known, 3)
             hint = f"nearest: {', '.join(near)}" if near else f"there are {', '.join(known)}"
             raise EngineError(f"optimizer.name={config.name!r} is not an optimizer of timm's factory; {hint}") from None
+        if refused := [k for k in config.options if f"unexpected keyword argument '{k}'" in str(error)]:
+            known = f"; {', '.join(FUSED)} do" if refused == ["fused"] else ""
+            raise EngineError(f"optimizer.options.{refused[0]}: {config.name} takes no such option{known}") from None
         raise EngineError(f"optimizer {config.name!r} does not take these settings: {error}") from None
     unread = [k for k in config.options if k not in optimizer.param_groups[0]]
     if unread:

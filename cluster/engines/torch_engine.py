@@ -17,10 +17,11 @@ from ..config import EngineOptions, Learning, Machine
 from ..contract import Losses, Report, TooLarge, TooSmall
 from ..workers import ALONE, Workers
 from .average import MovingAverage, live_tensors
+from .buffers import BufferMeans
 from .memory_format import place
 from .optimizer import build_optimizer, load_optimizer, optimizer_tensors
 from .schedule import factor
-from .sums import BufferMeans, GradientSums, foreach, wide
+from .sums import GradientSums, foreach, wide
 from .tuning import Tuning
 
 
@@ -74,7 +75,7 @@ class Counts:
     micro_batches: int
     losses: list[int]  # by loss: in how many micro-batches it was
     used: list[int]  # by parameter: on how many workers it had a gradient
-    ran: list[int]  # by module with buffers: in how many micro-batches it ran
+    ran: list[int]  # by owner of buffers: in how many micro-batches it ran
 
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -101,7 +102,7 @@ def _sized(batch: Any, update: int) -> Iterator[None]:
 
 
 class TorchEngine:
-    """One process or many: micro-batches one after another, gradients and buffers averaged by the rules in `sums`.
+    """One process or many: micro-batches one after another, gradients and buffers averaged by the rules in `sums` and `buffers`.
 
     Each worker gives `update` its own micro-batches; all workers end with the same weights. `model` is moved to
     `machine.device` and, for fp64, converted; `losses(model, batch)` gives the named losses of one micro-batch. Freeze
@@ -146,6 +147,7 @@ class TorchEngine:
         if not self._call.training:  # walking all modules costs milliseconds
             self._call.train()
         parts: list[dict[str, Tensor]] = []
+        self._gradients.begin()
         self._buffers.begin(alone=len(own) == 1 and self.workers.size == 1)
         for batch in own:
             with _sized(batch, self.updates), self._tuning.of(batch):

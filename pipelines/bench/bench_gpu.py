@@ -18,6 +18,7 @@ FP32 = ("fp32", False)  # and the order of elements: the plain loops'
 Sides = Callable[[Any], tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]]
 """Ours and theirs for a machine, each a `predict` and a `train` to call."""
 FEW_PHOTOS = 8
+ONE_PLACE = 32  # a picture of this size is one place of the coarsest map
 PHOTO = (500, 375)  # width and height of most photos of ImageNet and VOC
 
 
@@ -64,6 +65,11 @@ def bench_gpu(
         boxes_batch=boxes_batch,
         longest=longest,
     )
+    if crop_batch == 1 or (batch == 1 and size <= ONE_PLACE):
+        which = "crop_batch=1: DeepLabV3+" if crop_batch == 1 else f"batch=1 with size={size}: ResNet-50"
+        raise RecipeError(
+            f"{which} has a batch norm that sees a single value per channel; expected a batch of 2 or more"
+        )
     if photos and photos < FEW_PHOTOS:
         raise RecipeError(f"photos={photos}: expected {FEW_PHOTOS} or more, or 0 to leave the loader out")
     from ..recipe.fields import Machine
@@ -132,9 +138,11 @@ def launches(step: Callable[[], Any], device: str) -> Launches:
     """Run a step three times, the third under torch's profiler, and count what it starts."""
     import torch
 
+    from ..tools.profiling import profiler
+
     step()
     step()
-    with torch.profiler.profile(acc_events=True) as trace:
+    with profiler() as trace:
         step()
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize()

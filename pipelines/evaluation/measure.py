@@ -19,7 +19,6 @@ from ...tasks.contract import Evaluator, Samples, Scores, Task
 from ...tasks.scores import metrics_of
 from ..feeding.ordered import Ordered
 from ..show import bar
-from .casting import cast_once
 
 T = TypeVar("T")
 ROUND = 4  # batches of each worker whose results are collected at once
@@ -29,16 +28,13 @@ ROUND = 4  # batches of each worker whose results are collected at once
 def inference(model: nn.Module, precision: str, device: torch.device) -> Iterator[None]:
     """Put the model in evaluation mode, without gradients and with autocast for bf16 and fp16; restore its mode after.
 
-    Autocast finds the weights of convolutions and linear layers cast already. Raises EngineError where memory runs out.
+    Autocast casts each weight once while this lasts: do not change weights inside. Raises EngineError where memory runs
+    out.
     """
     training = model.training
     model.eval()
     try:
-        with contextlib.ExitStack() as entered:
-            entered.enter_context(torch.inference_mode())
-            if dtype := AUTOCAST.get(precision):
-                entered.enter_context(cast_once(model, dtype, keep=not training))
-                entered.enter_context(torch.autocast(device.type, dtype))
+        with _cast_once(model, device, dtype) if (dtype := AUTOCAST.get(precision)) else torch.inference_mode():
             yield
     except RuntimeError as error:
         if not out_of_memory(error):
@@ -49,6 +45,20 @@ def inference(model: nn.Module, precision: str, device: torch.device) -> Iterato
         ) from None
     finally:
         model.train(training)
+
+
+@contextlib.contextmanager
+def _cast_once(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Enter autocast so that it keeps what it casts: it does so for weights that could learn, outside of inference mode."""
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point() and not p.is_inference()]
+    for p in frozen:
+        p.requires_grad_(True)
+    try:
+        with torch.no_grad(), torch.autocast(device.type, dtype):
+            yield
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
 
 
 def score(

@@ -1,6 +1,7 @@
 """Where the time of an update goes."""
 
 import itertools
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def profile(resolved: Resolved, updates: int = 6, out: str | Path | None = None)
             for update in itertools.islice(feed, 2):
                 engine.update(update.micro_batches)
             waited, start = 0.0, time.perf_counter()
-            with torch.profiler.profile(acc_events=True) as trace:
+            with profiler() as trace:
                 for update in feed:
                     waited += update.waited
                     engine.update(update.micro_batches)
@@ -92,6 +93,12 @@ def profile(resolved: Resolved, updates: int = 6, out: str | Path | None = None)
             raise RecipeError(f"out={out}: the trace could not be written there; choose another place")
     path = str(file) if file else None
     return Profile(updates, seconds, parts, parts["wait"] / seconds, mixed.batch / seconds, dear[:8], path)
+
+
+def profiler() -> torch.profiler.profile:
+    """Make torch's profiler, without its own remarks on stderr."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    return torch.profiler.profile(acc_events=True)
 
 
 def _ready(session: Session, recipe: Recipe, count: int) -> tuple[Engine, Mixture, Iterator[Update]]:

@@ -6,6 +6,8 @@ from test_engine import engine, net, pieces, same
 from torch import nn
 
 from trunkline.cluster.checkpoint import read_state, write_checkpoint
+from trunkline.cluster.config import Optimizer
+from trunkline.cluster.engines.optimizer import FUSED, build_optimizer
 from trunkline.cluster.engines.torch_engine import penalise
 from trunkline.cluster.engines.tuning import Tuning
 from trunkline.ground.errors import EngineError
@@ -37,7 +39,17 @@ def test_a_penalty_and_clipping_for_all_at_once_have_the_bits_of_one_after_anoth
         assert (a.grad is None and b.grad is None) or torch.equal(a.grad, b.grad)
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "adagrad"])
+def test_an_optimizer_without_a_fused_form_is_refused_with_those_that_have_one():
+    for name in FUSED:
+        build_optimizer(net(), Optimizer(name, options={"fused": True}))
+    build_optimizer(net(), Optimizer("lookahead_adam", options={"fused": True}))
+    with pytest.raises(
+        EngineError, match=r"optimizer\.options\.fused: lamb takes no such option; sgd, nesterov, .* do"
+    ):
+        build_optimizer(net(), Optimizer("lamb", options={"fused": True}))
+
+
+@pytest.mark.parametrize("name", FUSED)
 def test_a_fused_optimizer_ends_near_the_other_and_goes_on_to_its_own_bits(name, tmp_path):
     """In twelve updates no weight is further from the default form's than a hundred-thousandth of the largest."""
     settings = {"name": name, "lr": 1e-2, "clip": 1.0, "weight_decay": 0.01, "average": 0.0}

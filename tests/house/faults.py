@@ -13,19 +13,22 @@ class Fault(NamedTuple):
     caught_by: str
 
 
-SUMS, ENGINE = "cluster/engines/sums.py", "cluster/engines/torch_engine.py"
+SUMS, BUFFERS, ENGINE = "cluster/engines/sums.py", "cluster/engines/buffers.py", "cluster/engines/torch_engine.py"
 FAULTS = (
     Fault("another worker's share of the gradient is lost", SUMS, 'self.workers.add(self._sums, "the sum of gradients")',
           "pass", "cluster/test_group.py"),
     Fault("only the last micro-batch's gradient counts", SUMS, "np.add(sums if used else NOTHING,", "np.add(NOTHING,",
           "cluster/test_engine.py"),
     Fault("the sum of gradients is not divided", SUMS, "self._sums.div_(count)", "pass", "cluster/test_engine.py"),
-    Fault("a micro-batch starts from the buffers that the one before left", SUMS,
-          "                part.sums.add_(part.live)\n            self._put_back()",
-          "                part.sums.add_(part.live)", "cluster/test_engine.py"),
-    Fault("a recomputed forward begins from other buffers", SUMS,
-          "                part.live.copy_(part.first)\n        self._ran.add", "                pass\n        self._ran.add",
-          "cluster/test_forms.py"),
+    Fault("a micro-batch starts from the buffers that the one before left", BUFFERS,
+          "        if self._ran or self._again:\n            self._put_back()", "        pass", "cluster/test_engine.py"),
+    Fault("a recomputed forward begins from other buffers", BUFFERS, "                part.live.copy_(part.first)",
+          "                pass", "cluster/test_forms.py"),
+    Fault("a failed update's buffers are the next one's first", BUFFERS,
+          "did not come to its end\n            self._put_back()", "did not come to its end\n            pass",
+          "cluster/test_buffers.py"),
+    Fault("a failed update's gradients count in the next", ENGINE, "        self._gradients.begin()", "        pass",
+          "cluster/test_buffers.py"),
     Fault("a skipped fp16 update keeps its buffers", ENGINE, "                self._buffers.undo()", "                pass",
           "cluster/test_engine.py"),
     Fault("a head without a micro-batch is moved", SUMS, "p.grad = view.to(p.dtype) if somewhere else None",
@@ -43,9 +46,8 @@ FAULTS = (
           'PCG64(key(plan.seed, "order", 0))', "runs/test_feed.py"),
     Fault("a task with fewer micro-batches counts less", "pipelines/feeding/plan.py", "return loss_weight * count / own",
           "return loss_weight * own / count", "mixture/test_mixture.py"),
-    Fault("a changed weight is not cast again", "pipelines/evaluation/casting.py",
-          "same = self.whole.data_ptr() == parameter.data_ptr() and self.version == parameter._version",
-          "same = self.whole.data_ptr() == parameter.data_ptr()", "runs/test_casting.py"),
+    Fault("frozen weights are cast in every call", "pipelines/evaluation/measure.py", "        p.requires_grad_(True)",
+          "        pass", "runs/test_casting.py"),
     Fault("pictures are shifted the wrong way", "heads/model.py", ".div_(255).sub_(mean)", ".div_(255).add_(mean)",
           "heads/test_classification_head.py backbones/test_backbones.py classification/test_real.py heads/test_rcnn.py"),
     Fault("a block forgets its shortcut", "backbones/residual.py",

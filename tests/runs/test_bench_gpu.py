@@ -2,6 +2,7 @@
 
 import pytest
 
+from trunkline.ground.errors import RecipeError
 from trunkline.pipelines.bench import bench_gpu
 from trunkline.pipelines.bench.bench import options
 
@@ -18,6 +19,13 @@ def test_photos_are_as_large_as_real_ones(tmp_path):
     files = sorted(folder.rglob("*.jpg"))
     assert len(files) == 4 and all(Image.open(f).size == (500, 375) for f in files)
     assert all(50_000 < f.stat().st_size < 300_000 for f in files)
+
+
+@pytest.mark.parametrize("setting", ["crop_batch=1", "batch=1 with size=32", "photos=1", "boxes_batch=0"])
+def test_a_setting_that_cannot_be_measured_is_named_before_anything_runs(setting):
+    words = dict(word.split("=") for word in setting.replace(" with", "").split())
+    with pytest.raises(RecipeError, match=setting):
+        options("gpu")(**{k: int(v) for k, v in words.items()}, device="cpu")
 
 
 @pytest.mark.slow

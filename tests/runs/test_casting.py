@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing
@@ -13,7 +14,7 @@ from trunkline.heads.model import Model
 from trunkline.heads.one_stage import OneStageHead
 from trunkline.heads.rcnn import RCNNHead
 from trunkline.heads.segmentation import SegmentationHead
-from trunkline.pipelines.evaluation import casting, measure
+from trunkline.pipelines.evaluation import measure
 
 
 def classifier(name: str) -> Model:
@@ -79,20 +80,50 @@ def test_predictions_have_the_bits_of_autocast(name):
     assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(before, changed, strict=True))
 
 
-def test_weights_are_cast_once_and_given_back_whole():
-    layer = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Linear(5, 5, bias=False))
-    own = dict(layer.named_parameters())
-    seen = []
-    for _ in range(2):
-        with casting.cast_once(layer, torch.bfloat16):
-            seen.append([layer[0].weight, layer[0].bias, layer[2].weight])
-            assert layer[1].weight.dtype == torch.float32
-    assert all(a is b and a.dtype == torch.bfloat16 for a, b in zip(*seen, strict=True))
-    with pytest.raises(ValueError), casting.cast_once(layer, torch.bfloat16):
-        raise ValueError
-    assert all(p is own[n] for n, p in layer.named_parameters())
-    layer.load_state_dict({n: t + 1 for n, t in layer.state_dict().items()})
-    layer[2].weight.data = layer[2].weight.data.clone()
-    with casting.cast_once(layer, torch.bfloat16):
-        assert torch.equal(layer[0].weight, own["0.weight"].to(torch.bfloat16))
-        assert torch.equal(layer[2].weight, own["2.weight"].to(torch.bfloat16))
+class Casts(TorchDispatchMode):
+    """Counts the weights that are cast."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.own, self.count = {id(p) for p in model.parameters()}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._to_copy.default and id(args[0]) in self.own
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_are_cast_once_frozen_or_not():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1, bias=False))
+    model[2].requires_grad_(False)
+    images, counts = torch.ones(2, 3, 4, 4), []
+    with measure.inference(model, "bf16", torch.device("cpu")), Casts(model) as casts:
+        for _ in range(3):
+            model(images)
+            counts.append(casts.count)
+    assert counts == [3, 3, 3]
+    assert [p.requires_grad for p in model.parameters()] == [True] * 4 + [False]
+    assert model.training and all(p.dtype == torch.float32 for p in model.parameters())
+
+
+class Island(nn.Module):
+    """A layer in fp32 amid autocast, and one whose weight its parent reads and scales."""
+
+    def __init__(self):
+        super().__init__()
+        self.whole, self.read, self.normed = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        nn.utils.parametrizations.weight_norm(self.normed)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.linear(self.normed(x), self.read.weight * 1.7, self.read.bias)
+        with torch.autocast("cpu", enabled=False):
+            return self.whole(x.float())
+
+
+def test_layers_that_autocast_does_not_cast_keep_their_weights():
+    torch.manual_seed(0)
+    model, x = Island().eval(), torch.randn(2, 8)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        plain = model(x)
+    with measure.inference(model, "bf16", torch.device("cpu")):
+        ours = model(x)
+    assert ours.dtype == plain.dtype == torch.float32 and torch.equal(ours, plain)
