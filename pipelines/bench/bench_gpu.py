@@ -56,22 +56,9 @@ def bench_gpu(
     photos               generated JPEGs of 500 x 375 pixels, decoded by all cores (0: the loader is not measured)
     compiled             measure compilation, which takes minutes
     """
-    positive(
-        rounds=rounds,
-        batch=batch,
-        size=size,
-        crop_batch=crop_batch,
-        crop=crop,
-        boxes_batch=boxes_batch,
-        longest=longest,
-    )
-    if crop_batch == 1 or (batch == 1 and size <= ONE_PLACE):
-        which = "crop_batch=1: DeepLabV3+" if crop_batch == 1 else f"batch=1 with size={size}: ResNet-50"
-        raise RecipeError(
-            f"{which} has a batch norm that sees a single value per channel; expected a batch of 2 or more"
-        )
-    if photos and photos < FEW_PHOTOS:
-        raise RecipeError(f"photos={photos}: expected {FEW_PHOTOS} or more, or 0 to leave the loader out")
+    sizes = {"rounds": rounds, "batch": batch, "size": size, "crop_batch": crop_batch, "crop": crop,
+             "boxes_batch": boxes_batch, "longest": longest}  # fmt: skip
+    _check(sizes, photos)
     from ..recipe.fields import Machine
     from ..runs.machine import check_device, resolve_machine
 
@@ -85,8 +72,7 @@ def bench_gpu(
         "DeepLabV3+": (crop_batch, lambda s: bench_segment.sides(pixels, "deeplabv3plus", s, False)),
         "Mask R-CNN": (boxes_batch, lambda s: bench_detect.sides(boxes, s, False)),
     }
-    settings: dict[str, Any] = {"rounds": rounds, "batch": batch, "size": size, "crop_batch": crop_batch, "crop": crop,
-                                "boxes_batch": boxes_batch, "longest": longest, "device": machine.device}  # fmt: skip
+    settings: dict[str, Any] = {**sizes, "device": machine.device}
     if photos:  # first: where it cannot be measured, nothing else is lost
         settings |= _loader(photos, min(batch, photos // 2), size, machine.device)
     rows: list[dict[str, Any]] = []
@@ -94,6 +80,22 @@ def bench_gpu(
         for name, (units, sides) in networks.items():
             rows += _of_a_network(name, units, sides, machine, rounds, compiled and name == "ResNet-50", advance)
     return Bench("gpu", rows, settings, environment())
+
+
+def _check(sizes: dict[str, int], photos: int) -> None:
+    positive(**sizes)
+    if sizes["crop_batch"] == 1:
+        one = "crop_batch=1: DeepLabV3+"
+    else:
+        one = (
+            f"batch=1 with size={sizes['size']}: ResNet-50"
+            if sizes["batch"] == 1 and sizes["size"] <= ONE_PLACE
+            else ""
+        )
+    if one:
+        raise RecipeError(f"{one} has a batch norm that sees a single value per channel; expected a batch of 2 or more")
+    if photos and photos < FEW_PHOTOS:
+        raise RecipeError(f"photos={photos}: expected {FEW_PHOTOS} or more, or 0 to leave the loader out")
 
 
 def _of_a_network(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from operations import Operations, of_an_update
+from counting import Operations, of_an_update
 
 from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from reads import Reads
+from counting import Reads
 from test_operations import SIZE, micro_batches, model_of
 
 from trunkline.backbones import backbone

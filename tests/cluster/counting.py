@@ -1,19 +1,90 @@
-"""Where an update reads back from its device: each such place would make the host wait for a GPU."""
+"""What an update asks of its device: the operations that an engine adds, and the places that read back.
 
+Operations are those outside the losses, their backward and the optimizer's step. Each place that reads back would make
+the host wait for a GPU.
+"""
+
+import contextlib
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("backbones", "heads", "tasks", "cluster")
 METHODS = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "__contains__")
-OPERATIONS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "unique_dim", "bincount", "equal",
+READING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "unique_dim", "bincount", "equal",
               "is_nonzero", "nms", "repeat_interleave.Tensor")  # fmt: skip
+ASIDE = (
+    "detach",
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "_record_function_enter_new",
+    "_record_function_exit",
+    "alias",
+)
+
+
+class Operations(TorchDispatchMode):
+    """Count the operations by name while it is entered, except where it is told to look away."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: Counter[str] = Counter()
+        self.away = 0
+
+    @contextlib.contextmanager
+    def looking_away(self) -> Iterator[None]:
+        self.away += 1
+        try:
+            yield
+        finally:
+            self.away -= 1
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not self.away:
+            self.found[func._schema.name.removeprefix("aten::")] += launches(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+
+def launches(func: Any, args: Any, kwargs: Any) -> int:
+    """Count what torch runs for one call: nothing for a view, once a tensor for a foreach call on mixed types."""
+    name = func._schema.name.removeprefix("aten::").removeprefix("profiler::")
+    views = [r for r in func._schema.returns if r.alias_info is not None and not r.alias_info.is_write]
+    if views or name in ASIDE:
+        return 0
+    lists = [a for a in [*args, *kwargs.values()] if isinstance(a, (list, tuple)) and a and torch.is_tensor(a[0])]
+    if name.startswith("_foreach_") and len({(t.dtype, t.device) for t in tree_leaves(lists)}) > 1:
+        return max(map(len, lists))
+    return 1
+
+
+def of_an_update(engine: Any, micro_batches: list[Any]) -> Counter[str]:
+    """Count the operations of one update of this worker."""
+    counted = Operations()
+    losses, step, backward = engine.losses, engine.optimizer.step, torch.Tensor.backward
+
+    def away(function):
+        def run(*args, **kwargs):
+            with counted.looking_away():
+                return function(*args, **kwargs)
+
+        return run
+
+    engine.losses, engine.optimizer.step, torch.Tensor.backward = away(losses), away(step), away(backward)
+    try:
+        with counted:
+            engine.update(micro_batches)
+    finally:
+        engine.losses, engine.optimizer.step, torch.Tensor.backward = losses, step, backward
+    return counted.found
 
 
 class Reads:
@@ -75,7 +146,7 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = str(func).split("::")[-1].split(".", 1)[-1] if "::" in str(func) else str(func).removeprefix("aten.")
-        if name.split(".")[0] in OPERATIONS or name in OPERATIONS or _by_mask(name, args):
+        if name.split(".")[0] in READING or name in READING or _by_mask(name, args):
             self.reads.note()
         return func(*args, **(kwargs or {}))
 
