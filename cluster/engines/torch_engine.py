@@ -22,7 +22,7 @@ from .memory_format import place
 from .optimizer import build_optimizer, load_optimizer, optimizer_tensors
 from .schedule import factor
 from .sums import GradientSums, foreach, wide
-from .tuning import Tuning
+from .tuning import Tuning, keep_memory
 
 
 class Call(nn.Module):
@@ -116,6 +116,8 @@ class TorchEngine:
         self.device = torch.device(machine.device)
         if isinstance(machine.threads, int):
             torch.set_num_threads(machine.threads)
+        if self.device.type == "cpu":
+            keep_memory()
         torch.use_deterministic_algorithms(machine.deterministic is True)
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (costs a tenth of the time)
         place(model, self.device, machine.channels_last is True)

@@ -1,5 +1,8 @@
 """One call for all tensors gives the bits of a call for each; and what a fused optimizer changes."""
 
+import platform
+import resource
+
 import pytest
 import torch
 from test_engine import engine, net, pieces, same
@@ -9,7 +12,7 @@ from trunkline.cluster.checkpoint import read_state, write_checkpoint
 from trunkline.cluster.config import Optimizer
 from trunkline.cluster.engines.optimizer import FUSED, build_optimizer
 from trunkline.cluster.engines.torch_engine import penalise
-from trunkline.cluster.engines.tuning import Tuning
+from trunkline.cluster.engines.tuning import Tuning, keep_memory
 from trunkline.ground.errors import EngineError
 
 
@@ -162,3 +165,19 @@ def test_parameters_of_mixed_types_are_summed():
     e = engine(Mixed())
     for u in range(2):
         assert e.update(pieces(3, 4, seed=u)).numbers()["total"] > 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another libc")
+def test_freed_memory_is_kept_for_the_next_update(monkeypatch):
+    """Where glibc keeps it, a large tensor that is made again and again costs no page faults; the environment's word stands."""
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    assert not keep_memory()
+    monkeypatch.delenv("MALLOC_ARENA_MAX")
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert keep_memory()
+    for counted in (False, True):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            torch.ones(5_000_000)
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert counted and faults < 20 * 5_000_000 * 4 / 4096 / 10
