@@ -83,8 +83,13 @@ class GradientSums:
         self._make_room()
         if self._numpy:
             for p, used, sums in zip(self.parameters, self._used, self._numpy, strict=True):
-                if p.grad is not None:
-                    np.add(sums if used else NOTHING, _dense(p.grad).numpy(), out=sums)
+                if p.grad is None:
+                    continue
+                gradient = _dense(p.grad).numpy()
+                if used:
+                    np.add(sums, gradient, out=sums)
+                else:
+                    np.copyto(sums, gradient)
         elif any(self._used):
             self._sums.add_(self._side_by_side())
         else:
@@ -117,13 +122,21 @@ class GradientSums:
                 if not had:
                     sums.fill(NOTHING)
         self.workers.add(self._sums, "the sum of gradients")
-        self._sums.div_(count)
-        if self.exact:
-            assert self._beside is not None
-            self._beside.copy_(self._sums)
+        self._divide(count)
         for p, view, somewhere in zip(self.parameters, self._views, used, strict=True):
             p.grad = view.to(p.dtype) if somewhere else None
         self._used = [False] * len(self.parameters)
+
+    def _divide(self, count: int) -> None:
+        """Put the means beside, each divided in its sum's type and rounded once; not `exact`, the sums lie there already."""
+        assert self._beside is not None
+        if self._numpy:  # in one pass over the memory
+            wider, beside = self._sums.numpy(), self._beside.numpy()
+            np.divide(wider, count, out=beside, dtype=wider.dtype, casting="same_kind")
+            return
+        self._sums.div_(count)
+        if self.exact:
+            self._beside.copy_(self._sums)
 
     def _make_room(self) -> None:
         if self._beside is not None:
