@@ -174,7 +174,7 @@ def test_sigterm_from_outside_ends_the_command_line_in_time(scenes, tmp_path):
     end = time.monotonic() + 90
     while time.monotonic() < end and not (run / "metrics.jsonl").exists():
         time.sleep(0.1)
-    while time.monotonic() < end and not (run / "metrics.jsonl").read_text():
+    while time.monotonic() < end and '"kind": "train"' not in (run / "metrics.jsonl").read_text():
         time.sleep(0.1)
     process.terminate()
     _, errors = process.communicate(timeout=60)
