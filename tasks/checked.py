@@ -79,7 +79,7 @@ def _summary(result: Check) -> list[str]:
         ("problems (training stops at them; on_bad_sample=skip leaves out single files)", result.problems),
         ("oddities", result.oddities),
     ):
-        lines += _listed(title, [f"{entry['file']}: {entry['what']}" for entry in entries])
+        lines += _listed(title, [f"{entry['file']}: {entry['what']}".replace("\n", "\n      ") for entry in entries])
     for title, groups in (
         ("the same bytes in train and val: the score counts what was learnt by heart", result.leaks),
         ("the same bytes in two classes", result.conflicts),

@@ -6,7 +6,14 @@ from typing import Any, ClassVar, Literal, Self
 
 NOT_THERE = "none there"
 """What people read in place of a metric that nothing could be measured of."""
-_BESIDE = ("samples", "update", "intervals", "details")  # what stands beside the metrics in a document of scores
+MOST_NAMED = 8  # classes that a line names
+_BESIDE = (
+    "samples",
+    "update",
+    "intervals",
+    "details",
+    "notes",
+)  # what stands beside the metrics in a document of scores
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class Scores:
     """The result of an evaluation: `metrics` by name, `intervals` (95 %, low and high) and `details` for machines.
 
     A metric that could not be measured is None and has no interval. `headline` names the metrics that one line for
-    people shows; empty: all of them. In `details`, `examples` are the ids of samples that a report may draw. Where
+    people shows; empty: all of them. `notes` are lines that people read with the metrics (over which classes a mean is).
+    In `details`, `examples` are the ids of samples that a report may draw. Where
     `details` has a list of objects with a sample's `id`, each gets the sample's file as `source` when a run ends.
     """
 
@@ -43,6 +51,7 @@ class Scores:
     details: dict[str, Any] = field(default_factory=dict)
     samples: int = 0
     headline: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Put the metrics at the top level under their names, the rest under `intervals`, `details` and `samples`."""
@@ -68,7 +77,24 @@ def joined(scores: Mapping[str, Scores]) -> Scores:
         {task: own.details for task, own in scores.items()},
         sum(own.samples for own in scores.values()),
         tuple(f"{task}/{name}" for task, own in scores.items() for name in (own.headline or own.metrics)),
+        tuple(f"{task}: {line}" for task, own in scores.items() for line in own.notes),
     )
+
+
+def mean_over(names: str, classes: Mapping[str, float | None], lacks: str) -> tuple[str, ...]:
+    """Say over how many of the declared classes means are (`mIoU`): a line where some have no score, none where all have.
+
+    `lacks` says why: `no pixel in the truth`.
+    """
+    absent = [name for name, value in classes.items() if value is None]
+    if not absent:
+        return ()
+    more = f" and {len(absent) - MOST_NAMED} more" if len(absent) > MOST_NAMED else ""
+    there = len(classes) - len(absent)
+    over = (
+        f"a mean over {there} of {len(classes)} classes" if there else f"none: none of {len(classes)} classes is there"
+    )
+    return (f"{names}: {over}; {lacks}: {', '.join(absent[:MOST_NAMED])}{more}",)
 
 
 def metrics_in(document: Mapping[str, Any]) -> dict[str, float | None]:

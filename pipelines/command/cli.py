@@ -292,6 +292,8 @@ def _result(scores: dict[str, Any], as_json: bool, leave: tuple[str, ...], where
         for name, value in metrics_in(scores).items()
     ]
     table(f"{where}: {scores['samples']} samples", ["metric", "value", "95 % interval"], rows)
+    for line in scores.get("notes", ()):
+        print(line)
 
 
 _COMMANDS: dict[str, Callable[[list[str], dict[str, str], bool], int]] = {

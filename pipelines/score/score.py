@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from trunkline.ground.errors import DataError, RecipeError
 
-from ...tasks.scores import written
+from ...tasks.scores import mean_over, written
 from ..runs.files import new_file
 from ..show import bar, note
 
@@ -76,6 +76,7 @@ def coco(
     found = read_results(results, theirs, masks)
     if images:
         theirs, found = _subset(theirs, found, images)
+    theirs.warnings += found.remarks
     for warning in theirs.warnings:
         note(warning)
     scores = score(theirs, found, masks, engine, max_detections)
@@ -85,6 +86,9 @@ def coco(
         for k, name in enumerate(theirs.categories[c] for c in sorted(theirs.categories))
         if scores.curves.precision[0, 0, k, 0, -1] > -1
     }
+    for line in mean_over("AP", scores.categories, "no object in the truth"):
+        theirs.warnings.append(line)
+        note(line)
     settings = {"protocol": "coco", "masks": masks, "engine": engine, "max_detections": list(max_detections)}
     counts = {"images": len(theirs.images.ids), "objects": len(theirs.objects), "detections": len(found)}
     scored = Scored(scores.metrics, scores.categories, settings, counts, curves, theirs.warnings)

@@ -1,12 +1,14 @@
 """Scoring folders of masks, whoever predicted them. No model is needed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from trunkline.ground.errors import DataError, RecipeError
 
 from ...heads.contract import VOID
-from ...tasks.segmentation.formats.encoding import Encoding, numbered
+from ...tasks.scores import mean_over
+from ...tasks.segmentation.formats.encoding import Encoding, Mask, differing, look_at, numbered, with_void
 from ...tasks.segmentation.formats.layouts import files_below, read_classes
 from ..show import bar, note
 from .score import Scored, lines_of
@@ -21,7 +23,7 @@ def masks(
     classes: int | str,
     names: str | Path | None = None,
     list: str | Path | None = None,
-    void: tuple[int, ...] = (255,),
+    void: tuple[int, ...] | None = None,
     absent: Literal["truth", "either"] = "truth",
     boundary: bool = False,
 ) -> Scored:
@@ -33,7 +35,8 @@ def masks(
               numbers or colours the true masks have, and the others what `evaluate results=` writes for them
     names     a text file with their names, one a line
     list      a text file with the masks' names, one a line; by default all masks of the true folder, which must all be there
-    void      numbers in the true masks whose pixels do not count
+    void      numbers in the true masks whose pixels do not count, whatever was predicted there; none: 255, where every
+              class has pixels without it
     absent    truth: the mean is over the classes of the truth; either: over those that either side has (mmsegmentation)
     boundary  boundary IoU too (Cheng et al. 2021)
     """
@@ -49,7 +52,7 @@ def masks(
     )
     labels = theirs.classes
     pairs = _pairs(Path(truth), Path(predicted), list)
-    matrix, edges = _counts(pairs, theirs, ours, boundary)
+    matrix, edges, warnings = _counts(pairs, theirs, ours, boundary, void)
     result = scores(matrix, absent)
     metrics = {"mIoU": result.miou, "pixel_accuracy": result.pixel_accuracy, "mean_accuracy": result.mean_accuracy}
     there = matrix.sum(1) > 0
@@ -58,16 +61,18 @@ def masks(
     by_class = {n: None if np.isnan(v) else float(v) for n, v in zip(labels, result.iou, strict=True)}
     ignored = [value for value, number in theirs.values.items() if number == VOID]
     settings = {"protocol": "masks", "score": "IoU", "classes": len(labels), "void": ignored, "absent": absent}
-    warnings = [] if there.any() else [f"{truth}: no pixel has a class"]
     if not list and (more := len(_found(Path(predicted))) - len(pairs)):
         warnings.append(f"{predicted}: {more} masks are of no true one and do not count")
+    warnings += mean_over(
+        "mIoU and mean_accuracy", by_class, "no pixel in the truth" if absent == "truth" else "no pixel"
+    )
     for warning in warnings:
         note(warning)
     counts = {"masks": len(pairs), "pixels": int(matrix.sum())}
     return Scored(metrics, by_class, settings, counts, {}, warnings)
 
 
-def _by_number(classes: int, names: str | Path | None, void: tuple[int, ...]) -> tuple[Encoding, Encoding]:
+def _by_number(classes: int, names: str | Path | None, void: tuple[int, ...] | None) -> tuple[Encoding, Encoding]:
     """Build the encodings of the true masks and of the others, for classes stored as 0, 1, …
 
     Raises RecipeError for settings that do not fit together.
@@ -75,7 +80,7 @@ def _by_number(classes: int, names: str | Path | None, void: tuple[int, ...]) ->
     if not 1 <= classes <= 255:
         raise RecipeError(f"classes={classes}: expected 1 to 255, or the data's classes.txt")
     if wrong := [
-        f"void={v}: expected {classes} to 255; below stand the classes" for v in void if not classes <= v <= 255
+        f"void={v}: expected {classes} to 255; below stand the classes" for v in void or () if not classes <= v <= 255
     ]:
         raise RecipeError(wrong)
     labels = lines_of(names) if names else [str(n) for n in range(classes)]
@@ -85,43 +90,53 @@ def _by_number(classes: int, names: str | Path | None, void: tuple[int, ...]) ->
         raise RecipeError(
             f"names={names}: has {len(labels)} names for classes={classes}; the data's classes.txt goes to classes="
         )
-    return numbered(tuple(labels), void=void), numbered(tuple(labels), void=())
+    theirs = numbered(tuple(labels), void=(VOID,) if void is None else void)
+    return replace(theirs, assumed=void is None and classes < VOID + 1), numbered(tuple(labels), void=())
 
 
-def _by_file(file: Path, names: str | Path | None, void: tuple[int, ...]) -> tuple[Encoding, Encoding]:
+def _by_file(file: Path, names: str | Path | None, void: tuple[int, ...] | None) -> tuple[Encoding, Encoding]:
     """Build the same for classes with the numbers or colours of a file."""
-    if names is not None or void != (VOID,):
-        raise RecipeError(f"classes={file}: says the names and what is void too; leave names= and void= out")
+    if names is not None:
+        raise RecipeError(f"classes={file}: says the names too; leave names= out")
     if not file.is_file():
         raise RecipeError(f"classes={file}: there is no such file; expected a number, or the data's classes.txt")
     theirs = read_classes(file)
+    theirs = with_void(theirs, void) if void else theirs
     return theirs, Encoding(theirs.classes, {number: n for n, number in enumerate(theirs.stored)})
 
 
-def _counts(pairs: list[tuple[Path, Path]], theirs: Encoding, ours: Encoding, boundary: bool) -> tuple[Any, Any]:
-    """Sum over all pairs: the confusion matrix `(K, K)` and the counts of the boundaries `(K, 2)`, both int64.
+def _counts(
+    pairs: list[tuple[Path, Path]], theirs: Encoding, ours: Encoding, boundary: bool, void: tuple[int, ...] | None
+) -> tuple[Any, Any, list[str]]:
+    """Sum over all pairs: the confusion matrix `(K, K)` and the counts of the boundaries `(K, 2)`, both int64; and remarks.
 
-    Raises DataError with up to 20 wrong masks.
+    Raises DataError with up to 20 wrong masks, and Undecided where 255 in the true ones has two readings.
     """
     import numpy as np
 
     from ...tasks.segmentation.boundary import boundary_counts
     from ...tasks.segmentation.confusion import confusion
-    from ...tasks.segmentation.formats.encoding import read_mask
+    from ...tasks.segmentation.formats.seen import Seen
+    from ...tasks.segmentation.formats.void import undecided, wanted, word_of
 
     classes = len(theirs.classes)
     matrix, edges = np.zeros((classes, classes), np.int64), np.zeros((classes, 2), np.int64)
-    problems: list[str] = []
+    seen, found_in, first, problems = Seen(), Seen(), None, []
+    agree = [_Palettes(), _Palettes()]
     with bar("score", len(pairs), "masks") as advance:
         for true, found in pairs:
             try:
-                one, other = read_mask(true, theirs), read_mask(found, ours)
-                if one.shape != other.shape:
-                    sizes = [f"{a.shape[1]} x {a.shape[0]}" for a in (other, one)]
+                one = agree[0].agreeing(true, look_at(true, theirs))
+                other = agree[1].agreeing(found, look_at(found, ours, one.labels == VOID))
+                if one.labels.shape != other.labels.shape:
+                    sizes = [f"{a.labels.shape[1]} x {a.labels.shape[0]}" for a in (other, one)]
                     raise DataError(f"{found}: is {sizes[0]} pixels; the true mask {true} is {sizes[1]}")
-                matrix += confusion(one, other, classes)
+                seen.add(one)
+                found_in.add(other)
+                first = first or (true if (one.labels == VOID).any() else None)
+                matrix += confusion(one.labels, other.labels, classes)
                 if boundary:
-                    edges += boundary_counts(one, other, classes)
+                    edges += boundary_counts(one.labels, other.labels, classes)
             except DataError as error:
                 problems.append(str(error))
                 if len(problems) == _LISTED:
@@ -129,7 +144,28 @@ def _counts(pairs: list[tuple[Path, Path]], theirs: Encoding, ours: Encoding, bo
             advance()
     if problems:
         raise DataError("\n".join(problems))
-    return matrix, edges
+    if theirs.assumed and first and (lacking := sorted(n for n in wanted(theirs) if not seen.pixels[n])):
+        raise undecided(theirs, lacking, str(first))
+    remarks = seen.remarks(theirs.classes, f"all {seen.masks} true masks", word_of(theirs, "pairs", void or ()))
+    return matrix, edges, remarks + found_in.repairs(f"{seen.masks} predicted masks")
+
+
+class _Palettes:
+    """Holds a set's first palette, with which the others must agree."""
+
+    def __init__(self) -> None:
+        self.first: tuple[Path, Any] | None = None
+
+    def agreeing(self, file: Path, mask: Mask) -> Mask:
+        """Return the mask. Raises DataError where its palette gives a number another colour than the first one does."""
+        if self.first is None and mask.stored.palette is not None:
+            self.first = (file, mask.stored.palette)
+        if self.first and (apart := differing(self.first[1], mask.stored)):
+            raise DataError(
+                f"{file}: palettes differ: {apart} in {self.first[0]}; the number may not be the same class's. Save all masks "
+                "with one palette, or as numbers without"
+            )
+        return mask
 
 
 def _pairs(truth: Path, predicted: Path, file: str | Path | None) -> list[tuple[Path, Path]]:

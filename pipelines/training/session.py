@@ -124,6 +124,7 @@ class Session:
         found = self.score(self.apart_from(engine, averaged), self.workers)
         self.last_scores = (done, found)
         scores = joined({name: scores for name, (scores, _) in found.items()})
+        first = not self.progress.scores
         better = self.progress.take(done, scores.metrics, self.metric, self.lower_is_better)
         entry = {
             "metrics": known(scores.metrics),
@@ -132,6 +133,8 @@ class Session:
         }
         self.say("eval", done, epoch=epoch, split="val", **entry)
         note(f"update {done}, epoch {epoch:g}: {scores_line(scores)}")
+        for line in scores.notes if first else ():
+            self.note(line)
         return better
 
     def score(self, model: Model, workers: Workers) -> Evaluated:

@@ -14,7 +14,7 @@ from ...heads.classification import ClassPrediction
 from ...heads.contract import Batch, Prediction
 from ..contract import Record, Scores
 from ..intervals import bootstrap, wilson
-from ..scores import Block, Metric
+from ..scores import Block, Metric, mean_over
 from .shown import METRICS, blocks
 
 BINS = 15
@@ -129,11 +129,14 @@ class ClassificationEvaluator:
         error, (below, above) = metrics["ece"], intervals["ece"]
         intervals["ece"] = (max(0.0, 2 * error - above), max(error, 2 * error - below))
         known = {name for name in names if np.isfinite(metrics[name])}  # no AUROC where one of two classes is missing
+        details = self._details(data)
+        by_class = {own["name"]: own["accuracy"] for own in details["per_class"]}
         return Scores(
-            {name: value for name, value in metrics.items() if name in known},
+            {name: value if name in known else None for name, value in metrics.items()},
             {name: ends for name, ends in intervals.items() if name in known},
-            self._details(data),
+            details,
             n,
+            notes=mean_over("mean_per_class", by_class, "no sample"),
         )
 
     def blocks(self, scores: Scores) -> list[Block]:

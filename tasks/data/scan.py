@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from trunkline.ground.errors import DataError
+from trunkline.ground.errors import DataError, Undecided
 
 from ..samples import Samples
 from .file_loaders import Crash, run_all
@@ -11,7 +11,8 @@ from .file_loaders import Crash, run_all
 def scan(samples: Samples, loaders: int | None = None, progress: bool = True) -> dict[str, str]:
     """Decode every sample, and return id to reason of those that cannot be used, as `samples.without` takes it.
 
-    `loaders` processes (None: one a core; 0: this one, which a crashing decoder ends).
+    `loaders` processes (None: one a core; 0: this one, which a crashing decoder ends). Raises Undecided where the data
+    has two readings: leaving out samples would hide it.
     """
     reasons: dict[str, str] = {}
     for i, what in run_all(partial(_why_not, samples), len(samples), loaders, "decoding", progress):
@@ -23,6 +24,8 @@ def scan(samples: Samples, loaders: int | None = None, progress: bool = True) ->
 def _why_not(samples: Samples, index: int) -> str | None:
     try:
         samples[index]
+    except Undecided:
+        raise
     except DataError as error:
         return getattr(error, "what", "") or str(error)
     return None

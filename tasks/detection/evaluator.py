@@ -13,7 +13,7 @@ from ..objects.coco_scores import CocoScores, score
 from ..objects.polygons import as_raw
 from ..objects.voc_file import Detections
 from ..objects.voc_scores import VocTruth, mean, score_class
-from ..scores import Block
+from ..scores import Block, mean_over
 from .draw import drawn
 from .samples import BoxSamples
 from .shown import COCO, MASKS, VOC, blocks
@@ -77,7 +77,8 @@ class BoxEvaluator:
         shown = np.linspace(0, len(self._rows) - 1, min(EXAMPLES, len(self._rows))).round().astype(int).tolist()
         details["examples"] = [self.samples.id(i) for i in dict.fromkeys(shown)]
         headline = [n for n in ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "mAP", "mAP07") if n in metrics]
-        return Scores(metrics, ends, details, samples=len(self._rows), headline=tuple(headline))
+        notes = mean_over("AP", boxes.categories, "no object in the truth")
+        return Scores(metrics, ends, details, samples=len(self._rows), headline=tuple(headline), notes=notes)
 
     def blocks(self, scores: Scores) -> list[Block]:
         """Build the blocks of a report: AP of the classes, precision over recall, and examples."""

@@ -1,51 +1,58 @@
-"""COCO's JSON files, annotations and results, read strictly into columns: every problem at once, with file and object.
+"""COCO's files, annotations and results, as columns: every problem at once, with file and object, every repair counted.
 
 Format: cocodataset.org, "Data format" and "Results format".
 """
 
 import os
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import numpy as np
 
-from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
-Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]  # integers that every JSON reader keeps exactly
-Id = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+from ..data.repairs import counted
+from .coco_fill import fill
+from .coco_json import LARGEST_WHOLE, UNREADABLE, Problems, decoded, malformed, read_bytes, rows, rows_of
+
+Whole = Annotated[int, msgspec.Meta(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)]
+Id = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_WHOLE)]
 NULL = msgspec.Raw(b"null")
-_NOT_JSON = (b"-Infinity", b"Infinity", b"NaN")
 LARGEST = 2**31 - 1  # pixels a side
-MOST = 20  # problems of one kind that are listed
 
 
 class _Image(msgspec.Struct, gc=False):
+    whole: ClassVar = ("id", "width", "height")
+    optional: ClassVar = ()
     id: Id
-    width: Whole
-    height: Whole
+    width: Whole | None = None
+    height: Whole | None = None
     file_name: str = ""
 
 
 class _Category(msgspec.Struct):
+    whole: ClassVar = ("id",)
+    optional: ClassVar = ()
     id: Id
     name: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _Annotation(msgspec.Struct, gc=False):
+    whole: ClassVar = ("id", "image_id", "category_id", "iscrowd")
+    optional: ClassVar = ("bbox",)
     id: Id
     image_id: Id
     category_id: Id
-    bbox: tuple[float, float, float, float]
-    area: float
+    bbox: tuple[float, float, float, float] | None = None
+    area: float | None = None
     iscrowd: Whole = 0
     segmentation: msgspec.Raw = NULL
 
 
 class _Result(msgspec.Struct, gc=False):
+    whole: ClassVar = ("image_id", "category_id")
+    optional: ClassVar = ("bbox",)
     image_id: Whole
     category_id: Whole
     score: float
@@ -84,6 +91,7 @@ class Objects:
     crowd: np.ndarray = field(default_factory=_none)
     scores: np.ndarray = field(default_factory=_none)
     file: str = ""
+    remarks: list[str] = field(default_factory=list)  # what was mended in results, and what of them can only be false
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -107,46 +115,27 @@ class Truth:
     warnings: list[str]
 
 
-class Problems(list[str]):
-    """What is wrong with a file; of one kind only the first MOST are kept."""
-
-    def __init__(self, file: str | os.PathLike[str]):
-        super().__init__()
-        self.file = os.fspath(file)
-
-    def some(self, rows: Iterable[int], say: Callable[[int], str]) -> None:
-        """Add a line for each row, up to MOST, and then how many more there are."""
-        found = list(rows)
-        self += [say(i) for i in found[:MOST]]
-        if len(found) > MOST:
-            self.append(f"… and {len(found) - MOST} more like the last")
-
-    def stop(self) -> None:
-        """Raise DataError if there are any."""
-        if self:
-            raise DataError("\n".join(f"{self.file}: {line}" for line in self))
-
-
 def read_truth(file: str | os.PathLike[str], masks: bool = False) -> Truth:
     """Read an annotation file. With `masks`, segmentations are kept as JSON, not yet checked.
 
     If an annotation has the id 0 (which pycocotools takes for "no match"), all are numbered anew from 1, with a
     warning. Raises DataError with every problem: structure, double ids, unknown images and categories, negative sizes.
     """
-    document = _document(file)
-    problems = Problems(file)
+    data, problems = read_bytes(file), Problems(file)
+    document = _document(data, problems)
+    del data
     for name in ("images", "annotations", "categories"):
         if name not in document:
             problems.append(f"has no {name!r}; expected COCO's annotation format (images, annotations, categories)")
     problems.stop()
-    images = _rows(document["images"], _Image, "images", problems)
-    categories = _rows(document["categories"], _Category, "categories", problems)
-    found = _rows(document["annotations"], _Annotation, "annotations", problems)
+    images = rows(document["images"], _Image, "images", problems)
+    categories = rows(document["categories"], _Category, "categories", problems)
+    found = rows(document["annotations"], _Annotation, "annotations", problems)
     problems.stop()
     del document
-    pictures = Images(
-        _column(images, "id"), _column(images, "width"), _column(images, "height"), [i.file_name for i in images]
-    )
+    pictures = _pictures(images, problems)
+    fill(found, {i: (h, w) for i, h, w in zip(*_sizes(pictures), strict=True)}, problems)
+    problems.stop()
     objects = Objects(
         _column(found, "image_id"), _column(found, "category_id"), _boxes(found),
         [a.segmentation for a in found] if masks else None, _column(found, "id"),
@@ -155,12 +144,28 @@ def read_truth(file: str | os.PathLike[str], masks: bool = False) -> Truth:
     truth = Truth(os.fspath(file), pictures, {c.id: c.name for c in categories}, objects, [])
     _check_truth(truth, [c.id for c in categories], problems)
     problems.stop()
+    truth.warnings += problems.repairs.lines()
     if len(objects) and objects.ids.min() == 0:
         objects.ids = np.arange(1, len(objects) + 1)
         truth.warnings.append(
             f"{truth.file}: an annotation has the id 0, which pycocotools never matches: all are numbered from 1 here"
         )
     return truth
+
+
+def _pictures(images: list[_Image], problems: Problems) -> Images:
+    """Put the images in columns; where one of width and height is absent or 0, neither is known, and both are 0."""
+    widths, heights = (np.array([getattr(i, side) or 0 for i in images], np.int64) for side in ("width", "height"))
+    unknown = (widths == 0) | (heights == 0)
+    stated = sum(i.width is not None and i.height is not None for i in images)
+    problems.repairs.add("width and height: 0, taken as not said", "image", int(unknown.sum()) - len(images) + stated)
+    problems.repairs.add("width and height: absent", "image", len(images) - stated)
+    widths[unknown], heights[unknown] = 0, 0
+    return Images(_column(images, "id"), widths, heights, [i.file_name for i in images])
+
+
+def _sizes(images: Images) -> tuple[list[int], list[int], list[int]]:
+    return images.ids.tolist(), images.heights.tolist(), images.widths.tolist()
 
 
 def _check_truth(truth: Truth, category_ids: list[int], problems: Problems) -> None:
@@ -173,7 +178,7 @@ def _check_truth(truth: Truth, category_ids: list[int], problems: Problems) -> N
     )
     problems.some(
         np.flatnonzero(
-            (np.minimum(images.widths, images.heights) < 1) | (np.maximum(images.widths, images.heights) > LARGEST)
+            (np.minimum(images.widths, images.heights) < 0) | (np.maximum(images.widths, images.heights) > LARGEST)
         ),
         lambda i: f"image {images.ids[i]} ({images.names[i]}): is {images.widths[i]} x {images.heights[i]} pixels",
     )
@@ -199,13 +204,24 @@ def _check_truth(truth: Truth, category_ids: list[int], problems: Problems) -> N
     )
 
 
+def _document(data: bytes, problems: Problems) -> dict[str, msgspec.Raw]:
+    try:
+        return decoded(data, dict[str, msgspec.Raw])
+    except UNREADABLE as error:
+        raise DataError(f"{problems.file}: {malformed(data, error)}") from None
+
+
 def read_results(file: str | os.PathLike[str], truth: Truth, masks: bool = False) -> Objects:
     """Read a result file for that truth: boxes, or with `masks` segmentations (boxes are then ignored).
 
-    Raises DataError with every problem: structure, a score that is no number, unknown images and categories.
+    The file is a list, an object whose `annotations` are the list, or has one result a line. What a detector got wrong
+    stays: a box of any shape, and a category that the truth lacks, which no engine counts. `remarks` says how many
+    there are. Raises DataError with every problem: structure, a score that is no number, unknown images, and a truth
+    in the place of results.
     """
     problems = Problems(file)
-    found = _rows(_bytes(file), _Result, "", problems)
+    found = _results(read_bytes(file), problems)
+    problems.stop()
     lacking = np.array([(r.segmentation == NULL) if masks else (r.bbox is None) for r in found], dtype=bool)
     problems.some(np.flatnonzero(lacking), lambda i: f"[{i}]: has no {'segmentation' if masks else 'bbox'!r}")
     problems.stop()
@@ -217,7 +233,39 @@ def read_results(file: str | os.PathLike[str], truth: Truth, masks: bool = False
     )  # fmt: skip
     check_results(objects, truth, problems)
     problems.stop()
+    objects.remarks = problems.repairs.lines() + _wrong(objects, truth)
     return objects
+
+
+def _results(data: bytes, problems: Problems) -> list[_Result]:
+    """Find the list of results, and decode it."""
+    start = data.lstrip()[:1]
+    if start != b"{":
+        return rows(data, _Result, "", problems)
+    lines = [line for line in data.splitlines() if line.strip()]
+    if len(lines) > 1 and all(line.strip()[:1] == b"{" and line.strip()[-1:] == b"}" for line in lines):
+        try:
+            each = [decoded(line, msgspec.Raw) for line in lines]
+        except UNREADABLE as error:
+            problems.append(malformed(data, error))
+            return []
+        problems.repairs.add("one result a line (jsonl), taken as a list", "result", len(each))
+        return rows_of(each, _Result, "", problems)
+    document = _document(data, problems)
+    if "annotations" not in document:
+        problems.append("expected a list, as COCO's results are, or an object with `annotations`")
+        return []
+    inner = document["annotations"]
+    try:
+        keys = decoded(bytes(inner), list[dict[str, msgspec.Raw]])
+    except UNREADABLE as error:
+        problems.append(malformed(bytes(inner), error))
+        return []
+    if keys and not any("score" in row for row in keys):
+        problems.append("its annotations have no scores: it is a truth; expected a detector's results")
+        return []
+    problems.repairs.add("wrapped in an object, of which `annotations` are read", "result", len(keys))
+    return rows(inner, _Result, "", problems)
 
 
 def check_results(objects: Objects, truth: Truth, problems: Problems) -> None:
@@ -227,95 +275,27 @@ def check_results(objects: Objects, truth: Truth, problems: Problems) -> None:
         lambda i: f"[{i}]: image_id={objects.image_ids[i]} is not among the images of {truth.file}",
     )
     problems.some(
-        np.flatnonzero(~np.isin(objects.category_ids, list(truth.categories))),
-        lambda i: f"[{i}]: category_id={objects.category_ids[i]} is not among the categories of {truth.file}",
-    )
-    problems.some(
         np.flatnonzero(~np.isfinite(objects.scores)), lambda i: f"[{i}]: score={objects.scores[i]}, expected a number"
     )
     problems.some(
-        np.flatnonzero(~(np.abs(objects.boxes) <= LARGEST).all(1) | (objects.boxes[:, 2:] < 0).any(1)),
-        lambda i: f"[{i}]: bbox={objects.boxes[i].tolist()}, expected x, y, width, height without negative sizes",
+        np.flatnonzero(~np.isfinite(objects.boxes).all(1)),
+        lambda i: f"[{i}]: bbox={objects.boxes[i].tolist()}, expected x, y, width, height",
     )
 
 
-def _bytes(file: str | os.PathLike[str]) -> bytearray:
-    try:
-        data = storage.read(file)
-    except OSError as error:
-        raise DataError(f"{os.fspath(file)}: cannot be read ({error.strerror or error})") from error
-    data = data.removeprefix(b"\xef\xbb\xbf")  # a byte order mark that some tools write
-    if not data.strip():
-        raise DataError(f"{os.fspath(file)}: is empty; expected COCO's JSON")
-    return data
-
-
-def _document(file: str | os.PathLike[str]) -> dict[str, msgspec.Raw]:
-    data = _bytes(file)
-    try:
-        return _decoded(data, dict[str, msgspec.Raw])
-    except UNREADABLE as error:
-        raise DataError(f"{os.fspath(file)}: {_malformed(data, error)}") from None
-
-
-def _decoded(data: bytearray, kind: Any) -> Any:
-    """Decode JSON; NaN and Infinity, which Python writes and JSON does not have, become null."""
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
-        if isinstance(error, msgspec.ValidationError) or not any(word in data for word in _NOT_JSON):
-            raise
-    for word in _NOT_JSON:
-        data = data.replace(word, b"null")
-    return msgspec.json.decode(data, type=kind)
-
-
-def _malformed(data: bytearray, error: Exception) -> str:
-    said = "nested without end" if isinstance(error, RecursionError) else str(error)
-    if "truncated" in said:
-        return f"is cut off after {len(data):,} bytes"
-    return f"is no JSON as COCO has it ({said.removeprefix('JSON is ')})"
-
-
-def _rows(data: msgspec.Raw | bytearray, kind: Any, name: str, problems: Problems) -> list[Any]:
-    """Decode a list of structs; where that fails, add to `problems` what is wrong with which element."""
-    try:
-        return msgspec.json.decode(data, type=list[kind])
-    except UNREADABLE:
-        pass
-    try:
-        each = _decoded(raw := bytearray(data), list[msgspec.Raw])
-    except msgspec.ValidationError:
-        problems.append(
-            f"{name or 'the file'}: expected a list, as COCO's {'results' if not name else 'annotations'} are"
-        )
-        return []
-    except UNREADABLE as error:
-        problems.append(_malformed(raw, error))
-        return []
-    found, wrong = [], []
-    for at, one in enumerate(each):
-        try:
-            found.append(msgspec.json.decode(one, type=kind))
-        except UNREADABLE as error:
-            wrong.append(_of_one(name, at, one, str(error)))
-    problems.some(range(len(wrong)), lambda i: wrong[i])
-    return [] if wrong else found
-
-
-def _of_one(name: str, at: int, one: msgspec.Raw, said: str) -> str:
-    what, _, where = said.partition(" - at `$")
-    try:
-        fields = msgspec.json.decode(one)
-    except UNREADABLE:
-        fields = None
-    fields = fields if isinstance(fields, dict) else {}
-    where = where.rstrip("`").lstrip(".")
-    field = where.partition("[")[0]
-    given = f"{field}={fields[field]!r}: " if field in fields else f"{where}: " if where else ""
-    of = f" (id {fields['id']})" if name and "id" in fields else ""
-    null = " (null or not a number)" if "null" in what else ""
-    return f"{name}[{at}]{of}: {given}{what[:1].lower()}{what[1:]}{null}"
+def _wrong(objects: Objects, truth: Truth) -> list[str]:
+    """Say in one line what of a detector's results can only be false, and is counted as the official tool counts it."""
+    unknown = int((~np.isin(objects.category_ids, list(truth.categories))).sum())
+    sizes = objects.boxes[:, 2:]
+    found = []
+    if unknown:
+        found.append(f"{counted(unknown, 'result')} of a category that the truth lacks, which are not scored")
+    if objects.segmentation is None:
+        if negative := int((sizes < 0).any(1).sum()):
+            found.append(f"{counted(negative, 'box')} of negative width or height")
+        if empty := int(((sizes == 0).any(1) & ~(sizes < 0).any(1)).sum()):
+            found.append(f"{counted(empty, 'box')} without area")
+    return [f"{objects.file}: {', '.join(found)}; counted as pycocotools counts them"] if found else []
 
 
 def _column(found: list[Any], name: str, dtype: Any = np.int64) -> np.ndarray:

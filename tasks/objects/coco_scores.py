@@ -16,7 +16,8 @@ import numpy as np
 from trunkline.ground.errors import DataError
 from trunkline.ground.progress import progress
 
-from .coco_file import Objects, Problems, Truth
+from .coco_file import Objects, Truth
+from .coco_json import Problems
 from .intervals import Matches, gathered, intervals
 from .masks import to_code
 from .polygons import checked

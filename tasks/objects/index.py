@@ -17,7 +17,8 @@ from trunkline.ground import storage
 from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import DataError
 
-from .coco_file import NULL, Objects, Problems, Truth, read_truth
+from .coco_file import NULL, Objects, Truth, read_truth
+from .coco_json import Problems
 from .polygons import check
 from .voc_file import VocAnnotation, read_annotations, read_list
 

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from .coco_file import UNREADABLE, Images, Objects, Problems
+from .coco_file import Images, Objects
+from .coco_json import UNREADABLE, Problems
 
 
 class _Rle(msgspec.Struct):

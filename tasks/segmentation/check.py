@@ -5,6 +5,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from ...heads.contract import VOID
 from ..checked import Check
 from ..data.file_loaders import Crash, run_all
 from ..images.decode import decode
+from .formats.seen import Seen
+from .formats.void import undecided, wanted
 from .options import Options
 from .samples import SPLITS, PixelSamples
 from .splits import read_split
@@ -28,7 +31,8 @@ class _Facts(NamedTuple):
     height: int = 0
     size: int = 0
     digest: bytes = b""
-    pixels: tuple[int, ...] = ()  # of each class
+    pixels: tuple[int, ...] = ()  # of each class's number, and of 255
+    form: str = ""
 
 
 def check_masks(
@@ -59,28 +63,43 @@ def check_masks(
             continue
         result.problems += [{"file": name, "what": what} for name, what in samples.excluded.items()]
         result.oddities += [{"file": split, "what": note} for note in samples.notes]
-        total = np.zeros(len(samples.classes), np.int64)
-        for i, facts in run_all(partial(_examine, samples), len(samples), loaders, f"checking {split}", progress):
+        seen, first = Seen(), -1
+        void_is_known = replace(samples, encoding=replace(samples.encoding, assumed=False))
+        for i, facts in run_all(partial(_examine, void_is_known), len(samples), loaders, f"checking {split}", progress):
             facts = _Facts(facts.what) if isinstance(facts, Crash) else facts
             name = samples.id(i)
             if facts.problem:
                 result.problems.append({"file": name, "what": facts.problem})
                 continue
-            total += facts.pixels
+            seen.count(facts.pixels, facts.form)
+            if facts.pixels[VOID] and (first < 0 or i < first):
+                first = i
             sizes.append((facts.width, facts.height, facts.size))
             digests[facts.digest].append((split, name))
-            if not any(facts.pixels):
+            if not any(facts.pixels[:VOID]):
                 result.oddities.append({"file": name, "what": "its mask has no pixel of any class"})
-        result.counts[split] = dict(zip(samples.classes, total.tolist(), strict=True))
-        if not total.any():
-            result.problems.append({"file": split, "what": "no mask has a pixel of any class"})
-        elif split == "train" and (never := [c for c, n in zip(samples.classes, total, strict=True) if not n]):
-            result.oddities.append({"file": split, "what": f"no pixel of {', '.join(never)}"})
+        _counted(result, split, samples, seen, first)
         result.files += len(samples)
     result.measure(sizes)
     result.compare(digests)
     result.seconds = round(time.perf_counter() - started, 3)
     return result
+
+
+def _counted(result: Check, split: str, samples: PixelSamples, seen: Seen, first: int) -> None:
+    """Tell what all masks of a split hold; `first` is the first one with void, -1: none has."""
+    counts = seen.pixels[: len(samples.classes)].tolist()
+    result.counts[split] = dict(zip(samples.classes, counts, strict=True))
+    if not any(counts):
+        result.problems.append({"file": split, "what": "no mask has a pixel of any class"})
+        return
+    lacking = sorted(n for n in wanted(samples.encoding) if not seen.pixels[n])
+    if samples.encoding.assumed and first >= 0 and lacking:
+        error = undecided(samples.encoding, lacking, samples.mask_source(first))
+        result.problems.append({"file": split, "what": str(error)})
+        return
+    whose = f"all {seen.masks} masks"
+    result.oddities += [{"file": split, "what": what} for what in seen.remarks(samples.classes, whose, samples.void)]
 
 
 def _examine(samples: PixelSamples, i: int) -> _Facts:
@@ -93,10 +112,12 @@ def _examine(samples: PixelSamples, i: int) -> _Facts:
     except DataError as error:
         return _Facts(str(error))
     try:
-        labels = samples.labels(i)
+        mask = samples.mask(i)
     except DataError as error:
         return _Facts(str(error))
+    labels = mask.labels
     if labels.shape != (height, width):
         return _Facts(f"is {width} x {height} pixels; its mask {labels.shape[1]} x {labels.shape[0]}")
-    pixels = np.bincount(labels[labels != VOID], minlength=len(samples.classes)).tolist()
-    return _Facts("", width, height, len(data), hashlib.blake2b(data, digest_size=16).digest(), tuple(pixels))
+    pixels = np.bincount(labels.ravel(), minlength=VOID + 1).tolist()
+    found = hashlib.blake2b(data, digest_size=16).digest()
+    return _Facts("", width, height, len(data), found, tuple(pixels), mask.stored.form)

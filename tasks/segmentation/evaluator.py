@@ -13,7 +13,7 @@ from ...heads.contract import VOID, Batch, Prediction
 from ...heads.segmentation import PixelPrediction
 from ..contract import Record, Scores
 from ..intervals import bootstrap
-from ..scores import Block, Examples, Picture, Table, share
+from ..scores import Block, Examples, Picture, Table, mean_over, share
 from .boundary import boundary_counts, boundary_iou
 from .confusion import confusion, dense, scores, sparse
 from .formats.encoding import Colour
@@ -88,7 +88,8 @@ class PixelEvaluator:
             "absent": absent,
         }
         details["examples"] = self._examples
-        return Scores(metrics, self._intervals(absent), details, len(self._cells), ("mIoU", "pixel_accuracy"))
+        over = mean_over("mIoU and mean_accuracy", details["class_iou"], "no pixel in the truth")
+        return Scores(metrics, self._intervals(absent), details, len(self._cells), ("mIoU", "pixel_accuracy"), over)
 
     def blocks(self, scores: Scores) -> list[Block]:
         """Build a table of each class's IoU and accuracy, and examples beside their truth."""
@@ -106,7 +107,7 @@ class PixelEvaluator:
         VOC's evaluation server takes such files. Records without a mask are left out.
         """
         encoding = self.samples.encoding
-        palette: list[Colour] = [(0, 0, 0)] * VOID
+        palette: list[Colour] = [(0, 0, 0)] * VOID + [(224, 224, 192)]
         for number, colour in zip(encoding.stored, encoding.palette, strict=True):
             palette[number] = colour
 

@@ -34,6 +34,7 @@ class Options(TaskOptions):
     format: Literal["voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"] = of_data("voc", kept=True)
     train: tuple[str, ...] = of_data(())
     val: tuple[str, ...] = of_data(())
+    void: tuple[int, ...] = of_data(())  # pairs: numbers in the masks that mean no class
     masks: str = of_data("")  # VOC: another folder of masks than SegmentationClass
     sbd: str = of_data("")  # VOC: SBD's folder below data, whose pictures join the training (trainaug)
     train_images: str = of_data("")  # COCO: the folders of the pictures

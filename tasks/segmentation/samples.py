@@ -12,19 +12,21 @@ import torch
 from PIL import Image
 
 from trunkline.ground import storage
-from trunkline.ground.errors import DataError
+from trunkline.ground.errors import DataError, Undecided
 
 from ...heads.contract import VOID
 from ..contract import Sample
 from ..data.file_index import FileIndex, IndexBuilder, printable
 from ..data.fingerprint import digest, manifest_lines
 from ..images.decode import FORMATS, HOW_TO_GO_ON, is_turned, read_image
-from .formats.encoding import Encoding, read_mask
+from .formats.encoding import Encoding, Mask, differing, look_at
+from .formats.seen import Seen
+from .formats.void import decide, word_of
 from .options import Options
 
 SPLITS = ("train", "val")
 _ORIENTATION = 274  # EXIF's tag
-_LOOKED_AT = 8  # masks that a remark reads
+LOOKED_AT = 32  # masks that a remark reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,8 @@ class PixelSamples:
         image = read_image(source)
         try:
             labels = self.labels(index)
+        except Undecided:
+            raise
         except DataError as error:
             raise DataError(f"{error}; {HOW_TO_GO_ON}") from None
         if labels.shape != tuple(image.shape[-2:]):
@@ -68,8 +72,48 @@ class PixelSamples:
         return Sample(self.id(index), source, image, {"mask": torch.from_numpy(labels)})
 
     def labels(self, index: int) -> np.ndarray:
-        """Read the mask, `(H, W)` uint8, 255 for no class."""
-        return read_mask(self.mask_source(index), self.encoding)
+        """Read the mask, `(H, W)` uint8, 255 for no class.
+
+        Raises DataError for a file that cannot be used, and Undecided where 255 has two readings.
+        """
+        return self.mask(index).labels
+
+    def mask(self, index: int) -> Mask:
+        """Read the mask with what its file stores; raises as `labels`."""
+        source = self.mask_source(index)
+        found = look_at(source, self.encoding)
+        if self.encoding.assumed and (count := int((found.stored.pixels == VOID).sum())):
+            self._decide(index, f" in {count / found.labels.size:.1%} of its pixels")
+        if self._palette is not None and (apart := differing(self._palette[1], found.stored)):
+            raise DataError(
+                f"{source}: palettes differ: {apart} in {self._palette[0]}; the number may not be the same class's. Save all "
+                "masks with one palette, or as numbers without"
+            )
+        return found
+
+    def _decide(self, index: int, share: str) -> None:
+        """Find out, once, whether 255 can be taken as no class; raises Undecided where it cannot."""
+        if not self.__dict__.get("_decided"):
+            decide(self.encoding, self._readable(), self.mask_source(index), share)
+            self.__dict__["_decided"] = True
+
+    def _readable(self) -> Iterator[np.ndarray]:
+        """Yield the masks that can be read; what is wrong with others is told when they are decoded."""
+        for i in range(len(self)):
+            try:
+                yield look_at(self.mask_source(i), self.encoding).labels
+            except DataError:
+                continue
+
+    @cached_property
+    def _palette(self) -> tuple[str, np.ndarray] | None:
+        """The first mask's name and palette, where it has one that can be read: the others must agree with it."""
+        source = self.mask_source(0)
+        try:
+            palette = look_at(source, self.encoding).stored.palette
+        except DataError:
+            return None
+        return None if palette is None else (source, palette)
 
     def id(self, index: int) -> str:
         """Return the name that picture and mask share, below the data's folder."""
@@ -102,21 +146,34 @@ class PixelSamples:
         """Return None: no pictures are stored together."""
 
     def remarks(self) -> list[str]:
-        """List what the reader remarked, masks without a class, and pictures smaller than the crop of training."""
-        return [*self.notes, *self._void(), *(self._small() if self.split == "train" else [])]
+        """List what the reader remarked, what the first masks hold, and pictures smaller than the crop of training.
 
-    def _void(self) -> list[str]:
-        """Remark if the first masks have no pixel of any class: a score or a loss would be of nothing."""
-        first = range(min(_LOOKED_AT, len(self)))
-        try:
-            if not first or any((self.labels(i) != VOID).any() for i in first):
-                return []
-        except DataError:  # reported when it is decoded
-            return []
-        return [
-            f"{self.options.data}: none of the first {len(first)} masks of {self.split} has a pixel of any class: do its "
-            "numbers or colours stand with the classes? `trunkline check` counts them all"
-        ]
+        Raises Undecided where the first masks have a 255 with two readings.
+        """
+        return [*self.notes, *self._first(), *(self._small() if self.split == "train" else [])]
+
+    def _first(self) -> list[str]:
+        """Remark what the first masks hold, and of how many; those that cannot be read are told when they are decoded."""
+        seen, first = Seen(), range(min(LOOKED_AT, len(self)))
+        for i in first:
+            try:
+                self.look(seen, i)
+            except Undecided:
+                raise
+            except DataError:
+                continue
+        whose = f"{'the first ' if len(first) < len(self) else 'all '}{len(first)} masks of {self.split}"
+        found = seen.remarks(self.classes, whose, self.void)
+        return [*found, "`trunkline check` counts all masks"] if found and len(first) < len(self) else found
+
+    def look(self, seen: Seen, index: int) -> None:
+        """Count a mask in `seen`."""
+        seen.add(self.mask(index))
+
+    @property
+    def void(self) -> str:
+        """Which pixels are of no class, and who says so."""
+        return word_of(self.encoding, self.options.format, self.options.void)
 
     def _small(self) -> list[str]:
         crop, short = self.options.crop, self.options.short

@@ -40,7 +40,7 @@ def write_pixel_scenes(
             for thing, mask in zip(things.objects, masks(things, size), strict=True):
                 labels[mask] = 1 + names.index(thing.name)
             (folder / f"masks/{split}/{index:05d}.png").write_bytes(palette_png(_with_void(labels), palette))
-    (folder / "classes.txt").write_text("\n".join(["background", *names]) + "\n", encoding="utf-8")
+    (folder / "classes.txt").write_text("\n".join(["background", *names, f"{VOID} void"]) + "\n", encoding="utf-8")
     marker.write_text(json.dumps(asked), encoding="utf-8")
     return folder
 

@@ -16,7 +16,7 @@ from .options import Options
 from .samples import SPLITS, PixelSamples, in_order, texts
 
 _LISTED = 20
-_READ_BY = {"voc": {"masks", "sbd"}, "coco": {"train_images", "val_images", "categories", "least"}}
+_READ_BY = {"pairs": {"void"}, "voc": {"masks", "sbd"}, "coco": {"train_images", "val_images", "categories", "least"}}
 
 
 def read_split(options: Options, split: str, classes: Sequence[str] | None = None) -> PixelSamples:

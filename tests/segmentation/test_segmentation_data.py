@@ -137,7 +137,7 @@ def test_wrong_masks_by_name(tmp_path):
     file = tmp_path / "m.png"
     cases = [
         (np.array([[0, 7, 7], [9, 1, 0]], np.uint8), False, "7 in 2 pixels, 9 in 1 pixel; expected 0 to 1, 255"),
-        (np.full((2, 2, 3), 9, np.uint8), False, r"its pixels are colours \(RGB\)"),
+        (np.tile(np.array([9, 9, 8], np.uint8), (2, 2, 1)), False, r"its pixels are colours \(RGB\)"),
         (np.full((2, 2, 3), 9, np.uint8), True, r"9\) in 4 pixels; expected \(0, 0, 0\) a, \(0, 0, 1\) b, "),
     ]  # fmt: skip
     for array, coloured, said in cases:

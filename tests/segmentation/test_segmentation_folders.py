@@ -1,6 +1,7 @@
 """Folders that are not as they should be: what is left out, what is remarked, what the message says to do."""
 
 import json
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -56,10 +57,11 @@ def test_files_that_are_left_out_are_remarked(data):
     Image.new("P", (64, 64)).save(data / "images/train/moving.gif")
     shutil.copy(data / "masks/train/00000.png", data / "masks/train/alone.png")
     notes = split_of(data).remarks()
-    assert notes == ["masks/train: 1 files have no picture and are left out: alone.png",
-                     "images/train: 1 files are of no kind of picture that is read and are left out: moving.gif"]  # fmt: skip
+    assert notes[:2] == ["masks/train: 1 files have no picture and are left out: alone.png",
+                         "images/train: 1 files are of no kind of picture that is read and are left out: moving.gif"]  # fmt: skip
+    assert re.fullmatch(r"1\.3% of the pixels of all 4 masks of train are void: 255, by classes\.txt", notes[2])
     odd = [odd["what"] for odd in check(data, loaders=0, progress=False).oddities if odd["file"] == "train"]
-    assert odd[:2] == notes
+    assert odd[:2] == notes[:2]
 
 
 def test_a_mask_that_is_a_jpeg(data, tmp_path, capsys):
@@ -77,7 +79,7 @@ def test_masks_of_no_class_are_told(data):
     for file in (data / "masks/val").iterdir():
         Image.fromarray(np.full((64, 64), 255, np.uint8)).save(file)
     (remark,) = split_of(data, "val").remarks()
-    assert "none of the first 3 masks of val has a pixel of any class" in remark
+    assert "no pixel of any class in all 3 masks of val: do their numbers or colours stand with the classes?" in remark
     assert {"file": "val", "what": "no mask has a pixel of any class"} in check(
         data, loaders=0, progress=False
     ).problems
@@ -148,7 +150,10 @@ def test_colours_are_scored_by_the_list_of_classes(tmp_path, capsys):
     assert main([*words, str(tmp_path / "none.txt")]) == 2
     assert "there is no such file; expected a number" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "classes.txt"), "--void", "9"]) == 2
-    assert "leave names= and void= out" in capsys.readouterr().err
+    assert "void=: these masks hold colours; name the colour `void` in classes.txt" in capsys.readouterr().err
+    (tmp_path / "names.txt").write_text("road\nwall\n")
+    assert main([*words, str(tmp_path / "classes.txt"), "--names", str(tmp_path / "names.txt")]) == 2
+    assert "says the names too; leave names= out" in capsys.readouterr().err
 
 
 def test_what_is_trained_on_and_scored_is_remarked(tmp_path):
@@ -158,13 +163,16 @@ def test_what_is_trained_on_and_scored_is_remarked(tmp_path):
     for folder, end in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
         (tmp_path / folder).mkdir()
         Image.new("L", (8, 8)).save(tmp_path / f"{folder}/a.{end}")
-    (note,) = read_split(Options(data=str(tmp_path), crop=8), "train").remarks()
+    note, absent = read_split(Options(data=str(tmp_path), crop=8), "train").remarks()
     assert "1 of 1 pictures of the training are in val.txt too" in note
+    assert absent.startswith("no pixel of aeroplane, bicycle, ") and absent.endswith(
+        "and 12 more in all 1 masks of train"
+    )
 
 
 def test_fractions_and_texts_are_no_masks(tmp_path, data):
     encoding = split_of(data).encoding
-    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "f.tif")
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "f.tif")
     (tmp_path / "t.png").write_text("hello")
     for name, said in (("f.tif", "its pixels are fractions"), ("t.png", "is no picture of a format of masks")):
         with pytest.raises(DataError, match=said) as error:

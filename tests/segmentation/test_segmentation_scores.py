@@ -122,6 +122,9 @@ def test_score_masks_of_a_folder(tmp_path, capsys):
             (tmp_path / folder / "a").mkdir(parents=True, exist_ok=True)
             (tmp_path / f"{folder}/a/{n}.png").write_bytes(palette_png(labels, [(0, 0, 0)] * 5))
     words = ["score", "masks", str(tmp_path / "true"), str(tmp_path / "found"), "--classes", "5", "--json"]
+    assert main(words) == 2
+    assert "has the number 255" in capsys.readouterr().err, "3 and 4 have no pixel: 255 may be one of them"
+    words = [*words, "--void", "255"]
     assert main(words) == 0
     said = json.loads(capsys.readouterr().out)
     truth, found = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
@@ -140,6 +143,7 @@ def test_score_masks_of_a_folder(tmp_path, capsys):
     (tmp_path / "list.txt").write_text("a/0\na/2\n")
     assert main([*words, "--list", str(tmp_path / "list.txt")]) == 2
     err = capsys.readouterr().err
-    assert "a/0.png: values that are no class's: 7 in 117 pixels; expected 0 to 4" in err
+    count = int((pairs[0][0] != 255).sum())
+    assert f"a/0.png: values that are no class's: 7 in {count} pixels; expected 0 to 4" in err, "void aside"
     assert "a/2.png: is 4 x 4 pixels; the true mask" in err and "is 15 x 9" in err
     assert main([*words[:4], "--classes", "300"]) == 2

@@ -13,6 +13,10 @@ class DataError(Mistake):
     """Data that cannot be used as asked."""
 
 
+class Undecided(DataError):
+    """Data that can be read in two ways; a setting says which. Leaving out samples would hide it."""
+
+
 class EngineError(Mistake):
     """A run that cannot go on as asked (a loss that is not finite, a checkpoint of another model, a full disk)."""
 

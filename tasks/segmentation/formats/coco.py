@@ -19,7 +19,8 @@ from ...images.decode import MAX_PIXELS
 from ...objects.masks import to_bitmap
 from ..options import Options
 from ..samples import PixelSamples, in_order, texts
-from .encoding import numbered
+from .encoding import Mask, numbered
+from .mask_file import Stored
 
 BACKGROUND = "background"
 
@@ -45,7 +46,7 @@ class RasterSamples(PixelSamples):
         """Return what a message calls the mask."""
         return f"{self.found.options.data}: the annotation of {self.id(index)}"
 
-    def labels(self, index: int) -> np.ndarray:
+    def mask(self, index: int) -> Mask:
         """Draw the objects' masks on one canvas `(H, W)` uint8: classes from 0, void (255) where two classes overlap.
 
         Crowds count as their class; categories that were not chosen are background. Raises DataError where the file
@@ -69,7 +70,7 @@ class RasterSamples(PixelSamples):
             canvas[other] = VOID
         order = np.full(256, VOID, np.uint8)
         order[list(self.encoding.values)] = list(self.encoding.values.values())
-        return order[canvas]
+        return Mask(order[canvas], Stored(canvas))
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:

@@ -1,23 +1,19 @@
 """How mask files say classes: by numbers, with a palette or without, or by colours; read strictly."""
 
-import io
 import os
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
 from ....heads.contract import VOID
-from ...images.decode import MAX_PIXELS, check_png, load
+from .mask_file import Stored, read_pixels
 from .mat import read_mat
 
 Colour = tuple[int, int, int]
-_NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")  # Pillow's modes with one number a pixel
 _LISTED = 5
 _NAMED = 8  # colours that a message names
 _AT_ONCE = 1 << 20  # pixels
@@ -28,27 +24,31 @@ class Encoding:
     """`values` maps what a file stores to a class's number from 0, or 255 for void.
 
     Stored are whole numbers (an index, with or without a palette) or, where `coloured`, red << 16 | green << 8 | blue.
-    `palette` has a colour for each class, for what is drawn and written.
+    `palette` has a colour for each class, for what is drawn and written; `published` says that the format gives these
+    colours, so that a file's palette must not give one of them to another class. `assumed`: that 255 is void, nothing
+    says (`void.py` decides).
     """
 
     classes: tuple[str, ...]
     values: Mapping[int, int] = field(repr=False)
     coloured: bool = False
     palette: tuple[Colour, ...] = ()
+    published: bool = False
+    assumed: bool = False
 
     @property
     def stored(self) -> tuple[int, ...]:
         """The number for each class in a file written for this data: the least of the data's own numbers.
 
-        A class that the data lacks gets a free number. If the masks hold colours, or a number is above 254, the classes
+        A class that the data lacks gets a free number. If the masks hold colours, or a number is above 255, the classes
         are numbered from 0 instead.
         """
         least: dict[int, int] = {}
         for value in sorted(self.values, reverse=True):
             least[self.values[value]] = value
         free = (n for n in range(VOID) if n not in self.values)
-        found = tuple(least[n] if n in least else next(free, VOID) for n in range(len(self.classes)))
-        return tuple(range(len(found))) if self.coloured or max(found) >= VOID else found
+        found = tuple(least[n] if n in least else next(free, VOID + 1) for n in range(len(self.classes)))
+        return tuple(range(len(found))) if self.coloured or max(found) > VOID else found
 
     def __post_init__(self) -> None:
         if not self.palette:
@@ -56,11 +56,28 @@ class Encoding:
 
 
 def numbered(
-    classes: tuple[str, ...], void: tuple[int, ...] = (VOID,), first: int = 0, palette: tuple[Colour, ...] = ()
-) -> Encoding:
+    classes: tuple[str, ...], void: tuple[int, ...] = (VOID,), first: int = 0, palette: tuple[Colour, ...] = (),
+    published: bool = False,
+) -> Encoding:  # fmt: skip
     """Build the encoding of classes stored as `first`, `first + 1`, …; the numbers in `void` mean no class."""
     values = {first + n: n for n in range(len(classes))} | dict.fromkeys(void, VOID)
-    return Encoding(classes, values, palette=palette)
+    return Encoding(classes, values, palette=palette, published=published)
+
+
+def with_void(encoding: Encoding, void: Sequence[int]) -> Encoding:
+    """Declare numbers that mean no class. Raises DataError for those of a class, and where masks hold colours."""
+    if encoding.coloured:
+        raise DataError("void=: these masks hold colours; name the colour `void` in classes.txt")
+    wrong = [
+        f"void={v}: is {encoding.classes[n]}, by classes.txt" if n is not None else f"void={v}: expected 0 to 65535"
+        for v in void
+        if (n := encoding.values.get(v)) not in (None, VOID) or not 0 <= v <= 65535
+    ]
+    if wrong:
+        raise DataError("\n".join(wrong))
+    return replace(
+        encoding, values={**encoding.values, **dict.fromkeys(void, VOID)}, assumed=encoding.assumed and VOID not in void
+    )
 
 
 def voc_colour(number: int) -> Colour:
@@ -73,26 +90,83 @@ def voc_colour(number: int) -> Colour:
     return channels[0], channels[1], channels[2]
 
 
+@dataclass(frozen=True)
+class Mask:
+    """A file's classes `(H, W)` uint8 from 0, 255 for no class; what it stores, and how, as in `Stored`."""
+
+    labels: np.ndarray
+    stored: Stored
+
+
 def read_mask(source: str | os.PathLike[str], encoding: Encoding) -> np.ndarray:
     """Read the classes of a mask file's pixels, `(H, W)` uint8 from 0, 255 for no class.
 
     Raises DataError, with the file's name, for a file that is missing, damaged or no mask, and for values or colours
     that the encoding lacks: which, and in how many pixels.
     """
+    return look_at(source, encoding).labels
+
+
+def look_at(source: str | os.PathLike[str], encoding: Encoding, ignored: np.ndarray | None = None) -> Mask:
+    """Read a mask as `read_mask` does, and keep what its file stores.
+
+    Pixels where `ignored` `(H, W)` bool is true may have any value; they are 255 then.
+    """
     name = os.fspath(source)
     try:
         data = bytes(storage.read(source))
-        stored = read_mat(data) if name.endswith(".mat") else _stored(data, encoding.coloured)
+        stored = Stored(read_mat(data)) if name.endswith(".mat") else read_pixels(data, encoding.coloured)
+        if ignored is not None and ignored.shape == stored.pixels.shape:
+            kept = next(iter(encoding.values))
+            labels = _numbers(np.where(ignored, kept, stored.pixels), encoding)
+            labels[ignored] = VOID
+        else:
+            labels = _numbers(stored.pixels, encoding)
+        if stored.palette is not None and encoding.published:
+            _check_colours(stored, encoding)
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such mask") from None
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
-    return _numbers(stored, encoding, name)
+    return Mask(labels, stored)
 
 
-def _numbers(stored: np.ndarray, encoding: Encoding, name: str) -> np.ndarray:
+def _check_colours(stored: Stored, encoding: Encoding) -> None:
+    """Raise DataError where the palette gives a number that occurs the colour of another class; black says nothing."""
+    assert stored.palette is not None
+    colour_of = {colour: n for n, colour in enumerate(encoding.palette) if colour != (0, 0, 0)}
+    wrong = {
+        value: colour_of[colour]
+        for value, colour in enumerate(map(tuple, stored.palette.tolist()))
+        if colour in colour_of and colour_of[colour] != encoding.values.get(value, VOID)
+    }
+    used = [value for value in wrong if (stored.pixels == value).any()]
+    if used:
+        number = encoding.values.get(used[0], VOID)
+        own = encoding.classes[number] if number < VOID else "no class"
+        raise DataError(
+            f"its palette gives {used[0]} ({own}) the colour of {encoding.classes[wrong[used[0]]]}: by its numbers it says "
+            "one thing and by its colours another; save the masks again as numbers without a palette, or with the data's own"
+        )
+
+
+def differing(first: np.ndarray, other: Stored) -> str:
+    """Describe a number that occurs in a palette file and has another colour in the palette `first`; "" where none has."""
+    if other.palette is None or np.array_equal(first, other.palette):
+        return ""
+    both = min(len(first), len(other.palette))
+    apart = np.flatnonzero((first[:both] != other.palette[:both]).any(1))
+    for value in apart.tolist():
+        if (other.pixels == value).any():
+            return (
+                f"{value} has the colour {tuple(other.palette[value].tolist())} here and {tuple(first[value].tolist())}"
+            )
+    return ""
+
+
+def _numbers(stored: np.ndarray, encoding: Encoding) -> np.ndarray:
     """Convert stored values to the numbers of classes, some rows at a time."""
     known = np.array(sorted(encoding.values), np.int64)
     numbers = np.array([encoding.values[k] for k in known.tolist()], np.uint8)
@@ -105,47 +179,8 @@ def _numbers(stored: np.ndarray, encoding: Encoding, name: str) -> np.ndarray:
         wrong.append(part[known[place] != part])
     unknown = np.concatenate(wrong)
     if unknown.size:
-        raise DataError(f"{name}: {_unknown(unknown, encoding)}")
+        raise DataError(_unknown(unknown, encoding))
     return result
-
-
-def _stored(data: bytes, coloured: bool) -> np.ndarray:
-    """Read the pixels of a picture file, `(H, W)` uint8 or int32; a colour is red << 16 | green << 8 | blue."""
-    if not data:
-        raise DataError("the file is empty")
-    if data[:2] == b"\xff\xd8":
-        raise DataError("is a JPEG, which changes colours and numbers: masks are PNG files")
-    try:
-        if data[:4] == b"\x89PNG":
-            check_png(data)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=("PNG", "BMP", "TIFF", "GIF")) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
-                    )
-                load(image)
-                if coloured:
-                    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
-                    return (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue
-                if image.mode == "F":
-                    raise DataError("its pixels are fractions; expected whole numbers")
-                if image.mode not in _NUMBERS:
-                    raise DataError(
-                        f"its pixels are colours ({image.mode}); expected the number of a class each, or colours that are "
-                        "named with the classes"
-                    )
-                numbers = np.asarray(image)
-                if image.format == "PNG" and data[25] == 0 and data[24] in (2, 4):  # Pillow stretched them to 0..255
-                    return numbers // (255 // (2 ** data[24] - 1))
-                return numbers if numbers.dtype == np.uint8 else numbers.astype(np.int32)
-    except DataError:
-        raise
-    except UnidentifiedImageError:
-        raise DataError("is no picture of a format of masks (PNG, BMP, TIFF, GIF), or its head is damaged") from None
-    except Exception as error:  # Pillow's readers raise a dozen kinds
-        raise DataError(f"is no picture, or damaged ({str(error)[:120]})") from None
 
 
 def _unknown(values: np.ndarray, encoding: Encoding) -> str:

@@ -10,7 +10,7 @@ from trunkline.ground.errors import DataError
 from ....heads.contract import VOID
 from ...images.decode import SUFFIXES
 from ..options import Options
-from .encoding import Colour, Encoding
+from .encoding import Colour, Encoding, with_void
 from .published import ADE20K, CAMVID, CITYSCAPES
 from .voc import Pairs, looks_like, read_sbd, read_voc
 
@@ -48,6 +48,7 @@ def read_pairs(options: Options, split: str) -> Pairs:
     layout = LAYOUTS[options.format]
     given = options.train if split == "train" else options.val
     encoding = layout.encoding or read_classes(Path(options.data, "classes.txt"), looks_like(options))
+    encoding = with_void(encoding, options.void) if options.void else encoding
     found = Pairs([], [], [], encoding)
     for folder in given or (layout.splits[split == "val"],):
         one = _folders(options, layout, folder, encoding)
@@ -130,8 +131,8 @@ def read_classes(file: Path, hint: str = "") -> Encoding:
     """Read the encoding from a text file with a class a line: its name, its number and name, or its colour and name.
 
     `road`; `7 road`; `128 64 128 road` or `#804080 road`. All lines are of one kind; without numbers they count from 0.
-    The name `void` stands for no class; so does the number 255, unless a line gives it to a class. Raises DataError
-    with every wrong line, up to 20.
+    The name `void` stands for no class; a line `255 void` may stand among lines of names. Where no line has the number
+    255, that it means no class is only assumed. Raises DataError with every wrong line, up to 20.
     """
     try:
         lines = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines()]
@@ -147,7 +148,7 @@ def read_classes(file: Path, hint: str = "") -> Encoding:
         for what in _mistakes(lines[n - 1], name)
     ]
     rows = [row for row in rows if not _mistakes(lines[row[0] - 1], row[3])]
-    kinds = {kind: n for n, kind, _, _ in reversed(rows)}
+    kinds = {kind: n for n, kind, value, name in reversed(rows) if (value, name) != (VOID, "void")}
     if len(kinds) > 1:
         first = " and ".join(f"line {n} ({' '.join(lines[n - 1])!r}) has a {kind}" for kind, n in sorted(kinds.items()))
         wrong.append(f"{first}; expected one kind")
@@ -160,8 +161,9 @@ def read_classes(file: Path, hint: str = "") -> Encoding:
                 said = f"the colour {_rgb(value)}" if at == 2 and kinds.keys() == {"colour"} else what.format(value)
                 wrong.append(f"lines {', '.join(map(str, numbers))}: {said} stands there twice")
     kinds = set(kinds)
-    if kinds == {"name"}:
-        rows = [(row[0], "name", n, row[3]) for n, row in enumerate(rows)]
+    if kinds == {"name"}:  # a line `255 void` counts for itself
+        named = [row for row in rows if row[1] == "name"]
+        rows = [(row[0], "name", n, row[3]) for n, row in enumerate(named)] + [row for row in rows if row[1] != "name"]
     kept = [(value, name) for _, _, value, name in rows if name != "void"]
     if not 1 <= len(kept) <= 255:
         wrong.append(f"has {len(kept)} classes; expected 1 to 255")
@@ -171,7 +173,8 @@ def read_classes(file: Path, hint: str = "") -> Encoding:
     values = {value: n for n, (value, _) in enumerate(kept)} | {row[2]: VOID for row in rows if row[3] == "void"}
     coloured = kinds == {"colour"}
     palette = tuple(_rgb(value) for value, _ in kept) if coloured else ()
-    return Encoding(classes, values if coloured else {VOID: VOID, **values}, coloured, palette)
+    assumed = not coloured and VOID not in values
+    return Encoding(classes, values if coloured else {VOID: VOID, **values}, coloured, palette, assumed=assumed)
 
 
 def _mistakes(words: list[str], name: str) -> list[str]:

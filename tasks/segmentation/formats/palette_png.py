@@ -10,9 +10,9 @@ from .encoding import Colour
 
 
 def palette_png(labels: np.ndarray, palette: Sequence[Colour]) -> bytes:
-    """Write labels `(H, W)` uint8 as the bytes of a PNG with these colours; 255 is nearly white, as in VOC's."""
+    """Write labels `(H, W)` uint8 as the bytes of a PNG with these colours; without one, 255 is nearly white, as in VOC's."""
     image = Image.fromarray(labels, "P")
-    colours = [*palette, *[(0, 0, 0)] * (255 - len(palette)), (224, 224, 192)]
+    colours = [*palette, *[(0, 0, 0)] * (255 - len(palette)), (224, 224, 192)][:256]
     image.putpalette([channel for colour in colours for channel in colour])
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

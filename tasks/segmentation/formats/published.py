@@ -10,14 +10,14 @@ from .encoding import Encoding, numbered
 
 VOC = numbered(
     ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
-     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
+     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"), published=True,
 )  # fmt: skip
 
 CAMVID = numbered(
     ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"),
     void=(11, VOID),
     palette=((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0), (192, 128, 128),
-             (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
+             (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)), published=True,
 )  # fmt: skip
 
 _CITYSCAPES = {
@@ -32,6 +32,7 @@ CITYSCAPES = Encoding(
     tuple(name for name, _ in _CITYSCAPES.values()),
     dict.fromkeys((*range(34), VOID), VOID) | {number: n for n, number in enumerate(_CITYSCAPES)},
     palette=tuple(colour for _, colour in _CITYSCAPES.values()),
+    published=True,
 )
 
 _ADE20K = (
