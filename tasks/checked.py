@@ -1,5 +1,6 @@
 """What a look at a whole data set found."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,9 +10,14 @@ import numpy as np
 SHOWN = 20  # lines of a kind in the summary
 
 
+SAMPLE, BOX = "on_bad_sample=skip", "on_bad_box=skip"
+
+
 @dataclass
 class Check:
     """What a data set holds. `problems` stop a training; `oddities` do not. Both are `{"file", "what"}`.
+
+    A problem that a setting leaves out has it as `skip`, too.
 
     `counts` has the number of `counted` (files, objects or pixels) by split, then by class. `sizes` has minimum, median
     and maximum of width and height in pixels (upright) and of bytes; `formats` and `modes` are Pillow's names. `leaks`
@@ -32,6 +38,10 @@ class Check:
     files: int = 0
     seconds: float = 0.0
     counted: str = "files"  # what `counts` counts
+
+    def problem(self, file: str, what: str, skip: str = "") -> None:
+        """Add a problem; `skip` is a setting that leaves it out."""
+        self.problems.append({"file": file, "what": what} | ({"skip": skip} if skip else {}))
 
     @property
     def ok(self) -> bool:
@@ -76,10 +86,12 @@ def _summary(result: Check) -> list[str]:
         if kinds:
             lines.append(f"  {name}: " + ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
     for title, entries in (
-        ("problems (training stops at them; on_bad_sample=skip leaves out single files)", result.problems),
+        ("problems (training stops at them)", result.problems),
         ("oddities", result.oddities),
     ):
         lines += _listed(title, [f"{entry['file']}: {entry['what']}".replace("\n", "\n      ") for entry in entries])
+        skipped = Counter(entry["skip"] for entry in entries if "skip" in entry)
+        lines += [f"    {setting} leaves out {n} of them" for setting, n in skipped.items()]
     for title, groups in (
         ("the same bytes in train and val: the score counts what was learnt by heart", result.leaks),
         ("the same bytes in two classes", result.conflicts),

@@ -16,7 +16,7 @@ from PIL import Image
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
-from ..checked import Check
+from ..checked import SAMPLE, Check
 from ..data.file_index import printable
 from ..data.file_loaders import Crash, run_all
 from ..images.decode import FORMATS, decode
@@ -149,7 +149,7 @@ def _tell(result: Check, files: _Files, facts: list[_Facts]) -> None:
     result.modes = dict(Counter(fact.mode for fact in good).most_common())
     for number, fact in enumerate(facts):
         if fact.problem:
-            result.problems.append({"file": printable(files.path(number)), "what": fact.problem})
+            result.problem(printable(files.path(number)), fact.problem, SAMPLE)
         elif what := _odd(fact):
             result.oddities.append({"file": printable(files.path(number)), "what": what})
     _tell_duplicates(result, files, facts)

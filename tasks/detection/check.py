@@ -13,7 +13,7 @@ import numpy as np
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
-from ..checked import Check
+from ..checked import BOX, SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
 from ..images.decode import decode
 from ..objects.index import ObjectIndex
@@ -69,7 +69,7 @@ def check_boxes(
             facts = _Facts(problem=facts.what) if isinstance(facts, Crash) else facts
             name = f"{split}/{samples.id(i)}"
             if facts.problem:
-                result.problems.append({"file": name, "what": facts.problem})
+                result.problem(name, facts.problem, SAMPLE)
             else:
                 sizes.append(facts)
                 digests[facts.digest].append((split, name))
@@ -85,21 +85,19 @@ def _read(root: str, form: Any, split: str, classes: tuple[str, ...] | None) -> 
     """Read all pictures of a split, with masks where every object has one."""
     plain = Options(data=root, format=form, on_bad_box="skip", empty=True)
     if form == "coco":
-        try:
-            return read_split(Options(data=root, head="mask_rcnn", on_bad_box="skip", empty=True), split, classes)
-        except DataError as error:
-            if "segmentation" not in str(error):
-                raise
-            boxes = read_split(plain, split, classes)
-            lacking = str(error).count("got `null`") == len(str(error).splitlines())
-            if not lacking:  # some masks are there, and wrong
-                raise
-            return boxes
+        found = read_split(Options(data=root, head="mask_rcnn", on_bad_box="skip", empty=True), split, classes)
+        if len(found.index.wrong_masks) < len(found.index.labels) or not all(
+            "got `null`" in said for said in found.index.wrong_masks.values()
+        ):
+            return found
     return read_split(plain, split, classes)
 
 
 def _objects(result: Check, split: str, samples: BoxSamples) -> None:
     index = samples.index
+    result.oddities += [{"file": split, "what": what} for what in samples.remarks() if not what.startswith("left out")]
+    for at, said in index.wrong_masks.items():
+        result.problem(split, f"a mask that cannot be used: {describe(index, at, 'coco')}: {said}", BOX)
     counts = np.bincount(index.labels.astype(np.int64), minlength=len(index.classes))
     result.counts[split] = dict(zip(index.classes, counts.tolist(), strict=True))
 
@@ -107,7 +105,7 @@ def _objects(result: Check, split: str, samples: BoxSamples) -> None:
         return describe(index, int(at), samples.options.format)
 
     for at in np.flatnonzero(bad_boxes(index, samples.options.format)):
-        result.problems.append({"file": split, "what": f"a box without area or outside: {named(at)}"})
+        result.problem(split, f"a box without area or outside: {named(at)}", BOX)
     for at in np.flatnonzero(_beyond(index)):
         result.oddities.append({"file": split, "what": f"a box reaches beyond its picture: {named(at)}"})
     row = np.repeat(np.arange(len(index)), np.diff(index.starts))
@@ -150,7 +148,7 @@ def _mask_oddities(samples: BoxSamples, row: int) -> list[str]:
     index, found = samples.index, []
     own = index.objects(row)
     for at in range(own.start, own.stop):
-        if index.flags[at]:
+        if index.flags[at] or at in index.wrong_masks:
             continue
         mask = to_bitmap(index.segmentation(at), *index.sizes[row].tolist())
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

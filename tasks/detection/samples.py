@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from trunkline.ground.errors import DataError
 
 from ..contract import Sample
 from ..data.fingerprint import digest, manifest_lines
-from ..images.decode import HOW_TO_GO_ON, is_turned, read_image
+from ..data.repairs import counted
+from ..images.decode import HOW_TO_GO_ON, is_turned, read_image, stored_size
 from ..objects.geometry import resized
 from ..objects.index import ObjectIndex, coco_index, root_of, voc_index
 from ..objects.masks import to_bitmap
+from ..objects.polygons import PARTLY
 from ..objects.voc_file import read_list
+from ..scores import MOST_NAMED
 from .options import Options
 from .transforms import box_tensor
 from .views import wanted
@@ -112,16 +116,42 @@ class BoxSamples:
         """Return None: each picture is a file by itself."""
 
     def remarks(self) -> list[str]:
-        """Say how many objects `on_bad_box=skip` left out, and of which pictures."""
+        """List the file's repairs, objects that are not trained on and the pictures without any other, absent classes."""
+        return [*self.index.notes, *self._left_out(), *self._crowds(), *self._absent()]
+
+    def _left_out(self) -> list[str]:
         counts = self.left_out()
         rows = np.flatnonzero(counts)
+        partly = sum(said.startswith(PARTLY) for said in self.index.wrong_masks.values())
+        lines = [f"left out what is degenerate in the masks of {counted(partly, 'object')}, of which the rest is kept"]
         if not len(rows):
-            return []
+            return lines if partly else []
         total, names = int(counts.sum()), ", ".join(self.id(i) for i in rows[:5])
-        return [
-            f"left out {total} box{'' if total == 1 else 'es'} without area or outside the picture: {names}"
-            + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
-        ]
+        more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+        what = "without area or outside the picture" + (", or without a usable mask" if self.index.wrong_masks else "")
+        return [f"left out {counted(total, 'box')} {what}: {names}{more}", *(lines if partly else [])]
+
+    def _crowds(self) -> list[str]:
+        """Say how many objects are crowds (COCO) or difficult (VOC), and how many pictures have nothing else."""
+        flags = np.concatenate([[0], np.cumsum(self.index.flags > 0)])
+        of_each, objects = flags[self.index.starts[1:]] - flags[self.index.starts[:-1]], np.diff(self.index.starts)
+        if not (total := int(of_each.sum())):
+            return []
+        only = int(((of_each == objects) & (objects > 0)).sum())
+        count = f"{total:,} of {counted(int(objects.sum()), 'object')} are"
+        if self.options.format == "coco":
+            said = f"{count} crowds (iscrowd=1), which are not trained on, and no error to find or to miss"
+        else:
+            said = f"{count} difficult, which are trained on and not scored"
+        return [f"{said}; {counted(only, 'picture')} have no other" if only else said]
+
+    def _absent(self) -> list[str]:
+        """Say which classes no object of this split has that is trained on or scored."""
+        kept = np.concatenate([np.arange(s.start, s.stop) for s in map(self.index.objects, self.rows)])
+        there = np.bincount(self.index.labels[kept[~self.bad[kept]]], minlength=len(self.classes)) > 0
+        absent = [name for name, has in zip(self.classes, there, strict=True) if not has]
+        more = f" and {len(absent) - MOST_NAMED} more" if len(absent) > MOST_NAMED else ""
+        return [f"no object of {', '.join(absent[:MOST_NAMED])}{more}"] if absent else []
 
     def left_out(self) -> np.ndarray:
         """Count the objects of each sample that are neither trained on nor scored, `(N,)` int64.
@@ -178,6 +208,7 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
         file = _coco_file(options, split)
         index, images = _in_order(coco_index(file, masks), classes, file), _coco_images(options, split, file)
     _check_names(index, options.data if options.format == "voc" else file)
+    index = sized(index, images)
     bad = _bad(index, options)
     rows = np.arange(len(index))
     if options.limit or (split == "train" and not options.empty):
@@ -208,6 +239,31 @@ def _check_names(index: ObjectIndex, file: str) -> None:
         raise DataError(f"{file}: several images have the picture {', '.join(again[:MOST])}{more}")
 
 
+def sized(index: ObjectIndex, images: str) -> ObjectIndex:
+    """Fill in the sizes of pictures that the annotations do not say, from the pictures' files.
+
+    Raises DataError naming pictures whose EXIF orientation turns them: boxes may be meant before or after that.
+    """
+    rows = np.flatnonzero((index.sizes == 0).any(1))
+    if not len(rows):
+        return index
+    sizes, turned = np.array(index.sizes), []
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(stored_size, (storage.join(images, index.name(row)) for row in rows.tolist()))
+        for row, (height, width, orientation) in zip(rows.tolist(), found, strict=True):
+            if orientation > 1:
+                turned.append(index.name(row))
+            sizes[row] = max(height, 1), max(width, 1)  # what cannot be read is told when it is decoded
+    if turned:
+        more = f" and {len(turned) - MOST} more" if len(turned) > MOST else ""
+        raise DataError(
+            f"{images}: the annotations say no width and height, and the EXIF orientation of {', '.join(turned[:MOST])}{more} "
+            "turns the picture: boxes may be meant before or after that. Write each picture's width and height with its boxes: "
+            "those of the picture as it is shown"
+        )
+    return replace(index, sizes=sizes, folder="")
+
+
 def _bad(index: ObjectIndex, options: Options) -> np.ndarray:
     """Mark the objects that cannot be trained on, `(M,)` bool: crowds, and objects without area or outside the picture.
 
@@ -215,15 +271,18 @@ def _bad(index: ObjectIndex, options: Options) -> np.ndarray:
     """
     crowds = index.flags.astype(bool) if options.format == "coco" else np.zeros(len(index.flags), bool)
     wrong = bad_boxes(index, options.format) & ~crowds
-    if wrong.any() and options.on_bad_box == "stop":
+    if (wrong.any() or index.wrong_masks) and options.on_bad_box == "stop":
         rows = np.flatnonzero(wrong)
-        lines = [describe(index, int(i), options.format) for i in rows[:MOST]]
-        lines += [f"and {len(rows) - MOST} more"] if len(rows) > MOST else []
+        lines = [describe(index, int(i), options.format) for i in rows]
+        lines += [f"{describe(index, i, 'coco')}: segmentation: {said}" for i, said in index.wrong_masks.items()]
+        count = len(lines)
+        lines = lines[:MOST] + ([f"and {count - MOST} more"] if count > MOST else [])
+        masks = ", or with a mask that cannot be used" if index.wrong_masks else ""
         raise DataError(
-            f"{options.data}: {len(rows)} box{'es' if len(rows) > 1 else ''} without area, or outside the picture:\n  "
-            + "\n  ".join(lines)
-            + "\nmend them, or leave them out with on_bad_box=skip"
+            f"{options.data}: {counted(count, 'box')} without area, or outside the picture{masks}:\n  " + "\n  ".join(lines) + "\nmend them, or leave them out with on_bad_box=skip"
         )
+    useless = [i for i, said in index.wrong_masks.items() if not said.startswith(PARTLY)]
+    wrong[useless] = True
     return crowds | wrong
 
 

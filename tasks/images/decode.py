@@ -20,6 +20,7 @@ from trunkline.ground.errors import DataError
 from .jpeg_header import read_jpeg_header
 from .native_stderr import call_listening
 
+_ORIENTATION = 274  # EXIF's tag
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # Pillow knows more, some of which run programs
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))  # a GIF is no photo
 MAX_PIXELS = 89_478_485  # as Pillow: beyond it an image is taken for a decompression bomb
@@ -86,6 +87,17 @@ def is_turned(path: str | os.PathLike[str], width: int, height: int) -> bool:
             return image.size != (width, height)
     except OSError:
         return False
+
+
+def stored_size(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """Read a picture's height and width as stored, and its EXIF orientation (1: upright); zeros where it cannot be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(storage.read(path)), formats=FORMATS) as image:
+                return image.height, image.width, int(image.getexif().get(_ORIENTATION, 1) or 1)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return 0, 0, 0
 
 
 def shown(path: str | os.PathLike[str]) -> str:

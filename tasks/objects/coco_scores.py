@@ -64,6 +64,8 @@ def score(
     engine that is not installed and for masks that cannot be used.
     """
     run = ENGINES[chosen(engine)][1]
+    rows = np.flatnonzero(np.isin(results.category_ids, list(truth.categories)))  # pycocotools counts no others
+    results = results.at(rows)
     limits = sorted(set(max_detections))
     segmentations = None
     if masks:
@@ -71,7 +73,7 @@ def score(
         names = [f"annotation {i}" for i in truth.objects.ids]
         segmentations = (
             checked(truth.objects, truth.images, problems, names),
-            checked(results, truth.images, theirs, [f"[{i}]" for i in range(len(results))]),
+            checked(results, truth.images, theirs, [f"[{i}]" for i in rows]),
         )
         problems.stop()
         theirs.stop()

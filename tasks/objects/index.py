@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import DataError
 
 from .coco_file import NULL, Objects, Truth, read_truth
-from .coco_json import Problems
-from .polygons import check
+from .polygons import usable
 from .voc_file import VocAnnotation, read_annotations, read_list
 
-VERSION = 1  # of the cache's format
+VERSION = 2  # of the cache's format
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +32,9 @@ class ObjectIndex:
     annotated. Of each object: `boxes` `(M, 4)` float64 x, y, width, height from 0; `labels`, positions in `classes`;
     `flags`, 1 for a crowd (COCO) or a difficult one (VOC); `area`; `object_ids`; `masks`, its segmentation's JSON,
     ending at `mask_ends` (COCO, where masks were asked for). `image_ids` are COCO's, or the row's number from 1.
-    `category_ids[n]` is COCO's number of class n.
+    `category_ids[n]` is COCO's number of class n. `notes` are the file's repairs, a line each. `wrong_masks` says what is
+    wrong with the mask of an object, by its place; where the reason begins with PARTLY, the rest of it can be used and is
+    what `masks` has. A size of 0 is one that the file does not say.
     """
 
     classes: tuple[str, ...]
@@ -50,6 +51,8 @@ class ObjectIndex:
     object_ids: np.ndarray
     masks: np.ndarray
     mask_ends: np.ndarray
+    notes: tuple[str, ...] = ()
+    wrong_masks: Mapping[int, str] = field(default_factory=dict)
     folder: str = ""  # of the cache that it is mapped from
 
     def __len__(self) -> int:
@@ -83,7 +86,7 @@ class ObjectIndex:
         return found.hexdigest()
 
 
-_ARRAYS = tuple(f.name for f in fields(ObjectIndex) if f.name not in ("classes", "folder"))
+_ARRAYS = tuple(f.name for f in fields(ObjectIndex) if f.type in ("np.ndarray", np.ndarray))
 
 
 def _slice(blob: np.ndarray, ends: np.ndarray, row: int) -> np.ndarray:
@@ -91,7 +94,7 @@ def _slice(blob: np.ndarray, ends: np.ndarray, row: int) -> np.ndarray:
 
 
 def coco_index(file: str, masks: bool = False) -> ObjectIndex:
-    """Build the index of a COCO annotation file; with `masks` every object must have a segmentation.
+    """Build the index of a COCO annotation file, with `masks` with the objects' segmentations.
 
     It is cached under the digest of the file's bytes, so that it is quickly read again. Raises DataError with every
     problem of the file.
@@ -105,14 +108,10 @@ def coco_index(file: str, masks: bool = False) -> ObjectIndex:
     if found is not None:
         return found
     truth = read_truth(file, masks)
-    if masks:
-        problems = Problems(file)
-        check(truth.objects, truth.images, problems)
-        problems.stop()
-    return _keep(_from_truth(truth), folder)
+    return _keep(_from_truth(truth, usable(truth.objects, truth.images) if masks else {}), folder)
 
 
-def _from_truth(truth: Truth) -> ObjectIndex:
+def _from_truth(truth: Truth, wrong: Mapping[int, str]) -> ObjectIndex:
     images, objects = truth.images, truth.objects
     place = np.argsort(images.ids, kind="stable")
     row_of = place[np.searchsorted(images.ids[place], objects.image_ids)]
@@ -138,6 +137,8 @@ def _from_truth(truth: Truth) -> ObjectIndex:
         object_ids=objects.ids[order],
         masks=masks,
         mask_ends=ends,
+        notes=tuple(truth.warnings),
+        wrong_masks={place: wrong[row] for place, row in enumerate(order.tolist()) if row in wrong} if wrong else {},
     )
 
 
@@ -218,7 +219,8 @@ def _keep(index: ObjectIndex, folder: Path) -> ObjectIndex:
         beside.mkdir(parents=True)
         for name in _ARRAYS:
             np.save(beside / f"{name}.npy", getattr(index, name))
-        (beside / "classes.json").write_text(json.dumps(index.classes), encoding="utf-8")
+        said = {"classes": index.classes, "notes": index.notes, "wrong_masks": [*index.wrong_masks.items()]}
+        (beside / "said.json").write_text(json.dumps(said), encoding="utf-8")
         if _load(folder) is None:  # there is none, or a damaged one
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
@@ -231,8 +233,9 @@ def _keep(index: ObjectIndex, folder: Path) -> ObjectIndex:
 
 def _load(folder: Path) -> ObjectIndex | None:
     try:
-        classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+        said = json.loads((folder / "said.json").read_text(encoding="utf-8"))
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    except (OSError, ValueError, EOFError):
+        texts = {"notes": tuple(said["notes"]), "wrong_masks": dict(said["wrong_masks"])}
+    except (OSError, ValueError, EOFError, KeyError):
         return None
-    return ObjectIndex(tuple(classes), **arrays, folder=str(folder))
+    return ObjectIndex(tuple(said["classes"]), **arrays, **texts, folder=str(folder))

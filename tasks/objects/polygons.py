@@ -36,11 +36,25 @@ def checked(objects: Objects, images: Images, problems: Problems, names: Sequenc
     return found
 
 
-def check(objects: Objects, images: Images, problems: Problems) -> None:
-    """Check the segmentations of annotations as `checked` does, and keep nothing."""
-    wrong = [f"annotation {i}: segmentation: {said}"
-             for i, (_, said) in zip(objects.ids, _each(objects, images), strict=True) if said]  # fmt: skip
-    problems.some(range(len(wrong)), lambda i: wrong[i])
+PARTLY = "in part: "
+
+
+def usable(objects: Objects, images: Images) -> dict[int, str]:
+    """Find the annotations whose segmentation is wrong: what is wrong, by row.
+
+    Where polygons can be used beside others that cannot, the segmentation keeps those, and the reason begins with PARTLY.
+    """
+    assert objects.segmentation is not None
+    wrong = {row: said for row, (_, said) in enumerate(_each(objects, images)) if said}
+    for row, said in wrong.items():
+        try:
+            given = msgspec.json.decode(objects.segmentation[row], type=list[list[float]])
+        except UNREADABLE:
+            continue
+        if kept := [polygon for polygon in given if not _wrong_polygons([polygon])]:
+            objects.segmentation[row] = as_raw(kept)
+            wrong[row] = PARTLY + said
+    return wrong
 
 
 def _each(objects: Objects, images: Images) -> Iterator[tuple[Any, str]]:
@@ -48,6 +62,7 @@ def _each(objects: Objects, images: Images) -> Iterator[tuple[Any, str]]:
     order = np.argsort(images.ids, kind="stable")
     rows = order[np.searchsorted(images.ids, objects.image_ids, sorter=order)]
     sizes = np.stack([images.heights, images.widths], 1)
+    unknown = (sizes == 0).all(1)
     decode = msgspec.json.Decoder(_Given).decode
     for raw, row in zip(objects.segmentation, rows, strict=True):
         try:
@@ -55,7 +70,8 @@ def _each(objects: Objects, images: Images) -> Iterator[tuple[Any, str]]:
         except UNREADABLE as error:
             yield None, f"expected polygons or a run-length code ({error})"
             continue
-        yield given, _wrong_polygons(given) if isinstance(given, list) else _wrong_rle(given, sizes[row].tolist())
+        size = list(given.size) if unknown[row] and isinstance(given, _Rle) else sizes[row].tolist()
+        yield given, _wrong_polygons(given) if isinstance(given, list) else _wrong_rle(given, size)
 
 
 def _wrong_polygons(polygons: list[list[float]]) -> str:

@@ -15,7 +15,7 @@ from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
 from ...heads.contract import VOID
-from ..checked import Check
+from ..checked import SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
 from ..images.decode import decode
 from .formats.seen import Seen
@@ -61,7 +61,8 @@ def check_masks(
         except DataError as error:
             result.problems += [{"file": split, "what": line.strip()} for line in str(error).splitlines()]
             continue
-        result.problems += [{"file": name, "what": what} for name, what in samples.excluded.items()]
+        for name, what in samples.excluded.items():
+            result.problem(name, what, SAMPLE)
         result.oddities += [{"file": split, "what": note} for note in samples.notes]
         seen, first = Seen(), -1
         void_is_known = replace(samples, encoding=replace(samples.encoding, assumed=False))
@@ -69,7 +70,7 @@ def check_masks(
             facts = _Facts(facts.what) if isinstance(facts, Crash) else facts
             name = samples.id(i)
             if facts.problem:
-                result.problems.append({"file": name, "what": facts.problem})
+                result.problem(name, facts.problem, SAMPLE)
                 continue
             seen.count(facts.pixels, facts.form)
             if facts.pixels[VOID] and (first < 0 or i < first):

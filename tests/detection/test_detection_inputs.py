@@ -22,13 +22,13 @@ WRONG = [
     (lambda d: d["annotations"][1].update(bbox=[70, 3, 5, 5]), "id 2, x, y, width, height 70, 3, 5, 5"),
     (
         lambda d: d["annotations"][1].update(segmentation=[[1, 2, 3, 4]]),
-        "annotation 2: segmentation: a polygon of 4 numbers",
+        ": segmentation: a polygon of 4 numbers",
     ),
     (
         lambda d: d["annotations"][1]["segmentation"].update(size=[64, 32]),
-        "2: segmentation: a run-length code of 64 x 32",
+        ": segmentation: a run-length code of 64 x 32",
     ),
-    (lambda d: d["annotations"][1].pop("segmentation"), f"annotation 2: segmentation: {RLE}"),
+    (lambda d: d["annotations"][1].pop("segmentation"), f": segmentation: {RLE}"),
     (
         lambda d: d["annotations"][1].update(category_id=44),
         "annotation 2: category_id=44 is not among the file's categories",

@@ -13,7 +13,7 @@ from trunkline.ground.errors import DataError
 from ....heads.contract import VOID
 from ...data.fingerprint import manifest_lines
 from ...detection.options import Options as ObjectOptions
-from ...detection.samples import BoxSamples
+from ...detection.samples import BoxSamples, describe
 from ...detection.samples import read_split as read_objects
 from ...images.decode import MAX_PIXELS
 from ...objects.masks import to_bitmap
@@ -96,6 +96,9 @@ def read_coco(options: Options, split: str, classes: Sequence[str] | None) -> Ra
         val_images=options.val_images, head="mask_rcnn", on_bad_box="skip", empty=True,
     )  # fmt: skip
     objects = read_objects(own, split)
+    if wrong := [f"{describe(objects.index, i, 'coco')}: segmentation: {said}"
+                 for i, said in list(objects.index.wrong_masks.items())[:20]]:  # fmt: skip
+        raise DataError(f"{options.data}: objects whose masks cannot be used:\n  " + "\n  ".join(wrong))
     names = options.categories or objects.classes
     if unknown := [name for name in names if name not in objects.classes]:
         raise DataError(
@@ -124,5 +127,6 @@ def read_coco(options: Options, split: str, classes: Sequence[str] | None) -> Ra
     files = texts([objects.id(i) for i in range(len(objects))])
     return RasterSamples(
         files, files, files, encoding if classes is None else in_order(encoding, classes, options.data, hint),
-        rows[: options.limit or None], options, split=split, objects=objects, numbers=tuple(numbers.tolist()),
+        rows[: options.limit or None], options, split=split, notes=objects.index.notes, objects=objects,
+        numbers=tuple(numbers.tolist()),
     )  # fmt: skip
