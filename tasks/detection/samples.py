@@ -278,9 +278,8 @@ def _bad(index: ObjectIndex, options: Options) -> np.ndarray:
         count = len(lines)
         lines = lines[:MOST] + ([f"and {count - MOST} more"] if count > MOST else [])
         masks = ", or with a mask that cannot be used" if index.wrong_masks else ""
-        raise DataError(
-            f"{options.data}: {counted(count, 'box')} without area, or outside the picture{masks}:\n  " + "\n  ".join(lines) + "\nmend them, or leave them out with on_bad_box=skip"
-        )
+        title = f"{options.data}: {counted(count, 'box')} without area, or outside the picture{masks}:"
+        raise DataError("\n  ".join([title, *lines]) + "\nmend them, or leave them out with on_bad_box=skip")
     useless = [i for i, said in index.wrong_masks.items() if not said.startswith(PARTLY)]
     wrong[useless] = True
     return crowds | wrong
