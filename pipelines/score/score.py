@@ -1,7 +1,7 @@
 """Scoring the result files of any detector: COCO's numbers and VOC's, as the official tools give them. No model is needed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from trunkline.ground.errors import DataError, RecipeError
 
+from ...tasks.data.repairs import Repairs, counted
 from ...tasks.scores import mean_over, written
 from ..runs.files import new_file
 from ..show import bar, note
@@ -162,26 +163,36 @@ def voc(
     from ...tasks.objects import voc_file, voc_scores
 
     file = new_file(plot, ".png", "plot") if plot else None
-    names = voc_file.read_list(list)
-    found = voc_file.read_annotations(Path(annotations), names)
+    repairs = Repairs(str(annotations))
+    names = voc_file.read_list(list, lambda name: Path(annotations, f"{name}.xml").is_file(), repairs)
+    found = voc_file.read_annotations(Path(annotations), names, repairs)
     _turned_round(Path(annotations), names, found)
     truth = voc_scores.truth_by_class(found)
-    files = _files(Path(results))
+    files = _files(Path(results), truth)
     wanted = [*classes] or [*truth]
-    warnings = _unexpected(truth, files, wanted, Path(results))
+    warnings = [line for line in repairs.lines() if "<size>" not in line] + _unexpected(
+        truth, files, wanted, Path(results)
+    )
     scores: dict[str, Any] = {}
+    odd = 0
     with bar("score", len(wanted), "classes") as advance:
         for name in wanted:
             detections = voc_file.read_detections(files[name], names) if name in files else voc_file.NONE
             scores[name] = voc_scores.score_class(truth[name], detections, area=area, threshold=threshold, grid=grid)
+            odd += int(((detections.boxes[:, 2:] < detections.boxes[:, :2] - 1).any(1)).sum())
             advance()
+    if odd:
+        warnings.append(
+            f"{results}: {counted(odd, 'box')} that end before they begin: false positives, as in VOC's kit"
+        )
+    by_class = {name: None if math.isnan(s.ap) else s.ap for name, s in scores.items()}
+    warnings += mean_over("mAP", by_class, "no object in the truth")
     for warning in warnings:
         note(warning)
     settings: dict[str, Any] = {"protocol": "voc", "iou": 0.5, "rule": "area" if area else "11 points"}
     settings |= {"threshold": threshold} | ({} if area else {"grid": grid})
     counts = {"images": len(names), "objects": sum(s.objects for s in scores.values())}
     counts["detections"] = sum(s.detections for s in scores.values())
-    by_class = {name: None if math.isnan(s.ap) else s.ap for name, s in scores.items()}
     curves = {name: (s.recall, s.precision) for name, s in scores.items()}
     scored = Scored({"mAP": voc_scores.mean(scores)}, by_class, settings, counts, curves, warnings)
     if file:
@@ -201,11 +212,13 @@ def _turned_round(folder: Path, names: Any, found: Any) -> None:
         raise DataError("\n".join(wrong[:20] + ([f"… and {len(wrong) - 20} more"] if len(wrong) > 20 else [])))
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _files(folder: Path, known: Container[str]) -> dict[str, Path]:
     """List the result files of a folder by class: `comp4_det_test_aeroplane.txt`.
 
     Raises DataError where there is none, or two are of one class.
     """
+    from ...tasks.objects.voc_file import of_file_name
+
     try:
         there = sorted(p for p in folder.iterdir() if p.suffix == ".txt" and p.name.startswith(_COMP4))
     except OSError as error:
@@ -214,7 +227,7 @@ def _files(folder: Path) -> dict[str, Path]:
         raise DataError(f"{folder}: has no {_COMP4}LIST_CLASS.txt file")
     found: dict[str, Path] = {}
     for path in there:
-        _, _, name = path.stem.removeprefix(_COMP4).partition("_")
+        name = of_file_name(path.stem.removeprefix(_COMP4).partition("_")[2], known)
         if name in found:
             raise DataError(f"{path}: a second file for the class {name!r}, beside {found[name].name}")
         found[name] = path

@@ -11,7 +11,7 @@ from ..contract import Record, Scores
 from ..objects.coco_file import Images, Objects, Truth
 from ..objects.coco_scores import CocoScores, score
 from ..objects.polygons import as_raw
-from ..objects.voc_file import Detections
+from ..objects.voc_file import Detections, in_file_name
 from ..objects.voc_scores import VocTruth, mean, score_class
 from ..scores import Block, mean_over
 from .draw import drawn
@@ -108,7 +108,7 @@ class BoxEvaluator:
             picture = self.samples.listed[row]
             for label, score_, (x, y, w, h) in zip(one["labels"], one["scores"], one["boxes"], strict=True):
                 lines[label].append(f"{picture} {score_!r} {x + 1!r} {y + 1!r} {x + w!r} {y + h!r}\n")
-        return {f"comp4_det_val_{name}.txt": "".join(found) for name, found in lines.items()}
+        return {f"comp4_det_val_{in_file_name(name)}.txt": "".join(found) for name, found in lines.items()}
 
     def _kept(self) -> tuple[np.ndarray, np.ndarray]:
         """Find the objects that are scored, and the position of each one's picture in the split: two `(M,)` int64."""

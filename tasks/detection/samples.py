@@ -20,10 +20,9 @@ from ..data.fingerprint import digest, manifest_lines
 from ..data.repairs import counted
 from ..images.decode import HOW_TO_GO_ON, is_turned, read_image, stored_size
 from ..objects.geometry import resized
-from ..objects.index import ObjectIndex, coco_index, root_of, voc_index
+from ..objects.index import ObjectIndex, coco_index, names_of, root_of, voc_index
 from ..objects.masks import to_bitmap
 from ..objects.polygons import PARTLY
-from ..objects.voc_file import read_list
 from ..scores import MOST_NAMED
 from .options import Options
 from .transforms import box_tensor
@@ -203,7 +202,7 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
             raise DataError("head=mask_rcnn needs masks of objects, which VOC's boxes do not have: use format=coco")
         lists = _voc_lists(options, split)
         index, images = voc_index(lists, classes), str(root_of(lists[0]).parent)
-        listed = tuple(name for path in lists for name in read_list(path))
+        listed = tuple(name for path in lists for name in names_of(path))
     else:
         file = _coco_file(options, split)
         index, images = _in_order(coco_index(file, masks), classes, file), _coco_images(options, split, file)

@@ -17,6 +17,8 @@ from trunkline.ground import storage
 from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import DataError
 
+from ..data.repairs import Repairs
+from ..images.decode import SUFFIXES
 from .coco_file import NULL, Objects, Truth, read_truth
 from .polygons import usable
 from .voc_file import VocAnnotation, read_annotations, read_list
@@ -159,11 +161,15 @@ def voc_index(lists: Sequence[Path], classes: Sequence[str] | None = None) -> Ob
     """
     found: list[VocAnnotation] = []
     names: list[bytes] = []
+    notes: list[str] = []
     for file in lists:
-        listed, root = read_list(file), root_of(file)
-        found += read_annotations(root / "Annotations", listed)
-        own = [_picture(root, name, a.filename) for a, name in zip(found[-len(listed) :], listed, strict=True)]
+        root, repairs = root_of(file), Repairs(str(file))
+        listed = names_of(file, repairs)
+        found += read_annotations(root / "Annotations", listed, repairs)
+        pictures = by_stem(root / "JPEGImages")
+        own = [_picture(pictures, name, a.filename) for a, name in zip(found[-len(listed) :], listed, strict=True)]
         names += [os.fsencode(f"{root.name}/JPEGImages/{name}") for name in own]
+        notes += repairs.lines()
     objects = [o for annotation in found for o in annotation.objects]
     known = tuple(classes) if classes is not None else tuple(sorted({o.name for o in objects}))
     number = {name: i for i, name in enumerate(known)}
@@ -192,13 +198,39 @@ def voc_index(lists: Sequence[Path], classes: Sequence[str] | None = None) -> Ob
         object_ids=np.arange(1, len(objects) + 1),
         masks=np.zeros(0, np.uint8),
         mask_ends=np.zeros(0, np.int64),
+        notes=tuple(notes),
     )
 
 
-def _picture(root: Path, listed: str, filename: str) -> str:
-    """Find the picture of a listed name: the file of that name, else the one that the annotation names."""
-    own = f"{listed}{Path(filename).suffix or '.jpg'}"
-    return own if not filename or own == filename or (root / "JPEGImages" / own).is_file() else filename
+def names_of(file: Path, repairs: Repairs | None = None) -> list[str]:
+    """Read the names of a VOC list, of which each has an annotation in its root."""
+    root = root_of(file)
+    return read_list(file, lambda name: (root / "Annotations" / f"{name}.xml").is_file(), repairs)
+
+
+def by_stem(folder: Path) -> dict[str, list[str]]:
+    """List a folder's pictures by their names without suffix; also by these in small letters, where no other has them."""
+    found: dict[str, list[str]] = {}
+    try:
+        there = sorted(e.name for e in os.scandir(folder) if Path(e.name).suffix.lower() in SUFFIXES)
+    except OSError:
+        return {}
+    for name in there:
+        found.setdefault(Path(name).stem, []).append(name)
+    small: dict[str, list[str]] = {}
+    for stem, names in found.items():
+        small.setdefault(stem.lower(), []).extend(names)
+    return small | found
+
+
+def _picture(pictures: Mapping[str, list[str]], listed: str, filename: str) -> str:
+    """Find the picture of a listed name, whatever its suffix and the case of its letters, else the one that the annotation
+    names. Raises DataError where two fit."""
+    found = pictures.get(listed) or pictures.get(listed.lower(), [])
+    if len(found) > 1:
+        raise DataError(f"{listed}: two pictures have this name, {' and '.join(found)}; leave one")
+    known = {name for names in pictures.values() for name in names} if not found else ()
+    return found[0] if found else filename if filename in known else f"{listed}.jpg"
 
 
 def root_of(file: Path) -> Path:

@@ -1,4 +1,4 @@
-"""PASCAL VOC's files: annotations in XML, image lists, and `comp4` detections; read strictly, nothing in them resolved.
+"""PASCAL VOC's files: annotations in XML, image lists, and `comp4` detections; nothing in them is resolved.
 
 Format: the VOC development kit, sections 8 and 9. Pixels are counted from 1, and boxes hold their last pixel.
 """
@@ -6,9 +6,10 @@ Format: the VOC development kit, sections 8 and 9. Pixels are counted from 1, an
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from urllib.parse import unquote
 from xml.parsers import expat
 
 import numpy as np
@@ -16,9 +17,20 @@ import numpy as np
 from trunkline.ground.errors import DataError
 from trunkline.ground.progress import progress
 
-_NAME = re.compile(r"[^/\\\0]+")
+from ..data.repairs import Repairs
+
+_ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
+_ENCODINGS = {"gb2312": "gb18030", "gbk": "gb18030", "gb18030": "gb18030", "big5": "big5", "shift_jis": "cp932",
+              "shift-jis": "cp932", "sjis": "cp932", "euc-kr": "cp949", "ks_c_5601-1987": "cp949", "windows-1252": "cp1252", "cp1252": "cp1252", "latin-1": "latin-1",
+              "latin1": "latin-1"}  # fmt: skip
+_NATIVE = ("utf-8", "utf8", "utf-16", "utf-16le", "utf-16be", "iso-8859-1", "us-ascii", "ascii")
+"""Encodings that a file may declare: those that are rewritten as UTF-8, and those that expat knows."""
+_UNFIT = re.compile(r'[%/\\:*?"<>|\x00-\x1f]|^\.')
+WORDS = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True}
+"""What `difficult` and `truncated` may be, in any case of letters."""
+FLAGS = ("-1", "0", "1")  # of the class lists
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".xml")
 _BOX = ("xmin", "ymin", "xmax", "ymax")
-_LONGEST = 200  # bytes of a class name
 _LARGEST = 2**31 - 1  # pixels
 
 
@@ -34,19 +46,23 @@ class VocObject:
 
 @dataclass
 class VocAnnotation:
-    """One file: the image's name, its width and height, whether it has object masks, and its objects."""
+    """One file: the image's name, its width and height, whether it has object masks, and its objects.
+
+    The sides are 0 where the file does not say them. `words` counts flags that are written as words.
+    """
 
     filename: str
     width: int
     height: int
     segmented: bool = False
     objects: list[VocObject] = field(default_factory=list)
+    words: int = 0
 
 
 def read_annotation(file: str | os.PathLike[str]) -> VocAnnotation:
     """Read an annotation file. Raises DataError, with the file's name, for anything that VOC's format does not allow.
 
-    Entities and document types are refused, not resolved; a file name that leaves its folder is an error.
+    Entities and document types are refused, not resolved.
     """
     try:
         data = Path(file).read_bytes()
@@ -58,8 +74,11 @@ def read_annotation(file: str | os.PathLike[str]) -> VocAnnotation:
         raise DataError(f"{os.fspath(file)}: {error}") from None
 
 
-def read_annotations(folder: Path, names: Sequence[str]) -> list[VocAnnotation]:
-    """Read the annotation files of a list's images. Raises DataError with every file that is wrong, up to 20."""
+def read_annotations(folder: Path, names: Sequence[str], repairs: Repairs | None = None) -> list[VocAnnotation]:
+    """Read the annotation files of a list's images; count in `repairs` what was mended.
+
+    Raises DataError with every file that is wrong, up to 20.
+    """
     found: list[VocAnnotation] = []
     wrong: list[str] = []
     with progress() as shown:
@@ -73,6 +92,11 @@ def read_annotations(folder: Path, names: Sequence[str]) -> list[VocAnnotation]:
     if wrong:
         more = [f"… and {len(wrong) - 20} files more"] if len(wrong) > 20 else []
         raise DataError("\n".join(wrong[:20] + more))
+    if repairs:
+        repairs.add(
+            "difficult and truncated: words (true, false, yes, no) taken as 1/0", "object", sum(a.words for a in found)
+        )
+        repairs.add("<size>: absent or 0, taken from the picture", "file", sum(not a.width for a in found))
     return found
 
 
@@ -81,15 +105,9 @@ def parse_annotation(data: bytes) -> VocAnnotation:
     root = _parse(data)
     if root.name != "annotation":
         raise DataError(f"<{root.name}> where <annotation> was expected")
-    filename = root.text("filename", "")
-    if filename and (not _NAME.fullmatch(filename) or filename in (".", "..")):
-        raise DataError(f"filename={filename!r} is no plain name")
-    size = root.one("size")
-    if size is None:
-        raise DataError("has no <size>")
-    found = VocAnnotation(filename, size.whole("width"), size.whole("height"), root.text("segmented", "0") == "1")
-    if found.width < 1 or found.height < 1:
-        raise DataError(f"an image of {found.width} x {found.height} pixels")
+    filename = PureWindowsPath(root.text("filename", "")).name  # whatever folders it had
+    width, height = _size(root)
+    found = VocAnnotation(filename, width, height, root.text("segmented", "0") == "1")
     for number, element in enumerate(root.children):
         if element.name == "object":
             try:
@@ -97,13 +115,23 @@ def parse_annotation(data: bytes) -> VocAnnotation:
             except DataError as error:
                 before = sum(e.name == "object" for e in root.children[:number])
                 raise DataError(f"object {before + 1} ({element.text('name', 'no name')}): {error}") from None
+            found.words += sum(element.text(flag, "0") not in FLAGS for flag in ("difficult", "truncated"))
     return found
+
+
+def _size(root: "_Element") -> tuple[int, int]:
+    """Read width and height; zeros where one of them is absent or 0, as some tools write what they do not know."""
+    size = root.one("size")
+    sides = [0 if size is None or not size.text(side, "") else size.whole(side) for side in ("width", "height")]
+    if min(sides) < 0:
+        raise DataError(f"an image of {sides[0]} x {sides[1]} pixels")
+    return (sides[0], sides[1]) if min(sides) else (0, 0)
 
 
 def _object(element: "_Element") -> VocObject:
     name = element.text("name")
-    if not _NAME.fullmatch(name) or not name.isprintable() or len(name.encode()) > _LONGEST:
-        raise DataError(f"name={name!r} is no plain name of a class: VOC's result files are called after them")
+    if not name.isprintable():
+        raise DataError(f"name={name!r}: has characters that cannot be printed")
     box = element.one("bndbox")
     if box is None:
         raise DataError("has no <bndbox>")
@@ -153,9 +181,9 @@ class _Element:
 
     def flag(self, name: str) -> bool:
         text = self.text(name, "0")
-        if text not in ("0", "1"):
-            raise DataError(f"{name}={text!r}; expected 0 or 1")
-        return text == "1"
+        if text.lower() not in WORDS:
+            raise DataError(f"{name}={text!r}; expected 0 or 1 (or true, false, yes, no)")
+        return WORDS[text.lower()]
 
 
 def _parse(data: bytes) -> _Element:
@@ -176,6 +204,7 @@ def _parse(data: bytes) -> _Element:
         raise DataError("declares a document type or entities, which are not read")
 
     parser = expat.ParserCreate()
+    data = _decoded(data)
     parser.buffer_text = True
     parser.StartElementHandler = start
     parser.EndElementHandler = lambda _: stack.pop()
@@ -191,39 +220,89 @@ def _parse(data: bytes) -> _Element:
     return top.children[0]
 
 
-def read_list(file: str | os.PathLike[str]) -> list[str]:
+def _decoded(data: bytes) -> bytes:
+    """Rewrite a file in an encoding that it declares and expat does not know as UTF-8."""
+    declared = _ENCODING.match(data[:400])
+    codec = _ENCODINGS.get(declared[1].decode().lower()) if declared else None
+    if declared is None or declared[1].decode().lower() in _NATIVE:
+        return data
+    if codec is None:
+        known = ", ".join(dict.fromkeys([*_NATIVE, *_ENCODINGS]))
+        raise DataError(
+            f"is no XML that is read: declares the encoding {declared[1].decode()}; expected one of {known}"
+        )
+    try:
+        return data[declared.end() :].decode(codec).encode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"declares the encoding {declared[1].decode()}, and is not in it ({error.reason})") from None
+
+
+def read_list(
+    file: str | os.PathLike[str], there: Callable[[str], bool] | None = None, repairs: Repairs | None = None
+) -> list[str]:
     """Read the image names of a list, in order; a second column (1, 0, -1 of the class lists) is ignored.
 
-    Raises DataError for a list that is empty, repeats a name, or has a line that is no plain name.
+    Names may have spaces. Folders and suffixes are left out, and counted in `repairs`. `there` says whether an image of
+    a name is there: it decides whether a last 1, 0 or -1 belongs to a name. Raises DataError for a list that is empty,
+    repeats a name, or has a line that is no name or could be two.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
+        data = Path(file).read_bytes()
+        lines = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{os.fspath(file)}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    names: list[str] = []
+    names: dict[str, None] = {}
     wrong: list[str] = []
-    seen: set[str] = set()
     for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words:
+        if not line.strip():
             continue
-        if (
-            len(words) > 2
-            or (len(words) == 2 and words[1] not in ("-1", "0", "1"))
-            or not _NAME.fullmatch(words[0])
-            or words[0] in (".", "..")
-        ):
-            wrong.append(f"line {number}: {line.strip()!r}; expected the name of an image, without spaces")
-        elif words[0] in seen:
-            wrong.append(f"line {number}: {words[0]} for the second time")
+        name, plain = _listed(line.strip(), there)
+        if not name:
+            wrong.append(f"line {number}: {line.strip()!r}; {plain}")
+        elif name in names:
+            wrong.append(f"line {number}: {name} for the second time")
         else:
-            seen.add(words[0])
-            names.append(words[0])
+            names[name] = None
+            if repairs and plain != name:
+                repairs.add("folders or suffixes in a list of names: left out", "line")
     if not names and not wrong:
         wrong.append("names no image")
     if wrong:
         raise DataError("\n".join(f"{os.fspath(file)}: {w}" for w in wrong[:20]))
-    return names
+    return [*names]
+
+
+def _listed(line: str, there: Callable[[str], bool] | None) -> tuple[str, str]:
+    """Read a line's name, and the name as it stands there; an empty name and the reason where there is none, or two."""
+    words = line.split()
+    given = [line]
+    if len(words) > 1 and words[-1] in FLAGS:
+        given = [line[: line.rindex(words[-1])].rstrip(), line]
+        found = [one for one in given if there and there(_bare(one, there))]
+        if len(found) == 2:
+            names = " and ".join(repr(_bare(one, there)) for one in found)
+            return "", f"there are images of both {names}: rename one, or write the line without {words[-1]}"
+        given = found or given
+    name = _bare(given[0], there)
+    good = name not in ("", ".", "..") and "\0" not in name
+    return (name, given[0]) if good else ("", "expected the name of an image")
+
+
+def _bare(given: str, there: Callable[[str], bool] | None) -> str:
+    """Take the folders off a name, and the suffix of a picture unless an image is called with it."""
+    name = PureWindowsPath(given).name
+    stem = name.removesuffix(PureWindowsPath(name).suffix) if name.lower().endswith(SUFFIXES) else name
+    return name if there and there(name) and not there(stem) else stem
+
+
+def in_file_name(name: str) -> str:
+    """Write a class's name so that a file can be called after it: %2F for a slash, %25 for a percent sign, and so on."""
+    return _UNFIT.sub(lambda found: f"%{ord(found[0]):02X}", name)
+
+
+def of_file_name(text: str, known: Container[str]) -> str:
+    """Read the class of a result file's name: as it stands where it is known so, else as `in_file_name` wrote it."""
+    return text if text in known else unquote(text)
 
 
 @dataclass
@@ -244,7 +323,8 @@ NONE = Detections(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)))
 def read_detections(file: str | os.PathLike[str], names: Sequence[str]) -> Detections:
     """Read a `comp4` file: image, score, xmin, ymin, xmax, ymax a line.
 
-    Raises DataError with every wrong line, up to 20.
+    A box that ends before it begins stays as it is: it overlaps nothing, and is a false positive. Raises DataError with
+    every wrong line, up to 20.
     """
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
@@ -255,14 +335,12 @@ def read_detections(file: str | os.PathLike[str], names: Sequence[str]) -> Detec
     numbers: list[list[float]] = []
     wrong: list[str] = []
     for number, line in enumerate(lines, 1):
-        words = line.split()
+        words = line.strip().rsplit(None, 5)  # an image's name may have spaces
         if not words:
             continue
         row = [_number(word) for word in words[1:]]
-        if len(row) != 5 or not all(map(math.isfinite, row)) or not all(abs(v) <= _LARGEST for v in row[1:]):
+        if len(row) != 5 or not all(map(math.isfinite, row)):
             wrong.append(f"line {number}: {line.strip()!r}; expected an image, a score, xmin, ymin, xmax, ymax")
-        elif row[3] < row[1] - 1 or row[4] < row[2] - 1:
-            wrong.append(f"line {number}: {line.strip()!r}; xmax is below xmin, or ymax below ymin")
         elif words[0] not in index:
             wrong.append(f"line {number}: the image {words[0]!r} is not on the list")
         else:

@@ -68,7 +68,6 @@ def test_a_picture_of_another_size_than_annotated(boxes, tmp_path, capsys):
             "outside the picture",
         ),
         ("Annotations/train_00000.xml", lambda t: t[:90], "train_00000.xml: is no XML"),
-        ("Annotations/train_00000.xml", lambda t: t.replace("train_00000.jpg", "../secret.jpg"), "is no plain name"),
         ("Annotations/train_00000.xml", lambda t: '<!DOCTYPE x [<!ENTITY a "b">]>' + t, "which are not read"),
         (
             "Annotations/train_00000.xml",
@@ -80,7 +79,6 @@ def test_a_picture_of_another_size_than_annotated(boxes, tmp_path, capsys):
             lambda t: t.replace("<width>64", "<width>64.5"),
             "width=64.5 is no whole number",
         ),
-        ("Annotations/train_00000.xml", lambda t: t.replace("<name>", "<name>a/"), "is no plain name of a class"),
         ("ImageSets/Main/train.txt", lambda t: t + "train_00000\n", "train_00000 for the second time"),
         ("ImageSets/Main/train.txt", lambda t: t + "nothing\n", "nothing.xml: cannot be read"),
         ("ImageSets/Main/val.txt", lambda t: "", "val.txt: names no image"),
