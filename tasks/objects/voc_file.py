@@ -21,7 +21,8 @@ from ..data.repairs import Repairs
 
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
 _ENCODINGS = {"gb2312": "gb18030", "gbk": "gb18030", "gb18030": "gb18030", "big5": "big5", "shift_jis": "cp932",
-              "shift-jis": "cp932", "sjis": "cp932", "euc-kr": "cp949", "ks_c_5601-1987": "cp949", "windows-1252": "cp1252", "cp1252": "cp1252", "latin-1": "latin-1",
+              "shift-jis": "cp932", "sjis": "cp932", "euc-kr": "cp949", "ks_c_5601-1987": "cp949",
+              "windows-1252": "cp1252", "cp1252": "cp1252", "latin-1": "latin-1",
               "latin1": "latin-1"}  # fmt: skip
 _NATIVE = ("utf-8", "utf8", "utf-16", "utf-16le", "utf-16be", "iso-8859-1", "us-ascii", "ascii")
 """Encodings that a file may declare: those that are rewritten as UTF-8, and those that expat knows."""
