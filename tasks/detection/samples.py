@@ -1,7 +1,6 @@
 """A split of pictures with boxes (and masks): which files it is made of, and one sample after the other."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,12 +23,12 @@ from ..objects.index import ObjectIndex, coco_index, names_of, root_of, voc_inde
 from ..objects.masks import to_bitmap
 from ..objects.polygons import PARTLY
 from ..scores import MOST_NAMED
+from .names import MOST, check_names, placed
 from .options import Options
 from .transforms import box_tensor
 from .views import wanted
 
 SPLITS = ("train", "val")
-MOST = 20
 NARROW = 0.01  # pixels; a box with a shorter side has no area
 
 
@@ -202,11 +201,12 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
             raise DataError("head=mask_rcnn needs masks of objects, which VOC's boxes do not have: use format=coco")
         lists = _voc_lists(options, split)
         index, images = voc_index(lists, classes), str(root_of(lists[0]).parent)
+        check_names([index.name(row) for row in range(len(index))], options.data)
         listed = tuple(name for path in lists for name in names_of(path))
     else:
         file = _coco_file(options, split)
-        index, images = _in_order(coco_index(file, masks), classes, file), _coco_images(options, split, file)
-    _check_names(index, options.data if options.format == "voc" else file)
+        images = _coco_images(options, split, file)
+        index = placed(_in_order(coco_index(file, masks), classes, file), images, file)
     index = sized(index, images)
     bad = _bad(index, options)
     rows = np.arange(len(index))
@@ -218,24 +218,6 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
     if not len(rows):
         raise DataError(f"{options.data}: the {split} split has no picture{' with objects' if len(index) else ''}")
     return BoxSamples(images, index, rows, options, masks, bad, listed=listed)
-
-
-def _check_names(index: ObjectIndex, file: str) -> None:
-    names = [index.name(row) for row in range(len(index))]
-    wrong = [
-        name
-        for name in names
-        if not name or "\0" in name or name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")
-    ]
-    if wrong:
-        more = f" and {len(wrong) - MOST} more" if len(wrong) > MOST else ""
-        raise DataError(
-            f"{file}: file_name leaves the folder of images, or is no name: {', '.join(map(repr, wrong[:MOST]))}{more}"
-        )
-    if len(set(names)) < len(names):
-        again = sorted(name for name, times in Counter(names).items() if times > 1)
-        more = f" and {len(again) - MOST} more" if len(again) > MOST else ""
-        raise DataError(f"{file}: several images have the picture {', '.join(again[:MOST])}{more}")
 
 
 def sized(index: ObjectIndex, images: str) -> ObjectIndex:

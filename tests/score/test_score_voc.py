@@ -126,9 +126,9 @@ def read_once():
     def kept(read):
         answers = {}
 
-        def once(file, names):
+        def once(file, names, *rest):
             if file not in answers:
-                answers[file] = read(file, names)
+                answers[file] = read(file, names, *rest)
             return answers[file]
 
         return once

@@ -1,0 +1,88 @@
+"""File names of annotations that are not those of the pictures: found where each leads to one picture inside the folder."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from trunkline.ground.errors import DataError
+from trunkline.tasks.check import check
+from trunkline.tasks.detection.options import Options
+from trunkline.tasks.detection.samples import read_split
+
+
+def made(folder, names, pictures=("p0.jpg", "p1.jpg", "deep/p2.jpg")):
+    """A COCO folder whose images have these names in the file, and those pictures on disk."""
+    (folder / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        images = [{"id": i, "file_name": n, "width": 60, "height": 40} for i, n in enumerate(names, 1)]
+        objects = [
+            {"id": i, "image_id": i, "category_id": 1, "bbox": [2 * i, 3, 10, 10], "area": 100, "iscrowd": 0}
+            for i in range(1, len(names) + 1)
+        ]
+        document = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "nut"}]}
+        (folder / f"annotations/instances_{split}.json").write_text(json.dumps(document))
+        for number, name in enumerate(pictures):
+            file = folder / "images" / split / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (60, 40), (60 * number, 9, 9)).save(file)
+    return folder
+
+
+def ids(folder, split="train"):
+    samples = read_split(Options(data=str(folder)), split)
+    return [samples.id(i) for i in range(len(samples))], samples.remarks()
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("p0.jpg", "p1.jpg", "deep/p2.jpg"), ""),
+        (
+            ("images/train/p0.jpg", "images/train/p1.jpg", "images/train/deep/p2.jpg"),
+            "folders before the picture left out in 3",
+        ),
+        (("images\\1/p0.jpg", "images\\1/p1.jpg", "images\\1/deep/p2.jpg"), "folders before the picture left out in 3"),
+        (("deep\\p2.jpg", "p0.jpg", "p1.jpg"), "backslashes taken as slashes in 1 image"),
+        (("1a2b3c4d-p0.jpg", "00ff00ff-p1.jpg", "p2.jpg"), "Label Studio's prefix left out in 2 images"),
+        (
+            ("/data/upload/1/1a2b3c4d-p0.jpg", "/data/upload/1/00ff00ff-p1.jpg"),
+            "Label Studio's prefix left out in 2 images",
+        ),
+        (("C:\\pics\\p0.jpg", "C:\\pics\\p1.jpg"), "folders before the picture left out in 2 images"),
+    ],
+    ids=str,
+)
+def test_names_lead_to_pictures(tmp_path, names, said):
+    folder = made(tmp_path / "data", names)
+    found, remarks = ids(folder)
+    there = [n for n in ("deep/p2.jpg", "p0.jpg", "p1.jpg") if n in found]
+    assert sorted(found)[: len(there)] == there and len(there) >= 2
+    lines = [line for line in remarks if "file_name" in line]
+    assert bool(lines) == bool(said) and said in "".join(lines)
+    assert read_split(Options(data=str(folder)), "train")[0].targets["boxes"].tolist() == [[2.0, 3.0, 12.0, 13.0]]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("a/p0.jpg", "b/p0.jpg"), r"several images have the picture p0\.jpg \(a/p0\.jpg and b/p0\.jpg\)"),
+        (("../../etc/passwd", "p0.jpg"), "leaves the folder of images"),
+        (("/etc/passwd", "p0.jpg"), "leaves the folder of images"),
+        (("", "p0.jpg"), "is no name"),
+    ],
+)
+def test_names_that_lead_nowhere_or_twice_to_one_are_refused(tmp_path, names, said):
+    with pytest.raises(DataError, match=said):
+        ids(made(tmp_path / "data", names))
+
+
+def test_the_exports_of_others(shared_data, tmp_path):
+    for name in ("A5-backslash", "A5b-prefix"):
+        folder = shutil.copytree(shared_data / "cases/12-coco-prefix" / name, tmp_path / name)
+        found = check(folder, loaders=0, progress=False)
+        assert found.ok and found.files == 12
+        assert (
+            sum("file_name: folders before the picture left out in 6 images" in o["what"] for o in found.oddities) == 2
+        )
