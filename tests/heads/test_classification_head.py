@@ -5,8 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from trunkline.backbones import backbone
+from trunkline.backbones.contract import Preprocessing
 from trunkline.heads.classification import ClassificationHead, ClassPrediction
 from trunkline.heads.contract import Batch, Head
+from trunkline.heads.model import Model
 
 
 def given(n=6, channels=5, classes=4, seed=0):
@@ -125,3 +128,12 @@ def test_names_and_initialisation_are_torchvisions():
     assert set(head.state_dict()) == theirs
     assert 0.99 / math.sqrt(512) < head.fc.weight.abs().max() <= 1 / math.sqrt(512)
     assert isinstance(head, Head) and head.needs == ("c5",)
+
+
+def test_pictures_are_normalised_by_the_mean_and_std_of_the_weights():
+    trunk, preprocessing = backbone("narrow"), Preprocessing(mean=(0.1, 0.5, 0.9), std=(0.2, 0.4, 0.8))
+    model = Model(trunk, {"task": ClassificationHead(trunk.channels["c5"], 2)}, preprocessing)
+    images = torch.tensor([0, 102, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 4)
+    found = model.normalise(Batch("task", ["a", "b"], images))
+    wanted = torch.tensor([(0.0 - 0.1) / 0.2, (0.4 - 0.5) / 0.4, (1.0 - 0.9) / 0.8]).view(1, 3, 1, 1)
+    torch.testing.assert_close(found, wanted.expand_as(found))
