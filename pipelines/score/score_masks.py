@@ -8,7 +8,7 @@ from trunkline.ground.errors import DataError, RecipeError
 
 from ...heads.contract import VOID
 from ...tasks.scores import mean_over
-from ...tasks.segmentation.formats.encoding import Encoding, Mask, differing, look_at, numbered, with_void
+from ...tasks.segmentation.formats.encoding import Encoding, Mask, check_agrees, look_at, numbered, with_void
 from ...tasks.segmentation.formats.layouts import files_below, read_classes
 from ..show import bar, note
 from .score import Scored, lines_of
@@ -154,17 +154,13 @@ class _Palettes:
     """Holds a set's first palette, with which the others must agree."""
 
     def __init__(self) -> None:
-        self.first: tuple[Path, Any] | None = None
+        self.first: tuple[str, Any] | None = None
 
     def agreeing(self, file: Path, mask: Mask) -> Mask:
         """Return the mask. Raises DataError where its palette gives a number another colour than the first one does."""
         if self.first is None and mask.stored.palette is not None:
-            self.first = (file, mask.stored.palette)
-        if self.first and (apart := differing(self.first[1], mask.stored)):
-            raise DataError(
-                f"{file}: palettes differ: {apart} in {self.first[0]}; the number may not be the same class's. Save all masks "
-                "with one palette, or as numbers without"
-            )
+            self.first = (str(file), mask.stored.palette)
+        check_agrees(self.first, str(file), mask.stored)
         return mask
 
 

@@ -1,9 +1,6 @@
 """What a reader took for what was meant: counted by kind, each kind said once."""
 
 from collections import Counter
-from collections.abc import Iterable
-
-from trunkline.ground.errors import DataError
 
 _MANY = {"category": "categories", "box": "boxes"}
 
@@ -28,9 +25,3 @@ class Repairs:
 def counted(count: int, unit: str) -> str:
     """Write a number of things: `1 annotation`, `24 annotations`."""
     return f"{count:,} {unit if count == 1 else _MANY.get(unit, unit + 's')}"
-
-
-def refuse(lines: Iterable[str]) -> None:
-    """Raise DataError where there are repairs, and strict reading was asked for."""
-    if found := list(lines):
-        raise DataError("\n".join(f"{line} (strict reading allows none)" for line in found))

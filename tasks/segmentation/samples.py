@@ -19,7 +19,7 @@ from ..contract import Sample
 from ..data.file_index import FileIndex, IndexBuilder, printable
 from ..data.fingerprint import digest, manifest_lines
 from ..images.decode import FORMATS, HOW_TO_GO_ON, is_turned, read_image
-from .formats.encoding import Encoding, Mask, differing, look_at
+from .formats.encoding import Encoding, Mask, check_agrees, look_at
 from .formats.seen import Seen
 from .formats.void import decide, word_of
 from .options import Options
@@ -84,11 +84,7 @@ class PixelSamples:
         found = look_at(source, self.encoding)
         if self.encoding.assumed and (count := int((found.stored.pixels == VOID).sum())):
             self._decide(index, f" in {count / found.labels.size:.1%} of its pixels")
-        if self._palette is not None and (apart := differing(self._palette[1], found.stored)):
-            raise DataError(
-                f"{source}: palettes differ: {apart} in {self._palette[0]}; the number may not be the same class's. Save all "
-                "masks with one palette, or as numbers without"
-            )
+        check_agrees(self._palette, source, found.stored)
         return found
 
     def _decide(self, index: int, share: str) -> None:

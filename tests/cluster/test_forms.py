@@ -167,17 +167,17 @@ def test_parameters_of_mixed_types_are_summed():
         assert e.update(pieces(3, 4, seed=u)).numbers()["total"] > 0
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another libc")
 def test_freed_memory_is_kept_for_the_next_update(monkeypatch):
     """Where glibc keeps it, a large tensor that is made again and again costs no page faults; the environment's word stands."""
     monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
     assert not keep_memory()
     monkeypatch.delenv("MALLOC_ARENA_MAX")
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    assert keep_memory()
+    glibc = platform.libc_ver()[0] == "glibc"
+    assert keep_memory() == glibc
     for _ in range(2):  # the first time round the memory is new
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(20):
             torch.ones(5_000_000)
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    assert faults < 20 * 5_000_000 * 4 / 4096 / 10
+    assert not glibc or faults < 20 * 5_000_000 * 4 / 4096 / 10

@@ -152,18 +152,22 @@ def _check_colours(stored: Stored, encoding: Encoding) -> None:
         )
 
 
-def differing(first: np.ndarray, other: Stored) -> str:
-    """Describe a number that occurs in a palette file and has another colour in the palette `first`; "" where none has."""
-    if other.palette is None or np.array_equal(first, other.palette):
-        return ""
-    both = min(len(first), len(other.palette))
-    apart = np.flatnonzero((first[:both] != other.palette[:both]).any(1))
-    for value in apart.tolist():
+def check_agrees(first: tuple[str, np.ndarray] | None, file: str, other: Stored) -> None:
+    """Raise DataError where a number occurs in a file and has another colour than in the first palette of its set.
+
+    `first` is that palette, behind its file's name.
+    """
+    if first is None or other.palette is None or np.array_equal(first[1], other.palette):
+        return
+    name, palette = first
+    both = min(len(palette), len(other.palette))
+    for value in np.flatnonzero((palette[:both] != other.palette[:both]).any(1)).tolist():
         if (other.pixels == value).any():
-            return (
-                f"{value} has the colour {tuple(other.palette[value].tolist())} here and {tuple(first[value].tolist())}"
+            here, there = tuple(other.palette[value].tolist()), tuple(palette[value].tolist())
+            raise DataError(
+                f"{file}: palettes differ: {value} has the colour {here} here and {there} in {name}; the number may not be the "
+                "same class's. Save all masks with one palette, or as numbers without"
             )
-    return ""
 
 
 def _numbers(stored: np.ndarray, encoding: Encoding) -> np.ndarray:
