@@ -39,6 +39,14 @@ def evaluate(source: str | Path, **settings: Any) -> Any:
     return run_it(_path_of(source), launch=launch, **typed_with_options(run_it, own))
 
 
+def convert(kind: Literal["data"], source: str | Path, **settings: Any) -> Any:
+    """Write a data set in another tool's format; see `trunkline.pipelines.tools.convert.data` for the settings."""
+    from .tools.convert import kind as function_of
+
+    function = function_of(kind)
+    return function(source, **typed(function, settings))
+
+
 def score(protocol: Literal["coco", "voc", "masks"], truth: str | Path, results: str | Path, **settings: Any) -> Any:
     """Score the result files of any detector or segmenter.
 

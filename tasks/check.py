@@ -40,7 +40,7 @@ def check(
     if not reading:
         known = list(dict.fromkeys(f for row in rows().values() if row.check for f in row.formats))
         raise DataError(f"format={form}: there is none{nearest(form, known)}; there are auto, {', '.join(known)}")
-    masks = masks or (form == "voc" and format == "auto" and not task and not _annotated(root))
+    masks = masks or (form == "voc" and format == "auto" and not task and _has_masks(root))
     if masks and form != "voc":
         raise DataError(f"masks=true: looks at the masks of VOC's format, and {os.fspath(root)} is of format={form}")
     name = task or ("segmentation" if masks else next(iter(reading)))
@@ -49,6 +49,7 @@ def check(
     return load_named(reading[name].check)(root, form, classes, loaders=loaders, progress=progress)
 
 
-def _annotated(root: str | os.PathLike[str]) -> bool:
-    """Say whether a folder of VOC's format has objects, and not only masks."""
-    return os.path.isdir(storage.join(root, "Annotations"))  # noqa: PTH112
+def _has_masks(root: str | os.PathLike[str]) -> bool:
+    """Say whether a folder of VOC's format has masks and no objects."""
+    there = [os.path.isdir(storage.join(root, name)) for name in ("SegmentationClass", "Annotations")]  # noqa: PTH112
+    return there[0] and not there[1]

@@ -1,9 +1,13 @@
 """The format of a data folder, by what lies in it."""
 
 import os
+from pathlib import Path
 
 from trunkline.ground import storage
+from trunkline.ground.errors import DataError
 
+CONFIGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+"""What YOLO's file of a data set is called."""
 _MASKS = {  # folders by which a format of masks is known
     "sbd": {"img", "cls"},
     "cityscapes": {"leftImg8bit", "gtFine"},
@@ -25,12 +29,54 @@ def format_of(root: str | os.PathLike[str]) -> str:
         return "folders"
     if any(name.endswith(".json") for name in inner):
         return "coco"
+    if "annotations" in names and not storage.is_remote(root) and _has_xml(Path(root, "annotations")):
+        return "voc"
     if "ImageSets" in names and names & {"Annotations", "SegmentationClass"}:
         return "voc"
+    if files & {*CONFIGS} or {"images", "labels"} <= names:
+        return "yolo"
     for form, folders in _MASKS.items():
         if folders <= names:
             return form
     if "classes.txt" in files and names & {"images", "masks"}:
         return "pairs"
-    roboflow = any(os.path.isfile(os.path.join(root, s, "_annotations.coco.json")) for s in ("train", "valid"))  # noqa: PTH113, PTH118
-    return "coco" if roboflow else "folders"
+    return "folders" if storage.is_remote(root) else _of_labels(Path(root), names, files)
+
+
+def _of_labels(root: Path, names: set[str], files: set[str]) -> str:
+    """Find the format by the files of labels beside pictures, or by those of the data's own folder."""
+    train = root / "train" if "train" in names else root
+    there = [e.name for e in storage.entries(train)]
+    if any((root / s / "_annotations.coco.json").is_file() for s in (".", "train", "valid", "val")):
+        return "coco"
+    if any((root / s / "labels").is_dir() and (root / s / "images").is_dir() for s in ("train", "valid", "val")):
+        return "yolo"
+    tables = [*(root / name for name in files), *(train / name for name in there)]
+    ends = {path.suffix.lower() for path in tables}
+    if ".xml" in ends or {"Annotations", "JPEGImages"} <= names or {"annotations", "images"} <= names:
+        return "voc"
+    if jsons := [path for path in tables if path.suffix.lower() == ".json"]:
+        from .objects.labels import label_studio, labelme
+
+        if labelme.is_labelme(jsons[0]):
+            return "labelme"
+        return "labelstudio" if label_studio.is_label_studio(jsons[0]) else "folders"
+    found = [path for path in tables if path.suffix.lower() in (".csv", ".tsv", ".jsonl")]
+    return "csv" if found and _has_boxes(found[0]) else "folders"
+
+
+def _has_xml(folder: Path) -> bool:
+    """Say whether a folder, or one in it, begins with XML files."""
+    there = [*folder.iterdir()]
+    inner = [next(p.iterdir(), p) for p in there if p.is_dir()]
+    return any(p.suffix.lower() == ".xml" for p in [*there[:10], *inner])
+
+
+def _has_boxes(table: Path) -> bool:
+    from .objects.labels import rows
+
+    try:
+        columns = rows.columns_of(table)
+    except DataError:
+        return False
+    return bool(columns.corners or columns.sides)

@@ -46,7 +46,7 @@ TASKS: dict[str, Row] = {
     "detection": Row(
         "trunkline.tasks.detection.task:Detection",
         "trunkline.tasks.detection.options:Options",
-        ("coco", "voc"),
+        ("coco", "voc", "yolo", "yolo-seg", "yolo-obb", "labelme", "labelstudio", "csv"),
         "trunkline.tasks.detection.check:check_boxes",
         {
             "demo:boxes": Scenes("trunkline.tasks.detection.scenes:write_box_scenes", 400, 100, 128),

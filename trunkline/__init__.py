@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the same names, for editors; in a checkout the floors lie b
     from .pipelines.api import (  # pyright: ignore[reportMissingImports]
         bench,
         check,
+        convert,
         demo,
         doctor,
         evaluate,
@@ -36,6 +37,7 @@ _PUBLIC = {
     "score": "pipelines.api:score",
     "predict": "pipelines.api:predict",
     "check": "pipelines.api:check",
+    "convert": "pipelines.api:convert",
     "profile": "pipelines.api:profile",
     "show": "pipelines.api:show",
     "memory": "pipelines.api:memory",
@@ -52,6 +54,7 @@ __all__ = [
     "backbone",
     "bench",
     "check",
+    "convert",
     "demo",
     "doctor",
     "evaluate",

@@ -17,7 +17,7 @@ from .usage import VERBS, usage, verb_usage
 
 _OUTSIDE = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR",
             "EEXIST", "ENAMETOOLONG", "ELOOP") if hasattr(errno, name)}  # fmt: skip
-_FLAGS = ("--memory", "--masks", "--area", "--pictures", "--boundary")  # that take no value
+_FLAGS = ("--memory", "--masks", "--area", "--pictures", "--boundary", "--strict")  # that take no value
 _MOST_ROWS = 1000  # of a table on the terminal
 
 
@@ -164,6 +164,16 @@ def _score(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     return 0
 
 
+def _convert(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
+    what, source = _take(plain, 2, "data, then the folder of the data")
+    from ..tools.convert import kind
+
+    function = kind(what)
+    found = function(source, **typed(function, settings))
+    print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found)
+    return 0
+
+
 def _predict(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     if len(plain) < 2:
         raise RecipeError("give the run's folder or weights file, then files, folders or globs")
@@ -298,6 +308,7 @@ def _result(scores: dict[str, Any], as_json: bool, leave: tuple[str, ...], where
 
 _COMMANDS: dict[str, Callable[[list[str], dict[str, str], bool], int]] = {
     "train": _train, "evaluate": _evaluate, "score": _score, "predict": _predict, "list": _list, "show": _show, "check": _check,
+    "convert": _convert,
     "profile": _profile, "bench": _bench, "doctor": _doctor, "demo": _demo,
 }  # fmt: skip
 

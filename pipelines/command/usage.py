@@ -18,7 +18,11 @@ _HERE = "trunkline.pipelines"
 _LAUNCHED = ("train", "evaluate", "predict")  # verbs that workers can run
 _WORKERS = "Where the workers come from. None of it is part of the result, unless it says so."
 _NO_SETTINGS = ("launch", "options")  # keywords that are made of other settings
-_KINDS = {"bench": "train", "score": "coco"}  # verbs whose first word chooses the settings: the word shown by default
+_KINDS = {
+    "bench": "train",
+    "score": "coco",
+    "convert": "data",
+}  # verbs whose first word chooses the settings: the word shown by default
 # verb: (positional arguments, what it does, where the settings are declared; None: they are a recipe's)
 VERBS: dict[str, tuple[str, str, str | None]] = {
     "train": ("RECIPE", "train by a recipe, or go on with the run in --run", None),
@@ -29,6 +33,7 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
         f"{_HERE}.score.score:protocol",
     ),
     "predict": ("SOURCE INPUT…", "what a model says of files, folders and globs", f"{_HERE}.prediction.predict:stream"),
+    "convert": ("data SOURCE", "write a data set in another tool's format", f"{_HERE}.tools.convert:kind"),
     "list": ("", "the recipes and architectures", None),
     "show": ("RECIPE", "every field of a recipe, its value and where it came from", None),
     "check": ("FOLDER|RUN", "decode and validate a whole data set", f"{_HERE}.evaluation.check:check"),

@@ -5,6 +5,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,8 +19,10 @@ from ..data.file_loaders import Crash, run_all
 from ..images.decode import decode
 from ..objects.index import ObjectIndex
 from ..objects.masks import to_bitmap
+from ..objects.polygons import NO_MASK
 from .options import Options
-from .samples import BoxSamples, bad_boxes, describe, read_split
+from .samples import BoxSamples, bad_boxes, describe
+from .splits import read_split
 
 _BEYOND = 1.0  # pixels that a box may be outside its picture
 _APART = 3.0  # pixels that a box may differ from that of its mask
@@ -84,11 +87,10 @@ def check_boxes(
 def _read(root: str, form: Any, split: str, classes: tuple[str, ...] | None) -> BoxSamples:
     """Read all pictures of a split, with masks where every object has one."""
     plain = Options(data=root, format=form, on_bad_box="skip", empty=True)
-    if form == "coco":
-        found = read_split(Options(data=root, head="mask_rcnn", on_bad_box="skip", empty=True), split, classes)
-        if len(found.index.wrong_masks) < len(found.index.labels) or not all(
-            "got `null`" in said for said in found.index.wrong_masks.values()
-        ):
+    if form not in ("voc", "csv", "yolo-obb"):
+        found = read_split(replace(plain, head="mask_rcnn"), split, classes)
+        said = found.index.wrong_masks
+        if len(said) < len(found.index.labels) or not all(what == NO_MASK for what in said.values()):
             return found
     return read_split(plain, split, classes)
 

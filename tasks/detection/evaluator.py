@@ -116,7 +116,7 @@ class BoxEvaluator:
         spans = [np.arange(own.start, own.stop) for own in map(s.index.objects, s.rows[: len(self._rows)])]
         at = np.concatenate([*spans, np.zeros(0, np.int64)]).astype(np.int64)
         of = np.repeat(np.arange(len(spans)), [len(span) for span in spans])
-        crowd = s.index.flags[at].astype(bool) & (s.options.format == "coco")
+        crowd = s.index.flags[at].astype(bool) & (s.options.format != "voc")
         kept = crowd | ~s.bad[at]
         return at[kept], of[kept]
 
@@ -126,7 +126,7 @@ class BoxEvaluator:
         rows = s.rows[: len(self._rows)]
         sizes = index.sizes[rows].astype(np.int64)
         images = Images(index.image_ids[rows], sizes[:, 1], sizes[:, 0], [index.name(row) for row in rows])
-        crowd = index.flags[at].astype(np.int64) if s.options.format == "coco" else np.zeros(len(at), np.int64)
+        crowd = index.flags[at].astype(np.int64) if s.options.format != "voc" else np.zeros(len(at), np.int64)
         objects = Objects(
             images.ids[of], index.category_ids[index.labels[at].astype(np.int64)], index.boxes[at],
             [as_raw(index.segmentation(int(i))) for i in at] if s.masks else None,

@@ -23,19 +23,30 @@ LONGEST = Range(0, 65536, "a number of pixels from 1 to 65536", low_in=False)
 SIZES = Range(0, 16384, "numbers of pixels from 1 to 16384", low_in=False)
 
 
+ORIGIN = Range(0, 1, "0 or 1")
+
+
 @dataclass(frozen=True)
 class Options(TaskOptions):
     """Every choice of a detection task; a recipe writes them, `tasks.detection.KEY=` changes one.
 
-    `train` and `val` are annotation files (COCO) or image lists (VOC) below `data`, `train_images` and `val_images` the
-    folders of the pictures (COCO); by default all of them are found by their names.
+    `train` and `val` are annotation files (COCO), image lists or folders (VOC), folders, lists or tables (others) below
+    `data`, `train_images` and `val_images` the folders of the pictures (COCO); by default all are found by their names.
+    `val=0.2` holds out a fifth of the pictures.
     """
 
-    format: Literal["coco", "voc"] = of_data("coco")
+    format: Literal["coco", "voc", "yolo", "yolo-seg", "yolo-obb", "labelme", "labelstudio", "csv"] = of_data("coco")
     train: tuple[str, ...] = of_data(())
     val: tuple[str, ...] = of_data(())
     train_images: str = of_data("")
     val_images: str = of_data("")
+    categories: tuple[str, ...] = of_data(())  # only objects of these; without any, of all
+    exif: Literal["stop", "turn", "ignore"] = of_data(
+        "stop"
+    )  # labels are of a picture as EXIF turns it, or as it is stored
+    origin: int = of_data(1, within=ORIGIN)  # VOC: the number of the first pixel
+    rotated: Literal["stop", "enclose"] = of_data("stop")  # Label Studio: take the upright box around a rotated one
+    annotator: str = of_data("")  # Label Studio: whose labels count, an id or an address, first or last
     limit: int = of_data(0, within=COUNT)  # at most so many pictures of a split, the first with objects; 0 takes all
     head: Literal["faster_rcnn", "mask_rcnn", "one_stage"] = "faster_rcnn"
     on_bad_box: Literal["stop", "skip"] = "stop"  # for an object without area, or outside its picture

@@ -1,10 +1,7 @@
 """A split of pictures with boxes (and masks): which files it is made of, and one sample after the other."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +13,14 @@ from trunkline.ground.errors import DataError
 
 from ..contract import Sample
 from ..data.fingerprint import digest, manifest_lines
-from ..data.repairs import counted
-from ..images.decode import HOW_TO_GO_ON, is_turned, read_image, stored_size
+from ..data.repairs import Repair, counted
+from ..images.decode import HOW_TO_GO_ON, is_turned, read_image
 from ..objects.geometry import resized
-from ..objects.index import ObjectIndex, coco_index, names_of, root_of, voc_index
+from ..objects.index import ObjectIndex
 from ..objects.masks import to_bitmap
+from ..objects.names import MOST
 from ..objects.polygons import PARTLY
 from ..scores import MOST_NAMED
-from .names import MOST, check_names, placed
 from .options import Options
 from .transforms import box_tensor
 from .views import wanted
@@ -115,7 +112,13 @@ class BoxSamples:
 
     def remarks(self) -> list[str]:
         """List the file's repairs, objects that are not trained on and the pictures without any other, absent classes."""
-        return [*self.index.notes, *self._left_out(), *self._crowds(), *self._absent()]
+        return [
+            *map(Repair, self.index.notes),
+            *self.index.remarks,
+            *self._left_out(),
+            *self._crowds(),
+            *self._absent(),
+        ]
 
     def _left_out(self) -> list[str]:
         counts = self.left_out()
@@ -137,7 +140,7 @@ class BoxSamples:
             return []
         only = int(((of_each == objects) & (objects > 0)).sum())
         count = f"{total:,} of {counted(int(objects.sum()), 'object')} are"
-        if self.options.format == "coco":
+        if self.options.format != "voc":
             said = f"{count} crowds (iscrowd=1), which are not trained on, and no error to find or to miss"
         else:
             said = f"{count} difficult, which are trained on and not scored"
@@ -156,7 +159,7 @@ class BoxSamples:
 
         Crowds are not among them.
         """
-        crowds = self.index.flags.astype(bool) if self.options.format == "coco" else np.zeros(len(self.bad), bool)
+        crowds = self.index.flags.astype(bool) if self.options.format != "voc" else np.zeros(len(self.bad), bool)
         before = np.concatenate([[0], np.cumsum(self.bad & ~crowds)])
         return (before[self.index.starts[1:]] - before[self.index.starts[:-1]])[self.rows]
 
@@ -188,69 +191,12 @@ class BoxSamples:
         return replace(self, rows=self.rows[kept], excluded={**self.excluded, **reasons})
 
 
-def read_split(options: Options, split: str, classes: Sequence[str] | None = None) -> BoxSamples:
-    """Read the split "train" or "val". `classes` are a checkpoint's, in its order.
-
-    Raises DataError with every problem.
-    """
-    if split not in SPLITS:
-        raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
-    masks, listed = options.head == "mask_rcnn", ()
-    if options.format == "voc":
-        if masks:
-            raise DataError("head=mask_rcnn needs masks of objects, which VOC's boxes do not have: use format=coco")
-        lists = _voc_lists(options, split)
-        index, images = voc_index(lists, classes), str(root_of(lists[0]).parent)
-        check_names([index.name(row) for row in range(len(index))], options.data)
-        listed = tuple(name for path in lists for name in names_of(path))
-    else:
-        file = _coco_file(options, split)
-        images = _coco_images(options, split, file)
-        index = placed(_in_order(coco_index(file, masks), classes, file), images, file)
-    index = sized(index, images)
-    bad = _bad(index, options)
-    rows = np.arange(len(index))
-    if options.limit or (split == "train" and not options.empty):
-        before = np.concatenate([[0], np.cumsum(~bad)])
-        rows = np.flatnonzero(before[index.starts[1:]] > before[index.starts[:-1]])
-    if options.limit:
-        rows = rows[: options.limit]
-    if not len(rows):
-        raise DataError(f"{options.data}: the {split} split has no picture{' with objects' if len(index) else ''}")
-    return BoxSamples(images, index, rows, options, masks, bad, listed=listed)
-
-
-def sized(index: ObjectIndex, images: str) -> ObjectIndex:
-    """Fill in the sizes of pictures that the annotations do not say, from the pictures' files.
-
-    Raises DataError naming pictures whose EXIF orientation turns them: boxes may be meant before or after that.
-    """
-    rows = np.flatnonzero((index.sizes == 0).any(1))
-    if not len(rows):
-        return index
-    sizes, turned = np.array(index.sizes), []
-    with ThreadPoolExecutor(8) as pool:
-        found = pool.map(stored_size, (storage.join(images, index.name(row)) for row in rows.tolist()))
-        for row, (height, width, orientation) in zip(rows.tolist(), found, strict=True):
-            if orientation > 1:
-                turned.append(index.name(row))
-            sizes[row] = max(height, 1), max(width, 1)  # what cannot be read is told when it is decoded
-    if turned:
-        more = f" and {len(turned) - MOST} more" if len(turned) > MOST else ""
-        raise DataError(
-            f"{images}: the annotations say no width and height, and the EXIF orientation of {', '.join(turned[:MOST])}{more} "
-            "turns the picture: boxes may be meant before or after that. Write each picture's width and height with its boxes: "
-            "those of the picture as it is shown"
-        )
-    return replace(index, sizes=sizes, folder="")
-
-
-def _bad(index: ObjectIndex, options: Options) -> np.ndarray:
+def bad(index: ObjectIndex, options: Options) -> np.ndarray:
     """Mark the objects that cannot be trained on, `(M,)` bool: crowds, and objects without area or outside the picture.
 
     Raises DataError listing the latter, unless `on_bad_box=skip`.
     """
-    crowds = index.flags.astype(bool) if options.format == "coco" else np.zeros(len(index.flags), bool)
+    crowds = index.flags.astype(bool) if options.format != "voc" else np.zeros(len(index.flags), bool)
     wrong = bad_boxes(index, options.format) & ~crowds
     if (wrong.any() or index.wrong_masks) and options.on_bad_box == "stop":
         rows = np.flatnonzero(wrong)
@@ -288,87 +234,3 @@ def describe(index: ObjectIndex, at: int, form: str) -> str:
     numbers = (x + 1, y + 1, x + width, y + height) if voc else (x, y, width, height)
     said = f"{'xmin, ymin, xmax, ymax' if voc else 'x, y, width, height'} {', '.join(f'{v:g}' for v in numbers)}"
     return f"{index.name(row)}: {index.classes[index.labels[at]]}, id {index.object_ids[at]}, {said}"
-
-
-def _in_order(index: ObjectIndex, classes: Sequence[str] | None, file: str) -> ObjectIndex:
-    """Renumber the labels as positions in the checkpoint's classes, which are matched by name.
-
-    Raises DataError where two categories share a name, or where objects have a class that the checkpoint lacks.
-    """
-    repeated = sorted({name for name in index.classes if index.classes.count(name) > 1})
-    if repeated:
-        raise DataError(f"{file}: two categories are called {', '.join(repeated)}")
-    if classes is None or tuple(classes) == index.classes:
-        return index
-    number = {name: i for i, name in enumerate(classes)}
-    used = {index.classes[n] for n in np.unique(index.labels)}
-    if unknown := sorted(used - number.keys()):
-        raise DataError(
-            f"{file}: objects of {', '.join(unknown)}, which the model does not know; it knows {', '.join(classes)}"
-        )
-    place = np.array([number.get(name, 0) for name in index.classes], np.int64)
-    ids = dict(zip(index.classes, index.category_ids.tolist(), strict=True))
-    free = iter(range(int(index.category_ids.max(initial=0)) + 1, 2**31))
-    return replace(
-        index, classes=tuple(classes), labels=place[index.labels].astype(np.min_scalar_type(len(classes))),
-        category_ids=np.array([ids[name] if name in ids else next(free) for name in classes], np.int64), folder="",
-    )  # fmt: skip
-
-
-def _voc_lists(options: Options, split: str) -> list[Path]:
-    root = Path(options.data)
-    given = options.train if split == "train" else options.val
-    lists = [root / name for name in given]
-    if not given:
-        found = [root / f"ImageSets/Main/{split}.txt", *sorted(root.glob(f"VOC*/ImageSets/Main/{split}.txt"))]
-        lists = [path for path in found if path.is_file()]
-    lacking = [path for path in lists if not path.is_file()]
-    if lacking or not lists:
-        raise DataError(
-            f"{options.data}: there is no {', '.join(map(str, lacking)) or f'ImageSets/Main/{split}.txt'}; expected VOC's "
-            f"folders (Annotations, ImageSets/Main, JPEGImages), or {split}=LIST below it"
-        )
-    if len({root_of(path).parent for path in lists}) > 1:
-        raise DataError(f"{options.data}: the lists {', '.join(map(str, lists))} must be of roots beside each other")
-    return lists
-
-
-def _coco_file(options: Options, split: str) -> str:
-    given = options.train if split == "train" else options.val
-    if len(given) > 1:
-        raise DataError(f"{split}={','.join(given)}: one annotation file is read")
-    if given:
-        return storage.join(options.data, given[0])
-    words = {"train": ("train",), "val": ("val", "valid")}[split]
-    try:
-        there = [e.name for e in storage.entries(storage.join(options.data, "annotations")) if not e.folder]
-    except OSError:
-        there = []
-    found = [f"annotations/{name}" for name in there if name.endswith(".json")
-             and name.removeprefix("instances_").startswith(words)]  # fmt: skip
-    if not found:
-        found = [f"{word}/_annotations.coco.json" for word in words
-                 if Path(options.data, word, "_annotations.coco.json").is_file()]  # fmt: skip
-    if len(found) == 1:
-        return storage.join(options.data, found[0])
-    raise DataError(
-        f"{options.data}: {'several annotation files' if found else 'no annotation file'} for {split} "
-        f"({', '.join(found) or f'annotations/instances_{split}*.json'}); give {split}=FILE below it"
-    )
-
-
-def _coco_images(options: Options, split: str, file: str) -> str:
-    given = options.train_images if split == "train" else options.val_images
-    if given:
-        return storage.join(options.data, given)
-    name = os.path.basename(file)  # noqa: PTH119 - an address, perhaps
-    if name == "_annotations.coco.json":
-        return file.removesuffix(f"/{name}")
-    stem = name.removesuffix(".json").removeprefix("instances_")
-    for folder in (stem, f"images/{stem}", split, f"images/{split}", "images", "JPEGImages"):
-        try:
-            storage.entries(storage.join(options.data, folder))
-        except OSError:
-            continue
-        return storage.join(options.data, folder)
-    raise DataError(f"{options.data}: no folder {stem}/ with the images of {name}; give {split}_images=FOLDER below it")

@@ -25,7 +25,8 @@ from .draw import draw, drawn
 from .evaluator import BoxEvaluator
 from .options import Options
 from .predicted import PredictedObjects
-from .samples import BoxSamples, read_split
+from .samples import BoxSamples
+from .splits import read_split
 from .stored import KEPT, load_detector, stated_by, without_epsilon
 from .transforms import as_it_is, eval_transform, train_transform
 from .views import see, wanted

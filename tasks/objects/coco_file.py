@@ -36,6 +36,7 @@ class _Category(msgspec.Struct):
     optional: ClassVar = ()
     id: Id
     name: Annotated[str, msgspec.Meta(min_length=1)]
+    supercategory: Any = None
 
 
 class _Annotation(msgspec.Struct, gc=False):
@@ -113,6 +114,7 @@ class Truth:
     categories: dict[int, str]
     objects: Objects
     warnings: list[str]
+    remarks: list[str] = field(default_factory=list)
 
 
 def read_truth(file: str | os.PathLike[str], masks: bool = False) -> Truth:
@@ -145,12 +147,23 @@ def read_truth(file: str | os.PathLike[str], masks: bool = False) -> Truth:
     _check_truth(truth, [c.id for c in categories], problems)
     problems.stop()
     truth.warnings += problems.repairs.lines()
+    truth.remarks += _roots(categories, objects)
     if len(objects) and objects.ids.min() == 0:
         objects.ids = np.arange(1, len(objects) + 1)
         truth.warnings.append(
             f"{truth.file}: an annotation has the id 0, which pycocotools never matches: all are numbered from 1 here"
         )
     return truth
+
+
+def _roots(categories: list[_Category], objects: Objects) -> list[str]:
+    """Remark categories without objects that are only the parent of others, as Roboflow's exports have one."""
+    parents = {c.supercategory for c in categories if isinstance(c.supercategory, str)}
+    used = set(np.unique(objects.category_ids).tolist())
+    roots = [c.name for c in categories if c.name in parents and c.id not in used and c.supercategory != c.name]
+    rest = ",".join(c.name for c in categories if c.name not in roots)
+    said = "has no object and is only the parent of other categories; it is kept as a class. Without it"
+    return [f"the category {name} {said}: categories={rest}" for name in roots]
 
 
 def _pictures(images: list[_Image], problems: Problems) -> Images:

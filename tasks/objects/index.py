@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from trunkline.ground import storage
 from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import DataError
 
-from ..data.repairs import Repairs
-from ..images.decode import SUFFIXES
+from ..data.repairs import counted
 from .coco_file import NULL, Objects, Truth, read_truth
 from .polygons import usable
-from .voc_file import VocAnnotation, read_annotations, read_list
+from .voc_file import VocAnnotation, read_annotations
+from .voc_layout import VocPart, by_stem, picture_of
 
-VERSION = 2  # of the cache's format
+VERSION = 3  # of the cache's format
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,8 @@ class ObjectIndex:
     annotated. Of each object: `boxes` `(M, 4)` float64 x, y, width, height from 0; `labels`, positions in `classes`;
     `flags`, 1 for a crowd (COCO) or a difficult one (VOC); `area`; `object_ids`; `masks`, its segmentation's JSON,
     ending at `mask_ends` (COCO, where masks were asked for). `image_ids` are COCO's, or the row's number from 1.
-    `category_ids[n]` is COCO's number of class n. `notes` are the file's repairs, a line each. `wrong_masks` says what is
+    `category_ids[n]` is COCO's number of class n. `notes` are the file's repairs, a line each, and `remarks` what else a
+    person should know of it. `wrong_masks` says what is
     wrong with the mask of an object, by its place; where the reason begins with PARTLY, the rest of it can be used and is
     what `masks` has. A size of 0 is one that the file does not say.
     """
@@ -54,6 +55,7 @@ class ObjectIndex:
     masks: np.ndarray
     mask_ends: np.ndarray
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     wrong_masks: Mapping[int, str] = field(default_factory=dict)
     folder: str = ""  # of the cache that it is mapped from
 
@@ -140,6 +142,7 @@ def _from_truth(truth: Truth, wrong: Mapping[int, str]) -> ObjectIndex:
         masks=masks,
         mask_ends=ends,
         notes=tuple(truth.warnings),
+        remarks=tuple(truth.remarks),
         wrong_masks={place: wrong[row] for place, row in enumerate(order.tolist()) if row in wrong} if wrong else {},
     )
 
@@ -152,37 +155,36 @@ def _masks(objects: Objects, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.frombuffer(b"".join(given), np.uint8), ends
 
 
-def voc_index(lists: Sequence[Path], classes: Sequence[str] | None = None) -> ObjectIndex:
-    """Build the index of VOC's image lists.
+def voc_index(parts: Sequence[VocPart], classes: Sequence[str] | None = None, origin: int = 1) -> ObjectIndex:
+    """Build the index of VOC's annotations. `classes` gives the order of the classes (a checkpoint's), else they are sorted.
 
-    Each list is in `ROOT/ImageSets/KIND/`, beside `ROOT/Annotations` and `ROOT/JPEGImages`. Names are below the folder
-    that holds the roots of all lists. `classes` gives the order of the classes (a checkpoint's); without it they are
-    sorted. Raises DataError with every problem.
+    `origin` is the number of the first pixel: VOC counts from 1. Raises DataError with every problem.
     """
     found: list[VocAnnotation] = []
     names: list[bytes] = []
     notes: list[str] = []
-    for file in lists:
-        root, repairs = root_of(file), Repairs(str(file))
-        listed = names_of(file, repairs)
-        found += read_annotations(root / "Annotations", listed, repairs)
-        pictures = by_stem(root / "JPEGImages")
-        own = [_picture(pictures, name, a.filename) for a, name in zip(found[-len(listed) :], listed, strict=True)]
-        names += [os.fsencode(f"{root.name}/JPEGImages/{name}") for name in own]
-        notes += repairs.lines()
+    for part in parts:
+        found += (own := read_annotations(part.annotations, part.names, part.repairs))
+        pictures = by_stem(part.pictures)
+        before = f"{part.below}/" if part.below else ""
+        files = (picture_of(pictures, n, a.filename) for a, n in zip(own, part.names, strict=True))
+        names += [os.fsencode(f"{before}{file}") for file in files]
+        notes += part.repairs.lines()
     objects = [o for annotation in found for o in annotation.objects]
     known = tuple(classes) if classes is not None else tuple(sorted({o.name for o in objects}))
     number = {name: i for i, name in enumerate(known)}
     unknown = sorted({o.name for o in objects} - number.keys())
     if unknown:
         raise DataError(
-            f"{', '.join(map(str, lists))}: objects of {', '.join(unknown)}, which the model does not know; "
-            f"it knows {', '.join(known)}"
+            f"{', '.join(part.repairs.of for part in parts)}: objects of {', '.join(unknown)}, which the model does not "
+            f"know; it knows {', '.join(known)}"
         )
     corners = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
     boxes = np.concatenate(
-        [corners[:, :2] - 1, corners[:, 2:] - corners[:, :2] + 1], 1
-    )  # VOC counts from 1 and includes the last pixel
+        [corners[:, :2] - origin, corners[:, 2:] - corners[:, :2] + 1], 1
+    )  # the last pixel is within
+    zeros = int((corners[:, :2] == 0).any(1).sum())
+    said = f"xmin or ymin is 0 in {counted(zeros, 'box')}, and VOC counts from 1: origin=0 reads boxes that are counted from 0"
     return ObjectIndex(
         classes=known,
         category_ids=np.arange(1, len(known) + 1),
@@ -199,49 +201,8 @@ def voc_index(lists: Sequence[Path], classes: Sequence[str] | None = None) -> Ob
         masks=np.zeros(0, np.uint8),
         mask_ends=np.zeros(0, np.int64),
         notes=tuple(notes),
+        remarks=(said,) if zeros and origin == 1 else (),
     )
-
-
-def names_of(file: Path, repairs: Repairs | None = None) -> list[str]:
-    """Read the names of a VOC list, of which each has an annotation in its root."""
-    root = root_of(file)
-    return read_list(file, lambda name: (root / "Annotations" / f"{name}.xml").is_file(), repairs)
-
-
-def by_stem(folder: Path) -> dict[str, list[str]]:
-    """List a folder's pictures by their names without suffix; also by these in small letters, where no other has them."""
-    found: dict[str, list[str]] = {}
-    try:
-        there = sorted(e.name for e in os.scandir(folder) if Path(e.name).suffix.lower() in SUFFIXES)
-    except OSError:
-        return {}
-    for name in there:
-        found.setdefault(Path(name).stem, []).append(name)
-    small: dict[str, list[str]] = {}
-    for stem, names in found.items():
-        small.setdefault(stem.lower(), []).extend(names)
-    return small | found
-
-
-def _picture(pictures: Mapping[str, list[str]], listed: str, filename: str) -> str:
-    """Find the picture of a listed name, whatever its suffix and the case of its letters, else the one that the annotation
-    names. Raises DataError where two fit."""
-    found = pictures.get(listed) or pictures.get(listed.lower(), [])
-    if len(found) > 1:
-        raise DataError(f"{listed}: two pictures have this name, {' and '.join(found)}; leave one")
-    known = {name for names in pictures.values() for name in names} if not found else ()
-    return found[0] if found else filename if filename in known else f"{listed}.jpg"
-
-
-def root_of(file: Path) -> Path:
-    """Find the folder of the VOC data set that a list belongs to. Raises DataError where the list lies elsewhere."""
-    parents = file.absolute().parents
-    root = parents[2] if len(parents) > 2 else parents[0]
-    if not (root / "Annotations").is_dir():
-        raise DataError(
-            f"{file}: expected a list in ROOT/ImageSets/Main/ beside ROOT/Annotations; there is no {root}/Annotations"
-        )
-    return root
 
 
 def _keep(index: ObjectIndex, folder: Path) -> ObjectIndex:
@@ -251,7 +212,12 @@ def _keep(index: ObjectIndex, folder: Path) -> ObjectIndex:
         beside.mkdir(parents=True)
         for name in _ARRAYS:
             np.save(beside / f"{name}.npy", getattr(index, name))
-        said = {"classes": index.classes, "notes": index.notes, "wrong_masks": [*index.wrong_masks.items()]}
+        said = {
+            "classes": index.classes,
+            "notes": index.notes,
+            "remarks": index.remarks,
+            "wrong_masks": [*index.wrong_masks.items()],
+        }
         (beside / "said.json").write_text(json.dumps(said), encoding="utf-8")
         if _load(folder) is None:  # there is none, or a damaged one
             shutil.rmtree(folder, ignore_errors=True)
@@ -267,7 +233,35 @@ def _load(folder: Path) -> ObjectIndex | None:
     try:
         said = json.loads((folder / "said.json").read_text(encoding="utf-8"))
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-        texts = {"notes": tuple(said["notes"]), "wrong_masks": dict(said["wrong_masks"])}
+        texts = {
+            "notes": tuple(said["notes"]),
+            "remarks": tuple(said["remarks"]),
+            "wrong_masks": dict(said["wrong_masks"]),
+        }
     except (OSError, ValueError, EOFError, KeyError):
         return None
     return ObjectIndex(tuple(said["classes"]), **arrays, **texts, folder=str(folder))
+
+
+def only(index: ObjectIndex, names: Sequence[str]) -> ObjectIndex:
+    """Keep the objects of these classes, in this order; a remark counts the others. Raises KeyError for an unknown class."""
+    place = {name: n for n, name in enumerate(index.classes)}
+    chosen = [place[name] for name in names]
+    number = np.zeros(len(index.classes), np.int64)
+    number[chosen] = np.arange(len(chosen))
+    keep = np.isin(index.labels, chosen)
+    before = np.concatenate([[0], np.cumsum(keep)])
+    at = np.flatnonzero(keep)
+    masks, ends = index.masks, index.mask_ends
+    if len(ends):
+        pieces = [_slice(masks, ends, i) for i in at.tolist()]
+        masks, ends = np.concatenate([*pieces, masks[:0]]), np.cumsum([len(p) for p in pieces], dtype=np.int64)
+    left = int(len(keep) - keep.sum())
+    said = f"left out {counted(left, 'object')} of categories that were not chosen"
+    return replace(
+        index, classes=tuple(names), category_ids=index.category_ids[chosen], starts=before[index.starts],
+        boxes=index.boxes[at], labels=number[index.labels[at].astype(np.int64)].astype(np.min_scalar_type(len(chosen))),
+        flags=index.flags[at], area=index.area[at], object_ids=index.object_ids[at], masks=masks, mask_ends=ends,
+        wrong_masks={int(before[i]): said for i, said in index.wrong_masks.items() if keep[i]},
+        remarks=(*index.remarks, *([said] if left else [])), folder="",
+    )  # fmt: skip

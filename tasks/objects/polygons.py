@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from .coco_file import Images, Objects
+from .coco_file import NULL, Images, Objects
 from .coco_json import UNREADABLE, Problems
 
 
@@ -37,6 +37,7 @@ def checked(objects: Objects, images: Images, problems: Problems, names: Sequenc
 
 
 PARTLY = "in part: "
+NO_MASK = "has no mask; expected polygons or a run-length code"
 
 
 def usable(objects: Objects, images: Images) -> dict[int, str]:
@@ -65,6 +66,9 @@ def _each(objects: Objects, images: Images) -> Iterator[tuple[Any, str]]:
     unknown = (sizes == 0).all(1)
     decode = msgspec.json.Decoder(_Given).decode
     for raw, row in zip(objects.segmentation, rows, strict=True):
+        if raw == NULL:
+            yield None, NO_MASK
+            continue
         try:
             given = decode(raw)
         except UNREADABLE as error:

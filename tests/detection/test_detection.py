@@ -21,7 +21,7 @@ from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.feeding.draws import Draws
 from trunkline.pipelines.feeding.ordered import ordered_lists
 from trunkline.pipelines.models.ready import changed_options
-from trunkline.tasks.detection.samples import read_split
+from trunkline.tasks.detection.splits import read_split
 from trunkline.tasks.detection.task import Detection
 
 pytest.importorskip("pycocotools")

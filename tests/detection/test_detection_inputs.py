@@ -10,7 +10,7 @@ from box_work import SHORT, SLIM, SLIM_CONV, boxes, change, options, own_cache, 
 
 from trunkline.ground.errors import DataError
 from trunkline.pipelines.command.cli import main
-from trunkline.tasks.detection.samples import read_split
+from trunkline.tasks.detection.splits import read_split
 
 pytest.importorskip("pycocotools")
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -28,7 +28,7 @@ WRONG = [
         lambda d: d["annotations"][1]["segmentation"].update(size=[64, 32]),
         ": segmentation: a run-length code of 64 x 32",
     ),
-    (lambda d: d["annotations"][1].pop("segmentation"), f": segmentation: {RLE}"),
+    (lambda d: d["annotations"][1].pop("segmentation"), f": segmentation: has no mask; {RLE}"),
     (
         lambda d: d["annotations"][1].update(category_id=44),
         "annotation 2: category_id=44 is not among the file's categories",

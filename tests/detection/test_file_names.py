@@ -9,7 +9,7 @@ from PIL import Image
 from trunkline.ground.errors import DataError
 from trunkline.tasks.check import check
 from trunkline.tasks.detection.options import Options
-from trunkline.tasks.detection.samples import read_split
+from trunkline.tasks.detection.splits import read_split
 
 
 def made(folder, names, pictures=("p0.jpg", "p1.jpg", "deep/p2.jpg")):

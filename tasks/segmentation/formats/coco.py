@@ -14,7 +14,7 @@ from ....heads.contract import VOID
 from ...data.fingerprint import manifest_lines
 from ...detection.options import Options as ObjectOptions
 from ...detection.samples import BoxSamples, describe
-from ...detection.samples import read_split as read_objects
+from ...detection.splits import read_split as read_objects
 from ...images.decode import MAX_PIXELS
 from ...objects.masks import to_bitmap
 from ..options import Options

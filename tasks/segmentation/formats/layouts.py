@@ -1,6 +1,5 @@
 """Where pictures and their masks lie, by format: from a folder and a split to pairs of files and the masks' encoding."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from trunkline.ground.errors import DataError
 
 from ....heads.contract import VOID
+from ...data.below import files_in
 from ...images.decode import SUFFIXES
 from ..options import Options
 from .encoding import Colour, Encoding, with_void
@@ -83,7 +83,7 @@ def _folders(options: Options, layout: Layout, split: str, encoding: Encoding) -
     notes = _one_sided(there["masks"], [masks[stem] for stem in masks if stem not in pictures], "have no picture")
     if not layout.image_end:
         read = set(pictures.values())
-        unread = [file for file in all_below(Path(data, there["images"])) if file not in read]
+        unread = [file for file in files_in(Path(data, there["images"])) if file not in read]
         notes += _one_sided(there["images"], unread, "are of no kind of picture that is read")
     return Pairs(
         [f"{split}/{stem}" for stem in both],
@@ -102,22 +102,13 @@ def _one_sided(folder: str, files: list[str], what: str) -> tuple[str, ...]:
     return (f"{folder}: {len(files)} files {what} and are left out: {', '.join(files[:_FEW])}{more}",)
 
 
-def all_below(folder: Path) -> list[str]:
-    """List the path of every file below a folder, relative to it and sorted, without hidden files."""
-    found = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [os.path.relpath(Path(root, f), folder).replace(os.sep, "/") for f in files if not f.startswith(".")]
-    return sorted(found)
-
-
 def files_below(folder: Path, end: str, suffixes: tuple[str, ...] = ()) -> dict[str, str]:
     """Find the files below a folder: their paths, by the part of the name that they share with their partners, sorted.
 
     Hidden files are left out. Raises DataError where two files have the same such part.
     """
     found: dict[str, str] = {}
-    for file in all_below(folder):
+    for file in files_in(folder):
         if not (file.endswith(end) if end else file.lower().endswith(suffixes)):
             continue
         stem = file.removesuffix(end) if end else str(PurePosixPath(file).with_suffix(""))

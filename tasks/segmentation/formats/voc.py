@@ -4,15 +4,14 @@ SBD: Hariharan et al. 2011, "Semantic Contours from Inverse Detectors"; 11,355 p
 VOC's together, without VOC's val, are the 10,582 pictures that papers call trainaug.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trunkline.ground.errors import DataError
 
 from ...formats import format_of
-from ...objects.index import by_stem
 from ...objects.voc_file import read_list
+from ...objects.voc_layout import by_stem, picture_of
 from ..options import Options
 from .encoding import Encoding
 from .published import VOC
@@ -111,7 +110,7 @@ def _pairs(
     for name in names:
         own = []
         for places in (
-            [folder / _picture(pictures[folder], name) for folder in images],
+            [folder / picture_of(pictures[folder], name) for folder in images],
             [folder / f"{name}{end}" for folder, end in masks],
         ):
             there = next((place for place in places if place.is_file()), None)
@@ -129,14 +128,6 @@ def _pairs(
         list(found), [picture for picture, _ in found.values()], [mask for _, mask in found.values()], VOC,
         {name: f"{', '.join(what)}, and {listed} names it" for name, what in lacking.items()}, notes,
     )  # fmt: skip
-
-
-def _picture(pictures: Mapping[str, list[str]], name: str) -> str:
-    """Return the file name of a listed picture, whatever its suffix. Raises DataError where two have the name."""
-    there = pictures.get(name) or pictures.get(name.lower(), [])
-    if len(there) > 1:
-        raise DataError(f"{name}: two pictures have this name, {' and '.join(there)}; leave one")
-    return there[0] if there else f"{name}.jpg"
 
 
 def _root(data: str, marked: str, *below: str) -> Path | None:

@@ -12,8 +12,9 @@ import numpy as np
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
+from ..data.below import files_in
 from ..data.repairs import Repairs
-from ..objects.index import ObjectIndex
+from .index import ObjectIndex
 
 MOST = 20
 LOOKED_FOR = 100  # names, evenly taken: where they are there, all are taken as they stand
@@ -35,8 +36,8 @@ def placed(index: ObjectIndex, images: str, file: str) -> ObjectIndex:
         check_names(names, file)
         return index
     repairs = Repairs(file)
-    there = _below(images)
-    found = [_place(name, there, repairs) for name in names]
+    there = set(files_in(images))
+    found = [place(name, there, repairs) for name in names]
     check_names(found, file, names)
     if found == names:
         return index
@@ -71,16 +72,7 @@ def _leaves(name: str) -> bool:
     return not name or "\0" in name or name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")
 
 
-def _below(folder: str) -> set[str]:
-    """List the paths of all files below a folder."""
-    return {
-        os.path.relpath(Path(root, name), folder).replace(os.sep, "/")
-        for root, _, files in os.walk(folder)
-        for name in files
-    }
-
-
-def _place(name: str, there: set[str], repairs: Repairs) -> str:
+def place(name: str, there: set[str], repairs: Repairs) -> str:
     """Find the picture that a name means; the name as it stands where there is none."""
     for found, what in _readings(name):
         if found in there:

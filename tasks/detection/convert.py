@@ -1,0 +1,96 @@
+"""From a data set of one format to the same objects in another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trunkline.ground.errors import DataError
+
+from ..data.repairs import Repair, counted, refuse
+from ..data.words import WORDS
+from ..objects.labels.labelled import Labelled, Picture
+from ..objects.labels.write import Copies, Split, write
+from ..objects.polygons import NO_MASK, PARTLY
+from .options import Options
+from .samples import BoxSamples
+from .splits import has, read_all, read_split, share_of
+
+
+@dataclass
+class Converted:
+    """What was written: pictures and objects by split, the classes; what was mended or remarked, and what was lost."""
+
+    out: str
+    format: str
+    pictures: dict[str, int] = field(default_factory=dict)
+    objects: dict[str, int] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+def convert(options: Options, form: str, out: Path, copies: Copies, strict: bool = False) -> Converted:
+    """Write the data that the options name below `out`, in another format: each split that is there, else all as train.
+
+    With `strict` everything that was mended is a problem. Raises DataError with every problem of the data, before anything
+    is written.
+    """
+    found = _splits(options)
+    if strict:
+        refuse(Repair(line) for samples in found.values() for line in samples.index.notes)
+    classes = next(iter(found.values())).classes
+    splits = [Split(name, Path(samples.images), _pictures(samples)) for name, samples in found.items()]
+    result = Converted(str(out), form, classes=classes)
+    for name, samples in found.items():
+        result.notes += [*samples.index.notes, *samples.index.remarks]
+        result.pictures[name] = len(samples)
+        result.objects[name] = sum(len(p.objects) for p in splits[len(result.objects)].pictures)
+    unusable = sum(not said.startswith(PARTLY) and not said.startswith(NO_MASK) for samples in found.values()
+                   for said in samples.index.wrong_masks.values())  # fmt: skip
+    result.lost = (
+        [f"masks that cannot be used, of which the box is kept, in {counted(unusable, 'object')}"] if unusable else []
+    )
+    result.lost += write(form, out, splits, classes, copies, crowds=options.format != "voc")
+    return result
+
+
+def _splits(options: Options) -> dict[str, BoxSamples]:
+    """Read the splits that are there; the classes of the first hold for all, and what is in another one is added."""
+    there = ["train", "val"] if share_of(options.val) else [split for split in WORDS if has(options, split)]
+    if not there:
+        return {"train": read_all(options)}
+    first = {split: read_split(options, split) for split in there}
+    names = list(dict.fromkeys(name for samples in first.values() for name in samples.classes))
+    ordered = next(iter(first.values())).classes
+    classes = (*ordered, *(name for name in names if name not in ordered))
+    if classes == ordered and all(samples.classes == classes for samples in first.values()):
+        return first
+    return {split: read_split(options, split, _sorted(classes, options)) for split in there}
+
+
+def _sorted(classes: Sequence[str], options: Options) -> tuple[str, ...]:
+    """Sort the classes of formats that declare none."""
+    return tuple(sorted(classes)) if options.format in ("voc", "labelme", "labelstudio", "csv") else tuple(classes)
+
+
+def _pictures(samples: BoxSamples) -> list[Picture]:
+    """Take the pictures of a split with all their objects, also those that are not trained on."""
+    index, found = samples.index, []
+    for row in samples.rows.tolist():
+        own = index.objects(row)
+        height, width = index.sizes[row].tolist()
+        objects = [
+            Labelled(index.classes[index.labels[at]], tuple(index.boxes[at].tolist()), _mask(samples, at), bool(index.flags[at]))
+            for at in range(own.start, own.stop)
+        ]  # fmt: skip
+        found.append(Picture(index.name(row), width, height, objects))
+    if not found:
+        raise DataError(f"{samples.options.data}: has no picture")
+    return found
+
+
+def _mask(samples: BoxSamples, at: int):
+    wrong = samples.index.wrong_masks.get(at)
+    if not samples.masks or (wrong and not wrong.startswith(PARTLY)):
+        return None
+    return samples.index.segmentation(at)

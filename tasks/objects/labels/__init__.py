@@ -1,0 +1,1 @@
+"""Readers and writers of what labelling tools make, besides COCO and VOC."""

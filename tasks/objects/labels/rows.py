@@ -1,0 +1,279 @@
+"""Tables of labels: CSV and JSON lines, whose columns are known by their names.
+
+A row has a picture's file and a label, for objects also a box. A box is `xmin, ymin, xmax, ymax` or `x1, y1, x2, y2`
+(corners), or `x, y, width, height`; all in pixels from 0, where the right and lower edges lie behind the last pixel. With
+corners, columns `width` and `height` are the picture's sides.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trunkline.ground.errors import DataError
+
+from ...data.below import files_in
+from ...data.repairs import Repairs
+from ...data.words import WORDS
+from ...images.decode import SUFFIXES
+from ..names import place
+from .labelled import Box, Labelled, Labels, Picture, Reading, Wrong, text_of
+
+SUFFIX = (".csv", ".tsv", ".jsonl")
+FILE = ("file", "file_name", "filename", "image", "image_path", "path", "filepath")
+LABEL = ("label", "class", "class_name", "category", "category_name")
+SPLIT = ("split", "subset", "set", "partition")
+SCORE = ("score", "confidence", "conf")
+CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"), ("x1", "y1", "x2", "y2"),
+           ("left", "top", "right", "bottom"))  # fmt: skip
+SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
+         ("left", "top", "width", "height"))  # fmt: skip
+SIZE = (("image_width", "image_height"), ("width", "height"))
+
+
+@dataclass(frozen=True)
+class Found:
+    """The table of a split, and the data's folder; `only`: the words of a column `split` whose rows are meant."""
+
+    data: Path
+    file: Path
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column says what, as a row's key; None or empty where there is none."""
+
+    file: str
+    label: str | None
+    split: str | None
+    score: str | None
+    corners: tuple[str, ...]
+    sides: tuple[str, ...]
+    size: tuple[str, ...]
+
+
+@dataclass
+class Row:
+    """One line: its place, the picture, the label, the box in pixels, a score, and the picture's sides (0: not said)."""
+
+    line: int
+    file: str
+    label: str
+    box: Box | None
+    score: float | None
+    size: tuple[int, int]
+    split: str
+
+
+def find(data: str, split: str, given: tuple[str, ...] = ()) -> Found | None:
+    """Find a split's table: `train.csv`, `train/_annotations.csv`, or the rows of one table whose column `split` says so."""
+    if len(given) > 1:
+        raise DataError(f"{split}={','.join(given)}: one table is read")
+    root = Path(data)
+    for name in given:
+        if ".." in Path(name).parts or Path(name).is_absolute() or not (root / name).is_file():
+            raise DataError(f"{split}={name}: expected a table ({', '.join(SUFFIX)}) below data={data}")
+        return Found(root, root / name)
+    for word in WORDS[split]:
+        for name in (word, f"{word}/_annotations", f"{word}/metadata", f"{word}/labels"):
+            for suffix in SUFFIX:
+                if (root / f"{name}{suffix}").is_file():
+                    return Found(root, root / f"{name}{suffix}")
+    tables = _tables(root)
+    if len(tables) == 1 and (columns := columns_of(tables[0])).split:
+        there = {row.split for row in rows_of(tables[0], columns, Wrong())}
+        return Found(root, tables[0], WORDS[split]) if there & {*WORDS[split]} else None
+    return None
+
+
+def flat(data: str) -> Found | None:
+    """Find the one table of a folder. Raises DataError where there are several."""
+    tables = _tables(Path(data))
+    if len(tables) > 1:
+        names = ", ".join(file.name for file in tables[:5])
+        raise DataError(f"{data}: several tables, {names}; call them train.csv and val.csv, or leave one")
+    return Found(Path(data), tables[0]) if tables else None
+
+
+def _tables(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIX) if root.is_dir() else []
+
+
+def read(found: Found, reading: Reading) -> Labels:
+    """Read a split's objects. Raises DataError with everything that is wrong, up to 20 lines."""
+    repairs, wrong = Repairs(str(found.file)), Wrong()
+    columns = columns_of(found.file)
+    if not columns.label or not (columns.corners or columns.sides):
+        lacking = "label" if not columns.label else "box"
+        raise DataError(f"{found.file}: has no columns of a {lacking}; {_expected()}")
+    there = set(files_in(found.data, tuple(SUFFIXES)))
+    pictures: dict[str, Picture] = {}
+    for row in rows_of(found.file, columns, wrong):
+        if found.only and row.split not in found.only:
+            continue
+        name = placed(row.file, there, found, repairs)
+        if name is None:
+            wrong.append(f"{found.file}: line {row.line}: there is no picture {row.file} below {found.data}")
+            continue
+        picture = pictures.setdefault(name, Picture(name, *row.size, []))
+        if (picture.width, picture.height) != row.size:
+            wrong.append(
+                f"{found.file}: line {row.line}: {row.file} is {row.size[0]} x {row.size[1]} pixels; it was "
+                f"{picture.width} x {picture.height} before"
+            )
+        if row.box and row.label:
+            picture.objects.append(Labelled(row.label, row.box))
+        elif row.box or row.label:
+            wrong.append(
+                f"{found.file}: line {row.line}: a {'box without a label' if row.box else 'label without a box'}"
+            )
+    wrong.stop()
+    return Labels(str(found.data), [*pictures.values()], None, repairs.lines())
+
+
+def placed(name: str, there: set[str], found: Found, repairs: Repairs) -> str | None:
+    """Find a row's picture below the data's folder: there, beside the table, or in `images/`; None where there is none."""
+    beside = found.file.parent.relative_to(found.data).as_posix()
+    for folder in dict.fromkeys(
+        ("", "" if beside == "." else beside, "images", *(f"images/{w}" for w in (found.file.stem,)))
+    ):
+        full = f"{folder}/{name}" if folder else name
+        if full in there:
+            return full
+    own = place(name, there, repairs)
+    return own if own in there else None
+
+
+def columns_of(file: Path) -> Columns:
+    """Find a table's columns by their names. Raises DataError where none is of files, or two say the same."""
+    names = _header(file)
+    low = {name.strip().lower().replace(" ", "_"): name for name in names}
+
+    def one(words: tuple[str, ...], what: str) -> str | None:
+        own = [w for w in words if w in low]
+        if len(own) > 1:
+            raise DataError(
+                f"{file}: several columns of {what}: {', '.join(low[w] for w in own)}; leave one, or rename the other"
+            )
+        return low[own[0]] if own else None
+
+    corners = next((group for group in CORNERS if all(w in low for w in group)), ())
+    sides = () if corners else next((group for group in SIDES if all(w in low for w in group)), ())
+    if corners and any(all(w in low for w in group) for group in (("x", "y"), ("bbox_x", "bbox_y"))):
+        raise DataError(f"{file}: has {', '.join(corners)} and x, y: two kinds of boxes; leave one")
+    size = next((pair for pair in SIZE if all(w in low for w in pair) and not {*pair} & {*sides}), ())
+    name = one(FILE, "files")
+    if name is None:
+        raise DataError(f"{file}: has no column of files; {_expected()}")
+    label, split, score = one(LABEL, "labels"), one(SPLIT, "splits"), one(SCORE, "scores")
+    return Columns(name, label, split, score, *(tuple(low[w] for w in group) for group in (corners, sides, size)))
+
+
+def _expected() -> str:
+    return (
+        "expected columns file and label, and of boxes xmin, ymin, xmax, ymax or x, y, width, height (in pixels); the first line "
+        "names them"
+    )
+
+
+def rows_of(file: Path, columns: Columns, wrong: Wrong) -> Iterator[Row]:
+    """Read a table's rows; add what is wrong with one to `wrong`."""
+    for line, said in _records(file, wrong):
+        try:
+            yield _row(line, said, columns)
+        except ValueError as error:
+            wrong.append(f"{file}: line {line}: {error}")
+
+
+def _row(line: int, said: dict[str, Any], columns: Columns) -> Row:
+    name = _text(said, columns.file)
+    if not name:
+        raise ValueError(f"{columns.file}: names no file")
+    numbers = [_number(said, key) for key in columns.corners or columns.sides]
+    box = None
+    if any(v is not None for v in numbers):
+        if any(v is None for v in numbers):
+            raise ValueError(f"a box with {sum(v is None for v in numbers)} empty cells")
+        x, y, a, b = (float(v) for v in numbers if v is not None)
+        box = (x, y, a - x, b - y) if columns.corners else (x, y, a, b)
+    width, height = (int(_number(said, key) or 0) for key in columns.size) if columns.size else (0, 0)
+    score = _number(said, columns.score) if columns.score else None
+    split = _text(said, columns.split).lower() if columns.split else ""
+    return Row(line, name, _text(said, columns.label) if columns.label else "", box, score, (width, height), split)
+
+
+def _text(said: dict[str, Any], key: str) -> str:
+    value = said.get(key)
+    if isinstance(value, dict | list | bool):
+        raise ValueError(f"{key}={value!r}: expected text")
+    return "" if value is None else str(value).strip()
+
+
+def _number(said: dict[str, Any], key: str) -> float | None:
+    text = _text(said, key)
+    if not text:
+        return None
+    try:
+        value = float(text) if "_" not in text else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{key}={text!r}: expected a number")
+    return value
+
+
+def _header(file: Path) -> list[str]:
+    if file.suffix.lower() == ".jsonl":
+        for line in text_of(file).splitlines()[:1000]:
+            if line.strip():
+                return [*_object(line, file, 1)]
+        raise DataError(f"{file}: has no rows")
+    lines = text_of(file).splitlines()
+    if not lines:
+        raise DataError(f"{file}: is empty; {_expected()}")
+    names = next(csv.reader(lines[:1], delimiter=_delimiter(lines[0])))
+    again = sorted({n for n in names if names.count(n) > 1})
+    if again:
+        raise DataError(f"{file}: two columns are called {', '.join(again)}")
+    return names
+
+
+def _delimiter(line: str) -> str:
+    return max(",;\t", key=line.count)
+
+
+def _records(file: Path, wrong: Wrong) -> Iterator[tuple[int, dict[str, Any]]]:
+    text = text_of(file)
+    if file.suffix.lower() == ".jsonl":
+        for n, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                try:
+                    yield n, _object(line, file, n)
+                except DataError as error:
+                    wrong.append(str(error))
+        return
+    first = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(first))
+    try:
+        for said in reader:
+            if None in said or any(v is None for v in said.values()):
+                wrong.append(f"{file}: line {reader.line_num}: expected {len(reader.fieldnames or ())} cells")
+            else:
+                yield reader.line_num, said
+    except csv.Error as error:
+        raise DataError(f"{file}: line {reader.line_num}: {error}") from None
+
+
+def _object(line: str, file: Path, n: int) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: line {n}: is no JSON ({error})") from None
+    if not isinstance(said, dict):
+        raise DataError(f'{file}: line {n}: expected an object with keys, as {{"file": …, "label": …}}')
+    return said
