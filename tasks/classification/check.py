@@ -15,6 +15,7 @@ from PIL import Image
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
+from trunkline.ground.links import unread
 
 from ..checked import SAMPLE, Check
 from ..data.file_index import printable
@@ -105,7 +106,7 @@ def _examine(files: _Files, number: int) -> _Facts:
     try:
         data = bytes(storage.read(files.address(number)))
     except OSError as error:
-        return _Facts(problem=f"cannot be read ({error.strerror or error})")
+        return _Facts(problem=unread(files.address(number), error))
     kind, mode = _kind(data)
     facts = _Facts("", 0, 0, len(data), kind, mode, hashlib.blake2b(data, digest_size=16).digest())
     try:

@@ -1,13 +1,14 @@
 """Walk class folders: every photo with its class, and everything that is not as it should be, found in one go."""
 
 # Names that are no valid UTF-8 need `os` and bytes; Path objects are slow for millions of files.
-# ruff: noqa: PTH110, PTH118, PTH122
+# ruff: noqa: PTH118, PTH122
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from trunkline.ground.errors import DataError
+from trunkline.ground.links import NOTHING, Chain, is_folder, wrong_link
 from trunkline.ground.storage import is_remote
 
 from ..data.file_index import IndexBuilder, printable
@@ -44,8 +45,10 @@ def scan_folders(root: str | os.PathLike[str]) -> dict[str, Folder]:
     base = Path(root)
     if not base.is_dir():
         raise DataError(_missing(base))
-    folders, _ = _visible(os.fspath(base))
+    folders, files = _visible(os.fspath(base))
     names = [entry.name for entry in folders]
+    if gone := [e.name for e in files if e.name in SPLITS and wrong_link(e.path, ())]:
+        raise DataError(f"{base}: {', '.join(gone)}: {NOTHING}; mend it, or remove it")
     splits = [entry for entry in folders if entry.name in SPLITS and _visible(entry.path)[0]]
     if not splits:
         splits = [entry for entry in folders if entry.name in SPLITS] if set(SPLITS) <= set(names) else []
@@ -77,28 +80,29 @@ def _missing(base: Path) -> str:
 
 
 def _scan_split(root: Path, name: str) -> Folder:
-    walker = _Walker(os.path.realpath(root))
     top = os.path.join(os.fspath(root), name) if name else os.fspath(root)
+    chain = tuple(dict.fromkeys((os.path.realpath(root), os.path.realpath(top))))
+    walker, builder, named = _Walker(), IndexBuilder(), {}
     folders, files = _visible(top)
-    named: dict[str, os.DirEntry[str]] = {}
     for entry in folders:
         label = class_name(entry.name)
         if label in named:
             walker.problem(walker.id(name, entry.name), "two folders have this name in Unicode's normal form")
         named[label] = entry
     classes = tuple(sorted(named))
-    builder = IndexBuilder()
     for label, cls in enumerate(classes):
-        before = len(builder), len(walker.strays)
+        before = len(builder), len(walker.strays), len(walker.problems)
         entry = named[cls]
         prefix = f"{name}/{entry.name}" if name else entry.name
-        for path in walker.photos(entry, prefix, ()):
+        for path in walker.photos(entry, prefix, chain):
             builder.add(os.fsencode(path), label)
-        if len(builder) == before[0]:
+        if len(builder) == before[0] and len(walker.problems) == before[2]:
             stray = len(walker.strays) > before[1]
             walker.problem(walker.id(prefix), f"the class holds no {'file with a photo suffix' if stray else 'files'}")
     for entry in files:
-        if name or _suffix(entry.name) in SUFFIXES:
+        if entry.is_symlink() and wrong_link(entry.path, ()):  # perhaps to a class
+            walker.problem(walker.id(name, entry.name), NOTHING)
+        elif name or _suffix(entry.name) in SUFFIXES:
             place = f"{name}/" if name else "the data folder"
             walker.stray(walker.id(name, entry.name), f"lies directly in {place}, in no class folder")
     if not classes:
@@ -109,8 +113,7 @@ def _scan_split(root: Path, name: str) -> Folder:
 class _Walker:
     """The photos below a class folder in a fixed order; what is wrong is noted, not raised."""
 
-    def __init__(self, real_root: str) -> None:
-        self.real_root = real_root
+    def __init__(self) -> None:
         self.strays: dict[str, str] = {}
         self.problems: list[tuple[str, str]] = []
 
@@ -124,9 +127,10 @@ class _Walker:
     def stray(self, where: str, what: str) -> None:
         self.strays[where] = what
 
-    def photos(self, folder: os.DirEntry[str], path: str, chain: tuple[str, ...]) -> Iterator[str]:
+    def photos(self, folder: os.DirEntry[str], path: str, chain: Chain) -> Iterator[str]:
         """Yield paths relative to the root: the files of a folder before its subfolders, each sorted by name."""
-        if folder.is_symlink() and not self._may_follow(folder, path, chain):
+        if folder.is_symlink() and (wrong := wrong_link(folder.path, chain)):
+            self.problem(self.id(path), wrong)
             return
         chain = (*chain, os.path.realpath(folder.path))
         try:
@@ -136,9 +140,9 @@ class _Walker:
             return
         for entry in files:
             inside = f"{path}/{entry.name}"
-            if entry.is_symlink() and not self._may_follow(entry, inside, ()):
-                continue
-            if (suffix := _suffix(entry.name)) not in SUFFIXES:
+            if entry.is_symlink() and (wrong := wrong_link(entry.path, ())):
+                self.stray(self.id(inside), wrong)
+            elif (suffix := _suffix(entry.name)) not in SUFFIXES:
                 self.stray(self.id(inside), f"is no photo by its name (suffix {suffix or 'missing'!r})")
             elif entry.is_file():
                 yield inside
@@ -147,18 +151,6 @@ class _Walker:
         for entry in folders:
             yield from self.photos(entry, f"{path}/{entry.name}", chain)
 
-    def _may_follow(self, entry: os.DirEntry[str], path: str, chain: tuple[str, ...]) -> bool:
-        target = os.path.realpath(entry.path)
-        if not os.path.exists(target):
-            self.stray(self.id(path), "is a link to nothing")
-        elif os.path.commonpath((target, self.real_root)) != self.real_root:
-            self.problem(self.id(path), f"is a link out of the data folder (to {target}); put the file itself there")
-        elif target in chain:
-            self.problem(self.id(path), "is a link to a folder that it lies in")
-        else:
-            return True
-        return False
-
 
 def _visible(folder: str) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]:
     """List the folders and the files that are not hidden, each sorted by name."""
@@ -166,15 +158,8 @@ def _visible(folder: str) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]
         seen = sorted((e for e in entries if not _hidden(e.name)), key=lambda e: e.name)
     folders, files = [], []
     for entry in seen:
-        (folders if _is_folder(entry) else files).append(entry)
+        (folders if is_folder(entry) else files).append(entry)
     return folders, files
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _hidden(name: str) -> bool:

@@ -147,18 +147,19 @@ def read_splits(
     Classes are the folders' sorted names, or `classes` in their order (those of a checkpoint). Photos in subfolders of a
     class belong to it. Nothing is decoded. Files that are no photos by their name, or in no class folder, are problems;
     with `on_bad_sample="skip"` they are listed in `excluded` instead. Other problems are empty classes, classes that
-    differ between splits or from `classes`, and links out of `root`. Raises one DataError with all problems. A root with
-    only val/ gives only that split.
+    differ between splits or from `classes`, and links that lead to nothing or back. Raises one DataError with all
+    problems. A root with only val/ gives only that split.
     """
     folders = scan(root)
     problems = [(where, what) for folder in folders.values() for where, what in folder.problems]
-    if on_bad_sample != "skip":
-        problems += [(where, what) for folder in folders.values() for where, what in folder.strays.items()]
+    strays = [(where, what) for folder in folders.values() for where, what in folder.strays.items()]
+    skippable = bool(strays) and on_bad_sample != "skip"
+    problems += strays if skippable else []
     texts = layout_problems(folders, val, group, renames(sorted(entry.name for entry in storage.entries(root))))
     texts += class_problems({f"{name}/" if name else "the data": f.classes for name, f in folders.items()}, classes)
     texts += [f"{where}: {what}" for where, what in problems]
     if texts:
-        raise DataError(_message(root, texts, bool(problems) and on_bad_sample != "skip"))
+        raise DataError(_message(root, texts, skippable))
     splits = {name: _samples(os.fspath(root), name, folder, classes) for name, folder in folders.items()}
     if not val:
         return splits

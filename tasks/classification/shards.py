@@ -135,7 +135,9 @@ def _tar_rows(address: str, size: int, names: list[str] | None) -> tuple[list[Ro
     problems = []
     for name, start, length, text in _members(address):
         stem, suffix = _stem(name), posixpath.splitext(name)[1].lower()
-        if start + length > size:
+        if start < 0:
+            strays[printable(os.fsencode(name))] = "is no file but a link, and none is followed out of a shard"
+        elif start + length > size:
             problems.append(f"is cut off: {printable(os.fsencode(name))} ends beyond it")
         elif suffix == ".cls":
             written[stem] = text
@@ -174,11 +176,18 @@ def _stem(name: str) -> str:
 
 
 def _members(address: str) -> Iterator[tuple[str, int, int, str]]:
-    """Yield name, place, size and text of each regular file in a tar; only files that say a class have a text."""
+    """Yield name, place, size and text of each file in a tar; only files that say a class have a text.
+
+    The place of a link is -1: it has no bytes of its own.
+    """
     with storage.opened(address) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             getattr(archive, "members", []).clear()  # else the archive keeps all members in memory
-            if not member.isreg() or posixpath.basename(member.name).startswith("."):
+            link = member.issym() or member.islnk()
+            if not (member.isreg() or link) or posixpath.basename(member.name).startswith("."):
+                continue
+            if link:
+                yield member.name, -1, 0, ""
                 continue
             text = ""
             if member.name.lower().endswith(".cls") and (inside := archive.extractfile(member)):

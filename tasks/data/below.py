@@ -1,33 +1,29 @@
-"""The files below a folder, links followed; a link that leads back to a folder above itself is left."""
-
-# `os` is several times as fast as Path for many files.
-# ruff: noqa: PTH118
+"""The files below a folder that a user named; links are followed."""
 
 import os
 from collections.abc import Sequence
+
+from trunkline.ground import storage
+from trunkline.ground.errors import DataError
+from trunkline.ground.links import LOOP, walk
+
+_MOST = 20
 
 
 def files_in(folder: str | os.PathLike[str], suffixes: Sequence[str] = ()) -> list[str]:
     """List the files below a folder with one of these suffixes (in small letters; none: all), relative and sorted.
 
-    Hidden files and folders are left out. Paths have forward slashes.
+    Hidden files and folders are left out. Paths have forward slashes. Raises DataError for a link to a folder that it lies
+    in, and for a folder that cannot be read.
     """
-    ends, found = tuple(suffixes), []
-    stack: list[tuple[str, str, tuple[str, ...]]] = [(os.fspath(folder), "", (os.path.realpath(folder),))]
-    while stack:
-        place, inside, above = stack.pop()
-        try:
-            entries = [*os.scandir(place)]
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            name = f"{inside}{entry.name}"
-            if entry.is_dir():
-                real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
-                if real not in above:
-                    stack.append((entry.path, f"{name}/", (*above, real)))
-            elif not ends or entry.name.lower().endswith(ends):
-                found.append(name)
-    return sorted(found)
+    ends = tuple(suffixes)
+    try:
+        if storage.is_remote(folder):
+            found = [(entry.name, "") for entry in storage.files_below(os.fspath(folder))]
+        else:
+            found = list(walk(os.fspath(folder)))
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None
+    if loops := [f"{folder}/{name}: {wrong}" for name, wrong in found if wrong == LOOP]:
+        raise DataError("\n".join(loops[:_MOST]))
+    return sorted(name for name, _ in found if not ends or name.lower().endswith(ends))

@@ -13,6 +13,7 @@ import numpy as np
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
+from trunkline.ground.links import unread
 
 from ..checked import BOX, SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
@@ -135,7 +136,7 @@ def _examine(samples: BoxSamples, i: int) -> _Facts:
         data = storage.read(source)
         image = decode(data)
     except OSError as error:
-        return _Facts(problem=f"cannot be read ({error.strerror or error})")
+        return _Facts(problem=unread(source, error))
     except DataError as error:
         return _Facts(problem=str(error))
     height, width = image.shape[-2:]

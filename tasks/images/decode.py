@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
+from trunkline.ground.links import unread
 
 from .jpeg_header import read_jpeg_header
 from .native_stderr import call_listening
@@ -51,8 +52,9 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     try:
         data = storage.read(path)
     except OSError as error:
-        bad = BadImage(f"{shown(path)}: cannot be read ({error.strerror or error})")
-        bad.what = f"cannot be read ({error.strerror or error})"
+        what = unread(path, error)
+        bad = BadImage(f"{shown(path)}: {what}")
+        bad.what = what
         raise bad from error
     try:
         return decode(data)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trunkline.ground.errors import DataError
+from trunkline.ground.links import LOOP, walk, wrong_link
 
 from .decode import SUFFIXES
 
@@ -13,8 +14,9 @@ from .decode import SUFFIXES
 def photos(given: str) -> Iterator[Path]:
     """List a file itself, the photos below a folder in the order of their paths, or the files that a pattern matches.
 
-    Hidden files and folders are left out of a folder and a pattern. Of a folder, only one folder's names are in memory
-    at a time. Raises DataError where a folder cannot be read.
+    Hidden files and folders are left out of a folder and a pattern. Links are followed; one that cannot be (it leads to
+    nothing, or to a folder that it lies in) is listed itself, as reading it says what is wrong. Raises DataError where a
+    folder cannot be read.
     """
     path = Path(given)
     if path.is_dir():
@@ -22,18 +24,33 @@ def photos(given: str) -> Iterator[Path]:
     elif path.is_file():
         yield path
     else:
-        yield from (p for p in map(Path, sorted(glob.glob(given, recursive=True))) if p.is_file())  # noqa: PTH207
+        yield from _matching(given)
 
 
 def _below(folder: Path) -> Iterator[Path]:
     try:
-        with os.scandir(folder) as entries:
-            found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries if not e.name.startswith("."))
+        for name, wrong in walk(str(folder)):
+            if wrong or Path(name).suffix.lower() in SUFFIXES:
+                yield folder / name
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
-    for name, is_folder in found:
-        path = folder / name
-        if is_folder:
-            yield from _below(path)
-        elif path.suffix.lower() in SUFFIXES and path.is_file():
+        raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None
+
+
+def _matching(pattern: str) -> Iterator[Path]:
+    """List the files that a pattern matches; of all that lies behind a loop, the link alone."""
+    loops: dict[Path, None] = {}
+    for path in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207
+        if "**" in pattern and (loop := _loop_in(path)):
+            if loop not in loops:
+                yield loop
+            loops[loop] = None
+        elif path.is_file() or (path.is_symlink() and not path.exists()):
             yield path
+
+
+def _loop_in(path: Path) -> Path | None:
+    """Find the first folder of a path that is a link to one of those above it."""
+    for folder in (*reversed(path.parents), path):
+        if folder.is_symlink() and wrong_link(str(folder), (os.path.realpath(folder.parent),)) == LOOP:
+            return folder
+    return None

@@ -13,6 +13,7 @@ import numpy as np
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
+from trunkline.ground.links import unread
 
 from ...heads.contract import VOID
 from ..checked import SAMPLE, Check
@@ -109,7 +110,7 @@ def _examine(samples: PixelSamples, i: int) -> _Facts:
         data = bytes(storage.read(source))
         height, width = decode(bytearray(data)).shape[-2:]
     except OSError as error:
-        return _Facts(f"cannot be read ({error.strerror or error})")
+        return _Facts(unread(source, error))
     except DataError as error:
         return _Facts(str(error))
     try:

@@ -43,6 +43,13 @@ def _split(address: str, pid: int) -> tuple[Any, str]:
     return url_to_fs(address)
 
 
+def is_local(fs: Any) -> bool:
+    """Say whether a file system is this machine's (`file://…`)."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    return isinstance(fs, LocalFileSystem)
+
+
 @contextmanager
 def told(address: str) -> Iterator[None]:
     """Turn all that fsspec's many implementations raise into OSError.

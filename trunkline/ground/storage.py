@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trunkline.ground.access import filesystem, told
+from trunkline.ground.access import filesystem, is_local, told
 from trunkline.ground.access import is_remote as is_remote
 from trunkline.ground.access import opened as opened
+from trunkline.ground.links import LOOP, is_folder, walk
 from trunkline.ground.parquet import row_bytes
 
 _PART = re.compile(r"(.+)::(?:(\d+)\+(\d+)|g(\d+)r(\d+))", re.DOTALL)
@@ -25,9 +26,14 @@ class Entry(NamedTuple):
     mark: str
 
 
+def at_home(address: str | os.PathLike[str]) -> str:
+    """Put the user's home folder in place of a `~` that a path begins with (`~anna`: that user's); a URL stays."""
+    return os.fspath(address) if is_remote(address) else os.path.expanduser(address)  # noqa: PTH111 - as text
+
+
 def absolute(address: str | os.PathLike[str]) -> str:
     """Make an address mean the same from every folder: a path from the root on, a URL as it is."""
-    return os.fspath(address) if is_remote(address) else str(Path(address).expanduser().absolute())
+    return os.fspath(address) if is_remote(address) else str(Path(at_home(address)).absolute())
 
 
 def join(root: str | os.PathLike[str], *names: str) -> str:
@@ -69,7 +75,7 @@ def entries(folder: str | os.PathLike[str]) -> list[Entry]:
     address = os.fspath(folder)
     if not is_remote(address):
         with os.scandir(address) as found:
-            own = [Entry(e.name, _is_folder(e), *_stat(e)) for e in found]
+            own = [Entry(e.name, is_folder(e), *_stat(e)) for e in found]
     else:
         with told(address):
             fs, path = filesystem(address)
@@ -78,9 +84,14 @@ def entries(folder: str | os.PathLike[str]) -> list[Entry]:
 
 
 def files_below(folder: str) -> list[Entry]:
-    """List all files below a remote folder by their paths in it, without hidden ones. Raises OSError on failure."""
+    """List all files below a remote folder by their paths in it, without hidden ones.
+
+    Links are followed where the storage is this machine's (`file://…`). Raises OSError on failure, and for a loop.
+    """
     with told(folder):
         fs, path = filesystem(folder)
+        if is_local(fs) and os.path.isdir(path):  # noqa: PTH112
+            return sorted(_local(path, name, wrong) for name, wrong in walk(path))
         found = [_entry(info, path) for info in fs.find(path, detail=True).values()]
     return sorted(e for e in found if e.name and not any(part.startswith(".") for part in e.name.split("/")))
 
@@ -102,11 +113,12 @@ def remove(address: str) -> None:
             fs.rm_file(path)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads back to itself
-        return False
+def _local(folder: str, name: str, wrong: str) -> Entry:
+    if wrong == LOOP:
+        raise OSError(f"{name} {wrong}")
+    path = f"{folder}/{name}"
+    found = None if wrong else os.stat(path)  # noqa: PTH116
+    return Entry(name, False, found.st_size, str(found.st_mtime)) if found else Entry(name, False, 0, "gone")
 
 
 def _stat(entry: os.DirEntry[str]) -> tuple[int, str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
+from trunkline.ground.links import NOTHING
 
 from ....heads.contract import VOID
 from .mask_file import Stored, read_pixels
@@ -125,7 +126,7 @@ def look_at(source: str | os.PathLike[str], encoding: Encoding, ignored: np.ndar
         if stored.palette is not None and encoding.published:
             _check_colours(stored, encoding)
     except FileNotFoundError:
-        raise DataError(f"{name}: there is no such mask") from None
+        raise DataError(f"{name}: {NOTHING if os.path.islink(name) else 'there is no such mask'}") from None  # noqa: PTH114
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     except OSError as error:
