@@ -23,7 +23,7 @@ from ..data.file_loaders import Crash, run_all
 from ..images.decode import FORMATS, decode
 from .folder import Folder
 from .folder_scan import scan
-from .folders import ONE_CLASS, class_problems
+from .folders import ONE_CLASS, absent, class_problems, classes_of, empty_problems, place_of
 
 SMALL = 32  # pixels; a picture with a shorter side below this is odd
 
@@ -48,15 +48,17 @@ def check_folders(
     started = time.perf_counter()
     folders = scan(root)
     result = Check(os.fspath(root))
-    found = {f"{name}/" if name else "the data": folder.classes for name, folder in folders.items()}
-    result.problems += [{"file": ".", "what": what} for what in class_problems(found, classes)]
+    result.problems += [{"file": ".", "what": what} for what in class_problems(folders, classes)]
+    result.problems += [{"file": where, "what": what} for where, what in empty_problems(folders, None)]
     one = {name for folder in folders.values() for name in folder.classes}
     if len(one) == 1 and not classes:
         (name,) = one
         result.problems.append({"file": ".", "what": ONE_CLASS.format(name, storage.join(root, name))})
     for folder in folders.values():
         result.problems += [{"file": where, "what": what} for where, what in folder.problems]
-        result.problems += [{"file": where, "what": what} for where, what in folder.strays.items()]
+        for where, what in folder.strays.items():
+            result.problem(where, what, SAMPLE)
+        result.oddities += [{"file": place_of(folder.name), "what": what} for what in _lacks(folder, folders, classes)]
     files = _Files(os.fspath(root), folders)
     facts: dict[int, _Facts] = {}
     for i, fact in run_all(partial(_examine, files), len(files), loaders, "checking", progress):
@@ -65,6 +67,15 @@ def check_folders(
     result.files = len(files)
     result.seconds = round(time.perf_counter() - started, 3)
     return result
+
+
+def _lacks(folder: Folder, folders: Mapping[str, Folder], classes: Sequence[str] | None) -> list[str]:
+    """Say which of the classes that count no file of a split is of, where that is not told as a problem."""
+    known = {name: number for number, name in enumerate(classes_of(folders, classes))}
+    if (classes is None and folder.name != "val") or not {*folder.classes} <= known.keys():
+        return []
+    numbers = np.array([known[name] for name in folder.classes], np.int64)
+    return absent(tuple(known), numbers[folder.index.labels])
 
 
 class _Files:

@@ -20,6 +20,7 @@ from .shown import METRICS, blocks
 BINS = 15
 MISTAKES = 24
 _COLUMNS = {"label": "i", "predicted": "i", "rank": "i", "confidence": "f", "label_probability": "f"}
+_NO_AUROC = "auroc: none, as it needs samples of both classes"
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -136,7 +137,7 @@ class ClassificationEvaluator:
             {name: ends for name, ends in intervals.items() if name in known},
             details,
             n,
-            notes=mean_over("mean_per_class", by_class, "no sample"),
+            notes=mean_over("mean_per_class", by_class, "no sample") + (() if known >= {*names} else (_NO_AUROC,)),
         )
 
     def blocks(self, scores: Scores) -> list[Block]:

@@ -22,13 +22,17 @@ OTHER_NAMES = {
 
 @dataclass
 class Folder:
-    """The class folders of one split: `index.labels` count in `classes`; `strays` are files left out, id to reason."""
+    """The class folders of one split: `index.labels` count in `classes`.
+
+    `strays` are files left out, id to reason; `empty` the folders of classes without a picture, id to what they hold.
+    """
 
     name: str  # "train", "val", or "" where the root itself holds the classes
     classes: tuple[str, ...]
     index: FileIndex
     strays: dict[str, str] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)  # (file or folder, what is wrong)
+    empty: dict[str, str] = field(default_factory=dict)
 
 
 def class_name(name: str) -> str:

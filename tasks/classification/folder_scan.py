@@ -12,7 +12,7 @@ from trunkline.ground.links import NOTHING, Chain, is_folder, wrong_link
 from trunkline.ground.storage import is_remote
 
 from ..data.file_index import IndexBuilder, printable
-from ..images.decode import SUFFIXES
+from ..images.suffixes import SUFFIXES, unfit
 from .folder import OTHER_NAMES, SPLITS, Folder, class_name
 from .remote_folders import scan_remote
 from .shards import find_shards, scan_shards
@@ -21,20 +21,20 @@ _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycl
 
 
 def scan(root: str | os.PathLike[str]) -> dict[str, Folder]:
-    """Scan what lies below `root`, by split: shards if there are any, else class folders, local or remote.
+    """Scan what lies below `root`, by split, train first: shards if there are any, else class folders, local or remote.
 
     Raises DataError where `root` is missing, cannot be read, or has neither layout.
     """
     if not is_remote(root) and not Path(root).is_dir():
         raise DataError(_missing(Path(root)))
     try:
-        if found := find_shards(root):
-            return scan_shards(root, found)
-        if is_remote(root):
-            return scan_remote(os.fspath(root))
+        if shards := find_shards(root):
+            found = scan_shards(root, shards)
+        else:
+            found = scan_remote(os.fspath(root)) if is_remote(root) else scan_folders(root)
     except OSError as error:
         raise DataError(f"{root}: cannot be read ({error})") from None
-    return scan_folders(root)
+    return dict(sorted(found.items()))
 
 
 def scan_folders(root: str | os.PathLike[str]) -> dict[str, Folder]:
@@ -82,7 +82,7 @@ def _missing(base: Path) -> str:
 def _scan_split(root: Path, name: str) -> Folder:
     top = os.path.join(os.fspath(root), name) if name else os.fspath(root)
     chain = tuple(dict.fromkeys((os.path.realpath(root), os.path.realpath(top))))
-    walker, builder, named = _Walker(), IndexBuilder(), {}
+    walker, builder, named, empty = _Walker(), IndexBuilder(), {}, {}
     folders, files = _visible(top)
     for entry in folders:
         label = class_name(entry.name)
@@ -98,7 +98,7 @@ def _scan_split(root: Path, name: str) -> Folder:
             builder.add(os.fsencode(path), label)
         if len(builder) == before[0] and len(walker.problems) == before[2]:
             stray = len(walker.strays) > before[1]
-            walker.problem(walker.id(prefix), f"the class holds no {'file with a photo suffix' if stray else 'files'}")
+            empty[walker.id(prefix)] = f"the class holds no {'file with a photo suffix' if stray else 'files'}"
     for entry in files:
         if entry.is_symlink() and wrong_link(entry.path, ()):  # perhaps to a class
             walker.problem(walker.id(name, entry.name), NOTHING)
@@ -107,7 +107,7 @@ def _scan_split(root: Path, name: str) -> Folder:
             walker.stray(walker.id(name, entry.name), f"lies directly in {place}, in no class folder")
     if not classes:
         walker.problem(f"{name}/", "holds no class folders")
-    return Folder(name, classes, builder.build(), walker.strays, walker.problems)
+    return Folder(name, classes, builder.build(), walker.strays, walker.problems, empty)
 
 
 class _Walker:
@@ -142,8 +142,8 @@ class _Walker:
             inside = f"{path}/{entry.name}"
             if entry.is_symlink() and (wrong := wrong_link(entry.path, ())):
                 self.stray(self.id(inside), wrong)
-            elif (suffix := _suffix(entry.name)) not in SUFFIXES:
-                self.stray(self.id(inside), f"is no photo by its name (suffix {suffix or 'missing'!r})")
+            elif what := unfit(_suffix(entry.name)):
+                self.stray(self.id(inside), what)
             elif entry.is_file():
                 yield inside
             else:

@@ -9,12 +9,14 @@ import numpy as np
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
+from trunkline.ground.names import nearest
 
 from ..contract import Sample
 from ..data.file_index import FileIndex, printable
 from ..data.fingerprint import digest, manifest_lines
 from ..data.split import split_rows
 from ..images.decode import read_image
+from ..scores import MOST_NAMED
 from .folder_scan import SPLITS, Folder, renames, scan
 
 SHOWN = 20  # problems in one message
@@ -54,8 +56,8 @@ class FolderSamples:
         return storage.join(self.root, self.index.address(self.rows[index]))
 
     def remarks(self) -> list[str]:
-        """Return []: a sample is either used whole or left out."""
-        return []
+        """Say which classes no sample is of."""
+        return absent(self.classes, self.labels)
 
     def units(self) -> np.ndarray | None:
         """Number the samples `(N,)` int64: those with the same number are read together. None without shards."""
@@ -146,21 +148,23 @@ def read_splits(
     They are `root/{train,val}/CLASS/...`, or `root/CLASS/...` of which the share `val`, above 0 and below 1, is held out.
     Classes are the folders' sorted names, or `classes` in their order (those of a checkpoint). Photos in subfolders of a
     class belong to it. Nothing is decoded. Files that are no photos by their name, or in no class folder, are problems;
-    with `on_bad_sample="skip"` they are listed in `excluded` instead. Other problems are empty classes, classes that
-    differ between splits or from `classes`, and links that lead to nothing or back. Raises one DataError with all
-    problems. A root with only val/ gives only that split.
+    with `on_bad_sample="skip"` they are listed in `excluded` instead. Other problems are empty classes in what is trained
+    on, classes that training or `classes` lack, and links that lead to nothing or back. Raises one DataError with all
+    problems. With `classes`, and in val/, classes may be absent or empty. A root with only val/ gives only that split.
     """
     folders = scan(root)
     problems = [(where, what) for folder in folders.values() for where, what in folder.problems]
+    problems += empty_problems(folders, classes)
     strays = [(where, what) for folder in folders.values() for where, what in folder.strays.items()]
     skippable = bool(strays) and on_bad_sample != "skip"
     problems += strays if skippable else []
     texts = layout_problems(folders, val, group, renames(sorted(entry.name for entry in storage.entries(root))))
-    texts += class_problems({f"{name}/" if name else "the data": f.classes for name, f in folders.items()}, classes)
+    texts += class_problems(folders, classes)
     texts += [f"{where}: {what}" for where, what in problems]
     if texts:
         raise DataError(_message(root, texts, skippable))
-    splits = {name: _samples(os.fspath(root), name, folder, classes) for name, folder in folders.items()}
+    order = classes_of(folders, classes)
+    splits = {name: _samples(os.fspath(root), name, folder, order) for name, folder in folders.items()}
     if not val:
         return splits
     whole = next(iter(splits.values()))
@@ -180,28 +184,66 @@ def layout_problems(folders: Mapping[str, Folder], val: float, group: str, hint:
     return [] if 0 < val < 1 else [f"val={val}: the share to hold out is a number between 0 and 1, as val=0.2"]
 
 
-def class_problems(found: Mapping[str, Sequence[str]], expected: Sequence[str] | None) -> list[str]:
-    """List where class lists differ between folders, or from a checkpoint's."""
-    lists = list(found.items())
-    if expected is not None:
-        lists.insert(0, ("the checkpoint", expected))
-    (first, names), *others = lists
+def class_problems(found: Mapping[str, Folder], expected: Sequence[str] | None) -> list[str]:
+    """List where folders have classes that the checkpoint lacks, or without a checkpoint that training lacks.
+
+    Classes that a folder lacks are no problem: `remarks` says them. Beside names that nobody knows they may be the same ones
+    misspelt, which is said.
+    """
+    first = "the checkpoint" if expected is not None else place_of(next(iter(found)))
+    names = classes_of(found, expected)
     problems = []
-    for place, other in others:
+    for place, other in ((place_of(name), folder.classes) for name, folder in found.items()):
         extra = sorted(set(other) - set(names))
-        lacking = sorted(set(names) - set(other))
-        if not extra and not lacking:
+        if not extra:
             continue
+        lacking = sorted(set(names) - set(other))
         lines = [f"the classes of {first} and {place} differ:"]
         lines += [f"    {first}: {_names(names)}", f"    {place}: {_names(other)}"]
-        lines += [f"    only in {place}: {_names(extra)}"] if extra else []
+        lines += [f"    only in {place}: {_names(extra)}"]
         lines += [f"    only in {first}: {_names(lacking)}"] if lacking else []
+        near = {name: nearest(name, lacking or names) for name in extra[:SHOWN]}
+        lines += [f"    {name}{said}" for name, said in near.items() if said]
         problems.append("\n".join(lines))
     return problems
 
 
-def _samples(root: str, name: str, folder: Folder, classes: Sequence[str] | None) -> FolderSamples:
-    order = tuple(classes) if classes is not None else folder.classes
+def classes_of(found: Mapping[str, Folder], expected: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the classes that count: a checkpoint's, else those of training (without train/, of the folder that is there)."""
+    return tuple(expected) if expected is not None else next(iter(found.values())).classes
+
+
+def place_of(split: str) -> str:
+    """Name a split's folder as messages do."""
+    return f"{split}/" if split else "the data"
+
+
+def empty_problems(found: Mapping[str, Folder], expected: Sequence[str] | None) -> list[tuple[str, str]]:
+    """List the empty classes of what is trained on, and splits without any picture.
+
+    In what is only scored, an empty class is one that it lacks.
+    """
+    problems = []
+    for name, folder in found.items():
+        trained = expected is None and name != "val"
+        problems += folder.empty.items() if trained else []
+        if not trained and folder.classes and not len(folder.index):
+            problems.append((place_of(name), "holds no picture of any class"))
+    return problems
+
+
+def absent(classes: Sequence[str], labels: np.ndarray) -> list[str]:
+    """Say which of the classes have no sample: a line, or none."""
+    there = np.bincount(labels, minlength=len(classes)) > 0
+    names = [name for name, has in zip(classes, there, strict=True) if not has]
+    if not names:
+        return []
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    over = f"scored over the {int(there.sum())} of {len(classes)} classes that are there"
+    return [f"no file of {', '.join(names[:MOST_NAMED])}{more}: {over}"]
+
+
+def _samples(root: str, name: str, folder: Folder, order: tuple[str, ...]) -> FolderSamples:
     place = {cls: number for number, cls in enumerate(order)}
     numbers = np.array([place[cls] for cls in folder.classes], np.int64)
     rows = np.arange(len(folder.index), dtype=np.min_scalar_type(len(folder.index)))

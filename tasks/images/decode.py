@@ -20,10 +20,26 @@ from trunkline.ground.links import unread
 
 from .jpeg_header import read_jpeg_header
 from .native_stderr import call_listening
+from .suffixes import HAS_AVIF, HAS_HEIF, needed
+from .suffixes import SUFFIXES as SUFFIXES
+
+if HAS_HEIF:
+    import pillow_heif  # pyright: ignore[reportMissingImports]
+
+    pillow_heif.register_heif_opener()
 
 _ORIENTATION = 274  # EXIF's tag
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # Pillow knows more, some of which run programs
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))  # a GIF is no photo
+_OTHERS = (("AVIF",) if HAS_AVIF else ()) + (("HEIF",) if HAS_HEIF else ())
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "WEBP",
+    "GIF",
+    "TIFF",
+    "PPM",
+    *_OTHERS,
+)  # Pillow knows more, some of which run programs
 MAX_PIXELS = 89_478_485  # as Pillow: beyond it an image is taken for a decompression bomb
 HOW_TO_GO_ON = "`trunkline check` lists every such file; on_bad_sample=skip leaves them out"
 
@@ -153,7 +169,7 @@ def _decode_by_pillow(data: bytearray | bytes) -> Tensor:
         except Image.DecompressionBombError as error:
             raise DataError(f"it has far too many pixels ({error})") from error
         except Image.UnidentifiedImageError as error:
-            raise DataError("it is no image of a known format, or its header is damaged") from error
+            raise DataError(needed(data) or "it is no image of a known format, or its header is damaged") from error
         except Exception as error:
             raise DataError(f"the image is damaged or cut off ({error or type(error).__name__})") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)

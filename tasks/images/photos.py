@@ -8,7 +8,7 @@ from pathlib import Path
 from trunkline.ground.errors import DataError
 from trunkline.ground.links import LOOP, walk, wrong_link
 
-from .decode import SUFFIXES
+from .suffixes import SUFFIXES
 
 
 def photos(given: str) -> Iterator[Path]:

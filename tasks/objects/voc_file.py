@@ -18,6 +18,7 @@ from trunkline.ground.errors import DataError
 from trunkline.ground.progress import progress
 
 from ..data.repairs import Repairs
+from ..images.suffixes import SUFFIXES as PICTURES
 
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
 _ENCODINGS = {"gb2312": "gb18030", "gbk": "gb18030", "gb18030": "gb18030", "big5": "big5", "shift_jis": "cp932",
@@ -30,7 +31,7 @@ _UNFIT = re.compile(r'[%/\\:*?"<>|\x00-\x1f]|^\.')
 WORDS = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True}
 """What `difficult` and `truncated` may be, in any case of letters."""
 FLAGS = ("-1", "0", "1")  # of the class lists
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".xml")
+SUFFIXES = (*sorted(PICTURES), ".xml")
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 _LARGEST = 2**31 - 1  # pixels
 

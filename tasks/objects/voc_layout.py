@@ -9,7 +9,7 @@ from trunkline.ground.errors import DataError
 
 from ..data.below import files_in
 from ..data.repairs import Repairs
-from ..images.decode import SUFFIXES
+from ..images.suffixes import SUFFIXES
 from .voc_file import read_list
 
 _PICTURES = ("JPEGImages", "images", "Images", "imgs", "img")  # beside a folder of annotations

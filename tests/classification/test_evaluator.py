@@ -179,7 +179,9 @@ def test_two_classes_of_which_one_is_missing_have_no_auroc():
     labels, p = made(30, 2)
     scores = scored(np.zeros_like(labels), p)
     assert scores.metrics["auroc"] is None and "auroc" not in scores.intervals
-    assert scores.notes == ("mean_per_class: a mean over 1 of 2 classes; no sample: class 1",)
+    mean, area = scores.notes
+    assert mean == "mean_per_class: a mean over 1 of 2 classes; no sample: class 1"
+    assert area == "auroc: none, as it needs samples of both classes"
     assert json.loads(json.dumps(scores.to_json(), allow_nan=False))["auroc"] is None
 
 

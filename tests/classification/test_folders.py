@@ -159,8 +159,9 @@ def test_skip_lists_what_is_no_photo_and_keeps_structural_errors(tmp_path):
     assert len(splits["train"]) == 6 and splits["val"].excluded == {}
     make(tmp_path, "train/wasps/", "val/wasps/only.gif")
     text = message(tmp_path, on_bad_sample="skip")
-    assert "train/wasps: the class holds no files" in text
-    assert "val/wasps: the class holds no file with a photo suffix" in text
+    assert "train/wasps: the class holds no files" in text and "1 problem" in text
+    make(tmp_path, "train/wasps/only.gif")
+    assert "train/wasps: the class holds no file with a photo suffix" in message(tmp_path, on_bad_sample="skip")
 
 
 def test_classes_that_differ_from_a_checkpoint_show_both(tmp_path):

@@ -70,7 +70,7 @@ def test_an_empty_class(train, data, tmp_path):
         (data / split / "zebra").mkdir()
     code, err = train()
     assert code == 2
-    assert "train/zebra: the class holds no files" in err and "val/zebra: the class holds no files" in err
+    assert "train/zebra: the class holds no files" in err and "1 problem" in err
     assert not one_update(tmp_path / "run")
 
 

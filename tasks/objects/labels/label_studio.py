@@ -18,7 +18,7 @@ from trunkline.ground.errors import DataError
 from ...data.below import files_in
 from ...data.repairs import Repairs
 from ...data.words import WORDS
-from ...images.decode import SUFFIXES
+from ...images.suffixes import SUFFIXES
 from ..names import place
 from .labelled import Labelled, Labels, Picture, Reading, Wrong, around, number, of_share, text_of
 

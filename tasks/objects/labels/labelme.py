@@ -23,7 +23,7 @@ from trunkline.ground.errors import DataError
 from ...data.below import files_in
 from ...data.repairs import Repairs, counted
 from ...data.words import WORDS
-from ...images.decode import SUFFIXES
+from ...images.suffixes import SUFFIXES
 from .labelled import Labelled, Labels, Picture, Reading, Wrong, around, pairs_of
 
 IGNORED = "__ignore__"  # LabelMe's name for what counts as nothing

@@ -19,7 +19,7 @@ from trunkline.ground.errors import DataError
 from ...data.below import files_in
 from ...data.repairs import Repairs
 from ...data.words import WORDS
-from ...images.decode import SUFFIXES
+from ...images.suffixes import SUFFIXES
 from ..names import place
 from .labelled import Box, Labelled, Labels, Picture, Reading, Wrong, text_of
 

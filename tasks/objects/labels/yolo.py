@@ -18,7 +18,7 @@ from ...data.below import files_in
 from ...data.repairs import Repairs, counted
 from ...data.words import WORDS
 from ...formats import CONFIGS
-from ...images.decode import SUFFIXES
+from ...images.suffixes import SUFFIXES
 from ..names import place
 from ..sizes import measured
 from .labelled import (

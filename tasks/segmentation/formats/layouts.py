@@ -8,7 +8,7 @@ from trunkline.ground.errors import DataError
 
 from ....heads.contract import VOID
 from ...data.below import files_in
-from ...images.decode import SUFFIXES
+from ...images.suffixes import JPEG, SUFFIXES
 from ..options import Options
 from .encoding import Colour, Encoding, with_void
 from .published import ADE20K, CAMVID, CITYSCAPES
@@ -72,7 +72,7 @@ def _folders(options: Options, layout: Layout, split: str, encoding: Encoding) -
             f"{data}/{there['images']}: holds no picture{f' *{layout.image_end}' if layout.image_end else ''}"
         )
     both = [stem for stem in pictures if stem in masks]
-    jpegs = {} if len(both) == len(pictures) else files_below(Path(data, there["masks"]), "", (".jpg", ".jpeg"))
+    jpegs = {} if len(both) == len(pictures) else files_below(Path(data, there["masks"]), "", JPEG)
     lacking = {
         f"{split}/{stem}": f"its mask {there['masks']}/{jpegs[stem]} is a JPEG, which changes numbers and colours: masks are PNGs"
         if stem in jpegs

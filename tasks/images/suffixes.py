@@ -1,0 +1,31 @@
+"""Which pictures are read, by the ends of their names, and what reading some of them needs. Imports no torch."""
+
+from importlib.util import find_spec
+
+from PIL import features
+
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+_HEIF = (".heic", ".heif")
+SUFFIXES = frozenset(
+    (*JPEG, ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", *_HEIF)
+)  # a GIF is no photo
+HAS_AVIF = "avif" in features.get_supported_modules()
+HAS_HEIF = find_spec("pillow_heif") is not None
+NEEDS = (
+    {} if HAS_AVIF else {".avif": "is an AVIF picture, which needs Pillow from 11.3 on: pip install -U pillow"}
+) | ({} if HAS_HEIF else dict.fromkeys(_HEIF, "is a HEIC picture, which needs pillow-heif: pip install pillow-heif"))
+"""What is to be installed for suffixes that cannot be read here, as a line says it."""
+_BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), ".heic"
+)
+
+
+def unfit(suffix: str) -> str:
+    """Say why files of a suffix, in small letters, are not read here; "" where they are."""
+    return NEEDS.get(suffix, "") if suffix in SUFFIXES else f"is no photo by its name (suffix {suffix or 'missing'!r})"
+
+
+def needed(data: bytes | bytearray) -> str:
+    """Say what a file whose first bytes these are needs to be read, whatever its name; "" where that is not known."""
+    brand = _BRANDS.get(bytes(data[8:12])) if data[4:8] == b"ftyp" else None
+    return NEEDS.get(brand, "") if brand else ""
