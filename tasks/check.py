@@ -8,6 +8,7 @@ from trunkline.ground.errors import DataError
 from trunkline.ground.names import load_named, nearest
 
 from .checked import Check
+from .data.repairs import Repair
 from .formats import format_of
 from .table import rows
 
@@ -21,12 +22,14 @@ def check(
     task: str = "",
     loaders: int | None = None,
     progress: bool = True,
+    strict: bool = False,
 ) -> Check:
     """Decode every sample of a data folder, compare all files by their bytes, and look at objects and masks.
 
     classes   those to expect (a checkpoint's)
     format    how the data lies (folders, coco, voc, …, as the tasks have them); auto: by what lies in the folder
     task      whose look it is, where several tasks read the format (VOC's objects, or its masks)
+    strict    what would be mended in the data is a problem
     masks     the same as task=segmentation, of VOC's format
     loaders   processes that decode (none: one a core; 0: this one, which a crashing decoder ends)
 
@@ -46,7 +49,11 @@ def check(
     name = task or ("segmentation" if masks else next(iter(reading)))
     if name not in reading:
         raise DataError(f"task={name}: does not read format={form}{nearest(name, reading)}; {', '.join(reading)} do")
-    return load_named(reading[name].check)(root, form, classes, loaders=loaders, progress=progress)
+    found = load_named(reading[name].check)(root, form, classes, loaders=loaders, progress=progress)
+    if strict:
+        found.problems += [entry for entry in found.oddities if isinstance(entry["what"], Repair)]
+        found.oddities = [entry for entry in found.oddities if not isinstance(entry["what"], Repair)]
+    return found
 
 
 def _has_masks(root: str | os.PathLike[str]) -> bool:

@@ -150,7 +150,13 @@ class Task(ABC):
 
         By default the facts, and the options that belong neither to a data set nor to training.
         """
-        idle = {*belonging(self.options, "data"), *belonging(self.options, "training"), "data", "on_bad_sample"}
+        idle = {
+            *belonging(self.options, "data"),
+            *belonging(self.options, "training"),
+            "data",
+            "on_bad_sample",
+            "strict",
+        }
         options = {f.name: getattr(self.options, f.name) for f in fields(self.options) if f.name not in idle}
         return {"trunkline_options": json.dumps(options), "trunkline_facts": json.dumps(self.facts)}
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
+from .data.words import WORDS
+
 CONFIGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 """What YOLO's file of a data set is called."""
 _MASKS = {  # folders by which a format of masks is known
@@ -45,7 +47,7 @@ def format_of(root: str | os.PathLike[str]) -> str:
 
 def _of_labels(root: Path, names: set[str], files: set[str]) -> str:
     """Find the format by the files of labels beside pictures, or by those of the data's own folder."""
-    train = root / "train" if "train" in names else root
+    train = next((root / word for words in WORDS.values() for word in words if word in names), root)
     there = [e.name for e in storage.entries(train)]
     if any((root / s / "_annotations.coco.json").is_file() for s in (".", "train", "valid", "val")):
         return "coco"

@@ -24,10 +24,12 @@ class TaskOptions:
 
     data           the folder that the files are in
     on_bad_sample  what becomes of a sample that cannot be read: it stops the work, or is left out
+    strict         what would be mended in the data is a mistake
     """
 
     data: str = ""
     on_bad_sample: Literal["stop", "skip"] = "stop"
+    strict: bool = False
 
     def uncached(self) -> str:
         """Say why these options cannot be trained on cached maps; empty where they can."""

@@ -29,7 +29,7 @@ def bench_score(*, images: int = 2500, detections: int = 80, rounds: int = 3) ->
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    from ..score.score import coco
+    from ..score.score_coco import coco
 
     with tempfile.TemporaryDirectory() as scratch:
         truth, results = _generated(Path(scratch), images, detections)

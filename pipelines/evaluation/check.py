@@ -27,6 +27,7 @@ def check(
     loaders: int | None = None,
     progress: bool = True,
     plugin: str | Path | None = None,
+    strict: bool = False,
 ) -> Check:
     """Decode and validate a whole data set, in parallel: a folder of data, or what a run trains on.
 
@@ -35,6 +36,7 @@ def check(
     masks     for VOC's format, look at the masks
     classes   the names to expect; for a run by default those that it learnt
     loaders   processes that decode (none: one a core; 0: this one, which a crashing decoder ends)
+    strict    what would be mended in the data is a problem
     plugin    the recipe file that defines the run's task, if the task is your own
 
     Raises DataError where the folder is missing or its layout is unknown. Raises RecipeError where a run lacks the task, has
@@ -42,7 +44,7 @@ def check(
     """
     if plugin:
         plugins.load(plugin)
-    settings: dict[str, Any] = {"classes": classes, "loaders": loaders, "progress": progress}
+    settings: dict[str, Any] = {"classes": classes, "loaders": loaders, "progress": progress, "strict": strict}
     if is_remote(folder) or not Run(folder).exists():
         return check_folder(folder, format=format, masks=masks, task=task, **settings)
     run = Run(folder)

@@ -11,6 +11,7 @@ from trunkline.ground.storage import is_remote
 
 from ...cluster.config import Launch
 from ...tasks.data.fingerprint import compare
+from ...tasks.data.repairs import refuse
 from ...tasks.options import belonging
 from ...tasks.samples import Samples
 from ...tasks.scores import Scores, joined
@@ -185,8 +186,10 @@ def prepare(wanted: Evaluating) -> Prepared:
         raise RecipeError(f"{source.source}: a weights file does not say which data: give data=FOLDER")
     processes = int(found.recipe.machine.loaders) if loaders is None else loaders
     samples = _readable(found, wanted, path, max(1, processes))
-    for remark in samples.remarks():
+    for remark in (remarks := samples.remarks()):
         note(remark)
+    if found.options.strict:
+        refuse(remarks)
     _compare(found, wanted, path, samples)
     if wanted.precision == "fp64":
         found.model.double()

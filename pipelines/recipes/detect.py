@@ -11,7 +11,7 @@ from ..recipe.fields import Batches, Evaluation, Network, Phase, Recipe
 
 def detect(
     data: str = "",
-    format: Literal["coco", "voc"] = "coco",
+    format: Literal["coco", "voc", "yolo", "yolo-seg", "yolo-obb", "labelme", "labelstudio", "csv"] = "coco",
     weights: str = "resnet50",
     backbone: str | None = None,
     head: Literal["faster_rcnn", "mask_rcnn", "one_stage"] = "faster_rcnn",
@@ -27,20 +27,28 @@ def detect(
     seed: int = 0,
     on_bad_sample: Literal["stop", "skip"] = "stop",
     on_bad_box: Literal["stop", "skip"] = "stop",
+    categories: tuple[str, ...] = (),
+    exif: Literal["stop", "turn", "ignore"] = "stop",
+    strict: bool = False,
     ema: float = 0.0,
     smoke: bool = False,
 ) -> Recipe:
     """Fine-tune a detector on a few hundred pictures with boxes, or with masks.
 
-    data           a folder: COCO's (annotations/instances_train*.json, …val*.json, folders of images beside) or VOC's
-                   (Annotations, ImageSets/Main/train.txt and val.txt, JPEGImages)
+    data           a folder: COCO's (annotations/instances_train*.json, …val*.json, folders of images beside), or another
+                   one that `format` names
+    format         coco, voc, yolo (data.yaml; yolo-seg, yolo-obb where lines of 9 numbers are polygons, rotated boxes),
+                   labelme, labelstudio or csv (docs/detection.md shows how each lies)
     head           faster_rcnn: boxes; mask_rcnn: boxes and masks (COCO's format); one_stage: boxes, without anchors
     weights        of a classifier (a file, a published name) or of a detector (a run, torchvision's own), or none
-    train, val     other annotation files or lists, below data
+    train, val     other annotation files, lists or folders, below data; val=0.2 holds out a fifth of one set
     size           the shorter side in pixels; the longer one is at most twice as long
     limit          only the first so many pictures with objects of each split
     on_bad_sample  stop at pictures that cannot be read, or skip them
     on_bad_box     stop at objects without area or outside their picture, or skip these objects
+    categories     only objects of these
+    exif           labels without a size are of pictures as EXIF turns them (turn), or as they are stored (ignore)
+    strict         take everything that would be mended in the data as a mistake
     smoke          a tiny run of seconds on generated pictures, to see that everything works
 
     The trunk's stem and first stage and all its norms stay as they are (unless weights=none); a linear warm-up over a
@@ -59,14 +67,14 @@ def detect(
         if epochs is None and updates is None:
             updates = 2
     if not data:
-        raise RecipeError("data= is missing: give a folder in COCO's format, or in VOC's together with format=voc")
+        raise RecipeError("data= is missing: give a folder in COCO's format, or in another one together with format=")
     one_stage = head == "one_stage"
     epochs = 12.0 if epochs is None and updates is None else epochs
     return Recipe(
         tasks={
             "detection": Options(
                 data=data, format=format, head=head, train=train, val=val, on_bad_sample=on_bad_sample,
-                on_bad_box=on_bad_box, size=size, longest=2 * size, limit=limit,
+                on_bad_box=on_bad_box, size=size, longest=2 * size, limit=limit, categories=categories, exif=exif, strict=strict,
             )
         },
         network=Network(

@@ -27,6 +27,7 @@ def segment(
     limit: int = 0,
     seed: int = 0,
     on_bad_sample: Literal["stop", "skip"] = "stop",
+    strict: bool = False,
     ema: float = 0.0,
     smoke: bool = False,
 ) -> Recipe:
@@ -40,6 +41,7 @@ def segment(
     crop           the side in pixels of the squares that training sees; what is smaller is padded with void
     output_stride  of the trunk; by default 16 for deeplabs and fcn, 32 for unet and fpn
     on_bad_sample  stop at pictures and masks that cannot be used, or skip them
+    strict         take everything that would be mended in the data as a mistake
     smoke          a tiny run of seconds on generated pictures, to see that everything works
 
     SGD with momentum, the rate falling as a polynomial of power 0.9 at every update, weight decay 1e-4; scale jitter of 0.5
@@ -66,7 +68,8 @@ def segment(
     return Recipe(
         tasks={
             "segmentation": Options(
-                data=data, format=format, head=head, train=train, val=val, on_bad_sample=on_bad_sample, crop=crop, limit=limit
+                data=data, format=format, head=head, train=train, val=val, on_bad_sample=on_bad_sample, strict=strict,
+                crop=crop, limit=limit,
             )
         },
         network=Network(

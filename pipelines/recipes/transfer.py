@@ -32,6 +32,7 @@ def transfer(
     val: float = 0.0,
     group: str = "",
     on_bad_sample: Literal["stop", "skip"] = "stop",
+    strict: bool = False,
     ema: float = 0.0,
     smoke: bool = False,
 ) -> Recipe:
@@ -45,6 +46,7 @@ def transfer(
     epochs         or updates: how long
     batch          samples an update; micro_batch divides it and gives the same update in less memory
     on_bad_sample  stop at files that are not pictures, or skip them and list them in the report
+    strict         take everything that would be mended in the data as a mistake
     smoke          a tiny run of seconds on generated pictures, to see that everything works
 
     Expect on hymenoptera (244 + 153 photos of ants and bees, ImageNet ResNet-50, two CPU cores with bf16), all run here, on
@@ -73,6 +75,7 @@ def transfer(
                 val=val,
                 group=group,
                 on_bad_sample=on_bad_sample,
+                strict=strict,
                 size=size,
                 augment=not cached,
                 append=mode == "append",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from trunkline.ground.errors import DataError, RecipeError
 
 from ...heads.contract import VOID
+from ...tasks.data.repairs import refuse
 from ...tasks.scores import mean_over
 from ...tasks.segmentation.formats.encoding import Encoding, Mask, check_agrees, look_at, numbered, with_void
 from ...tasks.segmentation.formats.layouts import files_below, read_classes
@@ -26,6 +27,7 @@ def masks(
     void: tuple[int, ...] | None = None,
     absent: Literal["truth", "either"] = "truth",
     boundary: bool = False,
+    strict: bool = False,
 ) -> Scored:
     """Compute mIoU, pixel and mean accuracy of a folder of masks against a folder of true ones.
 
@@ -39,6 +41,7 @@ def masks(
               class has pixels without it
     absent    truth: the mean is over the classes of the truth; either: over those that either side has (mmsegmentation)
     boundary  boundary IoU too (Cheng et al. 2021)
+    strict    take everything that would be mended in the files as a mistake
     """
     import numpy as np
 
@@ -53,6 +56,8 @@ def masks(
     labels = theirs.classes
     pairs = _pairs(Path(truth), Path(predicted), list)
     matrix, edges, warnings = _counts(pairs, theirs, ours, boundary, void)
+    if strict:
+        refuse(warnings)
     result = scores(matrix, absent)
     metrics = {"mIoU": result.miou, "pixel_accuracy": result.pixel_accuracy, "mean_accuracy": result.mean_accuracy}
     there = matrix.sum(1) > 0

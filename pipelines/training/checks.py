@@ -16,6 +16,7 @@ from ...cluster.engines.optimizer import try_optimizer
 from ...cluster.workers import Workers, where
 from ...heads.model import Model
 from ...tasks.contract import EVALUATOR, Task, check_has
+from ...tasks.data.repairs import refuse
 from ...tasks.samples import Samples
 from ..feeding.plan import Mixture
 from ..models.build import make_task
@@ -43,8 +44,10 @@ def preflight(recipe: Recipe) -> None:
     for name, options in recipe.tasks.items():
         with _collected(problems):
             task = make_task(name, options, Preprocessing())
-            task.samples("train")
-            found[name] = (task, task.samples("val"))
+            training, validation = task.samples("train"), task.samples("val")
+            if options.strict:
+                refuse((*training.remarks(), *validation.remarks()))
+            found[name] = (task, validation)
     if len(found) == len(recipe.tasks):
         with _collected(problems):
             metric_of(recipe, found)

@@ -8,7 +8,7 @@ import numpy as np
 from ...heads.boxes import BoxPrediction
 from ...heads.contract import Batch, Prediction
 from ..contract import Record, Scores
-from ..objects.coco_file import Images, Objects, Truth
+from ..objects.coco_file import Objects, Truth
 from ..objects.coco_scores import CocoScores, score
 from ..objects.polygons import as_raw
 from ..objects.voc_file import Detections, in_file_name
@@ -17,6 +17,7 @@ from ..scores import Block, mean_over
 from .draw import drawn
 from .samples import BoxSamples
 from .shown import COCO, MASKS, VOC, blocks
+from .truth import truth_of
 
 EXAMPLES = 12  # pictures that a report shows
 
@@ -121,19 +122,9 @@ class BoxEvaluator:
         return at[kept], of[kept]
 
     def _truth(self) -> Truth:
-        s, index = self.samples, self.samples.index
+        s = self.samples
         at, of = self._kept()
-        rows = s.rows[: len(self._rows)]
-        sizes = index.sizes[rows].astype(np.int64)
-        images = Images(index.image_ids[rows], sizes[:, 1], sizes[:, 0], [index.name(row) for row in rows])
-        crowd = index.flags[at].astype(np.int64) if s.options.format != "voc" else np.zeros(len(at), np.int64)
-        objects = Objects(
-            images.ids[of], index.category_ids[index.labels[at].astype(np.int64)], index.boxes[at],
-            [as_raw(index.segmentation(int(i))) for i in at] if s.masks else None,
-            np.arange(1, len(at) + 1), np.asarray(index.area[at], np.float64), crowd,
-        )  # fmt: skip
-        categories = dict(zip(index.category_ids.tolist(), index.classes, strict=True))
-        return Truth(s.options.data, images, categories, objects, [])
+        return truth_of(s, at, of, s.rows[: len(self._rows)])
 
     def _found(self) -> Objects:
         index = self.samples.index

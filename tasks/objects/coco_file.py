@@ -12,7 +12,7 @@ import numpy as np
 
 from trunkline.ground.errors import DataError
 
-from ..data.repairs import counted
+from ..data.repairs import Repair, counted
 from .coco_fill import fill
 from .coco_json import LARGEST_WHOLE, UNREADABLE, Problems, decoded, malformed, read_bytes, rows, rows_of
 
@@ -151,7 +151,9 @@ def read_truth(file: str | os.PathLike[str], masks: bool = False) -> Truth:
     if len(objects) and objects.ids.min() == 0:
         objects.ids = np.arange(1, len(objects) + 1)
         truth.warnings.append(
-            f"{truth.file}: an annotation has the id 0, which pycocotools never matches: all are numbered from 1 here"
+            Repair(
+                f"{truth.file}: an annotation has the id 0, which pycocotools never matches: all are numbered from 1 here"
+            )
         )
     return truth
 
@@ -246,7 +248,7 @@ def read_results(file: str | os.PathLike[str], truth: Truth, masks: bool = False
     )  # fmt: skip
     check_results(objects, truth, problems)
     problems.stop()
-    objects.remarks = problems.repairs.lines() + _wrong(objects, truth)
+    objects.remarks = problems.repairs.lines() + wrong_results(objects, truth)
     return objects
 
 
@@ -296,7 +298,7 @@ def check_results(objects: Objects, truth: Truth, problems: Problems) -> None:
     )
 
 
-def _wrong(objects: Objects, truth: Truth) -> list[str]:
+def wrong_results(objects: Objects, truth: Truth) -> list[str]:
     """Say in one line what of a detector's results can only be false, and is counted as the official tool counts it."""
     unknown = int((~np.isin(objects.category_ids, list(truth.categories))).sum())
     sizes = objects.boxes[:, 2:]

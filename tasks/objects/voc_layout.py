@@ -38,7 +38,12 @@ def listed(file: Path) -> VocPart:
 
 
 def flat(folder: Path) -> list[VocPart]:
-    """Find the XML files below a folder: in `Annotations/` with the pictures in a folder beside it, or beside pictures."""
+    """Find the XML files below a folder: in `Annotations/` with the pictures in a folder beside it, or beside pictures.
+
+    Empty where there is none, or no such folder.
+    """
+    if not folder.is_dir():
+        return []
     word = next((word for word in _ANNOTATIONS if (folder / word).is_dir() and files_in(folder / word, (".xml",))), "")
     beside = next((name for name in _PICTURES if (folder / name).is_dir()), word) if word else ""
     found: dict[str, list[str]] = {}

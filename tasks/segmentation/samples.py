@@ -85,6 +85,8 @@ class PixelSamples:
         if self.encoding.assumed and (count := int((found.stored.pixels == VOID).sum())):
             self._decide(index, f" in {count / found.labels.size:.1%} of its pixels")
         check_agrees(self._palette, source, found.stored)
+        if self.options.strict and found.stored.form:
+            raise DataError(f"strict: {source}: {found.stored.form}: would be read as numbers")
         return found
 
     def _decide(self, index: int, share: str) -> None:

@@ -16,7 +16,7 @@ from trunkline.ground.errors import DataError
 from trunkline.tasks.check import check
 from trunkline.tasks.classification.folders import read_splits
 from trunkline.tasks.detection.options import Options as Boxes
-from trunkline.tasks.detection.samples import read_split as read_boxes
+from trunkline.tasks.detection.splits import read_split as read_boxes
 from trunkline.tasks.images.photos import photos
 from trunkline.tasks.segmentation.options import Options as Masks
 from trunkline.tasks.segmentation.splits import read_split as read_masks

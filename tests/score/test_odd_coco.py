@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from score_work import random_coco, write
 
 from trunkline.ground.errors import DataError
-from trunkline.pipelines.score.score import coco
+from trunkline.pipelines.score.score_coco import coco
 from trunkline.tasks.objects.coco_file import read_results, read_truth
 
 pytest.importorskip("msgspec")

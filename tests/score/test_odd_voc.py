@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trunkline.ground.errors import DataError
-from trunkline.pipelines.score.score import voc
+from trunkline.pipelines.score.score_voc import voc
 from trunkline.tasks.check import check
 from trunkline.tasks.detection.options import Options
 from trunkline.tasks.detection.splits import read_split

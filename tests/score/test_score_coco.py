@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from score_work import by_pycocotools, random_coco, write
 
 from trunkline.pipelines.command.cli import main
-from trunkline.pipelines.score.score import coco
+from trunkline.pipelines.score.score_coco import coco
 from trunkline.tasks.objects.coco_file import read_results, read_truth
 from trunkline.tasks.objects.coco_scores import FAST, chosen, score
 from trunkline.tasks.objects.intervals import average_precision

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trunkline.ground.errors import DataError
 from trunkline.pipelines.command.cli import main
-from trunkline.pipelines.score.score import voc
+from trunkline.pipelines.score.score_voc import voc
 from trunkline.tasks.objects import voc_file
 from trunkline.tasks.objects.voc_file import Detections, parse_annotation, read_detections, read_list
 from trunkline.tasks.objects.voc_scores import VocTruth, score_class

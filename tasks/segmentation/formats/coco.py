@@ -12,6 +12,7 @@ from trunkline.ground.errors import DataError
 
 from ....heads.contract import VOID
 from ...data.fingerprint import manifest_lines
+from ...data.repairs import Repair
 from ...detection.options import Options as ObjectOptions
 from ...detection.samples import BoxSamples, describe
 from ...detection.splits import read_split as read_objects
@@ -127,6 +128,7 @@ def read_coco(options: Options, split: str, classes: Sequence[str] | None) -> Ra
     files = texts([objects.id(i) for i in range(len(objects))])
     return RasterSamples(
         files, files, files, encoding if classes is None else in_order(encoding, classes, options.data, hint),
-        rows[: options.limit or None], options, split=split, notes=objects.index.notes, objects=objects,
+        rows[: options.limit or None], options, split=split, notes=(*map(Repair, objects.index.notes), *objects.index.remarks),
+        objects=objects,
         numbers=tuple(numbers.tolist()),
     )  # fmt: skip

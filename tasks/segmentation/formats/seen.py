@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ....heads.contract import VOID
+from ...data.repairs import Repair
 from ...scores import MOST_NAMED
 from .encoding import Mask
 
@@ -34,15 +35,16 @@ class Seen:
         """List the classes without a pixel."""
         return [name for n, name in enumerate(classes) if not self.pixels[n]]
 
-    def repairs(self, whose: str) -> list[str]:
+    def repairs(self, whose: str) -> list[Repair]:
         """Say what forms were read as numbers, in how many masks."""
-        return [f"{form}: read as numbers in {count} of {whose}" for form, count in sorted(self.forms.items())]
+        return [Repair(f"{form}: read as numbers in {count} of {whose}") for form, count in sorted(self.forms.items())]
 
     def remarks(self, classes: Sequence[str], whose: str, void: str) -> list[str]:
         """Say whose masks (`the first 32 masks of train`) have how much void, by what word, and which classes not at all."""
         if not self.masks:
             return []
-        lines, total = self.repairs(whose), int(self.pixels.sum())
+        lines: list[str] = [*self.repairs(whose)]
+        total = int(self.pixels.sum())
         absent = self.absent(classes)
         if len(absent) == len(classes):
             return [*lines, f"no pixel of any class in {whose}: do their numbers or colours stand with the classes?"]

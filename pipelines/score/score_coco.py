@@ -1,0 +1,119 @@
+"""Scoring the results of any detector by COCO's protocol, as pycocotools does. No model is needed."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from trunkline.ground.errors import DataError, RecipeError
+
+from ...tasks.data.repairs import refuse
+from ...tasks.scores import mean_over
+from ..runs.files import new_file
+from ..show import note
+from .score import Scored, draw, lines_of
+
+_MOST = 1_000_000  # detections of an image and category
+
+
+def coco(
+    truth: str | Path,
+    results: str | Path,
+    *,
+    masks: bool = False,
+    engine: str = "auto",
+    max_detections: tuple[int, ...] = (1, 10, 100),
+    images: str | Path | None = None,
+    plot: str | Path | None = None,
+    split: str = "",
+    truth_format: str = "auto",
+    strict: bool = False,
+) -> Scored:
+    """Compute COCO's twelve numbers, and AP by category, of a detector's results.
+
+    The truth is COCO's annotation file, or a folder or file of another format (YOLO, VOC, LabelMe, Label Studio, CSV). The
+    results are COCO's file, a folder of YOLO's text files, a table with scores, or the predictions.jsonl of `predict`.
+
+    masks           score the segmentations; a result's box is not looked at then
+    engine          pycocotools (the reference), hotcoco (equal to the last bit, and fast), faster-coco-eval (to 1e-15);
+                    auto: hotcoco where it is installed, else pycocotools
+    max_detections  of an image and category; AP is at the largest, ARn at each
+    images          a text file with the ids or file names of the images to score, one a line; by default all
+    plot            a PNG file for the precision/recall curves
+    """
+    _needs("pycocotools", "msgspec")
+    wrong = [f"max_detections={n}: expected 1 to {_MOST:,}" for n in max_detections if not 1 <= n <= _MOST]
+    if wrong or not max_detections:
+        raise RecipeError(wrong or "max_detections=: expected numbers above 0")
+    from ...tasks.detection.truth import read_any_truth
+    from ...tasks.objects.coco_scores import chosen, score
+    from ...tasks.objects.hints import FEW, hints
+    from ...tasks.objects.labels.results import read_any_results
+
+    file, engine = new_file(plot, ".png", "plot") if plot else None, chosen(engine)
+    theirs = read_any_truth(truth, masks, split, truth_format)
+    _name_apart(theirs)
+    found = read_any_results(results, theirs, masks)
+    if images:
+        theirs, found = _subset(theirs, found, images)
+    theirs.warnings += [*theirs.remarks, *found.remarks]
+    if strict:
+        refuse(theirs.warnings)
+    for warning in theirs.warnings:
+        note(warning)
+    scores = score(theirs, found, masks, engine, max_detections)
+    recalls = [i / 100 for i in range(101)]
+    curves = {
+        name: (recalls, scores.curves.precision[0, :, k, 0, -1])
+        for k, name in enumerate(theirs.categories[c] for c in sorted(theirs.categories))
+        if scores.curves.precision[0, 0, k, 0, -1] > -1
+    }
+    lines = [*mean_over("AP", scores.categories, "no object in the truth")]
+    if not masks and (scores.metrics.get("AP50") or 0) < FEW:
+        sides = zip(theirs.images.heights.tolist(), theirs.images.widths.tolist(), strict=True)
+        lines += hints(theirs.objects, found, dict(zip(theirs.images.ids.tolist(), sides, strict=True)))
+    for line in lines:
+        theirs.warnings.append(line)
+        note(line)
+    settings = {"protocol": "coco", "masks": masks, "engine": engine, "max_detections": list(max_detections)}
+    counts = {"images": len(theirs.images.ids), "objects": len(theirs.objects), "detections": len(found)}
+    scored = Scored(scores.metrics, scores.categories, settings, counts, curves, theirs.warnings)
+    if file:
+        draw(scored, file, "precision at IoU 0.5")
+    return scored
+
+
+def _name_apart(truth: Any) -> None:
+    """Add the id to the names of categories that share one, and warn of it: each is scored apart, by its name."""
+    names = [*truth.categories.values()]
+    again = sorted({name for name in names if names.count(name) > 1})
+    if again:
+        truth.categories = {i: f"{n} (id {i})" if n in again else n for i, n in truth.categories.items()}
+        truth.warnings.append(
+            f"{truth.file}: several categories are called {', '.join(again)}: each is scored by its id"
+        )
+
+
+def _subset(truth: Any, found: Any, file: str | Path) -> tuple[Any, Any]:
+    from dataclasses import replace
+
+    import numpy as np
+
+    words = lines_of(file)
+    ids, names = {str(i): k for k, i in enumerate(truth.images.ids)}, {n: k for k, n in enumerate(truth.images.names)}
+    unknown = [w for w in words if w not in ids and w not in names]
+    if unknown:
+        raise DataError("\n".join(f"{file}: {w!r} is no image of {truth.file}" for w in unknown[:20]))
+    rows = np.array(sorted({ids[w] if w in ids else names[w] for w in words}), np.int64)
+    kept = truth.images.ids[rows]
+    images = replace(
+        truth.images, ids=kept, widths=truth.images.widths[rows], heights=truth.images.heights[rows],
+        names=[truth.images.names[r] for r in rows],
+    )  # fmt: skip
+    objects = truth.objects.at(np.isin(truth.objects.image_ids, kept))
+    return replace(truth, images=images, objects=objects), found.at(np.isin(found.image_ids, kept))
+
+
+def _needs(*modules: str) -> None:
+    lacking = [name for name in modules if not find_spec(name)]
+    if lacking:
+        raise RecipeError(f"{' and '.join(lacking)} must be installed for this: pip install 'trunkline[coco]'")
