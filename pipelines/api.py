@@ -103,7 +103,7 @@ def check(data: str | Path, **settings: Any) -> Any:
     """Decode and validate a data set, or a run's; see `trunkline.pipelines.evaluation.check.check` for the settings."""
     from .evaluation.check import check as run_it
 
-    return run_it(_path_of(data), **typed(run_it, settings))
+    return run_it(_path_of(data), **typed_with_options(run_it, settings))
 
 
 def recipes() -> dict[str, str]:

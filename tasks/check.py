@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 from trunkline.ground.names import load_named, nearest
+from trunkline.ground.ranges import problems_of
 
 from .checked import Check
 from .data.repairs import Repair
 from .formats import format_of
-from .table import rows
+from .table import Row, rows
 
 
 def check(
@@ -23,6 +25,7 @@ def check(
     loaders: int | None = None,
     progress: bool = True,
     strict: bool = False,
+    **options: Any,
 ) -> Check:
     """Decode every sample of a data folder, compare all files by their bytes, and look at objects and masks.
 
@@ -33,11 +36,26 @@ def check(
     masks     the same as task=segmentation, of VOC's format
     loaders   processes that decode (none: one a core; 0: this one, which a crashing decoder ends)
 
-    Raises DataError for a wrong argument, and where a root that is read as class folders is missing or holds none. All
+    `options` are those of the task that decide how its data is read (depth=, exif=, categories=). Raises DataError for a
+    wrong argument, and where a root that is read as class folders is missing or holds none. All
     else is in the result.
     """
     if loaders is not None and loaders < 0:
         raise DataError(f"loaders={loaders}: expected 0 or more")
+    name, form = task_of(root, format, masks, task)
+    row = rows()[name]
+    if options:
+        _check_options(name, row, options)
+    given = {"options": options} if options else {}
+    found = load_named(row.check)(root, form, classes, **given, loaders=loaders, progress=progress)
+    if strict:
+        found.problems += [entry for entry in found.oddities if isinstance(entry["what"], Repair)]
+        found.oddities = [entry for entry in found.oddities if not isinstance(entry["what"], Repair)]
+    return found
+
+
+def task_of(root: str | os.PathLike[str], format: str = "auto", masks: bool = False, task: str = "") -> tuple[str, str]:
+    """Find which task looks at a folder, and the folder's format; the arguments are those of `check`. Raises DataError."""
     form = format_of(root) if format == "auto" else format
     reading = {name: row for name, row in rows().items() if form in row.formats and row.check}
     if not reading:
@@ -49,11 +67,15 @@ def check(
     name = task or ("segmentation" if masks else next(iter(reading)))
     if name not in reading:
         raise DataError(f"task={name}: does not read format={form}{nearest(name, reading)}; {', '.join(reading)} do")
-    found = load_named(reading[name].check)(root, form, classes, loaders=loaders, progress=progress)
-    if strict:
-        found.problems += [entry for entry in found.oddities if isinstance(entry["what"], Repair)]
-        found.oddities = [entry for entry in found.oddities if not isinstance(entry["what"], Repair)]
-    return found
+    return name, form
+
+
+def _check_options(name: str, row: Row, options: dict[str, Any]) -> None:
+    """Raise DataError for options that the task's look does not read, or that are out of their range."""
+    wrong = [f"{key}={value}: the look of the task {name} at a whole folder does not read this{nearest(key, row.looks_by)}; it reads "
+             f"{', '.join(row.looks_by) or 'no option'}" for key, value in options.items() if key not in row.looks_by]  # fmt: skip
+    if wrong := wrong or problems_of(load_named(row.options)(**options)):
+        raise DataError("\n".join(wrong))
 
 
 def _has_masks(root: str | os.PathLike[str]) -> bool:

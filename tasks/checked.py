@@ -11,6 +11,7 @@ SHOWN = 20  # lines of a kind in the summary
 
 
 SAMPLE, BOX = "on_bad_sample=skip", "on_bad_box=skip"
+NONE: Mapping[str, Any] = {}  # no options
 
 
 @dataclass

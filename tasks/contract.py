@@ -181,7 +181,7 @@ class Task(ABC):
         """Read one input as a sample without targets. Raises DataError where it cannot be used."""
         from .images.decode import read_image
 
-        return Sample(address, Path(address), read_image(address))
+        return Sample(address, Path(address), read_image(address, getattr(self.options, "depth", "")))
 
     def alike(self, sample: Sample) -> Hashable:
         """Return a mark of a transformed sample, by default its shape: samples with equal marks fit in one batch."""

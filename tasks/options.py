@@ -7,7 +7,7 @@ import math
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
-from trunkline.ground.ranges import Range, ranged
+from trunkline.ground.ranges import Range, Texts, ranged
 
 PIXELS = Range(0, 16384, "a number of pixels from 1 to 16384", low_in=False)
 WEIGHT = Range(0, 1e6)
@@ -38,6 +38,28 @@ class TaskOptions:
     def problems(self) -> list[str]:
         """List what the ranges of single options cannot say; each line begins `KEY=VALUE:`, or is about all of them."""
         return []
+
+
+FULL = "full"
+
+
+def _is_depth(text: str) -> bool:
+    low, colon, high = text.partition(":")
+    numbers = colon and all(end.isascii() and end.isdigit() for end in (low, high))
+    return text in ("", FULL) or bool(numbers and int(low) < int(high) <= 65535)
+
+
+DEPTH = Texts(_is_depth, "full, or LOW:HIGH with whole numbers from 0 to 65535, the lower first, as 0:4095")
+
+
+def depth_of_pictures() -> Any:
+    """Make the field of options that says how pictures of more than 8 bits a channel are read; empty: they are refused."""
+    return ranged("", DEPTH)
+
+
+def depth_of(options: Any) -> dict[str, str]:
+    """Return the field of `depth_of_pictures` where it says something, as a file of weights states it."""
+    return {"depth": options.depth} if options.depth else {}
 
 
 def refuse_kind(task: str, kind: Any) -> list[str]:

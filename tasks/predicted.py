@@ -20,6 +20,7 @@ class Predicted:
 
     file: str
     error: str | None = None
+    depth: str = field(default="", kw_only=True)  # how the file was read, where it has more than 8 bits a channel
 
     @classmethod
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
@@ -28,7 +29,8 @@ class Predicted:
 
     def line(self) -> dict[str, Any]:
         """Convert it to JSON: the file, and its error or what `found` gives."""
-        return {"file": self.file, **({"error": self.error} if self.error else self.found())}
+        how = {"depth": self.depth} if self.depth else {}
+        return {"file": self.file, **how, **({"error": self.error} if self.error else self.found())}
 
     @classmethod
     def from_line(cls, line: dict[str, Any]) -> Self:
@@ -68,7 +70,7 @@ class Predicted:
         """Return the small picture: the file's own, as `(3, H, W)` uint8, or one with drawings on it."""
         from .images.decode import read_image
 
-        return read_image(self.file)
+        return read_image(self.file, self.depth)
 
 
 @dataclass
@@ -91,8 +93,8 @@ class PredictedFields(Predicted):
     @classmethod
     def from_line(cls, line: dict[str, Any]) -> Self:
         """Build it from what `line` gave."""
-        rest = {name: value for name, value in line.items() if name not in ("file", "error")}
-        return cls(line["file"], line.get("error"), rest)
+        rest = {name: value for name, value in line.items() if name not in ("file", "error", "depth")}
+        return cls(line["file"], line.get("error"), rest, depth=line.get("depth", ""))
 
     def found(self) -> dict[str, Any]:
         """Return the fields."""

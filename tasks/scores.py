@@ -242,14 +242,15 @@ Words = tuple[tuple[str, Literal["", "good", "bad", "soft"]], ...]
 class Picture:
     """A sample by its `id`, and lines of words with their tones below it.
 
-    Its picture is a `file` below the run's folder, or the `source` that it was read from. Where it has neither, the
-    task draws it.
+    Its picture is a `file` below the run's folder, or the `source` that it was read from, with this `depth`. Where it
+    has neither, the task draws it.
     """
 
     id: str
     caption: tuple[Words, ...] = ()
     file: str = ""
     source: str = ""
+    depth: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class Row:
 
     formats  how its data may lie in folders, the usual one first
     check    `check(root, format, classes, loaders=, progress=)`: what a look at a whole folder of such data finds
+    looks_by the task's options that this look reads, as its `options=`
     scenes   generated data sets, by their name in `data=`
     """
 
@@ -29,6 +30,7 @@ class Row:
     options: Any
     formats: tuple[str, ...] = ()
     check: str | Callable[..., Any] | None = None
+    looks_by: tuple[str, ...] = ()
     scenes: Mapping[str, Scenes] = field(default_factory=dict)
 
 
@@ -38,6 +40,7 @@ TASKS: dict[str, Row] = {
         "trunkline.tasks.classification.options:Options",
         ("folders",),
         "trunkline.tasks.classification.check:check_folders",
+        ("depth",),
         {
             "demo": Scenes("trunkline.tasks.scenes:write_scenes", 2000, 500, 64),
             "demo:smoke": Scenes("trunkline.tasks.scenes:write_scenes", 40, 20, 32),
@@ -48,6 +51,7 @@ TASKS: dict[str, Row] = {
         "trunkline.tasks.detection.options:Options",
         ("coco", "voc", "yolo", "yolo-seg", "yolo-obb", "labelme", "labelstudio", "csv"),
         "trunkline.tasks.detection.check:check_boxes",
+        ("depth", "train", "val", "train_images", "val_images", "categories", "exif", "origin", "rotated", "annotator"),
         {
             "demo:boxes": Scenes("trunkline.tasks.detection.scenes:write_box_scenes", 400, 100, 128),
             "demo:boxes:smoke": Scenes("trunkline.tasks.detection.scenes:write_box_scenes", 16, 8, 64),
@@ -58,6 +62,7 @@ TASKS: dict[str, Row] = {
         "trunkline.tasks.segmentation.options:Options",
         ("voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"),
         "trunkline.tasks.segmentation.check:check_masks",
+        ("depth", "train", "val", "void", "masks", "sbd", "train_images", "val_images", "categories"),
         {
             "demo:pixels": Scenes("trunkline.tasks.segmentation.scenes:write_pixel_scenes", 400, 100, 128),
             "demo:pixels:smoke": Scenes("trunkline.tasks.segmentation.scenes:write_pixel_scenes", 16, 8, 64),

@@ -249,7 +249,7 @@ def _check(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     (folder,) = _take(plain, 1, "the data's folder")
     from ..evaluation.check import check
 
-    found = check(folder, **typed(check, settings))
+    found = check(folder, **typed_with_options(check, settings))
     print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found)
     return 2 if found.problems else 0
 

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from trunkline.ground.errors import RecipeError
-from trunkline.ground.names import nearest
+from trunkline.ground.names import load_named, nearest
 from trunkline.ground.storage import is_remote
 
 from ...cluster import checkpoint
 from ...tasks.check import check as check_folder
+from ...tasks.check import task_of
 from ...tasks.checked import Check
+from ...tasks.table import options as known_options
 from ...tasks.table import rows
 from ..recipe import plugin as plugins
+from ..recipe.convert import attempt, convert
 from ..recipe.plain import from_plain
 from ..runs.run import Run
 
@@ -28,8 +31,12 @@ def check(
     progress: bool = True,
     plugin: str | Path | None = None,
     strict: bool = False,
+    options: dict[str, Any] | None = None,
 ) -> Check:
     """Decode and validate a whole data set, in parallel: a folder of data, or what a run trains on.
+
+    Any option of the task that decides how its data is read can be given too (depth=, exif=, categories=, void=); of a run
+    they are by default as it has them.
 
     task      which task, for a run of several, or where several read a format (VOC's objects, or its masks)
     format    how the data is laid out (folders, coco, voc, …); auto: told from the folders' names, for a run by its recipe
@@ -46,7 +53,8 @@ def check(
         plugins.load(plugin)
     settings: dict[str, Any] = {"classes": classes, "loaders": loaders, "progress": progress, "strict": strict}
     if is_remote(folder) or not Run(folder).exists():
-        return check_folder(folder, format=format, masks=masks, task=task, **settings)
+        name, form = task_of(folder, format, masks, task)
+        return check_folder(folder, format=form, task=name, **settings, **_typed(name, options or {}))
     run = Run(folder)
     recipe = from_plain(run.recipe["resolved"])
     known = ", ".join(recipe.tasks)
@@ -55,14 +63,31 @@ def check(
     if not task and len(recipe.tasks) > 1:
         raise RecipeError(f"{folder}: has several tasks: say which with task=, one of {known}")
     name = task or next(iter(recipe.tasks))
-    options, row = recipe.tasks[name], rows()[name]
+    own, row = recipe.tasks[name], rows()[name]
     if not row.check:
         raise RecipeError(
             f"{folder}: the task {name} has no look of its own at whole folders; its reader tells what it finds"
         )
     settings["classes"] = classes or _learnt(run, name)
-    own = getattr(options, "format", row.formats[0] if row.formats else "")
-    return check_folder(options.data, format=own if format == "auto" else format, task=name, **settings)
+    form = getattr(own, "format", row.formats[0] if row.formats else "") if format == "auto" else format
+    plain = type(own)()
+    given = {key: value for key in row.looks_by if (value := getattr(own, key)) != getattr(plain, key)}
+    return check_folder(own.data, format=form, task=name, **settings, **given | _typed(name, options or {}))
+
+
+def _typed(task: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Convert options that are given as text. Raises RecipeError with each that is of another type."""
+    hints, problems, found = get_type_hints(load_named(known_options()[task])), [], {}
+    for key, value in given.items():
+        attempt(
+            problems,
+            found,
+            key,
+            lambda key=key, value=value: convert(hints[key], value, key) if key in hints else value,
+        )
+    if problems:
+        raise RecipeError(problems)
+    return found
 
 
 def _learnt(run: Run, task: str) -> Sequence[str] | None:

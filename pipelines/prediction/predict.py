@@ -189,6 +189,7 @@ def computer(settings: dict[str, Any]) -> Callable[[list[str]], list[Predicted]]
     found = ready(Source(**settings["source"]))
     task, kind = found.task, found.task.predicted
     transform, device = task.transform(False), next(found.model.parameters()).device
+    depth = getattr(task.options, "depth", "")
 
     def compute(files: list[str]) -> list[Predicted]:
         group: list[Sample | Predicted] = []
@@ -204,7 +205,10 @@ def computer(settings: dict[str, Any]) -> Callable[[list[str]], list[Predicted]]
         with inference(found.model, settings["precision"], device):
             for alike in _alike(task, samples):  # the other samples of a batch do not change a sample's result
                 named |= {p.id: p for p in task.infer(found.model, task.collate(alike).to(device))}
-        return [kind.of(g.id, named[g.id], task) if isinstance(g, Sample) else g for g in group]
+        result = [kind.of(g.id, named[g.id], task) if isinstance(g, Sample) else g for g in group]
+        for predicted in result:
+            predicted.depth = depth
+        return result
 
     return compute
 

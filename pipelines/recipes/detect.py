@@ -26,6 +26,7 @@ def detect(
     limit: int = 0,
     seed: int = 0,
     on_bad_sample: Literal["stop", "skip"] = "stop",
+    depth: str = "",
     on_bad_box: Literal["stop", "skip"] = "stop",
     categories: tuple[str, ...] = (),
     exif: Literal["stop", "turn", "ignore"] = "stop",
@@ -49,6 +50,7 @@ def detect(
     categories     only objects of these
     exif           labels without a size are of pictures as EXIF turns them (turn), or as they are stored (ignore)
     strict         take everything that would be mended in the data as a mistake
+    depth          how pictures of more than 8 bits a channel are read: full, or LOW:HIGH, as 0:4095
     smoke          a tiny run of seconds on generated pictures, to see that everything works
 
     The trunk's stem and first stage and all its norms stay as they are (unless weights=none); a linear warm-up over a
@@ -75,6 +77,7 @@ def detect(
             "detection": Options(
                 data=data, format=format, head=head, train=train, val=val, on_bad_sample=on_bad_sample,
                 on_bad_box=on_bad_box, size=size, longest=2 * size, limit=limit, categories=categories, exif=exif, strict=strict,
+                depth=depth,
             )
         },
         network=Network(

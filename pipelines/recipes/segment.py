@@ -28,6 +28,7 @@ def segment(
     seed: int = 0,
     on_bad_sample: Literal["stop", "skip"] = "stop",
     strict: bool = False,
+    depth: str = "",
     ema: float = 0.0,
     smoke: bool = False,
 ) -> Recipe:
@@ -42,6 +43,7 @@ def segment(
     output_stride  of the trunk; by default 16 for deeplabs and fcn, 32 for unet and fpn
     on_bad_sample  stop at pictures and masks that cannot be used, or skip them
     strict         take everything that would be mended in the data as a mistake
+    depth          how pictures of more than 8 bits a channel are read: full, or LOW:HIGH, as 0:4095
     smoke          a tiny run of seconds on generated pictures, to see that everything works
 
     SGD with momentum, the rate falling as a polynomial of power 0.9 at every update, weight decay 1e-4; scale jitter of 0.5
@@ -69,7 +71,7 @@ def segment(
         tasks={
             "segmentation": Options(
                 data=data, format=format, head=head, train=train, val=val, on_bad_sample=on_bad_sample, strict=strict,
-                crop=crop, limit=limit,
+                depth=depth, crop=crop, limit=limit,
             )
         },
         network=Network(

@@ -33,6 +33,7 @@ def transfer(
     group: str = "",
     on_bad_sample: Literal["stop", "skip"] = "stop",
     strict: bool = False,
+    depth: str = "",
     ema: float = 0.0,
     smoke: bool = False,
 ) -> Recipe:
@@ -47,6 +48,7 @@ def transfer(
     batch          samples an update; micro_batch divides it and gives the same update in less memory
     on_bad_sample  stop at files that are not pictures, or skip them and list them in the report
     strict         take everything that would be mended in the data as a mistake
+    depth          how pictures of more than 8 bits a channel are read: full, or LOW:HIGH, as 0:4095
     smoke          a tiny run of seconds on generated pictures, to see that everything works
 
     Expect on hymenoptera (244 + 153 photos of ants and bees, ImageNet ResNet-50, two CPU cores with bf16), all run here, on
@@ -76,6 +78,7 @@ def transfer(
                 group=group,
                 on_bad_sample=on_bad_sample,
                 strict=strict,
+                depth=depth,
                 size=size,
                 augment=not cached,
                 append=mode == "append",

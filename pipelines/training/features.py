@@ -35,7 +35,8 @@ def cache(session: Session, model: Model, part: Part, split: str, precision: str
     """
     samples = part.training if split == "train" else part.validation
     file = session.run.path / "features" / part.folder / f"{split}.safetensors"
-    digest = f"{samples.fingerprint()['digest']} {weights_digest(model.backbone)} {precision}"
+    how = [precision, *filter(None, [getattr(part.task.options, "depth", "")])]
+    digest = " ".join([samples.fingerprint()["digest"], weights_digest(model.backbone), *how])
     ids = [samples.id(i) for i in range(len(samples))]
     workers = session.workers
     if not workers.from_lead(lambda: _read(file, digest) is not None, "reading features"):

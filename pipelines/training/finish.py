@@ -81,10 +81,12 @@ def _scored(session: Session, tensors: dict[str, Tensor], update: int) -> Evalua
 
 
 def _add_sources(part: Part, scores: Scores) -> None:
-    """Add the sample's file as `source` to each entry with an `id` in the lists of the details."""
+    """Add the sample's file as `source` to each entry with an `id` in the lists of the details, and how it was read."""
     lists = [value for value in scores.details.values() if isinstance(value, list)]
     named = [one for value in lists for one in value if isinstance(one, dict) and "id" in one]
     where = positions(part.validation, {one["id"] for one in named})
+    depth = getattr(part.task.options, "depth", "")
     for one in named:
         if one["id"] in where:
             one["source"] = str(part.validation.source(where[one["id"]]))
+            one |= {"depth": depth} if depth else {}

@@ -17,7 +17,7 @@ from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 from trunkline.ground.links import unread
 
-from ..checked import SAMPLE, Check
+from ..checked import NONE, SAMPLE, Check
 from ..data.file_index import printable
 from ..data.file_loaders import Crash, run_all
 from ..images.decode import FORMATS, decode
@@ -36,10 +36,11 @@ def check_folders(
     form: str = "folders",
     classes: Sequence[str] | None = None,
     *,
+    options: Mapping[str, Any] = NONE,
     loaders: int | None = None,
     progress: bool = True,
 ) -> Check:
-    """Check every file of class folders. `classes` are the ones to expect.
+    """Check every file of class folders. `classes` are the ones to expect; `options` are the task's.
 
     Problems: files that cannot be read or decoded, and a layout or class lists that do not fit. Oddities: very small or
     very long pictures. Groups of files with the same bytes are listed too. Raises DataError where `root` is missing or
@@ -59,7 +60,7 @@ def check_folders(
         for where, what in folder.strays.items():
             result.problem(where, what, SAMPLE)
         result.oddities += [{"file": place_of(folder.name), "what": what} for what in _lacks(folder, folders, classes)]
-    files = _Files(os.fspath(root), folders)
+    files = _Files(os.fspath(root), folders, options.get("depth", ""))
     facts: dict[int, _Facts] = {}
     for i, fact in run_all(partial(_examine, files), len(files), loaders, "checking", progress):
         facts[i] = _Facts(problem=fact.what) if isinstance(fact, Crash) else fact
@@ -81,8 +82,8 @@ def _lacks(folder: Folder, folders: Mapping[str, Folder], classes: Sequence[str]
 class _Files:
     """All files of all splits under one number each."""
 
-    def __init__(self, root: str, folders: Mapping[str, Folder]) -> None:
-        self.root, self.folders = root, list(folders.values())
+    def __init__(self, root: str, folders: Mapping[str, Folder], depth: str = "") -> None:
+        self.root, self.folders, self.depth = root, list(folders.values()), depth
         self.starts = np.cumsum([0, *(len(folder.index) for folder in self.folders)])
 
     def __len__(self) -> int:
@@ -121,7 +122,7 @@ def _examine(files: _Files, number: int) -> _Facts:
     kind, mode = _kind(data)
     facts = _Facts("", 0, 0, len(data), kind, mode, hashlib.blake2b(data, digest_size=16).digest())
     try:
-        image = decode(bytearray(data))
+        image = decode(bytearray(data), files.depth)
     except DataError as error:
         return facts._replace(problem=str(error))
     return facts._replace(width=image.shape[2], height=image.shape[1])

@@ -37,6 +37,7 @@ class FolderSamples:
     rows: np.ndarray
     numbers: np.ndarray
     excluded: dict[str, str] = field(default_factory=dict)
+    depth: str = ""  # how pictures of more than 8 bits a channel are read
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,7 +46,7 @@ class FolderSamples:
         """Read and decode a sample: `targets` is `{"label": int}`. Raises DataError with the file's name."""
         source = self.source(index)
         label = int(self.numbers[self.index.labels[self.rows[index]]])
-        return Sample(self.id(index), source, read_image(source), {"label": label})
+        return Sample(self.id(index), source, read_image(source, self.depth), {"label": label})
 
     def id(self, index: int) -> str:
         """Return the path below the data folder with forward slashes, as "train/ants/x.jpg"."""
@@ -142,6 +143,7 @@ def read_splits(
     group: str = "",
     classes: Sequence[str] | None = None,
     on_bad_sample: str = "stop",
+    depth: str = "",
 ) -> dict[str, FolderSamples]:
     """Read `{"train": ..., "val": ...}` from class folders.
 
@@ -151,6 +153,7 @@ def read_splits(
     with `on_bad_sample="skip"` they are listed in `excluded` instead. Other problems are empty classes in what is trained
     on, classes that training or `classes` lack, and links that lead to nothing or back. Raises one DataError with all
     problems. With `classes`, and in val/, classes may be absent or empty. A root with only val/ gives only that split.
+    `depth` is as `read_image` takes it.
     """
     folders = scan(root)
     problems = [(where, what) for folder in folders.values() for where, what in folder.problems]
@@ -163,8 +166,8 @@ def read_splits(
     texts += [f"{where}: {what}" for where, what in problems]
     if texts:
         raise DataError(_message(root, texts, skippable))
-    order = classes_of(folders, classes)
-    splits = {name: _samples(os.fspath(root), name, folder, order) for name, folder in folders.items()}
+    order, address = classes_of(folders, classes), os.fspath(root)
+    splits = {name: replace(_samples(address, name, f, order), depth=depth) for name, f in folders.items()}
     if not val:
         return splits
     whole = next(iter(splits.values()))

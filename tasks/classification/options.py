@@ -4,7 +4,16 @@ from dataclasses import dataclass
 
 from trunkline.ground.ranges import SHARE, Range, ranged
 
-from ..options import DROPOUT, NUMBER_OF_RESULTS, PIXELS, TaskOptions, of_data, of_training, pair_problems
+from ..options import (
+    DROPOUT,
+    NUMBER_OF_RESULTS,
+    PIXELS,
+    TaskOptions,
+    depth_of_pictures,
+    of_data,
+    of_training,
+    pair_problems,
+)
 
 HELD_OUT = Range(0, 1, "0 (the folder's own val/) to below 1", high_in=False)
 
@@ -20,6 +29,7 @@ class Options(TaskOptions):
     group: str = of_data(
         ""
     )  # a regular expression on the id: ids with the same first group stay on one side of the split
+    depth: str = depth_of_pictures()
     size: int | None = ranged(None, PIXELS)  # side of the square crop; None takes the weights' own
     scale: tuple[float, float] = of_training((0.08, 1.0))  # share of the area that a random crop covers
     ratio: tuple[float, float] = of_training((3 / 4, 4 / 3))  # the crop's width over its height

@@ -82,6 +82,7 @@ def _mistakes(mistakes: Sequence[dict[str, Any]]) -> Examples:
                 ((m["id"], "soft"),),
             ),
             source=m.get("source") or "",
+            depth=m.get("depth") or "",
         )
         for m in mistakes
     )

@@ -1,5 +1,6 @@
 """Image classification on class folders."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from ...backbones.weights import Weights, load
 from ...heads.classification import ClassificationHead, ClassPrediction
 from ...heads.contract import Batch, Prediction
 from ..contract import Published, Sample, Samples, Task
+from ..options import depth_of
 from .draw import draw
 from .evaluator import ClassificationEvaluator
 from .folders import ONE_CLASS, FolderSamples, read_splits
@@ -39,18 +41,20 @@ class Classification(Task):
 
     @classmethod
     def reads(cls, weights: Weights) -> Published | None:
-        """Read the class names of a published classifier, which needs no options; None for other weights."""
+        """Read the class names of a published classifier, and how deep pictures are read; None for other weights."""
         if not weights.classes or "fc.weight" not in weights.tensors:
             return None
-        return Published(facts={"classes": list(weights.classes)})
+        options = json.loads(weights.info.get("trunkline_options", "{}"))
+        return Published({k: options[k] for k in ("depth",) if k in options}, {"classes": list(weights.classes)})
 
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
         super().__init__(options, preprocessing.at(options.size), facts)
         self._splits: dict[str, FolderSamples] | None = None
 
     def stated(self) -> dict[str, str]:
-        """Return {}: class names and size are in every file's header."""
-        return {}
+        """Return how deep pictures are read, where that was said; class names and size are in every file's header."""
+        said = depth_of(self.options)
+        return {"trunkline_options": json.dumps(said)} if said else {}
 
     def samples(self, split: str) -> Samples:
         """Read the split `train` or `val` of the folder.
@@ -60,7 +64,9 @@ class Classification(Task):
         """
         o, known = self.options, self.known("classes")
         if self._splits is None:
-            self._splits = read_splits(o.data, val=o.val, group=o.group, classes=known, on_bad_sample=o.on_bad_sample)
+            self._splits = read_splits(
+                o.data, val=o.val, group=o.group, classes=known, on_bad_sample=o.on_bad_sample, depth=o.depth
+            )
         if split not in self._splits:
             raise DataError(f"{o.data}: has no {split}/, only {', '.join(f'{name}/' for name in self._splits)}")
         found = self._splits[split]

@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 from trunkline.ground.links import unread
 
-from ..checked import BOX, SAMPLE, Check
+from ..checked import BOX, NONE, SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
 from ..images.decode import decode
 from ..objects.index import ObjectIndex
@@ -23,7 +23,7 @@ from ..objects.masks import to_bitmap
 from ..objects.polygons import NO_MASK
 from .options import Options
 from .samples import BoxSamples, bad_boxes, describe
-from .splits import read_split
+from .splits import has, read_all, read_split, share_of
 
 _BEYOND = 1.0  # pixels that a box may be outside its picture
 _APART = 3.0  # pixels that a box may differ from that of its mask
@@ -43,12 +43,13 @@ def check_boxes(
     form: str,
     classes: Sequence[str] | None = None,
     *,
+    options: Mapping[str, Any] = NONE,
     loaders: int | None = None,
     progress: bool = True,
 ) -> Check:
     """Check a folder in COCO's or VOC's format, for `trunkline check`.
 
-    `classes` are a checkpoint's; the data's objects may have no others.
+    `classes` are a checkpoint's; the data's objects may have no others. `options` are the task's.
 
     `counts` are objects by class. Problems: files that cannot be read, pictures that are missing, damaged or of another
     size, boxes without area or outside their picture. Oddities: boxes that reach beyond their picture, objects listed
@@ -59,15 +60,16 @@ def check_boxes(
     digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     sizes: list[_Facts] = []
     classes = tuple(classes) if classes else None
-    for split in ("train", "val"):
+    plain = Options(data=os.fspath(root), format=form, on_bad_box="skip", empty=True, **options)  # type: ignore[arg-type]
+    for split in _splits(plain):
         try:
-            samples = _read(os.fspath(root), form, split, classes)
+            samples = _read(plain, split, classes)
         except DataError as error:
             result.problems += [{"file": split, "what": line} for line in str(error).splitlines()]
             continue
         classes = samples.classes
         _objects(result, split, samples)
-        if split == "train" and not len(samples.index.labels[~samples.bad]):
+        if split in ("train", ALL) and not len(samples.index.labels[~samples.bad]):
             result.problems.append({"file": split, "what": "no picture has an object that could be trained on"})
         for i, facts in run_all(partial(_examine, samples), len(samples), loaders, f"checking {split}", progress):
             facts = _Facts(problem=facts.what) if isinstance(facts, Crash) else facts
@@ -85,15 +87,31 @@ def check_boxes(
     return result
 
 
-def _read(root: str, form: Any, split: str, classes: tuple[str, ...] | None) -> BoxSamples:
+ALL = "all"  # what is not split
+
+
+def _splits(options: Options) -> tuple[str, ...]:
+    """List the splits to look at: train and val, or all where the data is not split."""
+    try:
+        split = share_of(options.val) or any(has(options, name) for name in ("train", "val"))
+        whole = None if split else read_all(options)
+    except DataError:  # told by the look at the splits
+        return ("train", "val")
+    return ("train", "val") if whole is None else (ALL,)
+
+
+def _read(options: Options, split: str, classes: tuple[str, ...] | None) -> BoxSamples:
     """Read all pictures of a split, with masks where every object has one."""
-    plain = Options(data=root, format=form, on_bad_box="skip", empty=True)
-    if form not in ("voc", "csv", "yolo-obb"):
-        found = read_split(replace(plain, head="mask_rcnn"), split, classes)
+
+    def read(options: Options) -> BoxSamples:
+        return read_all(options, classes) if split == ALL else read_split(options, split, classes)
+
+    if options.format not in ("voc", "csv", "yolo-obb"):
+        found = read(replace(options, head="mask_rcnn"))
         said = found.index.wrong_masks
         if len(said) < len(found.index.labels) or not all(what == NO_MASK for what in said.values()):
             return found
-    return read_split(plain, split, classes)
+    return read(options)
 
 
 def _objects(result: Check, split: str, samples: BoxSamples) -> None:
@@ -134,7 +152,7 @@ def _examine(samples: BoxSamples, i: int) -> _Facts:
     source, row = samples.source(i), samples.rows[i]
     try:
         data = storage.read(source)
-        image = decode(data)
+        image = decode(data, samples.options.depth)
     except OSError as error:
         return _Facts(problem=unread(source, error))
     except DataError as error:

@@ -12,6 +12,7 @@ from ..options import (
     SCALES,
     TILES,
     TaskOptions,
+    depth_of_pictures,
     following,
     of_data,
     of_training,
@@ -48,6 +49,7 @@ class Options(TaskOptions):
     rotated: Literal["stop", "enclose"] = of_data("stop")  # Label Studio: take the upright box around a rotated one
     annotator: str = of_data("")  # Label Studio: whose labels count, an id or an address, first or last
     limit: int = of_data(0, within=COUNT)  # at most so many pictures of a split, the first with objects; 0 takes all
+    depth: str = depth_of_pictures()
     head: Literal["faster_rcnn", "mask_rcnn", "one_stage"] = "faster_rcnn"
     on_bad_box: Literal["stop", "skip"] = "stop"  # for an object without area, or outside its picture
     empty: bool = of_training(False)  # train on pictures without objects too

@@ -81,4 +81,4 @@ class PredictedObjects(Predicted):
         corners[:, 2:] += corners[:, :2]
         labels = np.array(self.numbers, np.int64)
         prediction = BoxPrediction(self.file, corners, labels, np.array(self.scores), codes=self.masks)
-        return draw(Sample(self.file, self.file, read_image(self.file)), prediction, names, self.drawn)
+        return draw(Sample(self.file, self.file, read_image(self.file, self.depth)), prediction, names, self.drawn)

@@ -60,7 +60,7 @@ class BoxSamples:
         Raises DataError with the file's name, also where its size is not the annotated one.
         """
         row, source = self.rows[index], self.source(index)
-        image = read_image(source)
+        image = read_image(source, self.options.depth)
         height, width = image.shape[-2:]
         said = tuple(self.index.sizes[row].tolist())
         if (height, width) != said:

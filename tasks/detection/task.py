@@ -21,6 +21,7 @@ from ...heads.rcnn import RCNNHead, Thresholds
 from ..contract import Published, Sample, Samples, Task
 from ..objects.geometry import back
 from ..objects.masks import to_rle
+from ..options import depth_of
 from .draw import draw, drawn
 from .evaluator import BoxEvaluator
 from .options import Options
@@ -50,7 +51,8 @@ class Detection(Task):
 
     def stated(self) -> dict[str, str]:
         """Return what the weights' header says of the detector: its options, as JSON."""
-        return {"trunkline_detection": json.dumps({name: getattr(self.options, name) for name in KEPT})}
+        said = {name: getattr(self.options, name) for name in KEPT} | depth_of(self.options)
+        return {"trunkline_detection": json.dumps(said)}
 
     def samples(self, split: str) -> Samples:
         """Read the split `train` or `val`. Raises DataError with every problem of its files."""

@@ -3,22 +3,24 @@
 import io
 import os
 import re
-import struct
 import sys
 import warnings
-import zlib
 
 import numpy
 import torch
 import torchvision.io  # noqa: F401 - registers torch.ops.image
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 from trunkline.ground.links import unread
 
+from .deep import reduced
 from .jpeg_header import read_jpeg_header
+from .loading import check_png as check_png
+from .loading import exif_transpose
+from .loading import load as load
 from .native_stderr import call_listening
 from .suffixes import HAS_AVIF, HAS_HEIF, needed
 from .suffixes import SUFFIXES as SUFFIXES
@@ -58,12 +60,13 @@ class BadImage(DataError):
     what = ""  # no argument: loaders build an error of a worker again from its message alone
 
 
-def read_image(path: str | os.PathLike[str]) -> Tensor:
+def read_image(path: str | os.PathLike[str], depth: str = "") -> Tensor:
     """Read the first frame of an image file as uint8 `(3, H, W)`, RGB, 0..255, EXIF orientation applied.
 
     Its pixels are those of Pillow's `ImageOps.exif_transpose(Image.open(path)).convert("RGB")`; its memory is laid out
-    height, width, channel. Raises DataError, with the file's name, for a file that is missing, empty, truncated,
-    damaged, not an image, of 16 bits or more a channel, or of more than 89 million pixels.
+    height, width, channel. What has 9 to 16 bits a channel is read as `depth` says: `full` maps all that they can hold to
+    0..255, `LOW:HIGH` that part. Raises DataError, with the file's name, for a file that is missing, empty, truncated,
+    damaged, not an image, of more bits, or of more than 89 million pixels.
     """
     try:
         data = storage.read(path)
@@ -73,23 +76,23 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         bad.what = what
         raise bad from error
     try:
-        return decode(data)
+        return decode(data, depth)
     except DataError as error:
         bad = BadImage(f"{shown(path)}: {error}; {HOW_TO_GO_ON}")
         bad.what = str(error)
         raise bad from error.__cause__
 
 
-def decode(data: bytearray | bytes) -> Tensor:
+def decode(data: bytearray | bytes, depth: str = "") -> Tensor:
     """Decode a file's bytes as `read_image` does. Raises DataError, which says what is wrong without a file's name."""
     if not data:
         raise DataError("the file is empty")
     data = bytearray(data) if isinstance(data, bytes) else data  # torch wants memory that may be written
     if data[:2] != b"\xff\xd8":
-        return _decode_by_pillow(data)
+        return _decode_by_pillow(data, depth)
     header = read_jpeg_header(data)
     if header is None or not header.plain:
-        return _decode_by_pillow(data)
+        return _decode_by_pillow(data, depth)
     if header.width * header.height > MAX_PIXELS:
         raise _too_large(header.width, header.height)
     return _upright(_decode_jpeg(data), header.orientation)
@@ -149,7 +152,7 @@ def _upright(image: Tensor, orientation: int) -> Tensor:
     return pixels.flip(flips).contiguous().permute(2, 0, 1)
 
 
-def _decode_by_pillow(data: bytearray | bytes) -> Tensor:
+def _decode_by_pillow(data: bytearray, depth: str) -> Tensor:
     # Pillow's readers raise a dozen kinds of exception on damaged files (OSError, SyntaxError, struct.error, ...)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -157,13 +160,14 @@ def _decode_by_pillow(data: bytearray | bytes) -> Tensor:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise _too_large(image.width, image.height)
-                bits = _bits(image, data)
-                if bits > 8:
-                    raise DataError(f"it has {bits} bits a channel where 8 are read; convert it to 8 bits")
                 if image.format == "PNG":
                     check_png(data)
-                load(image)
-                pixels = numpy.array(_exif_transpose(image).convert("RGB"))
+                bits = _bits(image, data)
+                if bits > 8:
+                    pixels = reduced(image, data, bits, depth)
+                else:
+                    load(image)
+                    pixels = numpy.array(exif_transpose(image).convert("RGB"))
         except DataError:
             raise
         except Image.DecompressionBombError as error:
@@ -173,42 +177,6 @@ def _decode_by_pillow(data: bytearray | bytes) -> Tensor:
         except Exception as error:
             raise DataError(f"the image is damaged or cut off ({error or type(error).__name__})") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def check_png(data: bytearray | bytes) -> None:
-    """Raise DataError where a chunk that decides pixels is damaged, or the last one is missing (PNG 1.2, section 3.2).
-
-    Pillow compares no checksums while it decodes, and makes up what a damaged stream does not give.
-    """
-    at, view = 8, memoryview(data)
-    while at + 12 <= len(data):
-        size, kind = struct.unpack(">I4s", view[at : at + 8])
-        end = at + 12 + size
-        if end > len(data):
-            break
-        if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != struct.unpack(">I", view[end - 4 : end])[0]:
-            raise DataError(f"the PNG is damaged (checksum of its {kind.decode('latin-1')} chunk)")
-        if kind == b"IEND":
-            return
-        at = end
-    raise DataError("the PNG is cut off: its last chunk is missing")
-
-
-def load(image: Image.Image) -> None:
-    """Decode what Pillow has opened. Raises DataError for a damaged TIFF, which Pillow may not report itself."""
-    if image.format != "TIFF":
-        image.load()
-        return
-    _, heard = call_listening(image.load)
-    if heard:  # libtiff's errors, after which Pillow may go on; Pillow has switched off its warnings
-        raise DataError(f"the TIFF is damaged ({heard.strip().splitlines()[0]})")
-
-
-def _exif_transpose(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF says nothing about the pixels, which are read
-        return image
 
 
 def _too_large(width: int, height: int) -> DataError:

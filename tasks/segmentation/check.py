@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from trunkline.ground.errors import DataError
 from trunkline.ground.links import unread
 
 from ...heads.contract import VOID
-from ..checked import SAMPLE, Check
+from ..checked import NONE, SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
 from ..images.decode import decode
 from .formats.seen import Seen
@@ -41,12 +41,13 @@ def check_masks(
     form: Any,
     classes: Sequence[str] | None = None,
     *,
+    options: Mapping[str, Any] = NONE,
     loaders: int | None = None,
     progress: bool = True,
 ) -> Check:
     """Check a folder of pictures and masks, for `trunkline check`.
 
-    `classes` are a checkpoint's; the data may have no others.
+    `classes` are a checkpoint's; the data may have no others. `options` are the task's.
 
     `counts` are pixels by class. Problems: missing or damaged files, masks of another size than their picture, values
     and colours of no class, a split without a pixel of any class. Oddities: a mask without a pixel of any class,
@@ -58,7 +59,9 @@ def check_masks(
     sizes: list[tuple[int, int, int]] = []
     for split in SPLITS:
         try:
-            samples = read_split(Options(data=os.fspath(root), format=form, on_bad_sample="skip"), split, classes)
+            samples = read_split(
+                Options(data=os.fspath(root), format=form, on_bad_sample="skip", **options), split, classes
+            )
         except DataError as error:
             result.problems += [{"file": split, "what": line.strip()} for line in str(error).splitlines()]
             continue
@@ -108,7 +111,7 @@ def _examine(samples: PixelSamples, i: int) -> _Facts:
     source = samples.source(i)
     try:
         data = bytes(storage.read(source))
-        height, width = decode(bytearray(data)).shape[-2:]
+        height, width = decode(bytearray(data), samples.options.depth).shape[-2:]
     except OSError as error:
         return _Facts(unread(source, error))
     except DataError as error:

@@ -13,6 +13,7 @@ from ..options import (
     TILES,
     WEIGHT,
     TaskOptions,
+    depth_of_pictures,
     of_data,
     of_training,
     pair_problems,
@@ -42,6 +43,7 @@ class Options(TaskOptions):
     categories: tuple[str, ...] = of_data(())  # COCO: only these; the others are background
     least: int = of_data(0)  # COCO: train only on pictures whose objects cover more pixels than this
     limit: int = of_data(0, within=COUNT)  # only the first so many pictures of a split; 0 takes all
+    depth: str = depth_of_pictures()
     head: Literal["deeplabv3", "deeplabv3plus", "fcn", "unet", "fpn"] = "deeplabv3plus"
     dropout: float | None = of_training(None, within=DROPOUT)  # of the head; none leaves it as published
     aux: float = ranged(0.0, WEIGHT)  # weight of an auxiliary FCN on c4; 0 has none

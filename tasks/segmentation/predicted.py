@@ -91,5 +91,5 @@ class PredictedMask(Predicted):
             labels = np.asarray(png)
             channels = png.getpalette() or []
         palette = [(channels[i], channels[i + 1], channels[i + 2]) for i in range(0, 3 * len(self.classes), 3)]
-        picture = read_image(self.file)
+        picture = read_image(self.file, self.depth)
         return draw(picture, labels, self.classes, palette) if legend else shaded(picture, labels, palette)

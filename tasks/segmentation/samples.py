@@ -54,7 +54,7 @@ class PixelSamples:
     def __getitem__(self, index: int) -> Sample:
         """Read and decode a sample. Raises DataError with the file's name, also if picture and mask differ in size."""
         source, mask = self.source(index), self.mask_source(index)
-        image = read_image(source)
+        image = read_image(source, self.options.depth)
         try:
             labels = self.labels(index)
         except Undecided:

@@ -9,6 +9,7 @@ from ...backbones.contract import Backbone
 from ...backbones.weights import Weights
 from ..contract import Published
 from ..fitting import check_fit
+from ..options import depth_of
 
 LAST = ("classifier.4.", "aux_classifier.4.", "segmentation_head.0.")
 """The layers that have an output for each class."""
@@ -19,7 +20,8 @@ _AUX = "aux_classifier."
 
 def stated(options: Any, palette: tuple[tuple[int, int, int], ...]) -> dict[str, str]:
     """Return what the weights' header says: the options of KEPT and the palette."""
-    return {"trunkline_segmentation": json.dumps({n: getattr(options, n) for n in KEPT} | {"palette": palette})}
+    said = {n: getattr(options, n) for n in KEPT} | {"palette": palette} | depth_of(options)
+    return {"trunkline_segmentation": json.dumps(said)}
 
 
 def stated_by(weights: Weights) -> Published | None:

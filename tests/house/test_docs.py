@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -135,7 +136,7 @@ def place(tmp_path, monkeypatch, downloaded, pictures, request):
 
 
 def photos(folder: Path) -> None:
-    """Three classes of photos in two series each, and some more without a class."""
+    """Three classes of photos in two series each, the same in 12 bits, and some more without a class."""
     from PIL import Image
 
     from trunkline.tasks.detection.scenes import write_box_scenes
@@ -152,6 +153,9 @@ def photos(folder: Path) -> None:
             place = folder / f"photos/{kind.name}/scan-{i // 2}{'ab'[i % 2]}.jpg"
             place.parent.mkdir(parents=True, exist_ok=True)
             Image.open(picture).convert("RGB").save(place, quality=90)
+            (folder / f"slices/{kind.name}").mkdir(parents=True, exist_ok=True)
+            deep = np.asarray(Image.open(picture).convert("L")).astype(np.uint16) * 16
+            Image.fromarray(deep).save(folder / f"slices/{kind.name}/{i}.png")
         Image.open(pictures[-1]).convert("RGB").rotate(90).save(folder / f"new-photos/{number}.jpg")
 
 

@@ -29,13 +29,27 @@ class Range:
         return self.words or f"{self.low:g} to {self.high:g}"
 
 
+@dataclass(frozen=True)
+class Texts:
+    """Holds the texts that `accepts` accepts; `words` is what a message says is expected."""
+
+    accepts: Callable[[str], bool]
+    words: str
+
+    def __contains__(self, value: str) -> bool:
+        return self.accepts(value)
+
+    def __str__(self) -> str:
+        return self.words
+
+
 SHARE = Range(0, 1)
 COUNT = Range(0, 1e9)
 POSITIVE = Range(0, 1e9, "a number above 0", low_in=False)
 
 
-def ranged(default: Any, within: Range | None = None, **metadata: Any) -> Any:
-    """Make a dataclass's field whose numbers lie within a range. Of a tuple or dictionary each number must."""
+def ranged(default: Any, within: Range | Texts | None = None, **metadata: Any) -> Any:
+    """Make a dataclass's field whose numbers or texts are within these. Of a tuple or dictionary each must."""
     return field(default=default, metadata=metadata | ({"within": within} if within else {}))
 
 
@@ -51,10 +65,13 @@ def problems_of(checked: Any, prefix: str = "", shown: Callable[[float], str] = 
         for inner, part in _parts(key, value):
             if is_dataclass(part):
                 found += problems_of(part, f"{inner}.", shown)
-            elif isinstance(part, int | float) and not isinstance(part, bool):
-                within: Range | None = f.metadata.get("within")
-                if within and part not in within:
-                    found.append(f"{inner}={shown(part)}: expected {within}")
+            elif isinstance(part, int | float | str) and not isinstance(part, bool):
+                within: Any = f.metadata.get("within")
+                text = isinstance(part, str)
+                if (isinstance(within, Texts) and not (text and part in within)) or (
+                    isinstance(within, Range) and not text and part not in within
+                ):
+                    found.append(f"{inner}={part if text else shown(part)}: expected {within}")
     own: Callable[[], list[str]] = getattr(checked, "problems", list)
     names = {f.name for f in fields(checked)}
     return found + [_placed(line, prefix, names) for line in own()]
