@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trunkline.ground.errors import RecipeError
+from trunkline.ground.storage import at_home
 
 from .recipe.convert import typed, typed_with_options
 from .recipe.knobs import Resolved, recipe_function, recipe_names, resolve
@@ -55,7 +56,7 @@ def score(protocol: Literal["coco", "voc", "masks"], truth: str | Path, results:
     from .score.score import protocol as function_of
 
     function = function_of(protocol)
-    return function(truth, results, **typed(function, settings))
+    return function(at_home(truth), at_home(results), **typed(function, settings))
 
 
 def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **settings: Any) -> Any:
@@ -91,12 +92,12 @@ def _model(
     """Declare the settings of `model`; it is never called."""
 
 
-def _path_of(source: Any) -> str | Path:
+def _path_of(source: Any) -> str:
     """Return a run's folder, or the path or name that was given. Raises RecipeError for anything else."""
     path = getattr(source, "path", source)
     if not isinstance(path, (str, Path)):
         raise RecipeError(f"{path!r}: expected a run, or the path or name of weights")
-    return path
+    return at_home(path)
 
 
 def check(data: str | Path, **settings: Any) -> Any:

@@ -72,8 +72,12 @@ def task_of(root: str | os.PathLike[str], format: str = "auto", masks: bool = Fa
 
 def _check_options(name: str, row: Row, options: dict[str, Any]) -> None:
     """Raise DataError for options that the task's look does not read, or that are out of their range."""
-    wrong = [f"{key}={value}: the look of the task {name} at a whole folder does not read this{nearest(key, row.looks_by)}; it reads "
-             f"{', '.join(row.looks_by) or 'no option'}" for key, value in options.items() if key not in row.looks_by]  # fmt: skip
+    reads = ", ".join(row.looks_by) or "no option"
+    wrong = [
+        f"{key}={value}: the look of the task {name} at a whole folder does not read this{nearest(key, row.looks_by)}; it reads {reads}"
+        for key, value in options.items()
+        if key not in row.looks_by
+    ]
     if wrong := wrong or problems_of(load_named(row.options)(**options)):
         raise DataError("\n".join(wrong))
 

@@ -11,6 +11,7 @@ from typing import Any
 from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import load_named
+from trunkline.ground.storage import at_home
 
 from ..recipe.demo_data import write
 from ..runs.environment import environment
@@ -167,7 +168,7 @@ def bench_loader(
     positive(size=size, batch=batch, rounds=rounds, images=images)
     if loaders < 0:
         raise RecipeError(f"loaders={loaders}: expected 0 or more")
-    root = Path(data) if data else _photos()
+    root = Path(at_home(data)) if data else _photos()
     folder = root / "train" if (root / "train").is_dir() else root
     ours = _our_loader(root, size, batch, loaders, images)
 

@@ -147,10 +147,12 @@ def _evaluate(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
 def _score(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     kind, truth, results = _take(plain, 3, "coco, voc or masks, then what is true (a file, a folder) and the results")
+    from trunkline.ground.storage import at_home
+
     from ..score.score import protocol
 
     function = protocol(kind)
-    scored = function(truth, results, **typed(function, settings))
+    scored = function(at_home(truth), at_home(results), **typed(function, settings))
     if as_json:
         print(json.dumps(scored.to_json(), ensure_ascii=False))
         return 0

@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import load_named, nearest
-from trunkline.ground.storage import is_remote
+from trunkline.ground.storage import at_home, is_remote
 
 from ...cluster import checkpoint
 from ...tasks.check import check as check_folder
@@ -49,6 +49,7 @@ def check(
     Raises DataError where the folder is missing or its layout is unknown. Raises RecipeError where a run lacks the task, has
     several and `task` names none, or has one that checks no folders. Everything else is in the result.
     """
+    folder = at_home(folder)
     if plugin:
         plugins.load(plugin)
     settings: dict[str, Any] = {"classes": classes, "loaders": loaders, "progress": progress, "strict": strict}

@@ -91,6 +91,7 @@ def evaluate(
     results        a folder for what the official tools read (COCO's JSON, VOC's comp4 files, masks)
     plugin         the recipe file that defines the run's task, if the task is your own
     """
+    source = storage.at_home(source)
     if plugin:
         plugins.load(plugin)
     where = Source(absolute(source), task, checkpoint, ema, device, threads, backbone, stride_in, options or {})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trunkline.ground.errors import DataError, RecipeError
+from trunkline.ground.storage import at_home
 
 from ...cluster.config import Launch
 from ...tasks.contract import Task
@@ -71,7 +72,8 @@ def stream(
     problems += ["pictures=true needs out=FOLDER"] if pictures and not out else []
     if problems:
         raise RecipeError(problems)
-    given = [str(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
+    source = at_home(source)
+    given = [at_home(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     if plugin:
         plugins.load(plugin)
     kind = task_kind(source, task)

@@ -5,13 +5,14 @@ import inspect
 import json
 import types
 from collections.abc import Callable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import load_named, nearest
+from trunkline.ground.storage import at_home
 
 from ...tasks.options import belonging
 from ...tasks.table import options as task_options
@@ -21,11 +22,16 @@ _NAMES = {str(tuple[str, ...]), "collections.abc.Sequence[str] | None"}  # kinds
 
 
 def convert(kind: Any, value: Any, key: str) -> Any:
-    """Convert a value, or its text from a command line, to the annotated type. Raises RecipeError with what was expected."""
+    """Convert a value, or its text from a command line, to the annotated type; a `~` that begins a path is a home folder.
+
+    Raises RecipeError with what was expected.
+    """
     if isinstance(value, PurePath):
         value = str(value)
     elif type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
         value = value.item()
+    if isinstance(value, str) and Path in (kind, *get_args(kind)):
+        value = at_home(value)
     if kind is Any:  # a free option, such as optimizer.options.betas: what JSON makes of it
         return next(iter(_parsed(value, lists=list)), value) if isinstance(value, str) else value
     candidates = [tuple(value) if isinstance(value, list) else value]

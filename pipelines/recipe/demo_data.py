@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trunkline.ground.cache import cache_folder
 from trunkline.ground.names import load_named
-from trunkline.ground.storage import absolute
+from trunkline.ground.storage import absolute, at_home
 
 from ...tasks.table import scenes
 from .fields import Recipe
@@ -36,6 +36,6 @@ def whole_paths(recipe: Recipe) -> Recipe:
         name: options if options.data in scenes() else replace(options, data=absolute(options.data))
         for name, options in recipe.tasks.items()
     }
-    weights = Path(recipe.network.weights).expanduser()
+    weights = Path(at_home(recipe.network.weights))
     network = replace(recipe.network, weights=str(weights.absolute())) if weights.exists() else recipe.network
     return replace(recipe, tasks=tasks, network=network)

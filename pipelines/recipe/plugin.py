@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import load_named
+from trunkline.ground.storage import at_home
 
 from ...backbones.table import ARCHITECTURES
 from ...backbones.table import add as add_backbones
@@ -59,8 +60,8 @@ def texts(file: str | Path | None) -> list[tuple[str, str]]:
 
 def file_of(recipe: str) -> Path | None:
     """Find the file in a recipe's name (`path/to/file.py` or `path/to/file.py:function`); None where it names no file."""
-    file, colon, _ = recipe.partition(".py:")
-    return Path(file + ".py") if colon else Path(recipe) if recipe.endswith(".py") else None
+    file, colon, _ = at_home(recipe).partition(".py:")
+    return Path(file + ".py") if colon else Path(file) if recipe.endswith(".py") else None
 
 
 def load_all(files: list[tuple[str, str]]) -> None:

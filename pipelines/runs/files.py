@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.ground.errors import RecipeError
+from trunkline.ground.storage import at_home
 
 
 def new_file(out: str | Path, suffix: str = "", key: str = "out") -> Path:
@@ -14,7 +15,7 @@ def new_file(out: str | Path, suffix: str = "", key: str = "out") -> Path:
 
     Raises RecipeError where something stands there already, it cannot be written, or its name does not end in `suffix`.
     """
-    path = Path(out)
+    path = Path(at_home(out))
     if suffix and path.suffix != suffix:
         raise RecipeError(f"{key}={out}: expected a name that ends in {suffix}")
     if path.exists() or path.is_symlink():
@@ -32,7 +33,7 @@ def new_file(out: str | Path, suffix: str = "", key: str = "out") -> Path:
 
 def new_folder(path: str | Path, key: str) -> Path:
     """Check that a new folder can be made and return its path. Raises RecipeError where it cannot, or exists already."""
-    folder = Path(path)
+    folder = Path(at_home(path))
     if folder.exists() or folder.is_symlink():
         raise RecipeError(
             f"{key}={path}: is there already; nothing is written over: choose another name, or remove it first"

@@ -11,7 +11,7 @@ from typing import Any
 
 from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import RecipeError
-from trunkline.ground.storage import is_remote
+from trunkline.ground.storage import at_home, is_remote
 
 from ..recipe.fields import CHANGEABLE
 from .mirror import Mirror
@@ -25,7 +25,7 @@ class Run:
 
     def __init__(self, path: str | Path):
         self.mirror = Mirror(str(path)) if is_remote(path) else None
-        self.path = self.mirror.folder if self.mirror else Path(path)
+        self.path = self.mirror.folder if self.mirror else Path(at_home(path))
 
     @property
     def shown(self) -> str:

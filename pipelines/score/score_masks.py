@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trunkline.ground.errors import DataError, RecipeError
+from trunkline.ground.storage import at_home
 
 from ...heads.contract import VOID
 from ...tasks.data.repairs import refuse
@@ -51,7 +52,7 @@ def masks(
     if isinstance(classes, str) and classes.strip().removeprefix("-").isdigit():
         classes = int(classes)
     theirs, ours = (
-        _by_file(Path(classes), names, void) if isinstance(classes, str) else _by_number(classes, names, void)
+        _by_file(Path(at_home(classes)), names, void) if isinstance(classes, str) else _by_number(classes, names, void)
     )
     labels = theirs.classes
     pairs = _pairs(Path(truth), Path(predicted), list)

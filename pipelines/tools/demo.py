@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from trunkline.ground.errors import RecipeError
+from trunkline.ground.storage import at_home
 
 from ..runs.run import Run
 from ..show import note
@@ -18,7 +19,7 @@ def demo(folder: str | Path = "demo", *, epochs: float | None = None, seed: int 
     from ..recipe.knobs import resolve
     from ..training.train import train
 
-    root = Path(folder)
+    root = Path(at_home(folder))
     if root.exists() and not root.is_dir():
         raise RecipeError(f"{root}: is a file; give a folder")
     data = root / "data"

@@ -12,7 +12,7 @@ from trunkline.ground.links import NOTHING, Chain, is_folder, wrong_link
 from trunkline.ground.storage import is_remote
 
 from ..data.file_index import IndexBuilder, printable
-from ..images.suffixes import SUFFIXES, unfit
+from ..images.suffixes import READ, SUFFIXES, unfit
 from .folder import OTHER_NAMES, SPLITS, Folder, class_name
 from .remote_folders import scan_remote
 from .shards import find_shards, scan_shards
@@ -142,8 +142,8 @@ class _Walker:
             inside = f"{path}/{entry.name}"
             if entry.is_symlink() and (wrong := wrong_link(entry.path, ())):
                 self.stray(self.id(inside), wrong)
-            elif what := unfit(_suffix(entry.name)):
-                self.stray(self.id(inside), what)
+            elif (suffix := _suffix(entry.name)) not in READ:
+                self.stray(self.id(inside), unfit(suffix))
             elif entry.is_file():
                 yield inside
             else:

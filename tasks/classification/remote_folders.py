@@ -7,7 +7,7 @@ from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
 from ..data.file_index import IndexBuilder, printable
-from ..images.suffixes import SUFFIXES, unfit
+from ..images.suffixes import READ, SUFFIXES, unfit
 from .folder import SPLITS, Folder, class_name
 
 
@@ -38,8 +38,8 @@ def _scan_split(split: str, files: list[storage.Entry]) -> Folder:
         if len(parts) < skip + 2:
             if split or suffix in SUFFIXES:
                 strays[shown] = f"lies directly in {split + '/' if split else 'the data folder'}, in no class folder"
-        elif what := unfit(suffix):
-            strays[shown] = what
+        elif suffix not in READ:
+            strays[shown] = unfit(suffix)
         else:
             rows.append((class_name(parts[skip]), entry))
     rows.sort()

@@ -19,7 +19,7 @@ from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
 from ..data.file_index import IndexBuilder, Parts, printable
-from ..images.suffixes import unfit
+from ..images.suffixes import READ, unfit
 from .folder import OTHER_NAMES, SPLITS, Folder, class_name
 
 KINDS = (".tar", ".parquet")
@@ -141,12 +141,12 @@ def _tar_rows(address: str, size: int, names: list[str] | None) -> tuple[list[Ro
             problems.append(f"is cut off: {printable(os.fsencode(name))} ends beyond it")
         elif suffix == ".cls":
             written[stem] = text
-        elif not (what := unfit(suffix)):
+        elif suffix in READ:
             if stem in pictures:
                 problems.append(f"holds {printable(os.fsencode(stem))} twice")
             pictures[stem] = (name, start, length)
         elif suffix not in (".json", ".txt", ".id"):  # what WebDatasets hold beside pictures
-            strays[printable(os.fsencode(name))] = what
+            strays[printable(os.fsencode(name))] = unfit(suffix)
     rows: list[Row] = []
     for stem, (name, start, length) in pictures.items():
         cls = _class_of(written.get(stem), name, bool(written), names)

@@ -15,14 +15,16 @@ NEEDS = (
     {} if HAS_AVIF else {".avif": "is an AVIF picture, which needs Pillow from 11.3 on: pip install -U pillow"}
 ) | ({} if HAS_HEIF else dict.fromkeys(_HEIF, "is a HEIC picture, which needs pillow-heif: pip install pillow-heif"))
 """What is to be installed for suffixes that cannot be read here, as a line says it."""
+READ = SUFFIXES - NEEDS.keys()
+"""The suffixes that can be read here, in small letters."""
 _BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), ".heic"
 )
 
 
 def unfit(suffix: str) -> str:
-    """Say why files of a suffix, in small letters, are not read here; "" where they are."""
-    return NEEDS.get(suffix, "") if suffix in SUFFIXES else f"is no photo by its name (suffix {suffix or 'missing'!r})"
+    """Say why files of a suffix that is not in READ are not read here."""
+    return NEEDS.get(suffix) or f"is no photo by its name (suffix {suffix or 'missing'!r})"
 
 
 def needed(data: bytes | bytearray) -> str:

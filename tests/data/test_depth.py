@@ -20,8 +20,8 @@ from trunkline.ground.errors import DataError, RecipeError
 from trunkline.pipelines.api import check, evaluate, predict, show
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.report.pictures import picture_of
-from trunkline.tasks.detection.samples import read_split as read_boxes
 from trunkline.tasks.detection.scenes import write_box_scenes
+from trunkline.tasks.detection.splits import read_split as read_boxes
 from trunkline.tasks.images.decode import decode, read_image
 from trunkline.tasks.scores import Picture
 from trunkline.tasks.segmentation.options import Options as Masks

@@ -162,7 +162,7 @@ def test_what_is_no_such_file(tmp_path, capsys):
         ((there, there), "its annotations have no scores: it is a truth; expected a detector's results"),
         ((file, file), "is no JSON as COCO has it"),
         ((tmp_path / "none.json", file), "cannot be read"),
-        ((tmp_path, file), "cannot be read"),
+        ((tmp_path, file), "is no data of objects"),
     ):
         assert main(["score", "coco", *map(str, given_)]) == 2
         assert said in capsys.readouterr().err
