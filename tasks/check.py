@@ -74,7 +74,7 @@ def _check_options(name: str, row: Row, options: dict[str, Any]) -> None:
     """Raise DataError for options that the task's look does not read, or that are out of their range."""
     reads = ", ".join(row.looks_by) or "no option"
     wrong = [
-        f"{key}={value}: the look of the task {name} at a whole folder does not read this{nearest(key, row.looks_by)}; it reads {reads}"
+        f"{key}={value}: not read in the look of the task {name} at a whole folder{nearest(key, row.looks_by)}; it reads {reads}"
         for key, value in options.items()
         if key not in row.looks_by
     ]

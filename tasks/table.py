@@ -62,7 +62,7 @@ TASKS: dict[str, Row] = {
         "trunkline.tasks.segmentation.options:Options",
         ("voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"),
         "trunkline.tasks.segmentation.check:check_masks",
-        ("depth", "train", "val", "void", "masks", "sbd", "train_images", "val_images", "categories"),
+        ("depth", "train", "val", "void", "masks", "sbd", "train_images", "val_images", "categories", "exif"),
         {
             "demo:pixels": Scenes("trunkline.tasks.segmentation.scenes:write_pixel_scenes", 400, 100, 128),
             "demo:pixels:smoke": Scenes("trunkline.tasks.segmentation.scenes:write_pixel_scenes", 16, 8, 64),

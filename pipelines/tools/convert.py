@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from trunkline.ground.errors import DataError, RecipeError
 from trunkline.ground.names import nearest
+from trunkline.ground.storage import at_home
 
 from ...tasks.data.repairs import counted
 from ...tasks.formats import format_of
@@ -79,6 +80,7 @@ def data(
     from ...tasks.detection.convert import convert
     from ...tasks.detection.options import Options
 
+    source = at_home(source)
     form: Any = format_of(source) if source_format == "auto" else source_format
     known = Options.__annotations__["format"].__args__
     if form not in known:

@@ -17,7 +17,7 @@ from trunkline.ground.links import unread
 
 from ..checked import BOX, NONE, SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
-from ..images.decode import decode
+from ..images.decode import decode, turned_back
 from ..objects.index import ObjectIndex
 from ..objects.masks import to_bitmap
 from ..objects.polygons import NO_MASK
@@ -153,6 +153,8 @@ def _examine(samples: BoxSamples, i: int) -> _Facts:
     try:
         data = storage.read(source)
         image = decode(data, samples.options.depth)
+        if samples.options.exif == "ignore":
+            image = turned_back(image, source)
     except OSError as error:
         return _Facts(problem=unread(source, error))
     except DataError as error:

@@ -14,7 +14,7 @@ from trunkline.ground.errors import DataError
 from ..contract import Sample
 from ..data.fingerprint import digest, manifest_lines
 from ..data.repairs import Repair, counted
-from ..images.decode import HOW_TO_GO_ON, is_turned, read_image
+from ..images.decode import HOW_TO_GO_ON, is_turned, read_image, turned_back
 from ..objects.geometry import resized
 from ..objects.index import ObjectIndex
 from ..objects.masks import to_bitmap
@@ -61,13 +61,15 @@ class BoxSamples:
         """
         row, source = self.rows[index], self.source(index)
         image = read_image(source, self.options.depth)
+        if self.options.exif == "ignore":
+            image = turned_back(image, source)
         height, width = image.shape[-2:]
         said = tuple(self.index.sizes[row].tolist())
         if (height, width) != said:
             swapped = (width, height) == said and is_turned(source, width, height)
             raise DataError(
                 f"{source}: is {width} x {height} pixels; its annotation says {said[1]} x {said[0]}"
-                f"{' (turned by its EXIF orientation)' if swapped else ''}; {HOW_TO_GO_ON}"
+                f"{' (turned by its EXIF orientation: exif=ignore reads it as it is stored)' if swapped else ''}; {HOW_TO_GO_ON}"
             )
         own = self.index.objects(row)
         at = np.arange(own.start, own.stop)[~self.bad[own]]

@@ -121,6 +121,12 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[int, int, int]:
             return 0, 0, 0
 
 
+def turned_back(image: Tensor, path: str | os.PathLike[str]) -> Tensor:
+    """Turn a picture that `read_image` gave back to how its file stores it, without its EXIF orientation."""
+    _, _, orientation = stored_size(path)
+    return _upright(image, {6: 8, 8: 6}.get(orientation, orientation)) if orientation > 1 else image
+
+
 def shown(path: str | os.PathLike[str]) -> str:
     """Convert a path to printable text, also where its bytes are no valid UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -18,7 +18,7 @@ from trunkline.ground.links import unread
 from ...heads.contract import VOID
 from ..checked import NONE, SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
-from ..images.decode import decode
+from ..images.decode import decode, turned_back
 from .formats.seen import Seen
 from .formats.void import undecided, wanted
 from .options import Options
@@ -111,7 +111,9 @@ def _examine(samples: PixelSamples, i: int) -> _Facts:
     source = samples.source(i)
     try:
         data = bytes(storage.read(source))
-        height, width = decode(bytearray(data), samples.options.depth).shape[-2:]
+        image = decode(bytearray(data), samples.options.depth)
+        image = turned_back(image, source) if samples.options.exif == "ignore" else image
+        height, width = image.shape[-2:]
     except OSError as error:
         return _Facts(unread(source, error))
     except DataError as error:

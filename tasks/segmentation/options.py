@@ -42,6 +42,9 @@ class Options(TaskOptions):
     val_images: str = of_data("")
     categories: tuple[str, ...] = of_data(())  # COCO: only these; the others are background
     least: int = of_data(0)  # COCO: train only on pictures whose objects cover more pixels than this
+    exif: Literal["stop", "turn", "ignore"] = of_data(
+        "stop"
+    )  # masks are of a picture as EXIF turns it, or as it is stored
     limit: int = of_data(0, within=COUNT)  # only the first so many pictures of a split; 0 takes all
     depth: str = depth_of_pictures()
     head: Literal["deeplabv3", "deeplabv3plus", "fcn", "unet", "fpn"] = "deeplabv3plus"

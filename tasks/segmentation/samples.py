@@ -18,7 +18,7 @@ from ...heads.contract import VOID
 from ..contract import Sample
 from ..data.file_index import FileIndex, IndexBuilder, printable
 from ..data.fingerprint import digest, manifest_lines
-from ..images.decode import FORMATS, HOW_TO_GO_ON, is_turned, read_image
+from ..images.decode import FORMATS, HOW_TO_GO_ON, is_turned, read_image, turned_back
 from .formats.encoding import Encoding, Mask, check_agrees, look_at
 from .formats.seen import Seen
 from .formats.void import decide, word_of
@@ -55,6 +55,8 @@ class PixelSamples:
         """Read and decode a sample. Raises DataError with the file's name, also if picture and mask differ in size."""
         source, mask = self.source(index), self.mask_source(index)
         image = read_image(source, self.options.depth)
+        if self.options.exif == "ignore":
+            image = turned_back(image, source)
         try:
             labels = self.labels(index)
         except Undecided:
@@ -64,7 +66,7 @@ class PixelSamples:
         if labels.shape != tuple(image.shape[-2:]):
             height, width = image.shape[-2:]
             swapped = labels.shape == (width, height) and is_turned(source, width, height)
-            turned = " (turned by its EXIF orientation)" if swapped else ""
+            turned = " (turned by its EXIF orientation: exif=ignore reads it as it is stored)" if swapped else ""
             raise DataError(
                 f"{mask}: is {labels.shape[1]} x {labels.shape[0]} pixels; its picture {source} is {width} x {height}{turned}; "
                 f"{HOW_TO_GO_ON}"

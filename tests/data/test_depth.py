@@ -219,7 +219,7 @@ def test_a_depth_that_is_none_is_told_before_anything_is_read(tmp_path, wrong):
     for key in ("depth", "tasks.classification.depth"):
         with pytest.raises(RecipeError, match=f"depth={wrong}: expected full, or LOW:HIGH with whole numbers"):
             show("transfer", data="photos", **{key: wrong})
-    with pytest.raises(DataError, match=f"depth={wrong}: expected full, or LOW:HIGH"):
+    with pytest.raises(RecipeError, match=f"depth={wrong}: expected full, or LOW:HIGH"):
         check(tmp_path, depth=wrong)
 
 

@@ -322,3 +322,15 @@ def test_a_png_whose_tail_is_destroyed_or_missing_is_refused(tmp_path):
     for missing in (2, 12, 21):
         with pytest.raises(DataError, match=r"PNG is cut off|damaged"):
             decode(whole[:-missing])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_back_to_how_it_is_stored(tmp_path, orientation):
+    from trunkline.tasks.images.decode import turned_back
+
+    pixels = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    found = turned_back(read_image(tmp_path / "a.png"), tmp_path / "a.png")
+    assert (found.permute(1, 2, 0).numpy() == pixels).all()

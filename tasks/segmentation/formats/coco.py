@@ -95,6 +95,7 @@ def read_coco(options: Options, split: str, classes: Sequence[str] | None) -> Ra
     own = ObjectOptions(
         data=options.data, train=options.train, val=options.val, train_images=options.train_images,
         val_images=options.val_images, head="mask_rcnn", on_bad_box="skip", empty=True,
+        exif=options.exif,
     )  # fmt: skip
     objects = read_objects(own, split)
     if wrong := [f"{describe(objects.index, i, 'coco')}: segmentation: {said}"
