@@ -5,6 +5,7 @@ import posixpath
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
+from trunkline.ground.links import NOTHING
 
 from ..data.file_index import IndexBuilder, printable
 from ..images.suffixes import READ, SUFFIXES, unfit
@@ -35,7 +36,9 @@ def _scan_split(split: str, files: list[storage.Entry]) -> Folder:
     for entry in files:
         parts = entry.name.split("/")
         shown, suffix = printable(os.fsencode(entry.name)), posixpath.splitext(entry.name)[1].lower()
-        if len(parts) < skip + 2:
+        if entry.mark == storage.GONE:
+            strays[shown] = NOTHING
+        elif len(parts) < skip + 2:
             if split or suffix in SUFFIXES:
                 strays[shown] = f"lies directly in {split + '/' if split else 'the data folder'}, in no class folder"
         elif suffix not in READ:

@@ -225,7 +225,7 @@ def test_a_link_to_nothing_is_told_by_name(tmp_path, form):
         for i in range(len(found)):
             _ = found[i]
     name = Path(BROKEN[form]).name
-    said = {"address": f"{name}: cannot be read (No such", "voc-masks": f"there is no {BROKEN[form]}"}
+    said = {"voc-masks": f"there is no {BROKEN[form]}"}
     assert said.get(form, f"{name}: is a link to nothing") in str(caught.value)
     looked = check(root, format=form.replace("-masks", "").replace("address", "folders"), loaders=0, progress=False)
     assert any("is a link to nothing" in problem["what"] for problem in looked.problems)
@@ -240,6 +240,8 @@ def test_a_class_and_a_split_that_are_links_to_nothing(tmp_path):
     with pytest.raises(DataError, match="wasp: is a link to nothing"):
         (tmp_path / "data/train/wasp").symlink_to(tmp_path / "gone")
         read_splits(tmp_path / "data/train", val=0.5)
+    with pytest.raises(DataError, match="wasp: is a link to nothing"):
+        read_splits(f"file://{tmp_path}/data/train", val=0.5)
     shutil.rmtree(tmp_path / "data/val")
     (tmp_path / "data/val").symlink_to(tmp_path / "gone")
     with pytest.raises(DataError, match="data: val: is a link to nothing"):

@@ -17,6 +17,10 @@ from trunkline.ground.parquet import row_bytes
 _PART = re.compile(r"(.+)::(?:(\d+)\+(\d+)|g(\d+)r(\d+))", re.DOTALL)
 
 
+GONE = "gone"
+"""The mark of a link to nothing."""
+
+
 class Entry(NamedTuple):
     """What lies in a folder: a name, whether it is a folder, bytes, and a mark that changes with the content."""
 
@@ -118,14 +122,14 @@ def _local(folder: str, name: str, wrong: str) -> Entry:
         raise OSError(f"{name} {wrong}")
     path = f"{folder}/{name}"
     found = None if wrong else os.stat(path)  # noqa: PTH116
-    return Entry(name, False, found.st_size, str(found.st_mtime)) if found else Entry(name, False, 0, "gone")
+    return Entry(name, False, found.st_size, str(found.st_mtime)) if found else Entry(name, False, 0, GONE)
 
 
 def _stat(entry: os.DirEntry[str]) -> tuple[int, str]:
     try:
         found = entry.stat()
     except OSError:
-        return 0, "gone"
+        return 0, GONE
     return found.st_size, str(found.st_mtime_ns)
 
 
