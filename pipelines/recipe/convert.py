@@ -94,6 +94,7 @@ def typed_with_options(function: Callable[..., Any], settings: dict[str, Any]) -
     These are checked and stay as they are. Raises RecipeError with every problem.
     """
     known = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    settings = in_new_words(settings, known)
     given = {k: v for k, v in settings.items() if k in known and k not in ("options", "launch")}
     rest = {k: v for k, v in settings.items() if k not in given}
     problems: list[str] = []

@@ -46,7 +46,7 @@ def coco(
         raise RecipeError(wrong or "max_detections=: expected numbers above 0")
     from ...tasks.detection.truth import read_any_truth
     from ...tasks.objects.coco_scores import chosen, score
-    from ...tasks.objects.hints import FEW, hints
+    from ...tasks.objects.hints import FEW, hints, sizes_of
     from ...tasks.objects.labels.results import read_any_results
 
     file, engine = new_file(plot, ".png", "plot") if plot else None, chosen(engine)
@@ -58,8 +58,6 @@ def coco(
     theirs.warnings += [*theirs.remarks, *found.remarks]
     if strict:
         refuse(theirs.warnings)
-    for warning in theirs.warnings:
-        note(warning)
     scores = score(theirs, found, masks, engine, max_detections)
     recalls = [i / 100 for i in range(101)]
     curves = {
@@ -67,13 +65,11 @@ def coco(
         for k, name in enumerate(theirs.categories[c] for c in sorted(theirs.categories))
         if scores.curves.precision[0, 0, k, 0, -1] > -1
     }
-    lines = [*mean_over("AP", scores.categories, "no object in the truth")]
+    theirs.warnings += mean_over("AP", scores.categories, "no object in the truth")
     if not masks and (scores.metrics.get("AP50") or 0) < FEW:
-        sides = zip(theirs.images.heights.tolist(), theirs.images.widths.tolist(), strict=True)
-        lines += hints(theirs.objects, found, dict(zip(theirs.images.ids.tolist(), sides, strict=True)))
-    for line in lines:
-        theirs.warnings.append(line)
-        note(line)
+        theirs.warnings += hints(theirs.objects, found, sizes_of(theirs.images))
+    for warning in theirs.warnings:
+        note(warning)
     settings = {"protocol": "coco", "masks": masks, "engine": engine, "max_detections": list(max_detections)}
     counts = {"images": len(theirs.images.ids), "objects": len(theirs.objects), "detections": len(found)}
     scored = Scored(scores.metrics, scores.categories, settings, counts, curves, theirs.warnings)

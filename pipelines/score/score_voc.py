@@ -44,30 +44,22 @@ def voc(
     from ...tasks.objects.hints import FEW
 
     file = new_file(plot, ".png", "plot") if plot else None
-    repairs = Repairs(str(annotations))
-    names = voc_file.read_list(list, lambda name: Path(annotations, f"{name}.xml").is_file(), repairs)
-    found = voc_file.read_annotations(Path(annotations), names, repairs)
-    _turned_round(Path(annotations), names, found)
-    _from_1(found, origin)
+    names, found, warnings = _annotations(Path(annotations), list, origin)
     truth = voc_scores.truth_by_class(found)
     files = _files(Path(results), truth)
     wanted = [*classes] or [*truth]
-    warnings = [line for line in repairs.lines() if "<size>" not in line] + _unexpected(
-        truth, files, wanted, Path(results)
-    )
+    warnings += _unexpected(truth, files, wanted, Path(results))
     if strict:
         refuse(warnings)
     scores: dict[str, Any] = {}
     read: dict[str, Any] = {}
-    odd = 0
     with bar("score", len(wanted), "classes") as advance:
         for name in wanted:
             detections = voc_file.read_detections(files[name], names) if name in files else voc_file.NONE
             read[name] = detections
             scores[name] = voc_scores.score_class(truth[name], detections, area=area, threshold=threshold, grid=grid)
-            odd += int(((detections.boxes[:, 2:] < detections.boxes[:, :2] - 1).any(1)).sum())
             advance()
-    if odd:
+    if odd := sum(int((d.boxes[:, 2:] < d.boxes[:, :2] - 1).any(1).sum()) for d in read.values()):
         warnings.append(
             f"{results}: {counted(odd, 'box')} that end before they begin: false positives, as in VOC's kit"
         )
@@ -86,6 +78,26 @@ def voc(
     if file:
         draw(scored, file, "precision at IoU 0.5")
     return scored
+
+
+def _annotations(folder: Path, file: str | Path, origin: int) -> tuple[Any, Any, Any]:
+    """Read the names of a list, and their annotations with pixels counted from 1; and what was mended and is remarked.
+
+    Raises DataError with every problem.
+    """
+    from ...tasks.objects import voc_file
+
+    repairs = Repairs(str(folder))
+    names = voc_file.read_list(file, lambda name: Path(folder, f"{name}.xml").is_file(), repairs)
+    found = voc_file.read_annotations(folder, names, repairs)
+    _turned_round(folder, names, found)
+    _from_1(found, origin)
+    lines: list[str] = [line for line in repairs.lines() if "<size>" not in line]
+    zeros = sum(0 in one.box[:2] for annotation in found for one in annotation.objects)
+    if zeros:
+        lines.append(f"{folder}: xmin or ymin is 0 in {counted(zeros, 'box')}, and VOC counts from 1: origin=0 reads boxes that "
+                     "are counted from 0")  # fmt: skip
+    return names, found, lines
 
 
 def _from_1(found: Any, origin: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .coco_file import Objects
+from .coco_file import Images, Objects
 
 FEW = 0.05  # AP at an overlap of one half, below which it is asked what the results may mean
 _LOOKED_AT = 300  # pictures
@@ -43,6 +43,12 @@ def hints(
         if share >= max(_LEAST, _TIMES * plain):
             said.append(f"almost nothing matches as it stands; {share:.0%} of the truth would, {what}")
     return said
+
+
+def sizes_of(images: Images) -> dict[int, tuple[int, int]]:
+    """List height and width by image, where they are known."""
+    sides = zip(images.ids.tolist(), images.heights.tolist(), images.widths.tolist(), strict=True)
+    return {image: (height, width) for image, height, width in sides if height}
 
 
 Change = Callable[[Objects, dict[int, tuple[int, int]]], tuple[np.ndarray | None, np.ndarray]]
