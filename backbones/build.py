@@ -33,14 +33,16 @@ def backbone(
     checkpointing: bool = False,
     zero_init: bool = True,
     adapt_input: bool = False,
+    weights_key: str = "",
 ) -> Any:
     """Build a trunk by name, by its weights, or both.
 
     `weights` is a file, a name that `read_weights` knows, `Weights`, or None or "none" for random ones. Architecture
-    and `stride_in` come from the weights unless given; a value that contradicts them is an error. The trunk then
-    carries `preprocessing`, `classes` and `report` (what was loaded). The rest is as in `resnet`; `adapt_input` as in
-    `load`. `timm:NAME` is any network of timm that gives feature maps. It takes the norms batch and frozen, refuses
-    `checkpointing`, `stride_in` and `adapt_input`, and initialises itself: `zero_init` is not read.
+    and `stride_in` come from the weights unless given; a value that contradicts them is an error. `weights_key` chooses
+    among the networks of a file, as `key` of `read_weights`. The trunk then carries `preprocessing`, `classes` and
+    `report` (what was loaded). The rest is as in `resnet`; `adapt_input` as in `load`. `timm:NAME` is any network of
+    timm that gives feature maps. It takes the norms batch and frozen, refuses `checkpointing`, `stride_in` and
+    `adapt_input`, and initialises itself: `zero_init` is not read.
 
     Raises WeightsError.
     """
@@ -53,7 +55,7 @@ def backbone(
     else:
         if name is not None:
             _row(name)  # a wrong name is refused before anything is read or downloaded
-        found = read_weights(weights, arch=name, stride_in=stride_in)
+        found = read_weights(weights, arch=name, stride_in=stride_in, key=weights_key)
     wanted = found.arch if found else name or ""
     if wanted.startswith(TIMM):
         other = {"stride_in": None if stride_in == "3x3" else stride_in}
@@ -230,5 +232,6 @@ def _agree(weights: Weights, arch: str | None, stride_in: str | None) -> Weights
     if stride_in in (None, weights.stride_in):
         return weights
     if "stride_in" in weights.info.get("assumed", {}):
-        return replace(weights, stride_in=stride_in)
+        assumed = {key: said for key, said in weights.info["assumed"].items() if key != "stride_in"}
+        return replace(weights, stride_in=stride_in, info={**weights.info, "assumed": assumed})
     raise WeightsError(f"{weights.source}: stride_in={weights.stride_in}, where {stride_in} was asked for")

@@ -1,8 +1,11 @@
-"""Files of weights: from bytes on disk to plain tensors under torchvision's names. Nothing is ever unpickled."""
+"""Files of weights, told apart by their content: from bytes on disk to plain containers. Nothing is ever unpickled."""
 
 import hashlib
-import pickle
-import re
+import io
+import mmap
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +15,69 @@ from torch import Tensor
 
 from trunkline.ground.errors import WeightsError
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".th")
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # keys under which training scripts put the tensors
-_PREFIXES = ("module.", "model.")
-_WHOLE = (
-    "backbone.body.",
-    "classifier.4.",
-    "segmentation_head.",
-)  # of detectors and segmenters, all of whose tensors count
+from .pickles import BYTES, StorageRef, TensorRef, read_pickle
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".ckpt", ".tar", ".bin", ".pkl")
+"""Usual ends of the names of such files. What is inside decides; they tell the path of a file that is not there from a name."""
+_TORCH = "load it with torch in an environment of your own, save its state_dict as .safetensors, and give that file"
+_UNPACK = "unpack it and give the file of weights in it"
+_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file of torch.save before 1.6
+_FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
+    (0, b"\x1f\x8b", "compressed by gzip", f"{_UNPACK} (gunzip)"),
+    (0, b"BZh", "compressed by bzip2", f"{_UNPACK} (bunzip2)"),
+    (0, b"\xfd7zXZ", "compressed by xz", f"{_UNPACK} (unxz)"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed by zstd", f"{_UNPACK} (unzstd)"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
+    (257, b"ustar", "a tar archive", f"{_UNPACK} (tar -xf). Where it is of PyTorch before 0.1.10, {_TORCH}"),
+    (0, b"\x89HDF", "an HDF5 file, as Keras writes", "give weights of PyTorch"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS in the file's place", "fetch the file: git lfs pull"),
+    (0, b"<!DOCTYPE", "a web page in the file's place", "download the file itself"),
+    (0, b"<!doctype", "a web page in the file's place", "download the file itself"),
+    (0, b"<html", "a web page in the file's place", "download the file itself"),
+)
+"""Position, bytes, what a file with them there is, and what to do."""
 
 
-def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
-    """Read tensors by torchvision's names (16-bit floats as float32), the header's metadata, and what was left aside.
+@dataclass
+class Content:
+    """What is in a file: containers with tensors, or with places of tensors that `tensor` reads; the header's metadata."""
 
-    Raises WeightsError for a missing, damaged or foreign file, and for one that holds more than tensors.
+    tree: Any
+    metadata: dict[str, str] = field(default_factory=dict)
+    read: Callable[[StorageRef], Tensor] | None = None
+    kept: dict[StorageRef, Tensor] = field(default_factory=dict)
+
+    def tensor(self, value: "Tensor | TensorRef") -> Tensor:
+        """Read a tensor: one of 16-bit floats as float32. Raises WeightsError where the file does not hold all of it."""
+        if isinstance(value, TensorRef):
+            assert self.read is not None
+            if value.storage not in self.kept:
+                self.kept[value.storage] = self.read(value.storage)
+            flat = self.kept[value.storage].view(getattr(torch, value.dtype))
+            value = flat.as_strided(value.size, value.stride, value.offset)
+        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def read_file(path: Path) -> Content:
+    """Read a file of safetensors or of torch.save, whatever its name; tensors of the latter only when they are asked for.
+
+    Raises WeightsError for a missing, damaged or foreign file, which is named for what it is.
     """
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no such file"
-        raise WeightsError(f"{path}: {what}; expected weights ({', '.join(SUFFIXES)})")
-    if path.suffix == ".safetensors":
-        tensors, metadata = _read_safetensors(path)
-        content: Any = tensors
-    elif path.suffix in SUFFIXES:
-        content, metadata = _read_torch(path), {}
-    else:
-        raise WeightsError(f"{path}: a file of weights ends in one of {', '.join(SUFFIXES)}")
-    tensors, aside = _unwrap(content, path, "trunkline_task" in metadata)
-    return {name: _at_least_32_bits(value) for name, value in tensors.items()}, metadata, aside
+        raise WeightsError(f"{path}: {what}; expected a file of weights (of safetensors, or of torch.save)")
+    with path.open("rb") as file:
+        head = file.read(512)
+    for at, magic, what, do in _FOREIGN:
+        if head[at:].startswith(magic):
+            raise WeightsError(f"{path}: is {what}, no weights as they are: {do}")
+    if _is_onnx(head, path):
+        raise WeightsError(f"{path}: is an ONNX file, a network and not weights by name; give the weights of PyTorch")
+    if head.startswith(b"PK"):
+        return _read_zip(path)
+    if head[8:9] == b"{":
+        return _read_safetensors(path)
+    return _read_stream(path)
 
 
 def sha256(path: Path) -> str:
@@ -47,88 +86,130 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _is_onnx(head: bytes, path: Path) -> bool:
+    return path.suffix == ".onnx" or (head[:1] == b"\x08" and head[2:3] == b"\x12" and b"pytorch" in head[:32])
+
+
+def _read_safetensors(path: Path) -> Content:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a whole safetensors file ({error})") from error
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return Content(tensors, dict(file.metadata() or {}))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise WeightsError(f"{path}: not a whole safetensors file ({_first_line(error)})") from error
 
 
-def _read_torch(path: Path) -> Any:
+def _read_zip(path: Path) -> Content:
+    """Read a file of torch.save since 1.6: a zip archive of `data.pkl` and a record for each storage."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(
-            r"Unsupported (?:class|global)[:\s]+([\w.]+)", str(error)
-        )
-        needs = f"it asks for {found[1]}" if found else "it is no plain container of tensors, or damaged"
-        raise WeightsError(
-            f"{path}: holds more than tensors ({needs}) and was not read, as reading it could run code. "
-            "Where you trust it, save its state_dict as .safetensors and give that file."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        with zipfile.ZipFile(path) as archive:
+            records = {info.filename: info for info in archive.infolist()}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         raise WeightsError(f"{path}: not a whole file of torch.save ({_first_line(error)})") from error
+    folder = next((name.removesuffix("data.pkl") for name in records if name.endswith("/data.pkl")), None)
+    if folder is None:
+        held = ", ".join(list(records)[:4]) or "nothing"
+        raise WeightsError(f"{path}: is a zip archive, no file of torch.save (it holds {held}); {_UNPACK}")
+    if f"{folder}constants.pkl" in records:
+        raise WeightsError(f"{path}: is a TorchScript archive, a program and not weights by name: {_TORCH}")
+
+    def bytes_of(name: str) -> bytearray:
+        if folder + name not in records:
+            raise WeightsError(f"{path}: not a whole file of torch.save ({name} is missing)")
+        return _record(path, records[folder + name])
+
+    swapped = f"{folder}byteorder" in records and bytes(bytes_of("byteorder")) == b"big"
+    tree = _tree(path, io.BytesIO(bytes_of("data.pkl")))
+    return Content(tree, {}, lambda storage: _storage(path, bytes_of(f"data/{storage.key}"), storage, swapped))
 
 
-def _unwrap(content: Any, path: Path, whole: bool = False) -> tuple[dict[str, Tensor], list[str]]:
-    aside: list[str] = []
-    while isinstance(content, dict) and not _holds_tensors(content):
-        key = next((k for k in _WRAPPERS if isinstance(content.get(k), dict)), None)
-        if key is None:
-            break
-        aside += [str(k) for k in content if k != key]
-        content = content[key]
-    if not isinstance(content, dict) or not _holds_tensors(content):
-        held = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else type(content).__name__
-        raise WeightsError(f"{path}: no tensors by name in it (found: {held or 'nothing'}); expected a state_dict")
-    aside += [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    if "n_averaged" in tensors:  # the counter of torch's AveragedModel
-        tensors.pop("n_averaged")
-        aside.append("n_averaged")
-    tensors, dropped = _strip(tensors, path, whole)
-    return tensors, aside + dropped
+def _record(path: Path, info: zipfile.ZipInfo) -> bytearray:
+    """Read a record of a zip archive, which must not be compressed."""
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+        raise WeightsError(
+            f"{path}: its {info.filename} is compressed, as torch.save never writes it; {_UNPACK}, or {_TORCH}"
+        )
+    with path.open("rb") as file:
+        file.seek(max(0, info.header_offset))
+        header = file.read(30)
+        if len(header) < 30 or header[:4] != b"PK\3\4":
+            raise WeightsError(f"{path}: not a whole file of torch.save ({info.filename} is not where it should be)")
+        start = (
+            info.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        )
+        return _bytes(path, file, start, info.file_size)
 
 
-def _holds_tensors(content: dict) -> bool:
-    return any(isinstance(value, Tensor) for value in content.values())
+def _bytes(path: Path, file: io.BufferedReader, start: int, count: int) -> bytearray:
+    if not 0 <= start <= start + count <= path.stat().st_size:
+        raise WeightsError(f"{path}: not a whole file of torch.save (it ends before its tensors do)")
+    found = bytearray(count)
+    file.seek(start)
+    if file.readinto(found) != count:
+        raise WeightsError(f"{path}: not a whole file of torch.save (it ends before its tensors do)")
+    return found
 
 
-def _strip(tensors: dict[str, Tensor], path: Path, whole: bool) -> tuple[dict[str, Tensor], list[str]]:
-    """Remove the prefixes of wrappers; of a model in training, keep the part under `backbone.` and its `*.fc`.
-
-    With `whole`, or where the names are those of a detector or segmenter, keep all tensors. Return the names of those
-    that were dropped too. Raises WeightsError where two tensors end with one name.
-    """
-    names = {name: name.replace("_orig_mod.", "") for name in tensors}
-    for _ in range(len(_PREFIXES) * 2):
-        for prefix in _PREFIXES:
-            if all(name.startswith(prefix) for name in names.values()):
-                names = {old: name.removeprefix(prefix) for old, name in names.items()}
-    dropped: list[str] = []
-    whole = whole or any(name.startswith(_WHOLE) for name in names.values())
-    if any(name.startswith("backbone.") for name in names.values()) and not whole:
-        names = {old: _of_model(name) for old, name in names.items()}
-        dropped = [old for old, name in names.items() if not name]
-    stripped: dict[str, Tensor] = {}
-    for old, name in names.items():
-        if name in stripped:
-            raise WeightsError(f"{path}: two tensors are called {name} once wrappers are taken off ({old} is one)")
-        if name:
-            stripped[name] = tensors[old]
-    return stripped, dropped
+def _storage(path: Path, found: bytearray, storage: StorageRef, swapped: bool = False) -> Tensor:
+    """Turn bytes into the elements of a storage."""
+    width, dtype = BYTES[storage.dtype], getattr(torch, storage.dtype)
+    first, last = storage.start * width, (storage.start + storage.count) * width
+    if last > len(found):
+        raise WeightsError(f"{path}: not a whole file of torch.save (a storage of {last} bytes has {len(found)})")
+    if not last - first:
+        return torch.empty(0, dtype=dtype)
+    flat = torch.frombuffer(found, dtype=torch.uint8, count=last - first, offset=first)
+    flat = flat.view(-1, width).flip(1).reshape(-1) if swapped else flat
+    return flat.view(dtype)
 
 
-def _of_model(name: str) -> str:
-    if name.startswith("backbone."):
-        return name.removeprefix("backbone.")
-    tail = ".".join(name.split(".")[-2:])
-    return tail if tail in ("fc.weight", "fc.bias") else ""
+def _read_stream(path: Path) -> Content:
+    """Read a file of torch.save before 1.6 (pickles one after the other, then the storages), or a plain pickle."""
+    if not path.stat().st_size:
+        raise WeightsError(f"{path}: not a whole file of torch.save, nor of safetensors: it is empty")
+    with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as file:
+        if file[:1] not in (b"\x80", b"(", b"]", b"}", b"c", b"L"):
+            raise WeightsError(
+                f"{path}: neither safetensors nor a file of torch.save; it begins with {bytes(file[:8])!r}"
+            )
+        first = _tree(path, file)
+        if first != _MAGIC:
+            return Content(first)
+        for _ in ("version", "machine that wrote it"):
+            _tree(path, file)
+        widths: dict[str, int] = {}
+        tree, keys = _tree(path, file, widths), _tree(path, file)
+        places = _places(path, file, keys, widths)
+
+    def read(storage: StorageRef) -> Tensor:
+        if storage.key not in places:
+            raise WeightsError(f"{path}: not a whole file of torch.save (a storage is missing)")
+        with path.open("rb") as again:
+            return _storage(path, _bytes(path, again, *places[storage.key]), storage)
+
+    return Content(tree, {}, read)
 
 
-def _at_least_32_bits(value: Tensor) -> Tensor:
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+def _places(path: Path, file: mmap.mmap, keys: Any, widths: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """Find position and size, in bytes, of the storages behind the pickles: each has its number of elements before it."""
+    found, at = {}, file.tell()
+    for key in keys if isinstance(keys, list) else ():
+        count = int.from_bytes(file[at : at + 8], "little", signed=True)
+        width = widths.get(key, 0) if isinstance(key, str) else 0
+        if count < 0 or not width or at + 8 + count * width > len(file):
+            raise WeightsError(f"{path}: not a whole file of torch.save (it ends before its tensors do)")
+        found[key] = at + 8, count * width
+        at += 8 + count * width
+    return found
+
+
+def _tree(path: Path, file: Any, storages: dict[str, int] | None = None) -> Any:
+    try:
+        return read_pickle(file, storages)
+    except ValueError as error:
+        raise WeightsError(
+            f"{path}: not a whole file of torch.save, nor of safetensors ({_first_line(error)})"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,8 @@
 (table 1), Zagoruyko and Komodakis 2016 (table 10).
 """
 
+import re
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -31,6 +33,37 @@ NORMS = ("batch", "frozen", "sync", "group")
 OUTPUT_STRIDES = (32, 16, 8)
 TIMM = "timm:"  # before the name of any network of timm that gives feature maps
 PYRAMIDS = ("pool", "conv")
+
+KINDS: tuple[tuple[str, str, bool], ...] = (
+    (r"backbone\. roi_heads\.keypoint_predictor\.", "a Keypoint R-CNN of torchvision", False),
+    (r"backbone\.fpn\.inner_blocks\.0\.1\. roi_heads\.", "a Faster or Mask R-CNN of torchvision, version 2", False),
+    (r"head\.regression_head\.bbox_ctrness\.", "an FCOS of torchvision", False),
+    (r"head\.classification_head\.module_list\.", "an SSD of torchvision", False),
+    (r"head\.classification_head\.cls_logits\.", "a RetinaNet of torchvision", False),
+    (r"classifier\.low_classifier\.", "an LR-ASPP of torchvision", False),
+    (r"backbone\.body\. roi_heads\.mask_predictor\.", "a Mask R-CNN of torchvision", True),
+    (r"backbone\.body\. roi_heads\.box_predictor\.", "a Faster R-CNN of torchvision", True),
+    (r"backbone\. classifier\.0\.convs\.", "a DeepLabV3 of torchvision", True),
+    (r"backbone\. classifier\.4\.weight", "an FCN of torchvision", True),
+    (r"backbone\. one_stage\.", "a one-stage detector of Trunkline", True),
+    (r"backbone\. segmentation_head\.", "a segmenter of Trunkline", True),
+    (r"(backbone\.bottom_up|proposal_generator)\.", "a detector of Detectron2", False),
+    (r"(rpn_head|roi_head)\.", "a two-stage detector of MMDetection", False),
+    (r"bbox_head\.", "a one-stage detector of MMDetection", False),
+    (r"decode_head\.", "a segmenter of MMSegmentation", False),
+    (r"encoder\. decoder\.blocks\.x_", "a U-Net++ of segmentation_models_pytorch", False),
+    (r"encoder\. decoder\.blocks\.", "a U-Net of segmentation_models_pytorch", False),
+    (r"encoder\. decoder\. segmentation_head\.", "a segmenter of segmentation_models_pytorch", False),
+    (r"(class_embed|bbox_embed)\.", "a DETR", False),
+    (r"(model\.)*\d+\.(cv\d|conv|m\.\d+|dfl)\.", "a YOLO network", False),
+    (
+        r"(resnet\.)?embedder\.embedder\.",
+        "a ResNet of Hugging Face's transformers, whose tensors have other names",
+        False,
+    ),
+)
+"""Networks that are more than a trunk: how names of their tensors begin (each pattern fits one), what they are, and whether
+their heads are read here."""
 
 _ADDED: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
@@ -61,3 +94,12 @@ def wrappers() -> dict[str, Any]:
 def is_known(arch: str) -> bool:
     """Say whether there is a backbone of this name; any name that begins with `timm:` counts."""
     return arch in ARCHITECTURES or arch.startswith(TIMM) or arch in others()
+
+
+def kind_of(values: Mapping[str, Any]) -> tuple[str, bool]:
+    """Say what a network is by its tensors' names, and whether its heads are read here; ("", False): unknown."""
+    names = [n for n, v in values.items() if not (n.startswith("classifier.") and len(getattr(v, "shape", ())) == 2)]
+    for patterns, what, read in KINDS:
+        if all(any(re.match(pattern, name) for name in names) for pattern in patterns.split()):
+            return what, read
+    return "", False

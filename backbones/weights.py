@@ -16,13 +16,13 @@ from trunkline.ground.errors import WeightsError
 
 from .contract import Preprocessing
 from .formats import SUFFIXES, read_file, sha256
+from .inside import Found, find, nearest_arch
 from .metadata import from_metadata, to_metadata
 from .residual import ResNet
 from .table import ARCHITECTURES, STRIDE_IN, TIMM, is_known
 from .timm_trunk import TimmTrunk, preprocessing_of
 
 CLASSIFIER = ("fc.weight", "fc.bias")
-_TRUNKS = ("backbone.body.", "backbone.")  # torchvision's prefixes of the trunk in a detector and in a segmenter
 _EPS = 1e-5
 
 
@@ -72,12 +72,15 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def read_weights(source: "str | Path", *, arch: str | None = None, stride_in: str | None = None) -> Weights:
+def read_weights(
+    source: "str | Path", *, arch: str | None = None, stride_in: str | None = None, key: str = ""
+) -> Weights:
     """Read weights from a file, a finished run's folder, or a name or address that `backbones.sources` knows.
 
     What a name or address stands for is downloaded once. `arch` and `stride_in` state what the file does not; a value
     that contradicts the file is an error. Without them, the architecture is found from the tensors, and the stride is
-    taken to be torchvision's. Raises WeightsError.
+    taken to be torchvision's. `key` says which network is meant where a file holds several (`state_dict_ema`,
+    `state_dict.module.encoder_q`: the keys that lead to it, then its prefix). Raises WeightsError.
     """
     stated: dict[str, Any] = {}
     if not isinstance(source, (str, Path)):
@@ -86,45 +89,40 @@ def read_weights(source: "str | Path", *, arch: str | None = None, stride_in: st
     if path.is_dir() and (path / "weights.safetensors").is_file():  # a finished run
         path = path / "weights.safetensors"
         source = str(path)
-    if path.is_file() and path.suffix not in SUFFIXES:
-        raise WeightsError(f"{path}: a file of weights ends in one of {', '.join(SUFFIXES)}")
     if not _is_path(source, path):
         from . import download, sources
 
-        found = sources.find(str(source))
-        path, stated = download.fetch(found), found.stated()
-    tensors, metadata, aside = read_file(path)
-    tensors, rest = _trunk_of(tensors)
+        named = sources.find(str(source))
+        path, stated = download.fetch(named), named.stated()
     label = str(source)
-    header = from_metadata(metadata, label)
+    content = read_file(path)
+    found = find(content, label, arch=arch, key=key)
+    header = from_metadata(content.metadata, label)
     info = {**stated.pop("info", {}), **header.pop("info")}
     stated |= header
-    if aside:
-        info["left aside"] = ", ".join(aside)
+    info |= {name: said for name, said in _of_file(found).items() if said}
     _check_eps(info, label)
     asked = {"arch": arch, "stride_in": stride_in}
-    for key, value in asked.items():
-        if value is not None and stated.get(key, value) != value:
-            raise WeightsError(f"{label}: {key}={stated[key]} by the file, {key}={value} asked for; leave {key}= out")
+    for name, value in asked.items():
+        if value is not None and stated.get(name, value) != value:
+            raise WeightsError(
+                f"{label}: {name}={stated[name]} by the file, {name}={value} asked for; leave {name}= out"
+            )
         if value is not None:
-            stated[key] = value
+            stated[name] = value
     if stated.get("arch") is None:
-        stated["arch"] = infer_arch(tensors, label)
+        stated["arch"] = infer_arch(found.tensors, label, found.kind)
     _check_stated(stated, label)
-    stated, assumed = _assume(stated, {**tensors, **rest})
+    stated, assumed = _assume(stated, {**found.tensors, **found.rest})
     if assumed:
         info["assumed"] = assumed
-    _check_classes(stated.get("classes"), tensors, label)
-    return Weights(tensors=tensors, source=label, sha256=sha256(path), info=info, rest=rest, **stated)
+    _check_classes(stated.get("classes"), found.tensors, label)
+    return Weights(tensors=found.tensors, source=label, sha256=sha256(path), info=info, rest=found.rest, **stated)
 
 
-def _trunk_of(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split a detector's or segmenter's tensors (torchvision's names) into its trunk's and the rest."""
-    body = next((prefix for prefix in _TRUNKS if any(name.startswith(prefix) for name in tensors)), None)
-    if body is None:
-        return tensors, {}
-    trunk = {name.removeprefix(body): t for name, t in tensors.items() if name.startswith(body)}
-    return trunk, {name: t for name, t in tensors.items() if not name.startswith(body)}
+def _of_file(found: Found) -> dict[str, str]:
+    """Say where in the file the tensors were, what the file is of beside, and what was left aside."""
+    return {"found": found.where, "kind": found.kind, "left aside": ", ".join(found.aside)}
 
 
 def load(
@@ -141,6 +139,8 @@ def load(
     """
     own, given = trunk.state_dict(), dict(weights.tensors)
     head = {name: given.pop(name) for name in CLASSIFIER if name in given}
+    if "fc.weight" in head and "fc.bias" not in head:  # a layer without a bias is one whose bias is 0
+        head["fc.bias"] = torch.zeros(len(head["fc.weight"]))
     if isinstance(trunk, TimmTrunk):
         given = trunk.own_names(given)
     notes: list[str] = []
@@ -148,8 +148,7 @@ def load(
         channels = own["conv1.weight"].shape[1]
         notes.append(f"conv1 adapted from {given['conv1.weight'].shape[1]} input channels to {channels}")
         given["conv1.weight"] = _adapt(given["conv1.weight"], channels)
-    if "left aside" in weights.info:
-        notes.append(f"left aside in the file: {weights.info['left aside']}"[:200])
+    notes += _said_of_file(weights)
     counters = [n for n in own if n.endswith("num_batches_tracked") and n not in given]
     if counters:
         notes.append(f"{len(counters)} batch counters that the file lacks set to 0")
@@ -171,8 +170,21 @@ def load(
     trunk.load_state_dict(given | {name: torch.zeros_like(own[name]) for name in counters})
     loaded, note = _load_classifier(head, classifier)
     report.loaded += loaded
-    report.note = "; ".join(filter(None, [*notes, note]))
+    assumed = "; ".join(weights.info.get("assumed", {}).values())
+    report.note = "; ".join(filter(None, [*notes, note, assumed and f"assumed: {assumed}"]))
     return report
+
+
+def _said_of_file(weights: Weights) -> list[str]:
+    """Say of a file what a person should know who gave it: where the trunk was in it, and what of it is not used."""
+    info, notes = weights.info, []
+    if "found" in info:
+        notes.append(info["found"])
+    if "kind" in info:
+        notes.append(f"only the trunk of {info['kind']}")
+    if "left aside" in info:
+        notes.append(f"left aside in the file: {info['left aside']}"[:200])
+    return notes
 
 
 def save_weights(
@@ -238,33 +250,20 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def infer_arch(tensors: Mapping[str, Tensor], source: str) -> str:
-    """Find the architecture of these tensors from names and shapes. Raises WeightsError where the table has none."""
+def infer_arch(tensors: Mapping[str, Tensor], source: str, kind: str = "") -> str:
+    """Find the architecture of these tensors from names and shapes.
+
+    Raises WeightsError where the table has none; `kind` is what the file holds, as far as it is known.
+    """
     found = nearest_arch(tensors)
     if found is not None and "conv1.weight" in tensors:
         return found
+    if kind:
+        raise WeightsError(f"{source}: is {kind}, and its trunk is none of those here ({', '.join(ARCHITECTURES)})")
     raise WeightsError(
         f"{source}: no architecture can be read from its {len(tensors)} tensors ({', '.join(list(tensors)[:4])}, ...); "
         f"say backbone= (arch= in Python), one of {', '.join(ARCHITECTURES)}"
     )
-
-
-def nearest_arch(tensors: Mapping[str, Tensor]) -> str | None:
-    """Find the network with the same block, blocks per stage, groups and width; None where there is none."""
-    layers = tuple(
-        len({name.split(".")[1] for name in tensors if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)
-    )
-    second = tensors.get("layer1.0.conv2.weight")
-    if second is None or second.dim() != 4:
-        return None
-    bottleneck = "layer1.0.conv3.weight" in tensors
-    row = {
-        "block": "bottleneck" if bottleneck else "basic",
-        "layers": layers,
-        "groups": second.shape[0] // second.shape[1],
-        "width_per_group": second.shape[1],
-    }
-    return next((name for name, other in ARCHITECTURES.items() if other == row), None)
 
 
 def _is_path(source: "str | Path", path: Path) -> bool:
@@ -272,7 +271,8 @@ def _is_path(source: "str | Path", path: Path) -> bool:
         return True
     if "://" in source:
         return False
-    return path.suffix in SUFFIXES  # a folder called resnet50 must not hide the name
+    # a folder called resnet50 must not hide the name
+    return path.is_file() or (path.suffix in SUFFIXES and not source.startswith("hf-hub:"))
 
 
 def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -280,18 +280,23 @@ def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict
     if "stride_in" not in stated:
         stated = {**stated, "stride_in": "3x3"}
         if ARCHITECTURES.get(stated["arch"], {}).get("block") == "bottleneck":
-            assumed["stride_in"] = "3x3, torchvision's; the original network's weights need stride_in=1x1"
+            assumed["stride_in"] = "stride_in=3x3, torchvision's; the original network's weights need stride_in=1x1"
     if "preprocessing" not in stated and stated["arch"].startswith(TIMM):
         stated = {**stated, "preprocessing": preprocessing_of(stated["arch"].removeprefix(TIMM))}
-        assumed["preprocessing"] = "timm's for this network"
+        assumed["preprocessing"] = f"timm's preprocessing for this network, {_numbers(stated['preprocessing'])}"
     elif "preprocessing" not in stated:
-        assumed["preprocessing"] = "torchvision's for ImageNet: resize 256, crop 224, bilinear"
+        assumed["preprocessing"] = f"torchvision's preprocessing for ImageNet, {_numbers(Preprocessing())}"
     if "classes" not in stated and "fc.weight" in tensors and len(tensors["fc.weight"]) == 1000:
         from .sources import imagenet_classes
 
         stated = {**stated, "classes": imagenet_classes()}
-        assumed["classes"] = "ImageNet's, from torchvision's metadata, as the classifier has 1000 and no names"
+        assumed["classes"] = "ImageNet's classes, from torchvision's metadata, as the classifier has 1000 and no names"
     return stated, assumed
+
+
+def _numbers(p: Preprocessing) -> str:
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
+    return f"mean {mean}, std {std}, resize {p.resize}, crop {p.size}, {p.interpolation}"
 
 
 def _check_stated(stated: dict[str, Any], label: str) -> None:

@@ -1,7 +1,6 @@
 """Weights in and out: strict loading, its report, wrappers, and files that must not be read."""
 
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -266,30 +265,6 @@ def test_frozen_norms_take_the_statistics(tensors):
     assert torch.equal(trunk.bn1.running_var, tensors["bn1.running_var"]) and trunk.frozen == 2
 
 
-class _Shell:
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-@pytest.mark.parametrize("form", ["zip", "legacy", "plain pickle"])
-def test_a_pickle_that_would_run_code_does_not(tmp_path, form):
-    ran, path = tmp_path / "ran", tmp_path / "weights.pth"
-    content = {"state_dict": {"conv1.weight": torch.zeros(1)}, "args": _Shell(f"touch {ran}")}
-    if form == "plain pickle":
-        path.write_bytes(pickle.dumps(content["args"], protocol=2))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(WeightsError, match=r"holds more than tensors .*system.* was not read") as told:
-        read_weights(path)
-    assert not ran.exists() and str(path) in str(told.value)
-    if form == "zip":
-        torch.load(path, weights_only=False)  # the file is armed: what was refused would have run
-        assert ran.exists()
-
-
 def test_damaged_and_foreign_files(tensors, tmp_path):
     torch.save(tensors, tmp_path / "cut.pth")
     save_file(tensors, tmp_path / "cut.safetensors")
@@ -306,14 +281,13 @@ def test_damaged_and_foreign_files(tensors, tmp_path):
     for name, told in {
         "empty.pth": "empty.pth: not a whole file",
         "list.pth": "no tensors by name in it .found: list",
-        "none.pth": "no tensors by name in it .found: epoch",
+        "none.pth": "no tensors by name in it .found: model: epoch",
+        "w.h5": "not a whole file of torch.save, nor of safetensors: it is empty",
         "absent.pth": "no such file",
         "folder.pth": "a folder",
     }.items():
         with pytest.raises(WeightsError, match=told):
             read_weights(str(tmp_path / name))
-    with pytest.raises(WeightsError, match=r"ends in one of .safetensors"):
-        read_weights(tmp_path / "w.h5")
 
 
 def test_headers_that_cannot_be_read_are_told_together(tensors, tmp_path):
