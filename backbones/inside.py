@@ -13,7 +13,7 @@ from trunkline.ground.errors import WeightsError
 
 from .formats import Content
 from .pickles import Inert, TensorRef
-from .table import ARCHITECTURES, TIMM, kind_of
+from .table import TIMM, kind_of, nearest_arch
 from .timm_trunk import TimmTrunk
 
 _FIRST = "layer1.0.conv1.weight"  # the name by which a residual trunk is found
@@ -55,11 +55,12 @@ class _Place:
     table: _Table
     prefix: str
     by_position: bool = False
+    within: tuple[str, ...] = ()  # prefixes that begin with this one, under which there is another trunk
 
     def named(self) -> dict[str, str]:
         """Map torchvision's names of the tensors under the prefix to their names in the file."""
         under = {name.removeprefix(self.prefix): own for name, own in _clean(self.table.values).items()
-                 if name.startswith(self.prefix)}  # fmt: skip
+                 if name.startswith(self.prefix) and not name.startswith(self.within)}  # fmt: skip
         return {_positioned(name): own for name, own in under.items()} if self.by_position else under
 
     @property
@@ -93,24 +94,6 @@ def find(content: Content, label: str, *, arch: str | None = None, key: str = ""
     found = _taken(chosen[0], content, label, "trunkline_task" in content.metadata, ours)
     found.where = _where(chosen, found) if not ours else ""
     return found
-
-
-def nearest_arch(tensors: Mapping[str, Any]) -> str | None:
-    """Find the network with the same block, blocks per stage, groups and width; None where there is none."""
-    layers = tuple(
-        len({name.split(".")[1] for name in tensors if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)
-    )
-    second = tensors.get("layer1.0.conv2.weight")
-    if second is None or len(second.shape) != 4 or not second.shape[1]:
-        return None
-    bottleneck = "layer1.0.conv3.weight" in tensors
-    row = {
-        "block": "bottleneck" if bottleneck else "basic",
-        "layers": layers,
-        "groups": second.shape[0] // second.shape[1],
-        "width_per_group": second.shape[1],
-    }
-    return next((name for name, other in ARCHITECTURES.items() if other == row), None)
 
 
 # Looking through the file
@@ -213,6 +196,7 @@ def _fitting(tables: list[_Table], arch: str | None) -> list[_Place]:
     if arch is not None and arch.startswith(TIMM):
         return _of_timm(tables, arch)
     some = [place for table in tables for place in _places(table)]
+    some = [replace(p, within=_within(p, some)) for p in some]
     fits = [p for p in some if (n := p.named()) and "conv1.weight" in n and _arch_at(p)]
     asked = [p for p in fits if _arch_at(p) == arch]
     return asked or fits or some
@@ -232,6 +216,11 @@ def _of_timm(tables: list[_Table], arch: str) -> list[_Place]:
             if outside and len(under) >= len(own) and own <= trunk.own_names(under).keys():
                 found.append(_Place(table, prefix))
     return found
+
+
+def _within(place: _Place, places: list[_Place]) -> tuple[str, ...]:
+    same = [p.prefix for p in places if p.table is place.table and len(p.prefix) > len(place.prefix)]
+    return tuple(prefix for prefix in same if prefix.startswith(place.prefix))
 
 
 def _places(table: _Table) -> list[_Place]:
@@ -313,7 +302,8 @@ def _own_place(table: _Table) -> _Place:
 def _taken(place: _Place, content: Content, label: str, whole: bool, ours: bool) -> Found:
     """Read the trunk at a place, its classifier, and the heads beside it where they are read here."""
     values, names = place.table.values, place.named()
-    beside = {name: own for name, own in _clean(values).items() if not name.startswith(place.prefix)}
+    mine = set(names.values())
+    beside = {name: own for name, own in _clean(values).items() if own not in mine}
     inner = next((i for i in _INNER if place.prefix.endswith(i)), "")
     outer = place.prefix.removesuffix(inner) if inner or _FIRST not in names else _parent(place.prefix)
     around = {name.removeprefix(outer): own for name, own in beside.items()}
@@ -322,7 +312,7 @@ def _taken(place: _Place, content: Content, label: str, whole: bool, ours: bool)
     kept = inner != "" and (whole or known)
     found = Found({}, kind="" if ours or kept else kind)
     classifier = {} if kind or kept else _classifier(names, around, values)
-    taken = {**names, **classifier}
+    taken = {n: own for n, own in names.items() if own not in classifier.values()} | classifier
     behind = {n for n in names if _BEHIND.match(n) and n not in ("fc.weight", "fc.bias")} if not ours else set()
     left = [own for own in ({} if kept else around).values() if own not in classifier.values()]
     left += [names[n] for n in behind if names[n] not in classifier.values()]

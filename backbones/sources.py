@@ -13,7 +13,6 @@ from trunkline.ground.errors import WeightsError
 
 from .contract import Preprocessing, WeightsSource
 from .download import fetch
-from .formats import SUFFIXES
 from .metadata import INTERPOLATIONS
 from .table import ARCHITECTURES
 
@@ -39,6 +38,15 @@ def find(name: str) -> WeightsSource:
     return _from_timm(name, arch, tag)
 
 
+def is_name(name: str) -> bool:
+    """Say whether `find` knows this name."""
+    try:
+        find(name)
+    except WeightsError:
+        return False
+    return True
+
+
 @cache
 def imagenet_classes() -> tuple[str, ...]:
     """List the 1000 names of ImageNet-1k, in the classifier's order, from torchvision's metadata."""
@@ -57,8 +65,8 @@ def _from_address(name: str) -> WeightsSource:
     if parts.scheme != "https" and not (parts.scheme == "http" and (digest or local)):
         raise WeightsError(f"{name}: expected https://..., or http:// with #sha256= and the file's hash")
     file = PurePosixPath(parts.path).name
-    if not file.endswith(SUFFIXES):
-        raise WeightsError(f"{name}: expected the address of a file of weights ({', '.join(SUFFIXES)})")
+    if not file:
+        raise WeightsError(f"{name}: expected the address of a file of weights")
     # many addresses end in model.safetensors: a mark of the address keeps them apart in the cache
     return WeightsSource(name, url, f"{sha256(url.encode()).hexdigest()[:8]}--{file}", digest or _digest_in_name(file))
 
@@ -189,6 +197,6 @@ def _unknown(name: str) -> WeightsError:
     hint = f"nearest: {', '.join(near)}. " if near else ""
     return WeightsError(
         f"{name}: neither a file here nor a name of torchvision's or timm's weights for these networks. {hint}Give a "
-        f"file ({', '.join(SUFFIXES)}), a name such as resnet50.IMAGENET1K_V2 or resnet50.a1_in1k, hf-hub:owner/name, "
+        "file of safetensors or of torch.save, a name such as resnet50.IMAGENET1K_V2 or resnet50.a1_in1k, hf-hub:owner/name, "
         "or https://..."
     )

@@ -103,3 +103,21 @@ def kind_of(values: Mapping[str, Any]) -> tuple[str, bool]:
         if all(any(re.match(pattern, name) for name in names) for pattern in patterns.split()):
             return what, read
     return "", False
+
+
+def nearest_arch(tensors: Mapping[str, Any]) -> str | None:
+    """Find the network with the same block, blocks per stage, groups and width; None where there is none."""
+    layers = tuple(
+        len({name.split(".")[1] for name in tensors if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)
+    )
+    second = tensors.get("layer1.0.conv2.weight")
+    if second is None or len(second.shape) != 4 or not second.shape[1]:
+        return None
+    bottleneck = "layer1.0.conv3.weight" in tensors
+    row = {
+        "block": "bottleneck" if bottleneck else "basic",
+        "layers": layers,
+        "groups": second.shape[0] // second.shape[1],
+        "width_per_group": second.shape[1],
+    }
+    return next((name for name, other in ARCHITECTURES.items() if other == row), None)

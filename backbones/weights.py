@@ -16,10 +16,10 @@ from trunkline.ground.errors import WeightsError
 
 from .contract import Preprocessing
 from .formats import SUFFIXES, read_file, sha256
-from .inside import Found, find, nearest_arch
+from .inside import Found, find
 from .metadata import from_metadata, to_metadata
 from .residual import ResNet
-from .table import ARCHITECTURES, STRIDE_IN, TIMM, is_known
+from .table import ARCHITECTURES, STRIDE_IN, TIMM, is_known, nearest_arch
 from .timm_trunk import TimmTrunk, preprocessing_of
 
 CLASSIFIER = ("fc.weight", "fc.bias")

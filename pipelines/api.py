@@ -88,6 +88,8 @@ def _model(
     threads: int | None = None,
     backbone: str | None = None,
     stride_in: Literal["3x3", "1x1"] | None = None,
+    weights_key: str = "",
+    classes: tuple[str, ...] = (),
 ) -> None:
     """Declare the settings of `model`; it is never called."""
 

@@ -168,6 +168,11 @@ class Task(ABC):
         options, facts = (json.loads(weights.info.get(f"trunkline_{what}", "{}")) for what in ("options", "facts"))
         return Published({name: _tuples(value) for name, value in options.items()}, facts)
 
+    @classmethod
+    def outputs(cls, weights: "Weights") -> int:
+        """Count the classes that a head of this kind in these weights tells apart; 0: there is no such head."""
+        return 0
+
     # Prediction
 
     @classmethod

@@ -19,6 +19,7 @@ from ..feeding.draws import Draws
 from ..feeding.loader import decoding
 from ..feeding.ordered import in_order, ordered_lists
 from ..launch.worker import mistakes_as_engine_errors
+from ..models.build import folder_of
 from ..models.ready import Ready, Source, fetched, ready, task_kind, tasks_of
 from ..recipe import plugin as plugins
 from ..runs.files import new_file, new_folder, write_folder, write_records
@@ -67,6 +68,8 @@ def evaluate(
     threads: int | None = None,
     backbone: str | None = None,
     stride_in: Literal["3x3", "1x1"] | None = None,
+    weights_key: str = "",
+    classes: tuple[str, ...] = (),
     out: str | Path | None = None,
     results: str | Path | None = None,
     plugin: str | Path | None = None,
@@ -87,6 +90,8 @@ def evaluate(
     batch          samples at once; by default what the task takes (32 of a classifier, 4 of a detector or segmenter)
     loaders        processes that decode
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
+    weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
+    classes        names for the outputs of a weights file that has none; by default the data's, by position
     out            a JSON lines file for one record a sample
     results        a folder for what the official tools read (COCO's JSON, VOC's comp4 files, masks)
     plugin         the recipe file that defines the run's task, if the task is your own
@@ -94,7 +99,8 @@ def evaluate(
     source = storage.at_home(source)
     if plugin:
         plugins.load(plugin)
-    where = Source(absolute(source), task, checkpoint, ema, device, threads, backbone, stride_in, options or {})
+    where = Source(absolute(source), task, checkpoint, ema, device, threads, backbone, stride_in, weights_key, classes,
+                   options or {})  # fmt: skip
     wanted = Evaluating(where, storage.absolute(data) if data else None, split, precision, batch, loaders)
     with threads_kept():
         return _each(wanted, Written(out, results), plugin, launch, str(source))
@@ -116,7 +122,7 @@ def _each(
     Raises RecipeError where `data`, files to write or options are given for several tasks at once.
     """
     where = wanted.source
-    names = list(tasks_of(where.source, where.task)) if Path(where.source).is_dir() or is_remote(where.source) else [""]
+    names = list(tasks_of(where)) if is_remote(where.source) or folder_of(where.source) else [""]
     if len(names) == 1:
         return _one(wanted, written, plugin, launch, shown)
     given = {"data": wanted.data, **asdict(written), **where.options}
@@ -138,11 +144,13 @@ def _one(wanted: Evaluating, written: Written, plugin: str | Path | None, launch
     """Score one task, and write the files that were asked for."""
     out, results = written.out, written.results
     if results:
-        asked = task_kind(wanted.source.source, wanted.source.task).for_results
+        asked = task_kind(wanted.source).for_results
         wanted = replace(wanted, source=replace(wanted.source, options={**wanted.source.options, **asked}))
     file = new_file(out) if out else None
     folder = new_folder(results, "results") if results else None
     p = prepare(wanted)
+    if "checkpoint" not in p.found.origin:
+        note(f"weights: {p.found.facts.loaded}")
     if launch:
         scores, records = _from_pool(p, asdict(wanted) | {"plugins": plugins.texts(plugin)}, launch)
     else:
@@ -166,7 +174,8 @@ def _one(wanted: Evaluating, written: Written, plugin: str | Path | None, launch
 
 def absolute(source: str | Path) -> str:
     """Make a file's or folder's path absolute, so that other processes find it; keep a published name as it is."""
-    return str(Path(source).absolute()) if Path(source).exists() else str(source)
+    there = Path(source).is_file() or folder_of(source) is not None
+    return str(Path(source).absolute()) if there else str(source)
 
 
 def prepare(wanted: Evaluating) -> Prepared:

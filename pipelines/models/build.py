@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from trunkline.ground.errors import RecipeError
+from trunkline.ground.errors import DataError, RecipeError
 from trunkline.ground.keys import key, seed_model
 from trunkline.ground.names import load_named
 
 from ...backbones import backbone, read_weights
 from ...backbones.contract import STATED, Preprocessing
 from ...backbones.pyramid import Pyramid
+from ...backbones.sources import is_name
 from ...backbones.table import wrappers
 from ...backbones.weights import Weights
 from ...heads.contract import HEAD
@@ -35,23 +36,29 @@ class Facts:
     loaded: str = "random weights"
 
 
-def weights_of(source: str | Path, arch: str | None = None, stride_in: str | None = None) -> Weights | None:
+def weights_of(
+    source: str | Path, arch: str | None = None, stride_in: str | None = None, key: str = ""
+) -> Weights | None:
     """Read the weights that `weights=` names: a file, a published name or a run's folder; None for `none`.
 
     Raises RecipeError for a folder without weights, WeightsError for weights that cannot be used.
     """
     if str(source) == "none":
         return None
+    folder = folder_of(source)
+    if folder is not None and not Run(folder).weights.is_file():
+        raise RecipeError(
+            f"weights={source}: that folder holds no weights.safetensors; give a finished run's folder or a file"
+        )
+    return read_weights(Run(folder).weights if folder else source, arch=arch, stride_in=stride_in, key=key)
+
+
+def folder_of(source: str | Path) -> Path | None:
+    """Return the folder that is meant; None for a file, and for a published name although a folder is called so."""
     path = Path(source)
-    if path.is_dir():
-        run = Run(path)
-        if not run.weights.is_file():
-            raise RecipeError(
-                f"weights={source}: that folder holds no weights.safetensors; give a finished run's folder or a file"
-            )
-        path = run.weights
-        return read_weights(path, arch=arch, stride_in=stride_in)
-    return read_weights(source, arch=arch, stride_in=stride_in)
+    if not path.is_dir():
+        return None
+    return path if Run(path).exists() or Run(path).weights.is_file() or not is_name(str(source)) else None
 
 
 def make_task(name: str, options: Any, preprocessing: Preprocessing, facts: dict[str, Any] | None = None) -> Task:
@@ -84,7 +91,7 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
     The weights are random or those of `network.weights`; with `facts` the model is ready for a checkpoint's tensors.
     """
     network = recipe.network
-    weights = None if facts else weights_of(network.weights, network.backbone, network.stride_in)
+    weights = None if facts else weights_of(network.weights, network.backbone, network.stride_in, network.weights_key)
     preprocessing = stated(facts) if facts else weights.preprocessing if weights else Preprocessing()
     tasks = {
         name: make_task(name, options, preprocessing, facts.tasks[name] if facts else None)
@@ -135,17 +142,23 @@ def make_trunk(network: Network, weights: Weights | None, facts: Facts | None) -
 
 
 def from_weights(
-    source: str | Path, network: Network, choose: Callable[[str, dict[str, Any]], Any]
+    source: str | Path, network: Network, choose: Callable[[str, dict[str, Any]], Any], classes: tuple[str, ...] = ()
 ) -> tuple[Recipe, Task, Model, Facts]:
     """Build a model exactly as a weights file holds it. `choose` makes a task's options from what the file says of them.
 
-    Raises RecipeError where no task finds its head in the file.
+    `classes` are names for a head without any, in the order of its outputs; without them the data's are taken. Raises
+    RecipeError where no task finds its head in the file, or where names and outputs are not as many.
     """
-    weights = weights_of(source, network.backbone, network.stride_in)
-    name, said = held_by(source, weights)
+    weights = weights_of(source, network.backbone, network.stride_in, network.weights_key)
+    held = held_by(source, weights)
     assert weights is not None
-    options, info = choose(name, said.options), weights.info
-    task = make_task(name, options, weights.preprocessing, said.facts)
+    options, remark = choose(held.task, held.said.options), ""
+    if held.nameless or classes:
+        names, remark = _class_names(source, held, weights, options, classes)
+        weights = replace(weights, classes=names)
+        held = held_by(source, weights)
+    said, info = held.said, weights.info
+    task = make_task(held.task, options, weights.preprocessing, said.facts)
     network = replace(
         network,
         output_stride=int(info.get("trunkline_output_stride", said.network.get("output_stride", 32))),  # pyright: ignore
@@ -154,12 +167,27 @@ def from_weights(
         wrapper=info.get("trunkline_wrapper", "none"),
     )
     trunk = make_trunk(network, weights, None)
-    model = Model(trunk, {name: make_head(task, trunk, weights)}, task.preprocessing)
-    facts = Facts(trunk.arch, trunk.stride_in, asdict(weights.preprocessing), {name: task.facts}, str(trunk.report))
-    return Recipe({name: options}, network), task, model, facts
+    model = Model(trunk, {task.name: make_head(task, trunk, weights)}, task.preprocessing)
+    loaded = "; ".join(filter(None, [str(trunk.report), remark]))
+    facts = Facts(trunk.arch, trunk.stride_in, asdict(weights.preprocessing), {task.name: task.facts}, loaded)
+    return Recipe({task.name: options}, network), task, model, facts
 
 
-def held_by(source: str | Path, weights: Weights | None) -> tuple[str, Published]:
+@dataclass(frozen=True)
+class Held:
+    """The head in a file: of which task, and what the file says of it.
+
+    nameless   how many classes it tells apart, where the file has no names for them; `said` has numbers in their place
+    guessed    whether the names that it has are known by their number alone (ImageNet's, COCO's, VOC's)
+    """
+
+    task: str
+    said: Published
+    nameless: int = 0
+    guessed: bool = False
+
+
+def held_by(source: str | Path, weights: Weights | None) -> Held:
     """Find the task whose head a file holds, and what the file says of it. Raises RecipeError where no task knows the head."""
     kinds = {name: task_class(name) for name in known_tasks()}
     named = weights.info.get("trunkline_task") if weights else None
@@ -169,11 +197,62 @@ def held_by(source: str | Path, weights: Weights | None) -> tuple[str, Published
         )
     for name, kind in kinds.items():
         if weights and named in (None, name) and (said := kind.reads(weights)) is not None:
-            return name, said
-    raise RecipeError(
-        f"{source}: holds no head that a task knows ({', '.join(kinds)}), or one without class names; give a run's folder, or "
-        "the file of a model that was published by one"
+            guessed = weights.classes is None or "classes" in weights.info.get("assumed", {})
+            return Held(name, said, guessed=guessed and not named)
+    for name, kind in kinds.items():
+        if weights and weights.classes is None and not named and (count := kind.outputs(weights)):
+            numbers = tuple(map(str, range(count)))
+            if (said := kind.reads(replace(weights, classes=numbers))) is not None:
+                return Held(name, said, nameless=count)
+    raise RecipeError(_no_head(source, weights, list(kinds)))
+
+
+def _no_head(source: str | Path, weights: Weights | None, kinds: list[str]) -> str:
+    if weights and (kind := weights.info.get("kind")):
+        return f"{source}: is {kind}, of which only the trunk is read here: give it as weights= of a recipe"
+    beside = f" ({aside} stands beside it)" if weights and (aside := weights.info.get("left aside")) else ""
+    return (
+        f"{source}: holds a trunk and no head that a task knows ({', '.join(kinds)}){beside}; give a run's folder, the file of "
+        "a classifier, or of a detector or segmenter of torchvision's kind; weights= of a recipe takes the trunk"
     )
+
+
+def _class_names(
+    source: str | Path, held: Held, weights: Weights, options: Any, classes: tuple[str, ...]
+) -> tuple[tuple[str, ...], str]:
+    """Find names for the outputs of a head that has none, and say where they are from.
+
+    Raises RecipeError where there are none, or another number of them, and where the file has names of its own.
+    """
+    count = held.nameless or task_class(held.task).outputs(weights) or len(weights.classes or ())
+    if classes and not (held.nameless or held.guessed):
+        raise RecipeError(f"classes={','.join(classes)}: {source} names its {count} classes itself; leave classes= out")
+    if not classes and not options.data:
+        raise RecipeError(
+            f"{source}: tells {count} classes apart and has no names for them: add classes=NAME,NAME,… with {count} names in "
+            "the order of its outputs; evaluate takes the names of data=FOLDER"
+        )
+    names = classes or _names_in(make_task(held.task, options, weights.preprocessing))
+    origin = "as given" if classes else f"as {options.data} has them"
+    if len(names) != count:
+        raise RecipeError(
+            f"{source}: tells {count} classes apart, and there are {len(names)} names, {origin} ({', '.join(names[:20])}); "
+            "it can be used with the classes that it was trained on alone: classes= gives their names"
+        )
+    if again := sorted({name for name in names if names.count(name) > 1}):
+        raise RecipeError(f"classes: {', '.join(again)} stands there twice; every class needs a name of its own")
+    return names, f"classes by position, {origin}: {', '.join(names[:20])}{', …' if count > 20 else ''}"
+
+
+def _names_in(task: Task) -> tuple[str, ...]:
+    """Read the class names of a task's data: of its training split, or else of the other."""
+    try:
+        return task.classes
+    except DataError as error:
+        try:
+            return tuple(task.samples("val").classes)
+        except DataError:
+            raise error from None
 
 
 def published(model: Model, tensors: dict[str, torch.Tensor], task: str) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from ..recipe.limits import check_options
 from ..recipe.plain import from_plain
 from ..runs.machine import check_device, resolve_machine
 from ..runs.run import STATE, Run
-from .build import Facts, build, from_weights, held_by, task_class, weights_of
+from .build import Facts, build, folder_of, from_weights, held_by, task_class, weights_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Source:
     task        of a run of several, which one; empty: the only one
     checkpoint  of a run: last, best or a number; `ema` true: averaged weights, false: raw ones, None: averaged if there
     backbone, stride_in  what a file does not say of its network
+    weights_key  which network of a file that holds several
+    classes     names for the outputs of a file's head that has none
     options     fields of the task's options that replace the stored ones
     files       whether files are predicted: then there is no data set, and options of one are refused
     """
@@ -41,6 +43,8 @@ class Source:
     threads: int | None = None
     backbone: str | None = None
     stride_in: Any = None
+    weights_key: str = ""
+    classes: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     files: bool = False
 
@@ -73,7 +77,9 @@ def ready(source: Source) -> Ready:
         Machine(device=source.device, threads="auto" if source.threads is None else source.threads)
     )
     check_device(machine.device)
-    if path.is_dir():
+    if folder_of(path):
+        if given := [name for name in ("weights_key", "classes") if getattr(source, name)]:
+            raise RecipeError(f"{source.source}: is a run, which says it itself; leave {' and '.join(given)} out")
         found = _from_run(Run(path), source)
     else:
         if source.checkpoint != "last" or source.ema is not None:
@@ -85,9 +91,8 @@ def ready(source: Source) -> Ready:
             own = load_named(known_options()[name])()
             return changed_options(name, replace(own, **said), source.options, source.files)
 
-        recipe, task, model, facts = from_weights(
-            source.source, Network(source.backbone, stride_in=source.stride_in), choose
-        )
+        network = Network(source.backbone, stride_in=source.stride_in, weights_key=source.weights_key)
+        recipe, task, model, facts = from_weights(source.source, network, choose, tuple(source.classes))
         found = Ready(model, task, recipe, facts, {"source": source.source})
     import torch
 
@@ -130,28 +135,29 @@ def changed_options(name: str, own: Any, given: dict[str, Any], files: bool = Fa
     return changed
 
 
-def tasks_of(source: str | Path, task: str = "") -> dict[str, Any]:
+def tasks_of(source: Source) -> dict[str, Any]:
     """Load the classes of the tasks that a source holds, by name, before anything is built; `task` picks one of a run's.
 
     Raises RecipeError where a file holds no task's head, or a run has not this task.
     """
-    path = fetched(source)
-    if path.is_dir():
+    path, task = fetched(source.source), source.task
+    if folder_of(path):
         names = list(from_plain(Run(path).recipe["resolved"]).tasks)
         if task and task not in names:
             raise RecipeError(
-                f"task={task}: {source} has no such task{nearest(task, names)}; it has {', '.join(names)}"
+                f"task={task}: {source.source} has no such task{nearest(task, names)}; it has {', '.join(names)}"
             )
         return {name: task_class(name) for name in ([task] if task else names)}
-    name, _ = held_by(source, weights_of(source))
-    return {name: task_class(name)}
+    weights = weights_of(source.source, source.backbone, source.stride_in, source.weights_key)
+    held = held_by(source.source, weights)
+    return {held.task: task_class(held.task)}
 
 
-def task_kind(source: str | Path, task: str = "") -> Any:
+def task_kind(source: Source) -> Any:
     """Load the class of the one task that is asked for. Raises RecipeError where a run has several and none is named."""
-    found = tasks_of(source, task)
+    found = tasks_of(source)
     if len(found) > 1:
-        raise RecipeError(f"{source}: has several tasks: say which with task=, one of {', '.join(found)}")
+        raise RecipeError(f"{source.source}: has several tasks: say which with task=, one of {', '.join(found)}")
     return next(iter(found.values()))
 
 
@@ -177,7 +183,7 @@ def _from_run(run: Run, source: Source) -> Ready:
         )
     folder = root / known
     state = checkpoint.read_state(folder, *STATE)
-    task = task_kind(run.path, source.task).name
+    task = task_kind(replace(source, source=str(run.path))).name
     options = changed_options(task, recipe.tasks[task], source.options, source.files)
     recipe = replace(recipe, tasks={**recipe.tasks, task: options})
     tasks, model, facts = build(recipe, Facts(**state["facts"]))

@@ -47,6 +47,8 @@ def stream(
     on_bad_sample: Literal["stop", "skip"] = "skip",
     backbone: str | None = None,
     stride_in: Literal["3x3", "1x1"] | None = None,
+    weights_key: str = "",
+    classes: tuple[str, ...] = (),
     plugin: str | Path | None = None,
     launch: Launch | None = None,
     options: dict[str, Any] | None = None,
@@ -64,6 +66,8 @@ def stream(
     batch          samples at once; by default what the task takes (32 of a classifier, 4 of a detector or segmenter)
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     pictures       draw each picture too, into out/pictures
+    weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
+    classes        names for the outputs of a weights file that has none, in their order
     on_bad_sample  skip: a file that cannot be read becomes a line with its error; stop: it ends the work
     plugin         the recipe file that defines the run's task, if the task is your own
     """
@@ -76,11 +80,10 @@ def stream(
     given = [at_home(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     if plugin:
         plugins.load(plugin)
-    kind = task_kind(source, task)
+    where = Source(absolute(source), task, checkpoint, ema, device, threads, backbone, stride_in, weights_key, classes,
+                   options or {}, files=True)  # fmt: skip
+    kind = task_kind(where)
     find_nothing(given, kind)
-    where = Source(
-        absolute(source), task, checkpoint, ema, device, threads, backbone, stride_in, options or {}, files=True
-    )
     wanted = Predicting(where, precision, batch or kind.together, on_bad_sample)
     return _stream(given, wanted, kind, Path(out) if out else None, pictures, plugin, launch)
 
@@ -160,7 +163,7 @@ def _compute(
 ) -> Iterator[Predicted]:
     batches = iter(lambda: list(itertools.islice(files, settings["batch"])), [])
     if launch is None:
-        compute = computer(settings)
+        compute = computer(settings, say=note)
         for batch in batches:
             yield from compute([str(f) for f in batch])
         return
@@ -186,9 +189,16 @@ def remote(settings: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any
     return lines
 
 
-def computer(settings: dict[str, Any]) -> Callable[[list[str]], list[Predicted]]:
-    """Load the model, and return a function from the file names of a batch to its predictions, one for each file."""
+def computer(
+    settings: dict[str, Any], say: Callable[[str], None] | None = None
+) -> Callable[[list[str]], list[Predicted]]:
+    """Load the model, and return a function from the file names of a batch to its predictions, one for each file.
+
+    `say` is told what was loaded from a weights file.
+    """
     found = ready(Source(**settings["source"]))
+    if say and "checkpoint" not in found.origin:
+        say(f"weights: {found.facts.loaded}")
     task, kind = found.task, found.task.predicted
     transform, device = task.transform(False), next(found.model.parameters()).device
     depth = getattr(task.options, "depth", "")

@@ -17,6 +17,7 @@ class Network:
 
     backbone: str | None = None  # a name of the table; None takes it from the weights
     weights: str = "none"  # a file, a published name, a run's folder, or none
+    weights_key: str = ""  # which network of a file that holds several: the keys that lead to it, and its prefix
     output_stride: Literal[32, 16, 8] = 32
     norm: Literal["batch", "frozen", "sync", "group"] = "batch"
     stride_in: Literal["3x3", "1x1"] | None = None  # where a bottleneck strides; None takes it from the weights
@@ -130,6 +131,7 @@ CHANGEABLE = (
     "phases.*.updates",
     "tasks.*.data",
     "network.weights",
+    "network.weights_key",
     "machine.loaders",
     "evaluation.batch",
     "evaluation.patience",

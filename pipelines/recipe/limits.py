@@ -27,6 +27,8 @@ def check(recipe: Recipe) -> None:
         problems.append(
             f"network.backbone={arch}: there is no such architecture{nearest(arch, known)}; there are {', '.join(known)}"
         )
+    if recipe.network.weights == "none" and recipe.network.weights_key:
+        problems.append(f"network.weights_key={recipe.network.weights_key}: weights=none has no keys; leave it out")
     if wrapper != "none" and wrapper not in wrappers():
         known = ["none", *wrappers()]
         problems.append(

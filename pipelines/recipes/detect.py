@@ -13,6 +13,7 @@ def detect(
     data: str = "",
     format: Literal["coco", "voc", "yolo", "yolo-seg", "yolo-obb", "labelme", "labelstudio", "csv"] = "coco",
     weights: str = "resnet50",
+    weights_key: str = "",
     backbone: str | None = None,
     head: Literal["faster_rcnn", "mask_rcnn", "one_stage"] = "faster_rcnn",
     train: tuple[str, ...] = (),
@@ -43,6 +44,7 @@ def detect(
     head           faster_rcnn: boxes; mask_rcnn: boxes and masks (COCO's format); one_stage: boxes, without anchors
     weights        of a classifier (a file, a published name) or of a detector (a run, torchvision's own), or none
     train, val     other annotation files, lists or folders, below data; val=0.2 holds out a fifth of one set
+    weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
     size           the shorter side in pixels; the longer one is at most twice as long
     limit          only the first so many pictures with objects of each split
     on_bad_sample  stop at pictures that cannot be read, or skip them
@@ -81,7 +83,7 @@ def detect(
             )
         },
         network=Network(
-            backbone=backbone or ("resnet50" if weights == "none" else None), weights=weights,
+            backbone=backbone or ("resnet50" if weights == "none" else None), weights=weights, weights_key=weights_key,
             norm="batch" if weights == "none" else "frozen", pyramid="conv" if one_stage else "pool",
         ),
         batch=Batches(batch, micro_batch),

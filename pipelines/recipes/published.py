@@ -18,6 +18,7 @@ def coco_rcnn(
     head: Literal["faster_rcnn", "mask_rcnn"] = "faster_rcnn",
     schedule: Literal["1x", "3x"] = "1x",
     weights: str = "resnet50",
+    weights_key: str = "",
     batch: int = 16,
     micro_batch: int | Literal["auto", "all"] = 2,
     seed: int = 0,
@@ -42,7 +43,7 @@ def coco_rcnn(
     sizes = tuple(range(640, 801, 32)) if schedule == "3x" else ()
     recipe = Recipe(
         tasks={"detection": Options(data=data, head=head, sizes=sizes, size=800, longest=1333)},
-        network=Network(weights=weights, norm="frozen", pyramid="pool"),
+        network=Network(weights=weights, weights_key=weights_key, norm="frozen", pyramid="pool"),
         batch=Batches(batch, micro_batch),
         phases=(Phase(head, epochs=epochs, frozen=2),),
         optimizer=Optimizer("momentum", lr=0.02 * batch / 16, weight_decay=1e-4),
@@ -56,6 +57,7 @@ def coco_rcnn(
 def voc_rcnn(
     data: str = "",
     weights: str = "resnet50",
+    weights_key: str = "",
     batch: int = 16,
     micro_batch: int | Literal["auto", "all"] = 2,
     seed: int = 0,
@@ -79,7 +81,7 @@ def voc_rcnn(
                 data=data, format="voc", train=lists, val=("VOC2007/ImageSets/Main/test.txt",), size=600, longest=1000
             )
         },
-        network=Network(weights=weights, norm="frozen", pyramid="pool"),
+        network=Network(weights=weights, weights_key=weights_key, norm="frozen", pyramid="pool"),
         batch=Batches(batch, micro_batch),
         phases=(Phase("faster_rcnn", epochs=12.0, frozen=2),),
         optimizer=Optimizer("momentum", lr=0.01 * batch / 16, weight_decay=1e-4),

@@ -20,6 +20,7 @@ def voc_deeplab(
     sbd: str = "",
     head: Literal["deeplabv3plus", "deeplabv3"] = "deeplabv3plus",
     weights: str = "resnet50",
+    weights_key: str = "",
     updates: int = 40_000,
     batch: int = 16,
     micro_batch: int | Literal["auto", "all"] = 4,
@@ -51,7 +52,7 @@ def voc_deeplab(
                 photometric=True, size=512,
             )
         },
-        network=Network(weights=weights, output_stride=8, norm="sync"),
+        network=Network(weights=weights, weights_key=weights_key, output_stride=8, norm="sync"),
         batch=Batches(batch, micro_batch),
         phases=(Phase(head, updates=updates),),
         optimizer=Optimizer("momentum", lr=0.01 * batch / 16, weight_decay=5e-4),
@@ -66,6 +67,7 @@ def coco_voc(
     data: str = "",
     head: Literal["deeplabv3", "fcn"] = "deeplabv3",
     weights: str = "resnet50",
+    weights_key: str = "",
     batch: int = 32,
     micro_batch: int | Literal["auto", "all"] = 4,
     seed: int = 0,
@@ -93,7 +95,7 @@ def coco_voc(
                 data=data, format="coco", head=head, categories=VOC_IN_COCO, least=1000, aux=0.5, short=520, crop=480, size=520
             )
         },
-        network=Network(weights=weights, output_stride=8, norm="sync"),
+        network=Network(weights=weights, weights_key=weights_key, output_stride=8, norm="sync"),
         batch=Batches(batch, micro_batch),
         phases=(Phase(head, epochs=30.0),),
         optimizer=Optimizer("momentum", lr=0.02 * batch / 32, weight_decay=1e-4, rates={"aux_classifier": 10.0}),

@@ -13,6 +13,7 @@ def segment(
     data: str = "",
     format: Literal["voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"] = "voc",
     weights: str = "resnet50",
+    weights_key: str = "",
     backbone: str | None = None,
     head: Literal["deeplabv3", "deeplabv3plus", "fcn", "unet", "fpn"] = "deeplabv3plus",
     train: tuple[str, ...] = (),
@@ -38,6 +39,7 @@ def segment(
                    masks/{train,val}, classes.txt), or SBD, COCO, CamVid, Cityscapes or ADE20K as they come
     head           deeplabv3plus, unet and fpn need segmentation-models-pytorch; deeplabv3 and fcn are torchvision's
     weights        of a classifier (a file, a published name) or of a segmenter (a run, torchvision's own), or none
+    weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
     train, val     other lists, annotation files or folders, below data
     crop           the side in pixels of the squares that training sees; what is smaller is padded with void
     output_stride  of the trunk; by default 16 for deeplabs and fcn, 32 for unet and fpn
@@ -75,7 +77,8 @@ def segment(
             )
         },
         network=Network(
-            backbone=backbone or ("resnet50" if weights == "none" else None), weights=weights, output_stride=output_stride
+            backbone=backbone or ("resnet50" if weights == "none" else None), weights=weights,
+            weights_key=weights_key, output_stride=output_stride
         ),
         batch=Batches(batch, micro_batch),
         phases=(Phase(head, epochs=epochs, updates=updates),),

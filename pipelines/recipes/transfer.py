@@ -20,6 +20,7 @@ _MODES = {
 def transfer(
     data: str = "",
     weights: str = "resnet50",
+    weights_key: str = "",
     backbone: str | None = None,
     mode: Literal["full", "last", "probe", "append"] = "full",
     size: int | None = None,
@@ -40,7 +41,8 @@ def transfer(
     """Fine-tune published weights on a folder of classes.
 
     data           a folder with train/CLASS/ and val/CLASS/, or CLASS/ alone together with val=0.2
-    weights        a .safetensors or .pth file, a published name (resnet50, resnet50.a1_in1k), another run, or none
+    weights        a file of safetensors or torch.save, a published name (resnet50, resnet50.a1_in1k), another run, or none
+    weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
     mode           full: all parameters; last: the last stage and the classifier; probe: a new classifier on cached
                    features; append: one more layer on top of the kept classifier
     size           side of the crop in pixels; by default the weights' own
@@ -84,7 +86,9 @@ def transfer(
                 append=mode == "append",
             )
         },
-        network=Network(backbone=backbone or ("resnet50" if weights == "none" else None), weights=weights),
+        network=Network(
+            backbone=backbone or ("resnet50" if weights == "none" else None), weights=weights, weights_key=weights_key
+        ),
         batch=Batches(own_batch if batch is None else batch, micro_batch),
         phases=(
             Phase(

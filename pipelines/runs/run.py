@@ -257,9 +257,10 @@ def claim(
             f"{run.shown}: holds a run of another recipe; choose another --run, or give the same settings again:\n"
             + "\n".join(wrong)
         )
-    if run.trained and (began := was.get("network.weights")) != now.get("network.weights"):
-        resolved["resolved"]["network"]["weights"] = began  # the run goes on with its own, whatever is given now
-        resolved["knobs"] = {**resolved["knobs"], "weights": began}
+    for setting in ("weights", "weights_key"):  # a run that was trained goes on with its own, whatever is given now
+        if run.trained and (began := was.get(f"network.{setting}")) != now.get(f"network.{setting}"):
+            resolved["resolved"]["network"][setting] = began
+            resolved["knobs"] = {**resolved["knobs"], setting: began}
     for key, (value, _) in kept.items():
         put = resolved["resolved"]
         *path, last = key.split(".")

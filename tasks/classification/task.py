@@ -47,6 +47,11 @@ class Classification(Task):
         options = json.loads(weights.info.get("trunkline_options", "{}"))
         return Published({k: options[k] for k in ("depth",) if k in options}, {"classes": list(weights.classes)})
 
+    @classmethod
+    def outputs(cls, weights: Weights) -> int:
+        """Count the classifier's rows; 0 without one."""
+        return len(weights.tensors.get("fc.weight", ()))
+
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
         super().__init__(options, preprocessing.at(options.size), facts)
         self._splits: dict[str, FolderSamples] | None = None

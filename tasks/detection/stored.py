@@ -44,7 +44,13 @@ def stated_by(weights: Weights) -> Published | None:
         return Published(json.loads(said), {"classes": list(classes)}, network)
     masks = any(name.startswith("roi_heads.mask_head.") for name in weights.rest)
     options = {"head": "mask_rcnn" if masks else "faster_rcnn", "as_torchvision": True}
-    return Published(options, {"classes": list(classes)}, network)
+    norm = "batch" if _norms_learnt(weights) else "frozen"
+    return Published(options, {"classes": list(classes)}, {**network, "norm": norm})
+
+
+def _norms_learnt(weights: Weights) -> bool:
+    """Say whether a detector's norms were torch's, which count their batches and have an epsilon, and never frozen."""
+    return any(name.endswith("num_batches_tracked") for name in weights.tensors)
 
 
 def classes_of(weights: Weights) -> tuple[str, ...]:
@@ -83,11 +89,19 @@ def load_detector(weights: Weights, pyramid: Pyramid, head: nn.Module, classes: 
     _copy(pyramid, {n.removeprefix(_PYRAMID): t for n, t in given.items() if n.startswith(_PYRAMID)})
     _copy(head, {n: t for n, t in given.items() if not n.startswith(_PYRAMID)})
     report = pyramid.body.report
+    plain = "trunkline_detection" not in weights.info and not _norms_learnt(weights)
     if report is not None:
         report.note = "; ".join(
             filter(
                 None,
-                [report.note, f"{len(given)} tensors of its detector", "" if same else "new layers for other classes"],
+                [
+                    report.note,
+                    f"{len(given)} tensors of its detector",
+                    "" if same else "new layers for other classes",
+                    "assumed: frozen norms without epsilon, as in torchvision's published detectors"
+                    if plain and same
+                    else "",
+                ],
             )
         )
 

@@ -45,6 +45,11 @@ class Detection(Task):
         """Read what a detector's file says of itself; torchvision's says nothing, and is known by its tensors' names."""
         return stated_by(weights)
 
+    @classmethod
+    def outputs(cls, weights: Weights) -> int:
+        """Count the classes of a two-stage detector without the background, which is its first output."""
+        return max(0, len(weights.rest.get("roi_heads.box_predictor.cls_score.weight", ())) - 1)
+
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
         super().__init__(options, preprocessing, facts)
         self._splits: dict[str, BoxSamples] = {}

@@ -28,7 +28,7 @@ from .options import Options
 from .predicted import PredictedMask
 from .samples import PixelSamples
 from .splits import read_split
-from .stored import load_segmenter, stated, stated_by
+from .stored import LAST, load_segmenter, stated, stated_by
 from .transforms import eval_transform, train_transform
 from .views import resized, see, wanted, whole
 
@@ -45,6 +45,11 @@ class Segmentation(Task):
     def reads(cls, weights: Weights) -> Published | None:
         """Read what a segmenter's file says of itself; torchvision's says nothing, and is known by its tensors."""
         return stated_by(weights)
+
+    @classmethod
+    def outputs(cls, weights: Weights) -> int:
+        """Count the maps of the last layer, one for each class."""
+        return max((len(weights.rest.get(f"{layer}weight", ())) for layer in LAST[::2]), default=0)
 
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
         super().__init__(options, preprocessing, facts)

@@ -215,7 +215,7 @@ def test_a_micro_batch_that_does_not_divide(train, tmp_path):
 def test_weights_that_are_missing(train, tmp_path):
     for name in ("no.safetensors", "no.pth"):
         code, err = train(f"weights={tmp_path}/{name}")
-        assert code == 2 and f"{tmp_path}/{name}: no such file; expected weights" in err
+        assert code == 2 and f"{tmp_path}/{name}: no such file; expected a file of weights" in err
     code, err = train("weights=resnet81")
     assert (
         code == 2
@@ -247,7 +247,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "predict"])
-def test_a_pickle_that_would_run_code_is_refused_and_not_run(verb, train, data, tmp_path, monkeypatch, capsys):
+def test_a_pickle_that_would_run_code_is_not_run(verb, train, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("EVIL", str(tmp_path / "ran"))
     file = tmp_path / "evil.pth"
     torch.save({"conv1.weight": torch.zeros(2), "state": Evil()}, file)
@@ -256,7 +256,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(verb, train, data, 
         code, err = train(f"weights={file}", "backbone=none")
     else:
         code, err = main(words[verb]), capsys.readouterr().err
-    assert code == 2 and "holds more than tensors" in err and "was not read" in err and "Traceback" not in err
+    assert code == 2 and "no architecture can be read from its 1 tensors" in err and "Traceback" not in err
     assert not (tmp_path / "ran").exists()
     pickle.loads(pickle.dumps(Evil()))
     assert (tmp_path / "ran").exists(), "the file would have run code"
