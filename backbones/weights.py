@@ -170,9 +170,19 @@ def load(
     trunk.load_state_dict(given | {name: torch.zeros_like(own[name]) for name in counters})
     loaded, note = _load_classifier(head, classifier)
     report.loaded += loaded
-    assumed = "; ".join(weights.info.get("assumed", {}).values())
-    report.note = "; ".join(filter(None, [*notes, note, assumed and f"assumed: {assumed}"]))
+    report.note = "; ".join(filter(None, [*notes, note, _assumed_of(weights)]))
     return report
+
+
+def described(weights: Weights) -> str:
+    """Say in a line what weights are, where in their file they were, and what is assumed of them."""
+    said = [f"{len(weights.tensors)} tensors of {weights.arch}", *_said_of_file(weights), _assumed_of(weights)]
+    return "; ".join(filter(None, said))
+
+
+def _assumed_of(weights: Weights) -> str:
+    assumed = "; ".join(weights.info.get("assumed", {}).values())
+    return assumed and f"assumed: {assumed}"
 
 
 def _said_of_file(weights: Weights) -> list[str]:

@@ -145,8 +145,19 @@ def show(recipe: str, **settings: Any) -> RecipeFields:
         if key in why:
             value, reason = why[key]
             origin = f"auto: {reason}"
+        if key == "network.weights" and Path(value).is_file():
+            origin = f"{origin}; {_in_file(resolved.recipe.network)}"
         rows.append((key, value, origin))
     return RecipeFields(recipe, about, rows)
+
+
+def _in_file(network: Any) -> str:
+    """Read the weights file of a network, and say what is in it."""
+    from ..backbones.weights import described
+    from .models.build import weights_of
+
+    found = weights_of(network.weights, network.backbone, network.stride_in, network.weights_key)
+    return described(found) if found else ""
 
 
 def memory(recipe: str, **settings: Any) -> Any:

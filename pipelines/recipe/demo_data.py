@@ -37,5 +37,8 @@ def whole_paths(recipe: Recipe) -> Recipe:
         for name, options in recipe.tasks.items()
     }
     weights = Path(at_home(recipe.network.weights))
-    network = replace(recipe.network, weights=str(weights.absolute())) if weights.exists() else recipe.network
+    there = (
+        weights.is_file() or (weights / "weights.safetensors").is_file()
+    )  # a mere folder may be called as a published name
+    network = replace(recipe.network, weights=str(weights.absolute())) if there else recipe.network
     return replace(recipe, tasks=tasks, network=network)

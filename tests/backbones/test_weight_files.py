@@ -18,6 +18,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from weight_files import small
 
 from trunkline.backbones import backbone, read_weights
+from trunkline.backbones.build import _agree
+from trunkline.backbones.weights import described
 from trunkline.ground.errors import WeightsError
 
 OTHERS = small(seed=1)
@@ -103,6 +105,8 @@ READ = {
         "under state_dict, prefix module.encoder_q.", "module.encoder_q.fc.* (3 tensors)"),
     "dropout.pth": (lambda s: without_fc(s) | head("fc.1", s), 122, "the classifier is fc.1", ""),
     "last-linear.pth": (lambda s: without_fc(s) | head("last_linear", s), 122, "the classifier is last_linear", ""),
+    "narrow-head.pth": (lambda s: _("backbone.", without_fc(s)) | {"head.weight": zeros(9, 256)}, 120, "prefix backbone.",
+                        "head.weight"),
     "no-bias.pth": (lambda s: without_fc(s) | {"fc.weight": s["fc.weight"]}, 121, "", ""),
     "parallel.pth": (lambda s: {"model": nn.DataParallel(whole(s)), "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}, 122,
                      "under model, prefix module., of a whole module (torch.nn.parallel.data_parallel.DataParallel), which was "
@@ -205,36 +209,41 @@ def test_a_network_of_timm_is_found_under_a_prefix(tmp_path):
 # networks that are more than a trunk
 
 
-def retinanet():
-    return detection.RetinaNet(resnet_fpn_backbone(backbone_name="resnet18", weights=None), num_classes=3)
+def shrunk(model):
+    """The tensors of a model on the meta device, zeros: those of four axes cut where nothing is told by their shape."""
+    kept = ("conv1.weight", "layer1.0.conv2.weight")
+    shapes = {
+        n: (*t.shape[:1], 1, 1, 1) if t.dim() == 4 and not n.endswith(kept) else t.shape
+        for n, t in model.state_dict().items()
+    }
+    return {n: zeros((1, *shape[1:]) if len(shape) == 2 else shape, device="cpu") for n, shape in shapes.items()}
 
 
-def fcos():
-    return detection.FCOS(resnet_fpn_backbone(backbone_name="resnet18", weights=None), num_classes=3)
+def pyramid(norm=None):
+    body = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+    body.fpn = torchvision.ops.FeaturePyramidNetwork([64, 128, 256, 512], 256, norm_layer=norm)
+    return body
 
 
-def keypoints():
-    return detection.KeypointRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None), num_classes=2)
-
-
-def version_two():
-    body = resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d)
-    body.fpn = torchvision.ops.FeaturePyramidNetwork([64, 128, 256, 512], 256, norm_layer=nn.BatchNorm2d)
-    return detection.FasterRCNN(body, num_classes=3)
-
-
-ONLY_TRUNKS = {"a RetinaNet": retinanet, "an FCOS": fcos, "a Keypoint R-CNN": keypoints, "version 2": version_two}
+ONLY_TRUNKS = {
+    "a RetinaNet of torchvision": lambda: detection.RetinaNet(pyramid(), num_classes=3),
+    "an FCOS of torchvision": lambda: detection.FCOS(pyramid(), num_classes=3),
+    "a Keypoint R-CNN of torchvision": lambda: detection.KeypointRCNN(pyramid(), num_classes=2),
+    "a Faster or Mask R-CNN of torchvision, version 2": lambda: detection.FasterRCNN(
+        pyramid(nn.BatchNorm2d), num_classes=3
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", ONLY_TRUNKS)
 def test_of_another_detector_the_trunk_is_read_and_what_it_is_is_said(kind, tmp_path):
-    model = ONLY_TRUNKS[kind]()
-    torch.save({"model": _("module.", model.state_dict()), "optimizer": {}}, tmp_path / "w.pth")
+    with torch.device("meta"):
+        model = ONLY_TRUNKS[kind]()
+    torch.save({"model": _("module.", shrunk(model)), "optimizer": {}}, tmp_path / "w.pth")
     weights = read_weights(tmp_path / "w.pth")
-    assert kind in weights.info["kind"] and "of torchvision" in weights.info["kind"] and not weights.rest
-    trunk = backbone(weights=weights, norm="frozen")
-    assert f"only the trunk of {weights.info['kind']}" in str(trunk.report)
-    assert torch.equal(trunk.state_dict()["conv1.weight"], model.state_dict()["backbone.body.conv1.weight"])
+    assert weights.info["kind"] == kind and not weights.rest
+    assert weights.tensors.keys() == {n.removeprefix("backbone.body.") for n in model.state_dict() if "body." in n}
+    assert f"resnet18; under model, prefix module.backbone.body.; only the trunk of {kind}" in described(weights)
 
 
 FOREIGN = {
@@ -270,11 +279,8 @@ def test_networks_with_another_trunk_are_named(kind, tmp_path):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_heads_that_are_read_here_stay_with_their_trunk(wrapped, tmp_path):
-    model = segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=2).state_dict()
-    model = {
-        n: t[:, :1, :1, :1] if t.dim() == 4 and ".layer" in n and "layer1.0.conv2" not in n else t
-        for n, t in model.items()
-    }
+    with torch.device("meta"):
+        model = shrunk(segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=2))
     torch.save({"model": _("module.", model)} if wrapped else model, tmp_path / "w.pth")
     weights = read_weights(tmp_path / "w.pth")
     assert weights.arch == "resnet50" and "kind" not in weights.info
@@ -332,10 +338,12 @@ def test_a_path_is_told_from_a_name_by_the_file_that_is_there(tmp_path, monkeypa
 
 
 def test_what_is_assumed_stands_in_the_line(tmp_path):
-    tensors = torchvision.models.resnet50(num_classes=2).state_dict()
-    torch.save(tensors, tmp_path / "w.pth")
-    line = str(backbone(weights=tmp_path / "w.pth").report)
+    with torch.device("meta"):
+        model = torchvision.models.resnet50(num_classes=2)
+    torch.save(shrunk(model), tmp_path / "w.pth")
+    weights = read_weights(tmp_path / "w.pth")
+    line = described(weights)
     assert "assumed: stride_in=3x3, torchvision's; the original network's weights need stride_in=1x1" in line
     assert "mean 0.485, 0.456, 0.406, std 0.229, 0.224, 0.225, resize 256, crop 224, bilinear" in line
-    told = str(backbone(weights=read_weights(tmp_path / "w.pth"), stride_in="1x1").report)
+    told = described(_agree(weights, None, "1x1"))
     assert "stride_in" not in told and "mean 0.485" in told

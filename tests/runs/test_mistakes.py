@@ -228,7 +228,7 @@ def test_weights_that_are_not_finite_are_named(short_run, tmp_path):
         WeightsError, match=r"bad.safetensors: layer2.0.conv1.weight holds 1 values that are not finite"
     ):
         trunkline.backbone("narrow", weights=file)
-    with pytest.raises(WeightsError, match="a file of weights ends in one of"):
+    with pytest.raises(WeightsError, match=r"bad.jpg: layer2.0.conv1.weight holds 1 values"):  # read, whatever its name
         trunkline.backbone("narrow", weights=str(shutil.copy(file, tmp_path / "bad.jpg")))
     assert trunkline.backbone("narrow", weights=str(short_run)).arch == "narrow"
 

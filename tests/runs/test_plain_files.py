@@ -14,6 +14,8 @@ import trunkline
 from trunkline.ground.errors import RecipeError, WeightsError
 from trunkline.heads.contract import Batch
 from trunkline.pipelines.command.cli import main
+from trunkline.pipelines.evaluation.evaluate import absolute
+from trunkline.pipelines.models.build import folder_of, weights_of
 from trunkline.tasks.detection.scenes import write_box_scenes
 from trunkline.tasks.segmentation.scenes import write_pixel_scenes
 
@@ -115,7 +117,6 @@ def test_a_key_chooses_for_every_verb(scenes, names, tmp_path, capsys):
     model = trunkline.model(file, weights_key="state_dict_ema", classes=tuple(names), device="cpu")
     assert torch.equal(model.state_dict()["backbone.conv1.weight"], second["conv1.weight"])
     few = {"size": 32, "weights_key": "state_dict_ema", "device": "cpu"}
-    assert trunkline.evaluate(file, data=str(scenes), loaders=0, **few).samples == 20
     assert next(iter(trunkline.predict(file, scenes / "val", classes=tuple(names), **few))).label in names
     words = ["train", "transfer", f"data={scenes}", f"weights={file}", "updates=1", "size=32", "batch=2", "evaluation.every=0",
              "machine.loaders=0", "machine.device=cpu", "log.tensorboard=false", "--run", str(tmp_path / "run")]  # fmt: skip
@@ -124,6 +125,25 @@ def test_a_key_chooses_for_every_verb(scenes, names, tmp_path, capsys):
     assert "under state_dict_ema" in json.loads((tmp_path / "run/load.json").read_text())["report"]
     assert main(["show", "transfer", "data=x", "weights=none", "weights_key=ema"]) == 2
     assert "weights=none has no keys" in capsys.readouterr().err
+
+
+def test_a_folder_does_not_hide_a_published_name(tmp_path, monkeypatch, short_run):
+    monkeypatch.chdir(tmp_path)
+    for name in ("resnet50", "mine"):
+        (tmp_path / name).mkdir()
+    assert folder_of("resnet50") is None and folder_of("mine") == Path("mine") and folder_of(short_run) == short_run
+    assert absolute("resnet50") == "resnet50" and absolute("mine") == str(tmp_path / "mine")
+    with pytest.raises(RecipeError, match=r"weights=mine: that folder holds no weights\.safetensors"):
+        weights_of("mine")
+
+
+def test_show_says_what_is_in_a_file(classifier, capsys):
+    assert main(["show", "transfer", "data=photos", f"weights={classifier}"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("network.weights "))
+    assert (
+        "122 tensors of resnet18; under state_dict, prefix model.; left aside in the file: epoch; assumed: torchvision's"
+        in line
+    )
 
 
 # detectors

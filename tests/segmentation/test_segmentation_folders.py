@@ -107,10 +107,8 @@ def test_the_orientation_is_named_where_it_is_the_reason(data):
         with pytest.raises(DataError) as error:
             _ = split_of(data)[number]
         messages.append(str(error.value))
-    assert (
-        "EXIF" not in messages[0]
-        and "is 64 x 48 (turned by its EXIF orientation: exif=ignore reads it as it is stored)" in messages[1]
-    )
+    turned = "is 64 x 48 (turned by its EXIF orientation: exif=ignore reads it as it is stored)"
+    assert "EXIF" not in messages[0] and turned in messages[1]
 
 
 def test_other_data_are_of_the_run_s_format_and_a_wrong_format_is_guessed(data, tmp_path, capsys, one_core):
