@@ -16,7 +16,7 @@ from trunkline.ground.names import load_named
 from .contract import STATED, Preprocessing
 from .norm import FrozenBatchNorm2d, norm_layer
 from .residual import BasicBlock, Bottleneck, Norm, ResNet, conv
-from .table import ARCHITECTURES, NORMS, OUTPUT_STRIDES, STRIDE_IN, TIMM, others
+from .table import ARCHITECTURES, NORMS, OUTPUT_STRIDES, STRIDE_IN, TIMM, named, others
 from .timm_trunk import TimmTrunk
 from .weights import Weights, load, read_weights
 
@@ -40,12 +40,13 @@ def backbone(
     `weights` is a file, a name that `read_weights` knows, `Weights`, or None or "none" for random ones. Architecture
     and `stride_in` come from the weights unless given; a value that contradicts them is an error. `weights_key` chooses
     among the networks of a file, as `key` of `read_weights`. The trunk then carries `preprocessing`, `classes` and
-    `report` (what was loaded). The rest is as in `resnet`; `adapt_input` as in `load`. `timm:NAME` is any network of
-    timm that gives feature maps. It takes the norms batch and frozen, refuses `checkpointing`, `stride_in` and
+    `report` (what was loaded). The rest is as in `resnet`; `adapt_input` as in `load`. `timm:NAME` (or `timm/NAME`) is any
+    network of timm that gives feature maps. It takes the norms batch and frozen, refuses `checkpointing`, `stride_in` and
     `adapt_input`, and initialises itself: `zero_init` is not read.
 
     Raises WeightsError.
     """
+    name = name and named(name)
     if weights is None or weights == "none":
         if name is None:
             raise WeightsError(f"backbone: give a name ({', '.join(ARCHITECTURES)}) or weights")

@@ -1,5 +1,6 @@
 """What a trunk is to the floors above: images in, named feature maps out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -44,8 +45,61 @@ class Backbone(Protocol):
         ...
 
 
+def deepest(maps: Mapping[str, Any]) -> str:
+    """Return the name of the trunk's own deepest map, of maps by name, fine to coarse: `c5`, or where it ends otherwise.
+
+    Raises WeightsError where it has none.
+    """
+    own = [name for name in maps if name.startswith("c")]
+    if not own:
+        raise WeightsError(f"the trunk has the maps {', '.join(maps) or 'none'}; expected c1, c2, … by their strides")
+    return own[-1]
+
+
 STATED = ("channels", "strides", "time_strides", "stages", "stride_in", "freeze")
 """The attributes that a backbone of a plug-in must have; the others are set for it."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Which heights and widths a network takes: multiples of `unit`, from `least` to `most` pixels; 0 has no limit.
+
+    A trunk that states them as `sizes` pads what is smaller or between, right and below, and refuses what is larger.
+    One that states nothing takes all.
+    """
+
+    unit: int = 1
+    least: int = 1
+    most: int = 0
+
+    def padded(self, side: int) -> int:
+        """Return the size to which a side of so many pixels is padded; 0 where it is too large."""
+        found = -(-max(side, self.least) // self.unit) * self.unit
+        return 0 if self.most and found > self.most else found
+
+    def __str__(self) -> str:
+        if self.most == self.least:
+            return f"{self.least} x {self.least} pixels"
+        words = [f"sides that are multiples of {self.unit}"] if self.unit > 1 else []
+        words += [f"sides of at least {self.least} pixels"] if self.least > self.unit else []
+        words += [f"sides of at most {self.most} pixels"] if self.most else []
+        return " and ".join(words) or "any size"
+
+    def misfit(self, side: int, setting: str) -> str:
+        """Say what speaks against pictures of `side` pixels, which `setting` chose, and what to set; "" where nothing does."""
+        padded = self.padded(side)
+        if padded == side:
+            return ""
+        near = {padded, self.padded(padded - self.unit)} - {0} if padded else {self.most}
+        return f"{setting}={side}: the trunk takes {self}: set {setting}={' or '.join(map(str, sorted(near)))}"
+
+
+ANY_SIZE = Sizes()
+
+
+def sizes_of(backbone: Any) -> Sizes:
+    """Return the sizes that a trunk states, or any."""
+    return getattr(backbone, "sizes", ANY_SIZE)
 
 
 @dataclass(frozen=True)

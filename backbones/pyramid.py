@@ -13,7 +13,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from trunkline.ground.errors import WeightsError
 
-from .contract import Features
+from .contract import Features, Sizes, sizes_of
 from .table import PYRAMIDS
 
 
@@ -33,7 +33,7 @@ class Pyramid(nn.Module):
         self._maps = ("c2", "c3", "c4", "c5")[kind == "conv" :]
         lacking = [name for name in self._maps if name not in body.channels]
         if lacking:
-            raise WeightsError(f"a pyramid needs {', '.join(self._maps)}; the trunk has no {', '.join(lacking)}")
+            raise WeightsError(_lacking(body, kind, self._maps))
         extra = LastLevelMaxPool() if kind == "pool" else LastLevelP6P7(channels, channels)
         self.body, self.kind = body, kind
         self.fpn = FeaturePyramidNetwork([body.channels[name] for name in self._maps], channels, extra)
@@ -49,6 +49,11 @@ class Pyramid(nn.Module):
     def arch(self) -> str | None:
         """The trunk's name."""
         return self.body.arch
+
+    @property
+    def sizes(self) -> Sizes:
+        """Which pictures the trunk takes."""
+        return sizes_of(self.body)
 
     @property
     def stages(self) -> int:
@@ -75,3 +80,10 @@ class Pyramid(nn.Module):
         """Freeze the trunk's first `stages` parts; the pyramid itself always learns."""
         self.body.freeze(stages)
         return self
+
+
+def _lacking(body: Any, kind: str, needed: tuple[str, ...]) -> str:
+    """Say which maps the trunk has and the pyramid needs, and which other pyramid would do."""
+    said = f"pyramid={kind} needs the maps {', '.join(needed)}; {body.arch} has {', '.join(body.channels)}"
+    enough = kind == "pool" and all(name in body.channels for name in needed[1:])
+    return said + ("; pyramid=conv, of head=one_stage, needs no c2" if enough else ": take another trunk")

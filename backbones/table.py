@@ -8,6 +8,7 @@
 import re
 from collections.abc import Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 
@@ -89,6 +90,12 @@ def wrappers() -> dict[str, Any]:
     Each value is a callable or its `module:name`. It is called with the backbone, and holds it as `body`.
     """
     return {e.name: e.value for e in entry_points(group="trunkline.wrappers")} | _ADDED[1]
+
+
+def named(arch: str) -> str:
+    """Return the name under which an architecture is known: `timm/NAME` is `timm:NAME`, unless there is such a path."""
+    slash = TIMM.replace(":", "/")
+    return TIMM + arch.removeprefix(slash) if arch.startswith(slash) and not Path(arch).exists() else arch
 
 
 def is_known(arch: str) -> bool:

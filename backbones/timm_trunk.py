@@ -1,52 +1,45 @@
 """Any network of timm that gives feature maps, as a trunk: `timm:convnext_atto`."""
 
-from typing import Any
+import math
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trunkline.ground.errors import WeightsError
 
 from .contract import Features, Preprocessing
 from .table import TIMM
-
-_NAMES = {2: "c1", 4: "c2", 8: "c3", 16: "c4", 32: "c5"}  # by stride
+from .timm_facts import channels_last, create, facts_of
 
 
 class TimmTrunk(nn.Module):
     """timm's `features_only` network: images `(N, C, H, W)`, normalised float, to maps named by their strides.
 
-    Maps of stride 2 to 32 are `c1` to `c5`; a network that begins at 4 has no `c1`. `norm` is "batch" or "frozen";
-    frozen batch norms keep their numbers. Parameter names are those of timm's feature network behind `net.`. Raises
-    WeightsError for a name that timm does not know, or a network that gives no such maps.
+    The map of stride 2 is `c1`, of 4 `c2` and so on; another stride has the name of the nearest of these. A network that
+    begins at 4 has no `c1`; one whose maps have one stride has a single map, the deepest. `norm` is "batch" or "frozen";
+    frozen batch norms keep their numbers. Pictures of a size that the network does not take are padded with zeros, right
+    and below, to the next that it takes (`sizes`), and the maps cut to the picture. Parameter names are those of timm's
+    feature network behind `net.`.
+
+    Raises WeightsError for a name that timm does not know, a network that gives no maps, or an output stride that it has
+    not; in the forward pass for a picture that is too large.
     """
 
     def __init__(self, name: str, in_channels: int = 3, output_stride: int = 32, norm: str = "batch") -> None:
         super().__init__()
-        import timm
-
         plain = name.removeprefix(TIMM)
         if norm not in ("batch", "frozen"):
             raise WeightsError(f"norm={norm}: networks of timm take batch or frozen")
-        options: Any = {} if output_stride == 32 else {"output_stride": output_stride}
-        try:
-            net: Any = timm.create_model(plain, features_only=True, pretrained=False, in_chans=in_channels, **options)
-        except (RuntimeError, TypeError, AttributeError, AssertionError, ValueError) as error:
-            near = timm.list_models(f"*{plain.split('_')[0]}*")[:5]
-            raise WeightsError(
-                f"{name}: timm gives no feature maps of it ({error}); it has, for example, {', '.join(near) or 'resnet18'}"
-            ) from None
-        strides = [int(r) for r in net.feature_info.reduction()]
-        dilated = output_stride != 32  # then several maps have one stride
-        named = list(_NAMES.values())[-len(strides) :] if dilated else [_NAMES.get(stride, "") for stride in strides]
-        if not all(named) or len(set(named)) < len(named):
-            raise WeightsError(
-                f"{name}: its maps have strides of {strides}; expected some of {list(_NAMES)}, each once"
-            )
-        self.net = net
-        self._maps = tuple(named)
-        self.channels = dict(zip(named, map(int, net.feature_info.channels()), strict=True))
-        self.strides = dict(zip(named, strides, strict=True))
+        facts = facts_of(name, output_stride)
+        net = create(plain, in_chans=in_channels, **facts.options)
+        self.net, self.sizes, self._channels_last = net, facts.sizes, channels_last(net)
+        self._levels = tuple(round(math.log2(stride)) for stride in facts.strides)
+        self._maps = _last_of_each(self._levels)
+        strides, channels = net.feature_info.reduction(), net.feature_info.channels()
+        self.channels = {name: int(channels[at]) for name, at in self._maps.items()}
+        self.strides = {name: int(strides[at]) for name, at in self._maps.items()}
         self.time_strides: dict[str, int] = {}
+        self.dilates = True  # whether another output stride may be tried
         self._frozen = 0
         self.arch, self.stride_in, self.norm = name, "3x3", norm
         self.preprocessing = preprocessing_of(plain)
@@ -56,12 +49,28 @@ class TimmTrunk(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """Compute all maps, fine to coarse, channels second."""
-        found = self.net(images)
-        return {name: self._channels_second(name, x) for name, x in zip(self._maps, found, strict=True)}
+        height, width = images.shape[-2:]
+        below, right = self.sizes.padded(height) - height, self.sizes.padded(width) - width
+        if below < 0 or right < 0:
+            raise WeightsError(f"{self.arch}: takes {self.sizes}; this picture has {width} x {height}")
+        found = self.net(F.pad(images, (0, right, 0, below)) if below or right else images)
+        maps = {name: found[at] for name, at in self._maps.items()}
+        if self._channels_last:
+            maps = {name: x.permute(0, 3, 1, 2).contiguous() for name, x in maps.items()}
+        if not (below or right):
+            return maps
+        return {n: x[..., : -(-height // self.strides[n]), : -(-width // self.strides[n])] for n, x in maps.items()}
 
-    def _channels_second(self, name: str, x: Tensor) -> Tensor:
-        count = self.channels[name]
-        return x.permute(0, 3, 1, 2).contiguous() if x.shape[1] != count and x.shape[-1] == count else x
+    @property
+    def remarks(self) -> list[str]:
+        """Say what of the network is not used, and which pictures are padded; empty where all of it is as usual."""
+        found = []
+        if left := len(self._levels) - len(self._maps):
+            last = ", ".join(f"{name} of stride {self.strides[name]}" for name in self._maps)
+            found.append(f"{self.arch}: {left} of its {len(self._levels)} maps left out; used are {last}")
+        if str(self.sizes) != "any size":
+            found.append(f"{self.arch}: takes {self.sizes}; smaller pictures are padded right and below")
+        return found
 
     @property
     def stages(self) -> int:
@@ -102,17 +111,18 @@ class TimmTrunk(nn.Module):
         return self
 
     def _fixed_norms(self) -> list[nn.Module]:
-        return [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)] if self.norm == "frozen" else []
+        kinds = (nn.BatchNorm1d, nn.BatchNorm2d)
+        return [m for m in self.modules() if isinstance(m, kinds)] if self.norm == "frozen" else []
 
     def _parts(self) -> dict[str, int] | None:
         """Say which part each layer belongs to; None where the network does not say what it returns."""
         returned = getattr(self.net, "return_layers", None)
         if not isinstance(returned, dict):
             return None
-        found, number = {}, int(self._maps[0][1:])
+        found, at = {}, 0
         for child, _ in self.net.named_children():
-            found[child] = number
-            number += child in returned
+            found[child] = min(max(self._levels[at], 1), self.stages)
+            at = min(at + (child in returned), len(self._levels) - 1)
         return found
 
     def _numbered(self) -> list[tuple[int, nn.Module]]:
@@ -125,15 +135,23 @@ class TimmTrunk(nn.Module):
     def own_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename a file's tensors to the names here, and leave out those that match none.
 
-        timm's whole networks have a dot where its feature networks have `_`.
+        timm's feature networks have the whole one behind `model.` or `body.`, or have `_` where it has its first dot.
         """
         own, found = self.state_dict(), {}
         for name, tensor in tensors.items():
-            for other in (name, f"net.{name}", f"net.{name.replace('.', '_', 1)}"):
-                if other in own:
-                    found[other] = tensor
-                    break
+            flat = name.replace(".", "_", 1)
+            others = (name, f"net.{name}", f"net.{flat}", f"net.model.{name}", f"net.body.{name}")
+            if other := next((other for other in others if other in own), None):
+                found[other] = tensor
         return found
+
+
+def _last_of_each(levels: tuple[int, ...]) -> dict[str, int]:
+    """Name the maps `c1`, `c2`, … by the logarithms of their strides; of several with one name the last, with its position.
+
+    A map in the picture's own size has no name.
+    """
+    return {f"c{level}": at for at, level in enumerate(levels) if level > 0}
 
 
 def preprocessing_of(name: str) -> Preprocessing:

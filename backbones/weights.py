@@ -19,7 +19,7 @@ from .formats import SUFFIXES, read_file, sha256
 from .inside import Found, find
 from .metadata import from_metadata, to_metadata
 from .residual import ResNet
-from .table import ARCHITECTURES, STRIDE_IN, TIMM, is_known, nearest_arch
+from .table import ARCHITECTURES, STRIDE_IN, TIMM, is_known, named, nearest_arch
 from .timm_trunk import TimmTrunk, preprocessing_of
 
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -92,10 +92,11 @@ def read_weights(
     if not _is_path(source, path):
         from . import download, sources
 
-        named = sources.find(str(source))
-        path, stated = download.fetch(named), named.stated()
+        published = sources.find(str(source))
+        path, stated = download.fetch(published), published.stated()
     label = str(source)
     content = read_file(path)
+    arch = arch and named(arch)
     found = find(content, label, arch=arch, key=key)
     header = from_metadata(content.metadata, label)
     info = {**stated.pop("info", {}), **header.pop("info")}

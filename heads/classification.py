@@ -22,20 +22,20 @@ class ClassPrediction(Prediction):
 
 
 class ClassificationHead(nn.Module):
-    """Global average pooling of `c5`, dropout and a linear layer `fc` (torchvision's name).
+    """Global average pooling of the deepest map, dropout and a linear layer `fc` (torchvision's name).
 
     With `kept`, that classifier stands as `fc` and does not learn; `extra`, a linear layer from its logits to the
     classes, does, and dropout moves in front of it. There is no activation between the two: training `extra` alone
     stays a convex problem, and negative logits keep what they say.
 
-    channels         of the map `c5`
+    channels         of the map that it reads
     classes          how many there are, K
     dropout          share of the inputs of the layer that learns which is set to zero in training, 0 to below 1
     label_smoothing  share of the target spread evenly over all classes, 0 to 1 (Szegedy et al. 2016, section 7)
+    reads            the map's name: the trunk's deepest
     """
 
     trunk = ""  # where the trunk's tensors stand in a published file: at its top, as torchvision has them
-    needs = ("c5",)
 
     def __init__(
         self,
@@ -44,10 +44,12 @@ class ClassificationHead(nn.Module):
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
         kept: nn.Linear | None = None,
+        reads: str = "c5",
     ):
         super().__init__()
         if kept is not None and kept.in_features != channels:
             raise ValueError(f"the kept classifier reads {kept.in_features} channels, the trunk gives {channels}")
+        self.reads, self.needs = reads, (reads,)
         self.dropout, self.label_smoothing = nn.Dropout(dropout), label_smoothing
         self.fc = nn.Linear(channels, classes) if kept is None else kept.requires_grad_(False)
         self.extra = None if kept is None else nn.Linear(kept.out_features, classes)
@@ -61,12 +63,12 @@ class ClassificationHead(nn.Module):
         return {"fc.weight": (extra @ kept).float(), "fc.bias": bias.float()}
 
     def condense(self, features: Features) -> Features:
-        """Pool `c5` to `(N, C, 1, 1)`; pooling it again changes nothing."""
-        return {"c5": features["c5"].mean((2, 3), keepdim=True)}
+        """Pool the map to `(N, C, 1, 1)`; pooling it again changes nothing."""
+        return {self.reads: features[self.reads].mean((2, 3), keepdim=True)}
 
     def forward(self, features: Features) -> Tensor:
-        """Compute the logits `(N, K)` from the map `c5` `(N, C, H, W)`."""
-        pooled = self.condense(features)["c5"].flatten(1)
+        """Compute the logits `(N, K)` from the map `(N, C, H, W)` that it reads."""
+        pooled = self.condense(features)[self.reads].flatten(1)
         if self.extra is None:
             return self.fc(self.dropout(pooled))
         return self.extra(self.dropout(self.fc(pooled)))

@@ -6,7 +6,6 @@ Long et al. 2015; Ronneberger et al. 2015; Kirillov et al. 2019, "Panoptic Featu
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,17 +19,14 @@ from ..backbones.norm import norm_layer
 from .boxes import at_least_fp32, sizes_of
 from .contract import VOID, Batch, Prediction
 from .pixel_losses import Weighted, pixel_losses
+from .segmentation_trunk import READS, check_trunk, last_of, misfit
 
 if TYPE_CHECKING:
     import numpy as np
 
 RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 """The authors' atrous rates by output stride (Chen et al. 2017, section 4.1); twice the stride, twice the rate."""
-STRIDES = {"deeplabv3": (8, 16), "deeplabv3plus": (8, 16), "fcn": (8, 16, 32), "unet": (32,), "fpn": (32,)}
-"""The output strides of the trunk that a head is made for."""
 CROSS_ENTROPY = Weighted()
-PADDED = {"deeplabv3plus": 16, "unet": 32, "fpn": 32}
-"""What both sides of an image must be divisible by, where a head asks for that."""
 
 
 @dataclass
@@ -44,7 +40,7 @@ class SegmentationHead(nn.Module):
     """Logits of every class for every pixel.
 
     kind           deeplabv3, deeplabv3plus, fcn, unet, fpn
-    channels       of the trunk's maps by name
+    channels       of the trunk's maps by name; `c1` may be absent, and `c5` where a head reads the deepest map alone
     classes        how many there are, K, the background among them
     output_stride  of the trunk; decides the atrous rates of the deeplabs
     dropout        None leaves it as published (0.5 in an atrous pyramid, 0.1 in an FCN, 0.2 in fpn)
@@ -65,17 +61,16 @@ class SegmentationHead(nn.Module):
         dropout: float | None = None, aux: float = 0.0, weighted: Weighted = CROSS_ENTROPY, norm: str = "batch",
     ) -> None:  # fmt: skip
         super().__init__()
-        _check(kind, output_stride)
+        check_trunk(kind, channels, output_stride, aux)
         self.kind, self.classes, self.aux, self.weighted = kind, classes, aux, weighted
-        self.needs = {"deeplabv3": ("c5",), "fcn": ("c5",), "fpn": ("c2", "c3", "c4", "c5")}.get(
-            kind, ("c1", "c2", "c3", "c4", "c5")
-        )
+        self.last, self.output_stride = last_of(channels), output_stride
+        also = {*READS[kind], *(("c4",) if aux else ()), *(("c1",) if kind == "unet" and "c1" in channels else ())}
+        self.needs = tuple(sorted({*also, self.last}))
         for name, part in _parts(kind, channels, classes, output_stride).items():
             self.add_module(name, part)
         if aux:
             from torchvision.models.segmentation.fcn import FCNHead
 
-            self.needs = tuple(sorted({*self.needs, "c4"}))
             self.aux_classifier = FCNHead(channels["c4"], classes)
         if norm in ("sync", "group"):
             _change_norms(self, norm_layer(norm))
@@ -86,10 +81,16 @@ class SegmentationHead(nn.Module):
     def forward(self, features: Features, size: tuple[int, int]) -> Tensor:
         """Compute logits `(N, K, H, W)` in fp32 at least for images of `size` H, W."""
         if self.kind in ("deeplabv3", "fcn"):
-            return _resized(self.get_submodule("classifier")(features["c5"]), size)
-        first = next(iter(features.values()))
-        nothing = first.new_empty((len(first), 0, *size))  # the decoders read nothing of the images but their size
-        maps = [nothing, *(features.get(f"c{n}", nothing) for n in range(1, 6))]
+            return _resized(self.get_submodule("classifier")(features[self.last]), size)
+        read = {name: tuple(features[name].shape[-2:]) for name in (*READS[self.kind], self.last)}
+        if said := misfit(self.kind, self.output_stride, read):
+            raise WeightsError(said)
+        last = features[self.last]
+        maps = []
+        for level in range(5):  # of the images, and of a map that the trunk lacks, the decoders read the size alone
+            height, width = (-(-side // 2**level) for side in size)
+            maps.append(features.get(f"c{level}", last.new_empty((len(last), 0, height, width))))
+        maps.append(last)
         return at_least_fp32(self.get_submodule("segmentation_head")(self.get_submodule("decoder")(maps)))
 
     def logits(self, features: Features, batch: Batch) -> list[Tensor]:
@@ -162,30 +163,19 @@ def _resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(at_least_fp32(logits), size=size, mode="bilinear", align_corners=False)
 
 
-def _check(kind: str, output_stride: int) -> None:
-    if kind not in STRIDES:
-        raise WeightsError(f"head={kind}: expected one of {', '.join(STRIDES)}")
-    if output_stride not in STRIDES[kind]:
-        allowed = " or ".join(map(str, STRIDES[kind]))
-        raise WeightsError(
-            f"head={kind} on a trunk of output stride {output_stride}: set network.output_stride={allowed}"
-        )
-    if kind in PADDED and find_spec("segmentation_models_pytorch") is None:
-        raise WeightsError(f"head={kind} needs segmentation-models-pytorch: pip install 'trunkline[segmentation]'")
-
-
 def _parts(kind: str, channels: Mapping[str, int], classes: int, output_stride: int) -> dict[str, Any]:
+    last = last_of(channels)
     if kind == "deeplabv3":
         from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
-        return {"classifier": DeepLabHead(channels["c5"], classes, RATES[output_stride])}
+        return {"classifier": DeepLabHead(channels[last], classes, RATES[output_stride])}
     if kind == "fcn":
         from torchvision.models.segmentation.fcn import FCNHead
 
-        return {"classifier": FCNHead(channels["c5"], classes)}
+        return {"classifier": FCNHead(channels[last], classes)}
     from segmentation_models_pytorch.base import SegmentationHead as Last
 
-    maps = [0, *(channels[f"c{n}"] for n in range(1, 6))]
+    maps = [0, *(channels.get(f"c{level}", 0) for level in range(1, 5)), channels[last]]
     if kind == "unet":
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 

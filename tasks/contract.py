@@ -129,6 +129,13 @@ class Task(ABC):
     def head(self, backbone: "Backbone", weights: "Weights | None" = None) -> "Head":
         """Build the head on this trunk, with its tensors from the weights where they hold a head of this task."""
 
+    def misfits(self, backbone: "Backbone") -> list[str]:
+        """Say what of the options does not go with this trunk, one line each; it is asked before any data is read.
+
+        The trunk lies on the meta device: it computes shapes alone.
+        """
+        return []
+
     def beside(self) -> "dict[str, nn.Module]":
         """Build networks that learn beside the model and are no part of it (a critic), by the name of their player."""
         return {}

@@ -23,6 +23,7 @@ from ..models.build import make_task
 from ..recipe.fields import Recipe
 from ..runs.machine import check_device
 from ..runs.run import Run
+from .network import network_problems
 from .parts import mixture
 from .progress import choose_metric
 from .session import Session
@@ -31,7 +32,10 @@ UPDATES_LOOKED_AT = 1000  # to count their micro-batches, which differ in a mixt
 
 
 def preflight(recipe: Recipe) -> None:
-    """Raise RecipeError with everything that is wrong with the machine, the optimizers, the data and the metric, at once."""
+    """Raise RecipeError with everything that is wrong with the machine, the optimizers, the data and the metric, at once.
+
+    What is wrong with a network of timm is said before the data is read.
+    """
     problems: list[str] = []
     with _collected(problems):
         check_device(recipe.machine.device)
@@ -40,6 +44,8 @@ def preflight(recipe: Recipe) -> None:
             try_optimizer(optimizer)
     with _collected(problems):
         norm_layer(recipe.network.norm)
+    if unfit := network_problems(recipe):  # reading the data may take minutes
+        raise RecipeError([*problems, *unfit])
     found = {}
     for name, options in recipe.tasks.items():
         with _collected(problems):

@@ -147,6 +147,8 @@ def _tell(session: Session, new: bool) -> None:
     session.note(f"weights: {session.facts.loaded}" if new else f"going on from update {session.done}")
     if not new:
         return
+    for remark in getattr(getattr(session.model.backbone, "body", session.model.backbone), "remarks", ()):
+        session.note(remark)
     for part in session.parts.values():
         named = f"{part.name}: " if part.folder else ""
         if left := list({**part.training.excluded, **part.validation.excluded}):

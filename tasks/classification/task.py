@@ -11,7 +11,7 @@ from torch import nn
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
-from ...backbones.contract import Backbone, Preprocessing
+from ...backbones.contract import Backbone, Preprocessing, deepest, sizes_of
 from ...backbones.weights import Weights, load
 from ...heads.classification import ClassificationHead, ClassPrediction
 from ...heads.contract import Batch, Prediction
@@ -97,7 +97,8 @@ class Classification(Task):
 
         With `append` it keeps the weights' classifier, frozen, and adds a layer; raises DataError where they have none.
         """
-        o, channels = self.options, backbone.channels["c5"]
+        o, reads = self.options, deepest(backbone.channels)
+        channels = backbone.channels[reads]
         given = None if weights is None else weights.tensors.get("fc.weight")
         if o.append and given is not None:
             self.facts["kept"] = given.shape[0]
@@ -107,13 +108,17 @@ class Classification(Task):
             )
         kept = nn.Linear(channels, self.facts["kept"]) if o.append else None
         head = ClassificationHead(
-            channels, len(self.classes), dropout=o.dropout, label_smoothing=o.label_smoothing, kept=kept
+            channels, len(self.classes), dropout=o.dropout, label_smoothing=o.label_smoothing, kept=kept, reads=reads
         )
         same = weights is not None and tuple(weights.classes or ()) == self.classes
         self.facts["classifier"] = "kept, with a new layer on top" if o.append else "kept" if same else "new"
         if weights is not None and (o.append or same):
             backbone.report = load(weights, backbone, head.fc)  # type: ignore[attr-defined, arg-type]
         return head
+
+    def misfits(self, backbone: Backbone) -> list[str]:
+        """Say whether the trunk takes squares of `size` pixels."""
+        return [said] if (said := sizes_of(backbone).misfit(self.preprocessing.size, "size")) else []
 
     def evaluator(self, samples: Samples) -> ClassificationEvaluator:
         """Build the evaluator: top-1, top-5, per class, confusion matrix, calibration."""

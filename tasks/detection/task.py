@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trunkline.ground.errors import DataError
 
 from ...backbones.contract import Backbone, Preprocessing
+from ...backbones.contract import sizes_of as sizes_of_trunk
 from ...backbones.pyramid import Pyramid
 from ...backbones.weights import Weights
 from ...heads.boxes import BoxPrediction, sizes_of
@@ -113,6 +114,18 @@ class Detection(Task):
         if weights is not None and weights.rest:
             load_detector(weights, backbone, head, self.classes)
         return head
+
+    def misfits(self, backbone: Backbone) -> list[str]:
+        """Say whether the trunk takes pictures as large as `longest`, padded to a batch."""
+        o, sizes = self.options, sizes_of_trunk(backbone)
+        whole = PADDED.get(o.head, 64)
+        side = -(-max(o.size, o.longest, *o.sizes) // whole) * whole
+        if sizes.padded(side):
+            return []
+        return [
+            f"the trunk takes {sizes}, and detection sees pictures of up to {side} x {side}: take a trunk of any size, or set "
+            f"size= and tasks.detection.longest= to at most {sizes.most // whole * whole}"
+        ]
 
     def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         """Predict objects, one result a sample, in pixels of the picture's own size, masks as run-length codes."""

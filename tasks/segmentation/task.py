@@ -13,12 +13,14 @@ from torch.nn import functional as F
 from trunkline.ground.errors import DataError
 
 from ...backbones.contract import Backbone, Preprocessing
+from ...backbones.contract import sizes_of as sizes_of_trunk
 from ...backbones.weights import Weights
 from ...heads.boxes import sizes_of
 from ...heads.contract import VOID, Batch, Prediction
 from ...heads.model import Model
 from ...heads.pixel_losses import Weighted
-from ...heads.segmentation import PADDED, PixelPrediction, SegmentationHead, labels_of
+from ...heads.segmentation import PixelPrediction, SegmentationHead, labels_of
+from ...heads.segmentation_trunk import PADDED, last_of, misfits
 from ..contract import Published, Sample, Samples, Task
 from .crf import refine
 from .draw import draw
@@ -116,14 +118,27 @@ class Segmentation(Task):
                 f"tasks.{self.name}.class_weights: has {len(o.class_weights)} numbers for {count} classes "
                 f"({', '.join(self.classes[:8])}{', …' if count > 8 else ''})"
             )
+        stride = backbone.strides[last_of(backbone.channels)]
         losses = Weighted(o.cross_entropy, o.dice, o.focal, o.lovasz, o.class_weights)
         head = SegmentationHead(
-            o.head, backbone.channels, count, output_stride=backbone.strides["c5"], dropout=o.dropout, aux=o.aux,
+            o.head, backbone.channels, count, output_stride=stride, dropout=o.dropout, aux=o.aux,
             weighted=losses, norm=getattr(backbone, "norm", "batch"),
         )  # fmt: skip
         if weights is not None and weights.rest:
             load_segmenter(weights, backbone, head, self.classes)
         return head
+
+    def misfits(self, backbone: Backbone) -> list[str]:
+        """Say which maps the head lacks, and which sizes of the crop and of whole pictures the trunk does not take."""
+        o, sizes = self.options, sizes_of_trunk(backbone)
+        found = misfits(o.head, o.crop, o.aux, backbone)
+        inside = 0 < o.tiles <= sizes.most and not o.size and max(o.scales, default=1) <= 1
+        if sizes.most and not inside:
+            found.append(
+                f"the trunk takes {sizes}, and evaluation sees whole pictures: set tasks.{self.name}.tiles={sizes.most}, "
+                "and neither size nor scales above 1"
+            )
+        return found
 
     def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         """Predict a PixelPrediction for each sample, in the picture's own size."""
