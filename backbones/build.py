@@ -57,7 +57,7 @@ def backbone(
         if name is not None:
             _row(name)  # a wrong name is refused before anything is read or downloaded
         found = read_weights(weights, arch=name, stride_in=stride_in, key=weights_key)
-    wanted = found.arch if found else name or ""
+    wanted = named(found.arch) if found else name or ""
     if wanted.startswith(TIMM):
         other = {"stride_in": None if stride_in == "3x3" else stride_in}
         _refuse(wanted, "networks of timm lack it", checkpointing=checkpointing, adapt_input=adapt_input, **other)

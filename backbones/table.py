@@ -99,7 +99,8 @@ def named(arch: str) -> str:
 
 
 def is_known(arch: str) -> bool:
-    """Say whether there is a backbone of this name; any name that begins with `timm:` counts."""
+    """Say whether there is a backbone of this name; any name that begins with `timm:` or `timm/` counts."""
+    arch = named(arch)
     return arch in ARCHITECTURES or arch.startswith(TIMM) or arch in others()
 
 

@@ -41,9 +41,12 @@ def check_trunk(
     if output_stride not in STRIDES[kind]:
         allowed = " or ".join(map(str, STRIDES[kind]))
         others = ", ".join(other for other, strides in STRIDES.items() if output_stride in strides)
-        other = f"take one of head={others}, or another trunk" if others else "take another trunk"
-        advice = f"set network.output_stride={allowed}" if dilates else f"it is made for {allowed}: {other}"
-        raise WeightsError(f"head={kind} on a trunk of output stride {output_stride}: {advice}")
+        if not dilates:
+            other = f"one of head={others}, or another trunk" if others else "another trunk"
+            raise WeightsError(f"head={kind} is made for an output stride of {allowed}: take {other}")
+        raise WeightsError(
+            f"head={kind} on a trunk of output stride {output_stride}: set network.output_stride={allowed}"
+        )
     if kind in PADDED and find_spec("segmentation_models_pytorch") is None:
         raise WeightsError(f"head={kind} needs segmentation-models-pytorch: pip install 'trunkline[segmentation]'")
 

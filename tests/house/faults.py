@@ -15,6 +15,10 @@ class Fault(NamedTuple):
 
 SUMS, BUFFERS, ENGINE = "cluster/engines/sums.py", "cluster/engines/buffers.py", "cluster/engines/torch_engine.py"
 FAULTS = (
+    Fault("a map's layout is guessed", "backbones/timm_facts.py", 'return layout == "NHWC"', "return False",
+          "backbones/test_timm_maps.py"),
+    Fault("of several maps of one stride the first is taken", "backbones/timm_trunk.py", "for at, level in enumerate(levels)",
+          "for at, level in reversed(list(enumerate(levels)))", "backbones/test_timm_maps.py"),
     Fault("another worker's share of the gradient is lost", SUMS, 'self.workers.add(self._sums, "the sum of gradients")',
           "pass", "cluster/test_group.py"),
     Fault("only the last micro-batch's gradient counts", SUMS, "np.add(sums, gradient, out=sums)", "np.copyto(sums, gradient)",
