@@ -97,6 +97,11 @@ class Sizes:
 ANY_SIZE = Sizes()
 
 
+def remarks_of(backbone: Any) -> list[str]:
+    """Return what a trunk, or the one within a wrapper, says of how it is used."""
+    return list(getattr(getattr(backbone, "body", backbone), "remarks", ()))
+
+
 def sizes_of(backbone: Any) -> Sizes:
     """Return the sizes that a trunk states, or any."""
     return getattr(backbone, "sizes", ANY_SIZE)

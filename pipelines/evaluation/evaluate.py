@@ -9,6 +9,7 @@ from trunkline.ground import storage
 from trunkline.ground.errors import DataError, RecipeError
 from trunkline.ground.storage import is_remote
 
+from ...backbones.contract import remarks_of
 from ...cluster.config import Launch
 from ...tasks.data.fingerprint import compare
 from ...tasks.data.repairs import refuse
@@ -196,7 +197,8 @@ def prepare(wanted: Evaluating) -> Prepared:
         raise RecipeError(f"{source.source}: a weights file does not say which data: give data=FOLDER")
     processes = int(found.recipe.machine.loaders) if loaders is None else loaders
     samples = _readable(found, wanted, path, max(1, processes))
-    for remark in (remarks := samples.remarks()):
+    remarks = samples.remarks()
+    for remark in (*remarks_of(found.model.backbone), *remarks):
         note(remark)
     if found.options.strict:
         refuse(remarks)

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from trunkline.ground.errors import DataError, EngineError, RecipeError, WeightsError
 
+from ...backbones.contract import remarks_of
 from ...cluster import checkpoint
 from ...cluster.config import Launch
 from ...cluster.contract import Engine
@@ -147,7 +148,7 @@ def _tell(session: Session, new: bool) -> None:
     session.note(f"weights: {session.facts.loaded}" if new else f"going on from update {session.done}")
     if not new:
         return
-    for remark in getattr(getattr(session.model.backbone, "body", session.model.backbone), "remarks", ()):
+    for remark in remarks_of(session.model.backbone):
         session.note(remark)
     for part in session.parts.values():
         named = f"{part.name}: " if part.folder else ""

@@ -110,3 +110,21 @@ def test_weights_of_whole_networks_fit_whatever_timm_wraps_around_its_maps(name,
     }
     same = {key.replace(".", "_", 1): t for key, t in whole.state_dict().items()} | whole.state_dict()
     assert all(torch.equal(t, same[key]) for key, t in own.items())
+
+
+def test_a_run_and_its_evaluation_say_that_pictures_are_padded(tmp_path, capfd, one_core):
+    words = [
+        "train",
+        "segment",
+        "smoke=true",
+        "head=fcn",
+        "output_stride=32",
+        "backbone=timm:test_coatnet",
+        f"{TILES}=160",
+    ]
+    words += ["tasks.segmentation.crop=160", "updates=1", "limit=4", "weights=none", *PLAIN]
+    assert main([*words, "--run", str(tmp_path / "run")]) == 0
+    said = "timm:test_coatnet: takes 160 x 160 pixels; smaller pictures are padded right and below"
+    assert said in capfd.readouterr().err
+    assert main(["evaluate", str(tmp_path / "run"), "loaders=0"]) == 0
+    assert said in capfd.readouterr().err
