@@ -15,7 +15,7 @@ from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import WeightsError
 
 from .contract import WeightsSource
-from .formats import sha256
+from .files.formats import sha256
 
 TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 20

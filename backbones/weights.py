@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from trunkline.ground.errors import WeightsError
 
 from .contract import Preprocessing
-from .formats import SUFFIXES, read_file, sha256
-from .inside import Found, find
+from .files.formats import SUFFIXES, read_file, sha256
+from .files.inside import Found, find
 from .metadata import from_metadata, to_metadata
 from .residual import ResNet
 from .table import ARCHITECTURES, STRIDE_IN, TIMM, is_known, named, nearest_arch

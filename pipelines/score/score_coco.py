@@ -41,9 +41,7 @@ def coco(
     plot            a PNG file for the precision/recall curves
     """
     _needs("pycocotools", "msgspec")
-    wrong = [f"max_detections={n}: expected 1 to {_MOST:,}" for n in max_detections if not 1 <= n <= _MOST]
-    if wrong or not max_detections:
-        raise RecipeError(wrong or "max_detections=: expected numbers above 0")
+    _check_most(max_detections)
     from ...tasks.detection.truth import read_any_truth
     from ...tasks.objects.coco_scores import chosen, score
     from ...tasks.objects.hints import FEW, hints, sizes_of
@@ -70,12 +68,18 @@ def coco(
         theirs.warnings += hints(theirs.objects, found, sizes_of(theirs.images))
     for warning in theirs.warnings:
         note(warning)
-    settings = {"protocol": "coco", "masks": masks, "engine": engine, "max_detections": list(max_detections)}
+    settings = {"protocol": "coco", "masks": masks, "engine": engine, "max_detections": [*max_detections]}
     counts = {"images": len(theirs.images.ids), "objects": len(theirs.objects), "detections": len(found)}
     scored = Scored(scores.metrics, scores.categories, settings, counts, curves, theirs.warnings)
     if file:
         draw(scored, file, "precision at IoU 0.5")
     return scored
+
+
+def _check_most(most: tuple[int, ...]) -> None:
+    wrong = [f"max_detections={n}: expected 1 to {_MOST:,}" for n in most if not 1 <= n <= _MOST]
+    if wrong or not most:
+        raise RecipeError(wrong or "max_detections=: expected numbers above 0")
 
 
 def _name_apart(truth: Any) -> None:

@@ -51,13 +51,11 @@ def voc(
     warnings += _unexpected(truth, files, wanted, Path(results))
     if strict:
         refuse(warnings)
-    scores: dict[str, Any] = {}
-    read: dict[str, Any] = {}
+    scores, read = {}, {}
     with bar("score", len(wanted), "classes") as advance:
         for name in wanted:
-            detections = voc_file.read_detections(files[name], names) if name in files else voc_file.NONE
-            read[name] = detections
-            scores[name] = voc_scores.score_class(truth[name], detections, area=area, threshold=threshold, grid=grid)
+            read[name] = voc_file.read_detections(files[name], names) if name in files else voc_file.NONE
+            scores[name] = voc_scores.score_class(truth[name], read[name], area=area, threshold=threshold, grid=grid)
             advance()
     if odd := sum(int((d.boxes[:, 2:] < d.boxes[:, :2] - 1).any(1).sum()) for d in read.values()):
         warnings.append(
@@ -69,10 +67,17 @@ def voc(
         warnings += _hints(truth, read, found)
     for warning in warnings:
         note(warning)
-    settings: dict[str, Any] = {"protocol": "voc", "iou": 0.5, "rule": "area" if area else "11 points"}
-    settings |= {"threshold": threshold} | ({} if area else {"grid": grid})
-    counts = {"images": len(names), "objects": sum(s.objects for s in scores.values())}
-    counts["detections"] = sum(s.detections for s in scores.values())
+    settings: dict[str, Any] = {
+        "protocol": "voc",
+        "iou": 0.5,
+        "rule": "area" if area else "11 points",
+        "threshold": threshold,
+    }
+    settings |= {} if area else {"grid": grid}
+    counts = {
+        "images": len(names),
+        **{k: sum(getattr(s, k) for s in scores.values()) for k in ("objects", "detections")},
+    }
     curves = {name: (s.recall, s.precision) for name, s in scores.items()}
     scored = Scored({"mAP": voc_scores.mean(scores)}, by_class, settings, counts, curves, warnings)
     if file:

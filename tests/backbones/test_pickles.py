@@ -16,8 +16,8 @@ from torch import nn
 from weight_files import small
 
 from trunkline.backbones import read_weights
-from trunkline.backbones.formats import read_file
-from trunkline.backbones.pickles import Inert, TensorRef, read_pickle
+from trunkline.backbones.files.formats import read_file
+from trunkline.backbones.files.pickles import Inert, TensorRef, read_pickle
 from trunkline.ground.errors import WeightsError
 
 
@@ -252,7 +252,7 @@ class Tiny(nn.Module):
 def test_a_whole_module_has_the_tensors_of_its_state(tmp_path, legacy):
     module = nn.DataParallel(Tiny()) if legacy else Tiny()
     torch.save({"model": module}, tmp_path / "whole", _use_new_zipfile_serialization=not legacy)
-    from trunkline.backbones.inside import _tables
+    from trunkline.backbones.files.inside import _tables
 
     content = read_file(tmp_path / "whole")
     (table,) = _tables(content.tree)
@@ -295,7 +295,7 @@ def test_damage_is_a_mistake_and_never_another_error(tmp_path, form):
 
 def test_every_opcode_of_a_file_of_tensors_is_known():
     """None of pickle's opcodes is overlooked: each is carried out, or refused by its name."""
-    from trunkline.backbones import pickles
+    from trunkline.backbones.files import pickles
 
     known = pickles._PUSHED | {*pickles._NEW} | {*pickles._STEPS} | {"STOP"}
     assert {op.name for op in pickletools.opcodes} - known == {"NEXT_BUFFER", "READONLY_BUFFER"}

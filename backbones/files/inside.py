@@ -11,10 +11,10 @@ from torch import Tensor
 
 from trunkline.ground.errors import WeightsError
 
+from ..table import TIMM, kind_of, nearest_arch
+from ..timm_trunk import TimmTrunk
 from .formats import Content
 from .pickles import Inert, TensorRef
-from .table import TIMM, kind_of, nearest_arch
-from .timm_trunk import TimmTrunk
 
 _FIRST = "layer1.0.conv1.weight"  # the name by which a residual trunk is found
 _TRUNK = re.compile(r"(conv1|bn1|layer[1-4]|net)\.")  # how names of a trunk's tensors begin
