@@ -60,9 +60,21 @@ TASKS: dict[str, Row] = {
     "segmentation": Row(
         "trunkline.tasks.segmentation.task:Segmentation",
         "trunkline.tasks.segmentation.options:Options",
-        ("voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"),
+        ("voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k", "yolo", "yolo-seg", "labelme", "labelstudio"),
         "trunkline.tasks.segmentation.check:check_masks",
-        ("depth", "train", "val", "void", "masks", "sbd", "train_images", "val_images", "categories", "exif"),
+        (
+            "depth",
+            "train",
+            "val",
+            "void",
+            "masks",
+            "sbd",
+            "train_images",
+            "val_images",
+            "categories",
+            "exif",
+            "annotator",
+        ),
         {
             "demo:pixels": Scenes("trunkline.tasks.segmentation.scenes:write_pixel_scenes", 400, 100, 128),
             "demo:pixels:smoke": Scenes("trunkline.tasks.segmentation.scenes:write_pixel_scenes", 16, 8, 64),

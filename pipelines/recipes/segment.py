@@ -11,7 +11,9 @@ from ..recipe.fields import Batches, Evaluation, Network, Phase, Recipe
 
 def segment(
     data: str = "",
-    format: Literal["voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"] = "voc",
+    format: Literal[
+        "voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k", "yolo", "yolo-seg", "labelme", "labelstudio"
+    ] = "voc",
     weights: str = "resnet50",
     weights_key: str = "",
     backbone: str | None = None,
@@ -36,7 +38,8 @@ def segment(
     """Fine-tune a segmenter on a few hundred pictures with masks.
 
     data           a folder: VOC's (JPEGImages, SegmentationClass, ImageSets/Segmentation), `pairs` (images/{train,val},
-                   masks/{train,val}, classes.txt), or SBD, COCO, CamVid, Cityscapes or ADE20K as they come
+                   masks/{train,val}, classes.txt), SBD, COCO, CamVid, Cityscapes or ADE20K as they
+                   come, or the polygons of YOLO, LabelMe or Label Studio, drawn
     head           deeplabv3plus, unet and fpn need segmentation-models-pytorch; deeplabv3 and fcn are torchvision's
     weights        of a classifier (a file, a published name) or of a segmenter (a run, torchvision's own), or none
     weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix

@@ -57,10 +57,7 @@ def voc(
             read[name] = voc_file.read_detections(files[name], names) if name in files else voc_file.NONE
             scores[name] = voc_scores.score_class(truth[name], read[name], area=area, threshold=threshold, grid=grid)
             advance()
-    if odd := sum(int((d.boxes[:, 2:] < d.boxes[:, :2] - 1).any(1).sum()) for d in read.values()):
-        warnings.append(
-            f"{results}: {counted(odd, 'box')} that end before they begin: false positives, as in VOC's kit"
-        )
+    warnings += _odd(read, results)
     by_class = {name: None if math.isnan(s.ap) else s.ap for name, s in scores.items()}
     warnings += mean_over("mAP", by_class, "no object in the truth")
     if (voc_scores.mean(scores) or 0) < FEW:
@@ -83,6 +80,16 @@ def voc(
     if file:
         draw(scored, file, "precision at IoU 0.5")
     return scored
+
+
+def _odd(read: Any, results: str | Path) -> list[str]:
+    """Count the detections whose boxes end before they begin."""
+    count = sum(int((one.boxes[:, 2:] < one.boxes[:, :2] - 1).any(1).sum()) for one in read.values())
+    return (
+        [f"{results}: {counted(count, 'box')} that end before they begin: false positives, as in VOC's kit"]
+        if count
+        else []
+    )
 
 
 def _annotations(folder: Path, file: str | Path, origin: int) -> tuple[Any, Any, Any]:

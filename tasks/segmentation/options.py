@@ -29,10 +29,12 @@ class Options(TaskOptions):
     """Every choice of a segmentation task; a recipe writes them, `tasks.segmentation.KEY=` changes one.
 
     `train` and `val` are lists (VOC, SBD), annotation files (COCO) or names of folders (`train` and `val` otherwise), below
-    `data`.
+    `data`. Of objects (COCO, YOLO, LabelMe, Label Studio) the polygons are drawn; `val=0.2` holds out a share of one set.
     """
 
-    format: Literal["voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k"] = of_data("voc", kept=True)
+    format: Literal[
+        "voc", "sbd", "coco", "pairs", "camvid", "cityscapes", "ade20k", "yolo", "yolo-seg", "labelme", "labelstudio"
+    ] = of_data("voc", kept=True)
     train: tuple[str, ...] = of_data(())
     val: tuple[str, ...] = of_data(())
     void: tuple[int, ...] = of_data(())  # pairs: numbers in the masks that mean no class
@@ -40,8 +42,9 @@ class Options(TaskOptions):
     sbd: str = of_data("")  # VOC: SBD's folder below data, whose pictures join the training (trainaug)
     train_images: str = of_data("")  # COCO: the folders of the pictures
     val_images: str = of_data("")
-    categories: tuple[str, ...] = of_data(())  # COCO: only these; the others are background
-    least: int = of_data(0)  # COCO: train only on pictures whose objects cover more pixels than this
+    categories: tuple[str, ...] = of_data(())  # of objects: only these; the others are background
+    annotator: str = of_data("")  # Label Studio: whose labels count, an id or an address, first or last
+    least: int = of_data(0)  # of objects: train only on pictures whose objects cover more pixels than this
     exif: Literal["stop", "turn", "ignore"] = of_data(
         "stop"
     )  # masks are of a picture as EXIF turns it, or as it is stored

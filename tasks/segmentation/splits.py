@@ -10,13 +10,16 @@ from trunkline.ground.errors import DataError
 
 from ..data.file_index import printable
 from ..images.decode import HOW_TO_GO_ON
-from .formats.coco import read_coco
 from .formats.layouts import read_pairs
+from .formats.objects import OBJECTS, read_objects
 from .options import Options
 from .samples import SPLITS, PixelSamples, in_order, texts
 
 _LISTED = 20
-_READ_BY = {"pairs": {"void"}, "voc": {"masks", "sbd"}, "coco": {"train_images", "val_images", "categories", "least"}}
+_READ_BY = {
+    "void": ("pairs",), "masks": ("voc",), "sbd": ("voc",), "train_images": ("coco",), "val_images": ("coco",),
+    "categories": OBJECTS, "least": OBJECTS, "annotator": ("labelstudio",),
+}  # fmt: skip
 
 
 def read_split(options: Options, split: str, classes: Sequence[str] | None = None) -> PixelSamples:
@@ -26,13 +29,14 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
     """
     if split not in SPLITS:
         raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
-    own = set().union(*(keys for form, keys in _READ_BY.items() if form != options.format))
-    if unread := sorted(key for key in own if getattr(options, key)):
+    if unread := sorted(
+        key for key, forms in _READ_BY.items() if options.format not in forms and getattr(options, key)
+    ):
         raise DataError(f"{', '.join(unread)}: data of format={options.format} has no use for this; leave it out")
     if outside := [f"{key}={value}" for key in ("masks", "sbd") if _outside(value := getattr(options, key))]:
         raise DataError(f"{', '.join(outside)}: expected a folder below data={options.data}")
-    if options.format == "coco":
-        return read_coco(options, split, classes)
+    if options.format in OBJECTS:
+        return read_objects(options, split, classes)
     found = read_pairs(options, split)
     if found.lacking and options.on_bad_sample == "stop":
         raise DataError(_lacking(options.data, found.lacking))

@@ -1,9 +1,10 @@
-"""COCO's objects drawn as masks: a class for every pixel, the background first."""
+"""Objects drawn as masks, of COCO's format and of labelling tools: a class for every pixel, the background first."""
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -12,23 +13,30 @@ from trunkline.ground.errors import DataError
 
 from ....heads.contract import VOID
 from ...data.fingerprint import manifest_lines
-from ...data.repairs import Repair
+from ...data.repairs import Repair, counted
 from ...detection.options import Options as ObjectOptions
 from ...detection.samples import BoxSamples, describe
-from ...detection.splits import read_split as read_objects
+from ...detection.splits import read_split as read_boxes
 from ...images.decode import MAX_PIXELS
 from ...objects.masks import to_bitmap
+from ...objects.polygons import NO_MASK
 from ..options import Options
 from ..samples import PixelSamples, in_order, texts
 from .encoding import Mask, numbered
 from .mask_file import Stored
 
 BACKGROUND = "background"
+OBJECTS = ("coco", "yolo", "yolo-seg", "labelme", "labelstudio")
+"""The formats of objects with polygons."""
+_SHARED = ("data", "format", "train", "val", "train_images", "val_images", "exif", "depth", "annotator")
+"""The options that the objects are read by."""
+LATER_COVERS = ("labelme",)
+"""The formats in which a later object lies over an earlier one; in the others, where two classes overlap is void."""
 
 
 @dataclass(frozen=True, eq=False)
 class RasterSamples(PixelSamples):
-    """One split. `objects` are read from COCO's file; `numbers[n]` is drawn for their class n, 0 for the background."""
+    """One split. `objects` are drawn: `numbers[n]` for their class n, 0 for the background."""
 
     objects: BoxSamples | None = None
     numbers: tuple[int, ...] = ()
@@ -50,7 +58,8 @@ class RasterSamples(PixelSamples):
     def mask(self, index: int) -> Mask:
         """Draw the objects' masks on one canvas `(H, W)` uint8: classes from 0, void (255) where two classes overlap.
 
-        Crowds count as their class; categories that were not chosen are background. Raises DataError where the file
+        Of LabelMe's format, a later object covers an earlier one, and rectangles are filled, as LabelMe draws them. Crowds
+        count as their class; categories that were not chosen are background. Raises DataError where the file
         states too many pixels.
         """
         row = int(self.rows[index])
@@ -60,18 +69,24 @@ class RasterSamples(PixelSamples):
                 f"{self.mask_source(index)}: states {width} x {height} pixels; expected those of its picture"
             )
         canvas = np.zeros((height, width), np.uint8)
-        own = self.found.index.objects(row)
+        own, covers = self.found.index.objects(row), self.options.format in LATER_COVERS
         for at in range(own.start, own.stop):
             number = self.numbers[int(self.found.index.labels[at])]
             if not number:
                 continue
-            inside = to_bitmap(self.found.index.segmentation(at), height, width).astype(bool)
+            inside = to_bitmap(self._drawn(at), height, width).astype(bool)
             other = inside & (canvas != 0) & (canvas != number)
             canvas[inside] = number
-            canvas[other] = VOID
+            if not covers:
+                canvas[other] = VOID
         order = np.full(256, VOID, np.uint8)
         order[list(self.encoding.values)] = list(self.encoding.values.values())
         return Mask(order[canvas], Stored(canvas))
+
+    def _drawn(self, at: int) -> Any:
+        """Return an object's polygons or code; its box, filled, where it has neither."""
+        x, y, w, h = self.found.index.boxes[at].tolist()
+        return self.found.index.segmentation(at) or [[x, y, x + w, y, x + w, y + h, x, y + h]]
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
@@ -86,21 +101,19 @@ class RasterSamples(PixelSamples):
             yield self.id(i), self.source(i), f"objects {self.found.index.mark(row)}", None
 
 
-def read_coco(options: Options, split: str, classes: Sequence[str] | None) -> RasterSamples:
-    """Read the split "train" or "val" of COCO's format; `classes` are a checkpoint's.
+def read_objects(options: Options, split: str, classes: Sequence[str] | None) -> RasterSamples:
+    """Read the split "train" or "val" of a format of objects; `classes` are a checkpoint's.
 
-    Raises DataError with every problem of the annotation file, for categories that cannot be used, and where no picture
-    is left.
+    Raises DataError with every problem of the annotations, for objects without a mask, for categories that cannot be used,
+    and where no picture is left.
     """
-    own = ObjectOptions(
-        data=options.data, train=options.train, val=options.val, train_images=options.train_images,
-        val_images=options.val_images, head="mask_rcnn", on_bad_box="skip", empty=True,
-        exif=options.exif,
-    )  # fmt: skip
-    objects = read_objects(own, split)
-    if wrong := [f"{describe(objects.index, i, 'coco')}: segmentation: {said}"
-                 for i, said in list(objects.index.wrong_masks.items())[:20]]:  # fmt: skip
-        raise DataError(f"{options.data}: objects whose masks cannot be used:\n  " + "\n  ".join(wrong))
+    given: Any = {key: getattr(options, key) for key in _SHARED}
+    objects = read_boxes(ObjectOptions(**given, head="mask_rcnn", on_bad_box="skip", empty=True), split)
+    wrong = dict(objects.index.wrong_masks)
+    boxes = [at for at, said in wrong.items() if said == NO_MASK and options.format in LATER_COVERS]
+    if listed := [f"{describe(objects.index, i, options.format)}: segmentation: {said}" for i, said in wrong.items()
+                  if i not in boxes][:20]:  # fmt: skip
+        raise DataError(f"{options.data}: objects whose masks cannot be used:\n  " + "\n  ".join(listed))
     names = options.categories or objects.classes
     if unknown := [name for name in names if name not in objects.classes]:
         raise DataError(
@@ -129,7 +142,15 @@ def read_coco(options: Options, split: str, classes: Sequence[str] | None) -> Ra
     files = texts([objects.id(i) for i in range(len(objects))])
     return RasterSamples(
         files, files, files, encoding if classes is None else in_order(encoding, classes, options.data, hint),
-        rows[: options.limit or None], options, split=split, notes=(*map(Repair, objects.index.notes), *objects.index.remarks),
+        rows[: options.limit or None], options, split=split, notes=(*map(Repair, objects.index.notes), *objects.index.remarks, *_overlaps(options, len(boxes))),
         objects=objects,
         numbers=tuple(numbers.tolist()),
     )  # fmt: skip
+
+
+def _overlaps(options: Options, boxes: int) -> list[str]:
+    """Say how LabelMe's shapes are drawn."""
+    if options.format not in LATER_COVERS:
+        return []
+    filled = f"; {counted(boxes, 'rectangle')} filled" if boxes else ""
+    return [f"where shapes overlap, the later one covers the earlier, as LabelMe draws them{filled}"]
