@@ -2,7 +2,9 @@
 
 import base64
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ class Predicted:
 
     columns: ClassVar[tuple[str, ...]] = ()  # of a CSV file, behind the file's name
     headings: ClassVar[tuple[str, ...]] = ()  # of a table for people
+    labels_as: ClassVar[tuple[str, ...]] = ()  # the formats of `write_labels`
 
     file: str
     error: str | None = None
@@ -60,6 +63,11 @@ class Predicted:
 
     def caption(self) -> str:
         """Write a few words for below a small picture."""
+        raise NotImplementedError
+
+    @classmethod
+    def write_labels(cls, form: str, folder: Path, found: "Iterable[Self]", task: Any) -> list[str]:
+        """Write predictions as labels that labelling tools read, in a format of `labels_as`; list what it cannot say."""
         raise NotImplementedError
 
     def files(self) -> dict[str, bytes]:

@@ -37,6 +37,7 @@ def stream(
     *,
     out: str | Path | None = None,
     pictures: bool = False,
+    labels: str = "",
     task: str = "",
     checkpoint: str = "last",
     ema: bool | None = None,
@@ -66,6 +67,7 @@ def stream(
     batch          samples at once; by default what the task takes (32 of a classifier, 4 of a detector or segmenter)
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     pictures       draw each picture too, into out/pictures
+    labels         write what is found as labels too, into out/labels: coco, voc, yolo, labelme, labelstudio or csv
     weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
     classes        names for the outputs of a weights file that has none, in their order
     on_bad_sample  skip: a file that cannot be read becomes a line with its error; stop: it ends the work
@@ -73,7 +75,7 @@ def stream(
     """
     problems = [f"batch={batch}: expected a number above 0"] if batch is not None and batch < 1 else []
     problems += [f"threads={threads}: expected a number above 0"] if threads is not None and threads < 1 else []
-    problems += ["pictures=true needs out=FOLDER"] if pictures and not out else []
+    problems += [f"{key} needs out=FOLDER" for key in _writes(pictures, labels) if not out]
     if problems:
         raise RecipeError(problems)
     source = at_home(source)
@@ -84,8 +86,26 @@ def stream(
                    options or {}, files=True)  # fmt: skip
     kind = task_kind(where)
     find_nothing(given, kind)
+    if labels and labels not in (known := kind.predicted.labels_as):
+        raise RecipeError(f"labels={labels}: expected {', '.join(known) or 'none: this task has no objects to write'}")
     wanted = Predicting(where, precision, batch or kind.together, on_bad_sample)
-    return _stream(given, wanted, kind, Path(out) if out else None, pictures, plugin, launch)
+    found = _stream(given, wanted, kind, Path(at_home(out)) if out else None, pictures, plugin, launch)
+    return _with_labels(found, labels, Path(at_home(out)), where) if labels and out else found
+
+
+def _writes(pictures: bool, labels: str) -> list[str]:
+    return ["pictures=true"] * pictures + [f"labels={labels}"] * bool(labels)
+
+
+def _with_labels(found: Iterator[Predicted], form: str, out: Path, where: Source) -> Iterator[Predicted]:
+    """Yield predictions, and write them as labels when all are in."""
+    every: list[Any] = []
+    for one in found:
+        every.append(one)
+        yield one
+    task = ready(where).task
+    lost = task.predicted.write_labels(form, out / "labels", every, task)
+    note(f"wrote {out}/labels (format={form})" + "".join(f"\n  could not be carried over: {line}" for line in lost))
 
 
 @dataclass(frozen=True)

@@ -64,22 +64,18 @@ def voc(
         warnings += _hints(truth, read, found)
     for warning in warnings:
         note(warning)
-    settings: dict[str, Any] = {
-        "protocol": "voc",
-        "iou": 0.5,
-        "rule": "area" if area else "11 points",
-        "threshold": threshold,
-    }
-    settings |= {} if area else {"grid": grid}
-    counts = {
-        "images": len(names),
-        **{k: sum(getattr(s, k) for s in scores.values()) for k in ("objects", "detections")},
-    }
+    settings: dict[str, Any] = {"protocol": "voc", "iou": 0.5, "rule": "area" if area else "11 points"}
+    settings |= {"threshold": threshold} | ({} if area else {"grid": grid})
+    counts = {"images": len(names)} | _sums(scores)
     curves = {name: (s.recall, s.precision) for name, s in scores.items()}
     scored = Scored({"mAP": voc_scores.mean(scores)}, by_class, settings, counts, curves, warnings)
     if file:
         draw(scored, file, "precision at IoU 0.5")
     return scored
+
+
+def _sums(scores: Any) -> dict[str, int]:
+    return {what: sum(getattr(one, what) for one in scores.values()) for what in ("objects", "detections")}
 
 
 def _odd(read: Any, results: str | Path) -> list[str]:

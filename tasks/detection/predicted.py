@@ -1,7 +1,9 @@
 """What a detector says of one file."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..predicted import Predicted
@@ -20,6 +22,7 @@ class PredictedObjects(Predicted):
 
     columns: ClassVar[tuple[str, ...]] = ("objects", "best")
     headings: ClassVar[tuple[str, ...]] = ("objects", "best")
+    labels_as: ClassVar[tuple[str, ...]] = ("coco", "voc", "yolo", "labelme", "labelstudio", "csv")
 
     boxes: list[list[float]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -82,3 +85,37 @@ class PredictedObjects(Predicted):
         labels = np.array(self.numbers, np.int64)
         prediction = BoxPrediction(self.file, corners, labels, np.array(self.scores), codes=self.masks)
         return draw(Sample(self.file, self.file, read_image(self.file, self.depth)), prediction, names, self.drawn)
+
+    @classmethod
+    def write_labels(cls, form: str, folder: Path, found: Iterable[Self], task: Any) -> list[str]:
+        """Write the objects that pictures show as labels of a format, beside links to the pictures; list what is lost."""
+        from ..images.decode import stored_size
+        from ..objects.labels.labelled import Labelled, Picture
+        from ..objects.labels.write import Split, write
+
+        pictures, sources, names = [], [], Counter()
+        for one in found:
+            if one.error:
+                continue
+            height, width, turned = stored_size(one.file)
+            masks = one.masks or [None] * len(one.boxes)
+            objects = [
+                Labelled(label, tuple(box), mask, score=score)  # type: ignore[arg-type]
+                for label, box, mask, score in zip(one.labels, one.boxes, masks, one.scores, strict=True) if score >= one.drawn
+            ]  # fmt: skip
+            path = Path(one.file)
+            names[path.stem] += 1
+            again = f"-{names[path.stem]}" if names[path.stem] > 1 else ""
+            sides = (height, width) if turned > 4 else (width, height)
+            pictures.append(Picture(f"{path.stem}{again}{path.suffix}", *sides, objects))
+            sources.append(path.absolute())
+        if not pictures:
+            return []
+        return write(
+            form,
+            folder,
+            [Split("predicted", Path("/"), pictures)],
+            task.classes,
+            "link",
+            sources={"predicted": sources},
+        )

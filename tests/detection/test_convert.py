@@ -68,3 +68,60 @@ def test_a_mistake_writes_nothing(tmp_path):
     with pytest.raises(DataError):
         trunkline.convert("data", tmp_path / "in", format="yolo", out=tmp_path / "out", source_format="labelme")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+def test_predictions_go_back_into_the_tools(tmp_path, monkeypatch):
+    """Each tool's labels hold the objects of predictions.jsonl from the score on that pictures show."""
+    from trunkline.tasks.detection.predicted import PredictedObjects
+
+    class OfTask:
+        classes = work.CLASSES
+
+    work.pictures(tmp_path / "in/x", ("a.jpg",))
+    work.pictures(tmp_path / "in/y", ("a.jpg", "b.jpg"))
+    files = [str(tmp_path / "in" / name) for name in ("x/a.jpg", "y/a.jpg", "y/b.jpg")]
+    found = [
+        PredictedObjects(files[0], None, [[10, 20, 30, 40], [0, 0, 5, 5]], ["bee", "ant"], [0.75, 0.25], None, [1, 0]),
+        PredictedObjects(files[1], None, [], [], []),
+        PredictedObjects(files[2], None, [[1.5, 2, 3, 4]], ["ant"], [0.5], None, [0]),
+        PredictedObjects(str(tmp_path / "none.jpg"), "cannot be read"),
+    ]  # fmt: skip
+    for form in PredictedObjects.labels_as:
+        lost = PredictedObjects.write_labels(form, tmp_path / form, found, OfTask)
+        assert ("scores, as this format has labels alone" in " ".join(lost)) == (form in ("voc", "yolo"))
+        if form == "labelstudio":
+            tasks = json.loads((tmp_path / form / "predicted.json").read_text())
+            assert tasks[0]["predictions"][0]["result"][0]["score"] == 0.75 and "predictions" not in tasks[1]
+            continue
+        given = {"coco": ("annotations/instances_predicted.json",), "csv": ("predicted.csv",), "yolo": ("images/predicted",),
+                 "voc": ("ImageSets/Main/predicted.txt",), "labelme": ("predicted",)}[form]  # fmt: skip
+        samples = split_of(
+            tmp_path / form, form, train=given, **({"train_images": "images/predicted"} if form == "coco" else {})
+        )
+        assert sorted(samples.index.boxes.tolist()) == [[1.5, 2, 3, 4], [10, 20, 30, 40]] and len(samples) == 3
+        assert samples.index.classes == ("ant", "bee")
+        samples[0]
+    assert "score 0.75" in (tmp_path / "labelme/predicted/a.json").read_text()
+    assert "score" in (tmp_path / "csv/predicted.csv").read_text().splitlines()[0]
+
+
+def test_masks_of_predictions_are_labelme_s_masks(tmp_path):
+    import numpy as np
+    from pycocotools import mask
+
+    from trunkline.tasks.detection.predicted import PredictedObjects
+
+    class OfTask:
+        classes = work.CLASSES
+
+    work.pictures(tmp_path / "in", ("a.jpg",))
+    drawn = np.zeros((64, 96), np.uint8, order="F")
+    drawn[20:50, 30:33] = drawn[40:44, 30:70] = 1
+    code = mask.encode(drawn)
+    code = {"size": code["size"], "counts": code["counts"].decode()}
+    one = PredictedObjects(str(tmp_path / "in/a.jpg"), None, [[30, 20, 40, 30]], ["ant"], [0.9], [code], [0])
+    assert PredictedObjects.write_labels("labelme", tmp_path / "out", [one], OfTask) == [
+        "format=labelme: classes without an object (bee), which this format does not name in 1 class"
+    ]
+    samples = split_of(tmp_path / "out", "labelme", train=("predicted",), head="mask_rcnn")
+    assert (samples[0].targets["masks"][0].numpy() == drawn).all()

@@ -28,13 +28,14 @@ _DIGITS = 60
 class Labelled:
     """An object: its class, its box x, y, width, height in pixels from 0, and polygons or a run-length code, or None.
 
-    `flag`: a crowd (COCO), a difficult one (VOC).
+    `flag`: a crowd (COCO), a difficult one (VOC). `score`: a detector's, of 0 to 1; None of people's labels.
     """
 
     name: str
     box: Box
     mask: Any = None
     flag: bool = False
+    score: float | None = None
 
 
 @dataclass

@@ -1,10 +1,12 @@
 """Write labelled pictures in any of the formats that are read, and list what a format cannot say."""
 
+import base64
+import io
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -29,16 +31,23 @@ class Split:
 
 
 def write(
-    form: str, out: Path, splits: Sequence[Split], classes: Sequence[str], copies: Copies = "copy", crowds: bool = True
+    form: str,
+    out: Path,
+    splits: Sequence[Split],
+    classes: Sequence[str],
+    copies: Copies = "copy",
+    crowds: bool = True,
+    sources: Mapping[str, Sequence[Path]] | None = None,
 ) -> list[str]:
     """Write splits below `out` in a format; return what could not be carried over, a line each kind.
 
-    `crowds`: whether flags are COCO's crowds (else VOC's difficult objects). Pictures are copied, linked, or not written.
-    Raises DataError where two pictures would have one name.
+    Pictures are copied, linked, or not written. `crowds`: whether flags are COCO's crowds (else VOC's difficult objects).
+    `sources` are the pictures' files by split, by default as they are called in `images`. Raises DataError where two
+    pictures would have one name.
     """
     lost = Repairs(f"format={form}")
     splits = [_shortened(split) for split in splits]
-    sources = {split.name: [split.images / p.file for p in split.pictures] for split in splits}
+    sources = sources or {split.name: [split.images / p.file for p in split.pictures] for split in splits}
     if form == "voc":
         _alone(splits, lost)
     for split in splits:
@@ -110,8 +119,12 @@ def _fitted(one: Labelled, form: str, crowds: bool, lost: Repairs) -> Labelled |
     if one.flag and not crowds and form != "voc":
         lost.add("the mark `difficult`", "object")
         one = replace(one, flag=False)
+    if one.score is not None and form in ("voc", "yolo", "yolo-seg"):
+        lost.add("scores, as this format has labels alone", "object")
     kept = _MASKS.get(form, "none")
     if one.mask is None or kept == "all":
+        return one
+    if isinstance(one.mask, dict) and form == "labelme":
         return one
     if kept == "none" or isinstance(one.mask, dict):
         lost.add("masks, of which the box is kept", "object")
@@ -149,6 +162,7 @@ def _coco(out: Path, splits: Sequence[Split], classes: Sequence[str], lost: Repa
                     "id": len(said["annotations"]) + 1, "image_id": image, "category_id": number[one.name],
                     "bbox": list(one.box), "area": known[1] if known else one.box[2] * one.box[3], "iscrowd": int(one.flag),
                     **({} if one.mask is None else {"segmentation": one.mask}),
+                    **({} if one.score is None else {"score": one.score}),
                 })  # fmt: skip
         _text(out / f"annotations/instances_{split.name}.json", json.dumps(said))
 
@@ -205,34 +219,66 @@ def _yolo(out: Path, splits: Sequence[Split], classes: Sequence[str], lost: Repa
 def _labelme(out: Path, splits: Sequence[Split], classes: Sequence[str], lost: Repairs) -> None:
     for split in splits:
         for p in split.pictures:
-            shapes = []
-            for n, one in enumerate(p.objects):
-                x, y, w, h = one.box
-                rectangle = [[x, y], [x + w, y + h]]
-                kind = "rectangle" if one.mask is None else "polygon"
-                if one.mask is None and around([(x, y), (x + w, y + h)]) != one.box:
-                    lost.add("boxes whose last bits change where corners are written", "object")
-                parts = [rectangle] if one.mask is None else [[[a, b] for a, b in pairs_of(part)] for part in one.mask]
-                shapes += [{"label": one.name, "points": points, "group_id": n if len(parts) > 1 else None, "shape_type": kind,
-                            "flags": {}} for points in parts]  # fmt: skip
+            shapes = [shape for n, one in enumerate(p.objects) for shape in _shapes(n, one, lost)]
             said = {"version": "5.0.0", "flags": {}, "shapes": shapes, "imagePath": PurePosixPath(p.file).name, "imageData": None,
                     "imageHeight": p.height, "imageWidth": p.width}  # fmt: skip
             _text(out / split.name / PurePosixPath(p.file).with_suffix(".json"), json.dumps(said, ensure_ascii=False))
 
 
+def _shapes(number: int, one: Labelled, lost: Repairs) -> list[dict[str, Any]]:
+    """Write an object as LabelMe's shapes: a rectangle, polygons of one group, or a mask."""
+    x, y, w, h = one.box
+    usual = {"label": one.name, "flags": {}, "group_id": None}
+    if one.score is not None:
+        usual["description"] = f"score {one.score:.4f}"
+    if isinstance(one.mask, dict):
+        return [usual | _mask_shape(one.mask)]
+    if one.mask is None:
+        if around([(x, y), (x + w, y + h)]) != one.box:
+            lost.add("boxes whose last bits change where corners are written", "object")
+        return [usual | {"points": [[x, y], [x + w, y + h]], "shape_type": "rectangle"}]
+    usual["group_id"] = number if len(one.mask) > 1 else None
+    return [usual | {"points": [[a, b] for a, b in pairs_of(part)], "shape_type": "polygon"} for part in one.mask]
+
+
+def _mask_shape(code: dict[str, Any]) -> dict[str, Any]:
+    """Write a run-length code as LabelMe's mask: a PNG of the pixels in its box, and the box's first and last pixel."""
+    import numpy as np
+    from PIL import Image
+
+    from ..masks import to_bitmap
+
+    mask = to_bitmap(code, *code["size"])
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    (top, low), (left, right) = ((int(v[0]), int(v[-1])) if len(v) else (0, 0) for v in (rows, columns))
+    inside, buffer = mask[top : low + 1, left : right + 1] * np.uint8(255), io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(inside)).save(buffer, "PNG")
+    text = base64.b64encode(buffer.getvalue()).decode()
+    return {"points": [[left, top], [right, low]], "shape_type": "mask", "mask": text}
+
+
 def _label_studio(out: Path, splits: Sequence[Split], classes: Sequence[str], lost: Repairs) -> None:
     for split in splits:
-        tasks = [
-            f'{{"id": {n}, "data": {{"image": {json.dumps(f"/data/local-files/?d=images/{split.name}/{p.file}")}}}, '
-            f'"annotations": [{{"id": {n}, "result": [{", ".join(_region(n, i, o, p) for i, o in enumerate(p.objects))}]}}]}}'
-            for n, p in enumerate(split.pictures, 1)
-        ]
+        tasks = [_task(n, f"images/{split.name}/{p.file}", p) for n, p in enumerate(split.pictures, 1)]
         _text(out / f"{split.name}.json", f"[{', '.join(tasks)}]\n")
+
+
+def _task(number: int, file: str, picture: Picture) -> str:
+    """Write a picture's task: what people labelled as annotations, what a detector found as predictions."""
+    regions = ", ".join(_region(number, i, o, picture) for i, o in enumerate(picture.objects))
+    address = json.dumps(f"/data/local-files/?d={file}")
+    scores = [o.score for o in picture.objects if o.score is not None]
+    if scores:
+        said = f'"predictions": [{{"model_version": "trunkline", "score": {sum(scores) / len(scores)}, "result": [{regions}]}}]'
+    else:
+        said = f'"annotations": [{{"id": {number}, "result": [{regions}]}}]'
+    return f'{{"id": {number}, "data": {{"image": {address}}}, {said}}}'
 
 
 def _region(task: int, at: int, one: Labelled, picture: Picture) -> str:
     kind = "rectanglelabels" if one.mask is None else "polygonlabels"
     width, height = picture.width, picture.height
+    score = "" if one.score is None else f'"score": {one.score!r}, '
     if one.mask is None:
         names = (("x", width), ("y", height), ("width", width), ("height", height))
         value = ", ".join(f'"{key}": {share_of(v, side, 100)}' for v, (key, side) in zip(one.box, names, strict=True))
@@ -241,24 +287,26 @@ def _region(task: int, at: int, one: Labelled, picture: Picture) -> str:
         points = ", ".join(f"[{share_of(x, width, 100)}, {share_of(y, height, 100)}]" for x, y in pairs_of(one.mask[0]))
         value = f'"points": [{points}]'
     return (
-        f'{{"id": "{task}-{at}", "type": "{kind}", "from_name": "label", "to_name": "image", "original_width": {width}, '
+        f'{{"id": "{task}-{at}", "type": "{kind}", {score}"from_name": "label", "to_name": "image", "original_width": {width}, '
         f'"original_height": {height}, "image_rotation": 0, "value": {{{value}, "{kind}": [{json.dumps(one.name)}]}}}}'
     )
 
 
 def _csv(out: Path, splits: Sequence[Split], classes: Sequence[str], lost: Repairs) -> None:
     import csv
-    import io
 
     for split in splits:
         text = io.StringIO(newline="")
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["file", "label", "x", "y", "width", "height", "image_width", "image_height"])
+        scored = any(o.score is not None for p in split.pictures for o in p.objects)
+        head = ["file", "label", "x", "y", "width", "height", "image_width", "image_height", "score"]
+        last = None if scored else -1
+        rows.writerow(head[:last])
         for p in split.pictures:
             file = f"images/{split.name}/{p.file}"
-            rows.writerows([file, o.name, *map(_plain, o.box), p.width, p.height] for o in p.objects)
+            rows.writerows([file, o.name, *map(_plain, o.box), p.width, p.height, o.score][:last] for o in p.objects)
             if not p.objects:
-                rows.writerow([file, "", "", "", "", "", p.width, p.height])
+                rows.writerow([file, "", "", "", "", "", p.width, p.height, ""][:last])
         _text(out / f"{split.name}.csv", text.getvalue())
 
 

@@ -139,10 +139,11 @@ def read_objects(options: Options, split: str, classes: Sequence[str] | None) ->
         rows = rows[(sums[index.starts[1:]] - sums[index.starts[:-1]])[rows] > options.least]
         if not len(rows):
             raise DataError(f"{options.data}: no picture has objects of more than least={options.least} pixels")
+    notes = (*map(Repair, objects.index.notes), *objects.index.remarks, *_overlaps(options, len(boxes)))
     files = texts([objects.id(i) for i in range(len(objects))])
     return RasterSamples(
         files, files, files, encoding if classes is None else in_order(encoding, classes, options.data, hint),
-        rows[: options.limit or None], options, split=split, notes=(*map(Repair, objects.index.notes), *objects.index.remarks, *_overlaps(options, len(boxes))),
+        rows[: options.limit or None], options, split=split, notes=notes,
         objects=objects,
         numbers=tuple(numbers.tolist()),
     )  # fmt: skip
