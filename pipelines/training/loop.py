@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -40,6 +41,8 @@ def run_phase(
             session.log(report, update, done, mixture, now - start)
             start = now
             shown.update(bar, advance=1, say=session.loss)
+            if done == math.ceil(mixture.per_epoch):
+                session.watched()
 
             last, epoch = engine.updates == length, engine.updates / mixture.per_epoch
             saved = False

@@ -98,6 +98,21 @@ class Session:
         note(text)
         self.say("note", self.done, text=text)
 
+    def watch(self) -> None:
+        """Let the training splits count what they decode, where they can."""
+        for part in self.parts.values():
+            if hasattr(part.training, "watch"):
+                part.training.watch()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def watched(self) -> None:
+        """Note what the training splits counted since `watch`; every worker calls it in the same update."""
+        for part in self.parts.values():
+            if hasattr(part.training, "watch"):
+                samples: Any = part.training
+                states = self.workers.to_lead(samples.seen(), "counting the first epoch")
+                for line in samples.watched(states):
+                    self.note(f"{part.name}: {line}" if part.folder else line)
+
     def log(self, report: Report, update: Update, done: int, mixture: Mixture, seconds: float) -> None:
         """Keep what an update did, and write what the one before did, whose numbers are ready without a wait."""
         self.flush()

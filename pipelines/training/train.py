@@ -132,6 +132,8 @@ def prepare(recipe: Recipe, run: Run, workers: Workers, launch: Launch) -> tuple
         done=state["update"] if state else 0,
     )  # fmt: skip
     _tell(session, new=state is None)
+    if state is None:
+        session.watch()
     return session, state
 
 

@@ -21,6 +21,7 @@ from ..data.fingerprint import digest, manifest_lines
 from ..images.decode import FORMATS, HOW_TO_GO_ON, is_turned, read_image, turned_back
 from .formats.encoding import Encoding, Mask, check_agrees, look_at
 from .formats.seen import Seen
+from .formats.tally import Tally, counted
 from .formats.void import decide, word_of
 from .options import Options
 
@@ -71,7 +72,23 @@ class PixelSamples:
                 f"{mask}: is {labels.shape[1]} x {labels.shape[0]} pixels; its picture {source} is {width} x {height}{turned}; "
                 f"{HOW_TO_GO_ON}"
             )
+        if tally := self.__dict__.get("_tally"):
+            tally.add(index, labels)
         return Sample(self.id(index), source, image, {"mask": torch.from_numpy(labels)})
+
+    def watch(self) -> None:
+        """Count from now on what the masks hold, whichever process decodes them; see `watched`."""
+        if len(self) > LOOKED_AT:  # else the remarks have counted all of them
+            self.__dict__["_tally"] = Tally.of(len(self), len(self.classes))
+
+    def seen(self) -> Any:
+        """Return what this process and its loaders counted since `watch`, to travel to the leading worker; or None."""
+        tally = self.__dict__.get("_tally")
+        return tally.state() if tally else None
+
+    def watched(self, states: Sequence[Any]) -> list[str]:
+        """Say what the masks hold, by what each worker has `seen`."""
+        return counted(states, self.classes, self.split, self.void) if states and states[0] is not None else []
 
     def labels(self, index: int) -> np.ndarray:
         """Read the mask, `(H, W)` uint8, 255 for no class.
