@@ -9,8 +9,10 @@ import numpy as np
 SIDE = 400
 
 
-def random_coco(seed: int, images: int = 6, categories: int = 4, masks: bool = False) -> tuple[dict, list[dict]]:
-    """An annotation document and results for it."""
+def random_coco(
+    seed: int, images: int = 6, categories: int = 4, masks: bool = False, wrong: float = 0.0
+) -> tuple[dict, list[dict]]:
+    """An annotation document and results for it, of which the share `wrong` are what no detector should say."""
     draw = np.random.default_rng(seed)
     ids = draw.choice(np.arange(1, 900), images, replace=False).tolist()
     names = [{"id": int(c), "name": f"c{c}"} for c in draw.choice(np.arange(1, 90), categories, replace=False)]
@@ -36,6 +38,7 @@ def random_coco(seed: int, images: int = 6, categories: int = 4, masks: bool = F
             row = {"image_id": image, "category_id": category, "score": float(draw.integers(0, 11) / 10)}
             row |= {"segmentation": _rle(draw, box)} if masks else {"bbox": box}
             results.append(row)
+    results = [_spoilt(draw, row) if not masks and draw.random() < wrong else row for row in results]
     header = [{"id": i, "width": SIDE, "height": SIDE, "file_name": f"{i}.jpg"} for i in ids]
     return {"images": header, "categories": names, "annotations": annotations}, results
 
@@ -45,6 +48,15 @@ def _box(draw: Any) -> list[float]:
     w, h = ((32, 32), (96, 96), (16, 64), (48, 192))[draw.integers(4)] if exact else draw.integers(1, 260, 2)
     x, y = draw.integers(0, 2 * (SIDE - int(w)) + 1) / 2, draw.integers(0, 2 * (SIDE - int(h)) + 1) / 2
     return [float(x), float(y), float(w), float(h)]
+
+
+def _spoilt(draw: Any, row: dict) -> dict:
+    """A result with a box that is inverted, without area or far outside, or of a category that there is not."""
+    x, y, w, h = row["bbox"]
+    boxes = ([x + w, y + h, -w, -h], [x + w, y, -w, h], [x, y, w, -h], [x, y, 0.0, h], [x, y, w, 0.0], [x, y, 0.0, 0.0],
+             [x - 5000, y, w, h], [x, y + 1e7, w, h], [-x, -y, 2 * w, 2 * h], [x, y, w, h])  # fmt: skip
+    kind = int(draw.integers(len(boxes)))
+    return row | {"bbox": boxes[kind]} | ({"category_id": 950} if kind == len(boxes) - 1 else {})
 
 
 def _moved(draw: Any, box: list[float]) -> list[float]:

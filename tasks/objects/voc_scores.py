@@ -134,6 +134,7 @@ def _iou(a: np.ndarray, b: np.ndarray, candidates: bool) -> np.ndarray:
             + (a[:, 2] - a[:, 0] + 1.0) * (a[:, 3] - a[:, 1] + 1.0)
             - inside
         )
+    values = np.where(inside > 0, values, 0.0)  # also where a box that ends before it begins makes it 0 / 0
     return np.where((width > 0) & (height > 0), values, -np.inf) if candidates else values
 
 

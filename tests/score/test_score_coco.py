@@ -39,9 +39,10 @@ def test_the_official_results_have_the_official_numbers(shared_data, engine, mas
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**32), masks=st.booleans(), images=st.integers(2, 9), categories=st.integers(2, 5))
-def test_random_sets_are_scored_alike_to_the_last_bit(tmp_path_factory, seed, masks, images, categories):
-    truth, results = random_coco(seed, images, categories, masks)
+@given(seed=st.integers(0, 2**32), masks=st.booleans(), images=st.integers(2, 9), categories=st.integers(2, 5),
+       wrong=st.sampled_from([0.0, 0.3]))  # fmt: skip
+def test_random_sets_are_scored_alike_to_the_last_bit(tmp_path_factory, seed, masks, images, categories, wrong):
+    truth, results = random_coco(seed, images, categories, masks, wrong)
     if not results or not truth["annotations"]:
         return
     ev = by_pycocotools(truth, results, KINDS[masks])

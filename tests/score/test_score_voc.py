@@ -34,8 +34,9 @@ def plain(truth: VocTruth, found: Detections, threshold: str) -> tuple[list[floa
                 continue
             inside = max(w, 0.0) * max(h, 0.0)
             both = (b[2] - b[0] + 1) * (b[3] - b[1] + 1) + (a[2] - a[0] + 1) * (a[3] - a[1] + 1)
-            if inside / (both - inside) > best:
-                best, row = inside / (both - inside), j
+            overlap = inside / (both - inside) if inside else 0.0
+            if overlap > best:
+                best, row = overlap, j
         met = best >= 0.5 if threshold == "devkit" else best > 0.5
         if met and truth.difficult[row]:
             continue
@@ -68,7 +69,12 @@ def sets(draw):
     truth = VocTruth(rng.integers(0, images, objects), boxes, rng.random(objects) < 0.25)
     source = rng.integers(0, objects, detections)
     moved = boxes[source] + rng.integers(-6, 7, (detections, 4))
-    moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2])
+    if draw(st.booleans()):
+        moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2])
+    else:  # some boxes end before they begin, have no area, or are far outside
+        odd = rng.random(detections) < 0.3
+        moved[odd] = moved[odd][:, [2, 3, 0, 1]] - rng.integers(0, 3, (odd.sum(), 4))
+        moved[rng.random(detections) < 0.1] += 1e7
     image = np.where(rng.random(detections) < 0.8, truth.image[source], rng.integers(0, images, detections))
     return truth, Detections(image, rng.integers(0, 8, detections) / 8, moved)
 
