@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import Any
 
 TURN, STARTS = 1.5, 3
-NAMES = ("train", "segment", "detect", "scale")
+NAMES = ("train", "segment", "detect", "scale", "data")
 SCALES = ("engine", "zero0", "exact")  # fp32 sums, ZeRO 0, exact sums
 
 
 def steps_of(name: str) -> dict[str, Any]:
     """Build what is measured, by row: functions that take one step each."""
+    if name == "data":
+        from data_speed import steps
+
+        return steps()
     import torch
 
     from trunkline.backbones import backbone
