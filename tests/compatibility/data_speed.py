@@ -93,11 +93,13 @@ def steps() -> dict[str, Callable[[], Any]]:
 
     quiet = {"loaders": 0, "progress": False}
     return {
-        "index, coco": partial(read_truth, truth, True), "index, voc": lambda: read_split(Options(data=str(boxes), format="voc"), "train"),
+        "index, coco": partial(read_truth, truth, True),
+        "index, voc": lambda: read_split(Options(data=str(boxes), format="voc"), "train"),
         "index, folders": partial(read_splits, photos), "results, coco": partial(read_results, results, kept),
         "check, folders": partial(check, photos, **quiet), "check, coco": partial(check, boxes, format="coco", **quiet),
         "check, pairs": partial(check, pairs, **quiet), "loader, folders": partial(read, folders),
-        "loader, coco": partial(read, own["coco"]), "loader, voc": partial(read, own["voc"]), "loader, pairs": partial(read, masked),
-        "score, coco": partial(coco, truth, results), "score, voc": partial(voc, xml, found, list=names),
+        "loader, coco": partial(read, own["coco"]), "loader, voc": partial(read, own["voc"]),
+        "loader, pairs": partial(read, masked), "score, coco": partial(coco, truth, results),
+        "score, voc": partial(voc, xml, found, list=names),
         "score, masks": partial(masks, pairs / "masks/val", pairs / "masks/val", classes=str(pairs / "classes.txt")),
     }  # fmt: skip
