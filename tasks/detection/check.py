@@ -17,12 +17,13 @@ from trunkline.ground.links import unread
 
 from ..checked import BOX, NONE, SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
+from ..data.repairs import counted
 from ..images.decode import decode, turned_back
 from ..objects.index import ObjectIndex
 from ..objects.masks import to_bitmap
 from ..objects.polygons import NO_MASK
 from .options import Options
-from .samples import BoxSamples, bad_boxes, describe
+from .samples import BoxSamples, bad, bad_boxes, describe
 from .splits import has, read_all, read_split, share_of
 
 _BEYOND = 1.0  # pixels that a box may be outside its picture
@@ -110,8 +111,19 @@ def _read(options: Options, split: str, classes: tuple[str, ...] | None) -> BoxS
         found = read(replace(options, head="mask_rcnn"))
         said = found.index.wrong_masks
         if len(said) < len(found.index.labels) or not all(what == NO_MASK for what in said.values()):
-            return found
+            return _of_boxes(found)
     return read(options)
+
+
+def _of_boxes(found: BoxSamples) -> BoxSamples:
+    """Take objects without a mask as good for boxes, and remark them."""
+    index = found.index
+    wrong = {at: said for at, said in index.wrong_masks.items() if said != NO_MASK}
+    if not (lacking := len(index.wrong_masks) - len(wrong)):
+        return found
+    said = f"{counted(lacking, 'object')} without a mask: head=mask_rcnn trains with on_bad_box=skip, which leaves them out"
+    index = replace(index, wrong_masks=wrong, remarks=(*index.remarks, said), folder="")
+    return replace(found, index=index, bad=bad(index, found.options))
 
 
 def _objects(result: Check, split: str, samples: BoxSamples) -> None:
@@ -126,7 +138,8 @@ def _objects(result: Check, split: str, samples: BoxSamples) -> None:
         return describe(index, int(at), samples.options.format)
 
     for at in np.flatnonzero(bad_boxes(index, samples.options.format)):
-        result.problem(split, f"a box without area or outside: {named(at)}", BOX)
+        if at not in index.wrong_masks:
+            result.problem(split, f"a box without area or outside: {named(at)}", BOX)
     for at in np.flatnonzero(_beyond(index)):
         result.oddities.append({"file": split, "what": f"a box reaches beyond its picture: {named(at)}"})
     row = np.repeat(np.arange(len(index)), np.diff(index.starts))
@@ -171,16 +184,17 @@ def _mask_oddities(samples: BoxSamples, row: int) -> list[str]:
     index, found = samples.index, []
     own = index.objects(row)
     for at in range(own.start, own.stop):
-        if index.flags[at] or at in index.wrong_masks:
+        given = index.segmentation(at)
+        if index.flags[at] or at in index.wrong_masks or given is None:
             continue
-        mask = to_bitmap(index.segmentation(at), *index.sizes[row].tolist())
+        mask = to_bitmap(given, *index.sizes[row].tolist())
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
             found.append(f"an empty mask: {describe(index, at, 'coco')}")
             continue
         box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-        given = index.boxes[at]
-        apart = np.abs(box - np.concatenate([given[:2], given[:2] + given[2:]])).max()
+        own_box = index.boxes[at]
+        apart = np.abs(box - np.concatenate([own_box[:2], own_box[:2] + own_box[2:]])).max()
         if apart > _APART:
             found.append(f"a mask and a box that differ by {apart:.0f} pixels: {describe(index, at, 'coco')}")
     return found

@@ -45,11 +45,13 @@ def convert(options: Options, form: str, out: Path, copies: Copies, strict: bool
         result.notes += [*samples.index.notes, *samples.index.remarks]
         result.pictures[name] = len(samples)
         result.objects[name] = sum(len(p.objects) for p in splits[len(result.objects)].pictures)
-    unusable = sum(not said.startswith(PARTLY) and not said.startswith(NO_MASK) for samples in found.values()
-                   for said in samples.index.wrong_masks.values())  # fmt: skip
-    result.lost = (
-        [f"masks that cannot be used, of which the box is kept, in {counted(unusable, 'object')}"] if unusable else []
+    what = (
+        "masks that cannot be used, of which the box is kept"
+        if options.format == "coco"
+        else "outlines that enclose nothing, left out"
     )
+    unusable = sum(_unusable(samples, at) for samples in found.values() for at in samples.index.wrong_masks)
+    result.lost = [f"{what}, in {counted(unusable, 'object')}"] if unusable else []
     result.lost += write(form, out, splits, classes, copies, crowds=options.format != "voc")
     return result
 
@@ -81,12 +83,23 @@ def _pictures(samples: BoxSamples) -> list[Picture]:
         height, width = index.sizes[row].tolist()
         objects = [
             Labelled(index.classes[index.labels[at]], tuple(index.boxes[at].tolist()), _mask(samples, at), bool(index.flags[at]))
-            for at in range(own.start, own.stop)
+            for at in range(own.start, own.stop) if not _no_outline(samples, at)
         ]  # fmt: skip
         found.append(Picture(index.name(row), width, height, objects))
     if not found:
         raise DataError(f"{samples.options.data}: has no picture")
     return found
+
+
+def _unusable(samples: BoxSamples, at: int) -> bool:
+    """Say whether an object has a mask of which nothing can be used."""
+    wrong = samples.index.wrong_masks.get(at, NO_MASK)
+    return not wrong.startswith((PARTLY, NO_MASK))
+
+
+def _no_outline(samples: BoxSamples, at: int) -> bool:
+    """Say whether an object is nothing but such an outline; COCO's have boxes of their own."""
+    return samples.options.format != "coco" and _unusable(samples, at)
 
 
 def _mask(samples: BoxSamples, at: int):

@@ -201,9 +201,10 @@ def bad(index: ObjectIndex, options: Options) -> np.ndarray:
     crowds = index.flags.astype(bool) if options.format != "voc" else np.zeros(len(index.flags), bool)
     wrong = bad_boxes(index, options.format) & ~crowds
     if (wrong.any() or index.wrong_masks) and options.on_bad_box == "stop":
-        rows = np.flatnonzero(wrong)
-        lines = [describe(index, int(i), options.format) for i in rows]
-        lines += [f"{describe(index, i, 'coco')}: segmentation: {said}" for i, said in index.wrong_masks.items()]
+        rows = [i for i in np.flatnonzero(wrong).tolist() if i not in index.wrong_masks]  # those are told below
+        lines = [describe(index, i, options.format) for i in rows]
+        key = "segmentation: " if options.format == "coco" else ""
+        lines += [f"{describe(index, i, 'coco')}: {key}{said}" for i, said in index.wrong_masks.items()]
         count = len(lines)
         lines = lines[:MOST] + ([f"and {count - MOST} more"] if count > MOST else [])
         masks = ", or with a mask that cannot be used" if index.wrong_masks else ""

@@ -74,7 +74,7 @@ def _leaves(name: str) -> bool:
 
 def place(name: str, there: set[str], repairs: Repairs) -> str:
     """Find the picture that a name means; the name as it stands where there is none."""
-    for found, what in _readings(name):
+    for found, what in readings(name):
         if found in there:
             if what:
                 repairs.add(f"file_name: {what}", "image")
@@ -82,7 +82,7 @@ def place(name: str, there: set[str], repairs: Repairs) -> str:
     return name
 
 
-def _readings(name: str) -> Iterator[tuple[str, str]]:
+def readings(name: str) -> Iterator[tuple[str, str]]:
     """Yield what a name may mean below the folder of images, the longest first, and what is left out of it."""
     yield name, ""
     parts = [part for part in name.replace("\\", "/").split("/") if part]

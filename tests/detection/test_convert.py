@@ -64,7 +64,7 @@ def test_what_a_format_cannot_say_is_listed(tmp_path):
 
 
 def test_a_mistake_writes_nothing(tmp_path):
-    labelme_of(tmp_path / "in/train", shape("ant", [[1, 2]]))
+    labelme_of(tmp_path / "in/train", shape("ant", [[1, 2]], "rectangle"))
     with pytest.raises(DataError):
         trunkline.convert("data", tmp_path / "in", format="yolo", out=tmp_path / "out", source_format="labelme")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]

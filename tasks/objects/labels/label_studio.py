@@ -9,7 +9,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from decimal import Decimal
+from pathlib import Path, PureWindowsPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -20,7 +21,21 @@ from ...data.repairs import Repairs
 from ...data.words import WORDS
 from ...images.suffixes import SUFFIXES
 from ..names import place
-from .labelled import Labelled, Labels, Picture, Reading, Wrong, around, number, of_share, text_of
+from ..sizes import measured
+from ..voc_file import WORDS as FLAGS
+from .labelled import (
+    Labelled,
+    Labels,
+    Number,
+    Picture,
+    Reading,
+    Wrong,
+    around,
+    number,
+    of_share,
+    outlined,
+    text_of,
+)
 
 _AREAS = {"rectanglelabels": "rectangle", "polygonlabels": "polygon", "ellipselabels": "ellipse"}
 _ELLIPSE = 64  # points of an ellipse's polygon
@@ -64,7 +79,7 @@ def read(found: Found, reading: Reading) -> Labels:
     for at, task in enumerate(_tasks(found.file)):
         where = f"{found.file}: task {task.get('id', at) if isinstance(task, dict) else at}"
         try:
-            pictures.append(_picture(task, there, reading, repairs))
+            pictures.append(_picture(task, found.data, there, reading, repairs))
         except (ValueError, ArithmeticError, DataError) as error:
             wrong.append(f"{where}: {error}")
         except (KeyError, TypeError, AttributeError) as error:
@@ -99,14 +114,14 @@ def _tasks(file: Path) -> list[Any]:
     return said
 
 
-def _picture(task: dict[str, Any], there: set[str], reading: Reading, repairs: Repairs) -> Picture:
+def _picture(task: dict[str, Any], data: Path, there: set[str], reading: Reading, repairs: Repairs) -> Picture:
     addresses = [v for v in task["data"].values() if isinstance(v, str) and _is_picture(v)]
     if len(addresses) != 1:
         raise ValueError(f"its data names {len(addresses)} pictures ({', '.join(addresses[:3])}); expected one")
     file = _file(addresses[0], there, repairs)
     if file is None:
         raise ValueError(f"there is no picture {addresses[0]} below the data's folder")
-    drawn = [a for a in task.get("annotations", task.get("completions", [])) if not a.get("was_cancelled")]
+    drawn = [a for a in task.get("annotations", task.get("completions", [])) if not _cancelled(a, repairs)]
     if not drawn:
         repairs.add("nobody's labels (no annotation), taken as without objects", "task")
         return Picture(file, 0, 0, [])
@@ -115,8 +130,22 @@ def _picture(task: dict[str, Any], there: set[str], reading: Reading, repairs: R
     if len(sides) > 1:
         raise ValueError(f"its regions are of pictures of several sizes, {sorted(sides)}")
     width, height = next(iter(sides), (0, 0))
+    if result and not (width and height):
+        height, width = measured(str(data), [file], reading.exif)[0].tolist()
+        repairs.add("original_width and original_height: absent or 0, taken from the picture", "task")
     objects = [one for region in result for one in _objects(region, width, height, reading, repairs)]
     return Picture(file, width, height, objects)
+
+
+def _cancelled(annotation: dict[str, Any], repairs: Repairs) -> bool:
+    """Say whether an annotation was cancelled. Raises ValueError for a flag that is neither."""
+    said = annotation.get("was_cancelled")
+    if not isinstance(said, str):
+        return bool(said)
+    if said.strip().lower() not in FLAGS:
+        raise ValueError(f"was_cancelled={said!r}: expected true or false")
+    repairs.add("was_cancelled: words (true, false, yes, no) taken as true/false", "task")
+    return FLAGS[said.strip().lower()]
 
 
 def _is_picture(text: str) -> bool:
@@ -138,7 +167,9 @@ def _file(address: str, there: set[str], repairs: Repairs) -> str | None:
         if len(folders) != 1:
             return None
         name = folders[0]
-    if name.rpartition("/")[2] != path.rpartition("/")[2]:
+    if "\\" in path:
+        repairs.add("pictures' names: backslashes taken as slashes", "task")
+    if name.rpartition("/")[2] != PureWindowsPath(path).name:
         repairs.add("pictures' names: Label Studio's prefix left out", "task")
     return name
 
@@ -186,19 +217,14 @@ def _objects(region: dict[str, Any], width: int, height: int, reading: Reading, 
         raise ValueError(f"image_rotation={region['image_rotation']}: label the picture as it lies, or turn its file")
 
     def at(key: str) -> float:
-        return of_share(
-            value[key] if not isinstance(value[key], int) else float(value[key]),
-            height if key in ("y", "height", "radiusY") else width,
-            100,
-        )
+        return of_share(_number(value[key], repairs), height if key in ("y", "height", "radiusY") else width, 100)
 
     turned = float(value.get("rotation") or 0) % 360
     if kind == "polygonlabels":
-        points = [(of_share(_float(x), width, 100), of_share(_float(y), height, 100)) for x, y in value["points"]]
-        yield Labelled(names[0], around(points), [[v for point in points for v in point]])
+        shares = [[_number(v, repairs) for v in (x, y)] for x, y in value["points"]]
+        yield outlined(names[0], [(of_share(x, width, 100), of_share(y, height, 100)) for x, y in shares])
     elif kind == "ellipselabels":
-        points = _ellipse(at("x"), at("y"), at("radiusX"), at("radiusY"), turned)
-        yield Labelled(names[0], around(points), [[v for point in points for v in point]])
+        yield outlined(names[0], _ellipse(at("x"), at("y"), at("radiusX"), at("radiusY"), turned))
     elif turned:
         if reading.rotated == "stop":
             raise ValueError(f"a box rotated by {turned:g} degrees: rotated=enclose takes the upright box around it")
@@ -208,7 +234,13 @@ def _objects(region: dict[str, Any], width: int, height: int, reading: Reading, 
         yield Labelled(names[0], (at("x"), at("y"), at("width"), at("height")))
 
 
-def _float(value: Any) -> Any:
+def _number(value: Any, repairs: Repairs) -> Number:
+    """Read a number, also one that is written as text. Raises ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        raise ValueError(f"its value has {value!r} where a number was expected")
+    if isinstance(value, str):
+        repairs.add("numbers written as text taken as numbers", "number")
+        return number(value.strip())
     return float(value) if isinstance(value, int) else value
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from trunkline.ground.errors import DataError
 
-from ...data.repairs import Repair
+from ...data.repairs import Repair, counted
 from ..coco_fill import extent
 from ..index import ObjectIndex
 from ..polygons import NO_MASK, as_raw
@@ -29,6 +29,8 @@ class Labelled:
     """An object: its class, its box x, y, width, height in pixels from 0, and polygons or a run-length code, or None.
 
     `flag`: a crowd (COCO), a difficult one (VOC). `score`: a detector's, of 0 to 1; None of people's labels.
+    `flag`: a crowd (COCO), a difficult one (VOC). `wrong` says why its outline cannot be used, and begins with PARTLY where
+    the rest of it can.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Labelled:
     mask: Any = None
     flag: bool = False
     score: float | None = None
+    wrong: str = ""
 
 
 @dataclass
@@ -121,8 +124,22 @@ def index_of(found: Labels, classes: Sequence[str] | None, masks: bool) -> Objec
         mask_ends=np.cumsum([len(raw) for raw in raws], dtype=np.int64),
         notes=tuple(line for line in found.notes if isinstance(line, Repair)),
         remarks=tuple(line for line in found.notes if not isinstance(line, Repair)),
-        wrong_masks={i: NO_MASK for i, o in enumerate(objects) if o.mask is None} if masks else {},
+        wrong_masks=_wrong_masks(objects, masks),
     )
+
+
+def _wrong_masks(objects: Sequence[Labelled], masks: bool) -> dict[int, str]:
+    """Say by their places which objects have an outline that cannot be used, and with `masks` which have none."""
+    lacking = {i: NO_MASK for i, o in enumerate(objects) if masks and o.mask is None}
+    return lacking | {i: o.wrong for i, o in enumerate(objects) if o.wrong}
+
+
+def outlined(name: str, points: Sequence[tuple[float, float]], where: str = "") -> Labelled:
+    """Make an object of a polygon; one of fewer than three points encloses nothing, and `wrong` says so after `where`."""
+    if len(points) >= 3:
+        return Labelled(name, around(points), [[v for point in points for v in point]])
+    box = around(points) if points else (0.0, 0.0, 0.0, 0.0)
+    return Labelled(name, box, wrong=f"{where}a polygon of {counted(len(points), 'point')}; expected three or more")
 
 
 def _area(one: Labelled, picture: Picture) -> float:

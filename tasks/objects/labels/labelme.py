@@ -10,7 +10,7 @@ import binascii
 import io
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -24,7 +24,8 @@ from ...data.below import files_in
 from ...data.repairs import Repairs, counted
 from ...data.words import WORDS
 from ...images.suffixes import SUFFIXES
-from .labelled import Labelled, Labels, Picture, Reading, Wrong, around, pairs_of
+from ..polygons import PARTLY
+from .labelled import Labelled, Labels, Picture, Reading, Wrong, around, outlined, pairs_of
 
 IGNORED = "__ignore__"  # LabelMe's name for what counts as nothing
 _CIRCLE = 64  # points of a circle's polygon
@@ -36,13 +37,14 @@ class _Shape(msgspec.Struct):
     shape_type: str | None = "polygon"
     group_id: int | str | None = None
     mask: str | None = None
+    difficult: Any = None
 
 
 class _File(msgspec.Struct):
     shapes: list[_Shape]
     imagePath: str | None = None
-    imageHeight: float | None = None
-    imageWidth: float | None = None
+    imageHeight: float | str | None = None
+    imageWidth: float | str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def read(found: Found, reading: Reading) -> Labels:
     """Read a split. Raises DataError with everything that is wrong, up to 20 lines."""
     repairs, wrong = Repairs(str(found.folder)), Wrong()
     there = set(files_in(found.folder, tuple(SUFFIXES)))
-    pictures, left = [], []
+    pictures, left, difficult = [], [], 0
     for name in found.files:
         said = _read(found.folder / name, wrong)
         if said is None:
@@ -85,7 +87,12 @@ def read(found: Found, reading: Reading) -> Labels:
         if file not in there:
             wrong.append(f"{found.folder / name}: there is no picture {file} beside it")
             continue
-        width, height = (int(side or 0) for side in (said.imageWidth, said.imageHeight))
+        try:
+            width, height = _size(said, repairs)
+        except ValueError as error:
+            wrong.append(f"{found.folder / name}: {error}")
+            continue
+        difficult += sum(str(s.difficult).lower() in ("true", "1", "yes") for s in said.shapes)
         objects = list(_objects(said.shapes, str(found.folder / name), repairs, wrong, (width, height)))
         pictures.append(Picture(file, width, height, objects))
     wrong.stop()
@@ -100,7 +107,29 @@ def read(found: Found, reading: Reading) -> Labels:
         left = [
             f"{found.folder}: {counted(len(without), 'picture')} without labels left out: {', '.join(without[:5])}{more}"
         ]
+    if difficult:
+        left += [f"{found.folder}: `difficult` is not read: {counted(difficult, 'shape')} of it count as any other"]
     return Labels(str(found.folder), sorted(pictures, key=lambda p: p.file), None, [*repairs.lines(), *left])
+
+
+def _size(said: _File, repairs: Repairs) -> tuple[int, int]:
+    """Read the picture's width and height; zeros where one is not said. Raises ValueError for what is no whole number."""
+    sides = []
+    for key in ("imageWidth", "imageHeight"):
+        value = getattr(said, key) or 0
+        if isinstance(value, str):
+            repairs.add(f"{key}: numbers written as text taken as numbers", "file")
+        try:
+            side = float(value)
+        except ValueError:
+            side = math.nan
+        if not side.is_integer() or side < 0:
+            raise ValueError(f"{key}={value!r}: expected a whole number of pixels")
+        sides.append(int(side))
+    if min(sides):
+        return sides[0], sides[1]
+    repairs.add("imageWidth and imageHeight: absent or 0, taken from the picture", "file")
+    return 0, 0
 
 
 def is_labelme(file: Path) -> bool:
@@ -150,7 +179,7 @@ def _objects(
             )
             continue
         try:
-            one = Labelled(shape.label, *_drawn(shape, kind, size))
+            one = _drawn(shape, kind, size, f"{file}: shape {n + 1} ({shape.label}): ")
         except (ValueError, OSError) as error:
             wrong.append(f"{file}: shape {n + 1} ({shape.label}): {error}")
             continue
@@ -172,33 +201,33 @@ def _joined(one: Labelled, other: Labelled, file: str, n: int, wrong: Wrong) -> 
             f"{file}: shape {n + 1} ({one.name}): masks of one group are not joined; give each a group of its own"
         )
         return one
+    if one.wrong or other.wrong:  # the rest counts, where there is one
+        kept, lost = (other, one) if one.wrong else (one, other)
+        return kept if kept.wrong else replace(kept, wrong=PARTLY + lost.wrong)
     x, y = min(one.box[0], other.box[0]), min(one.box[1], other.box[1])
     right, low = (max(one.box[i] + one.box[i + 2], other.box[i] + other.box[i + 2]) for i in (0, 1))
     masks = None if one.mask is None or other.mask is None else [*one.mask, *other.mask]
     return Labelled(one.name, (x, y, right - x, low - y), masks)
 
 
-def _drawn(shape: _Shape, kind: str, size: tuple[int, int]) -> tuple[Any, Any]:
+def _drawn(shape: _Shape, kind: str, size: tuple[int, int], where: str) -> Labelled:
     """Compute a shape's box and mask. Raises ValueError for a shape that says none."""
     points = shape.points
     if not all(math.isfinite(v) for point in points for v in point):
         raise ValueError("its points are not all numbers")
     if kind == "rectangle" and len(points) in (2, 4):
-        return around(points), None
-    if kind == "polygon" and len(points) >= 3:
-        return around(points), [[v for point in points for v in point]]
+        return Labelled(shape.label, around(points))
+    if kind == "polygon":
+        return outlined(shape.label, points, where)
     if kind == "circle" and len(points) == 2:
         (x, y), edge = points
         radius = math.dist((x, y), edge)
         turns = [2 * math.pi * i / _CIRCLE for i in range(_CIRCLE)]
-        return (x - radius, y - radius, 2 * radius, 2 * radius), [
-            [v for t in turns for v in (x + radius * math.cos(t), y + radius * math.sin(t))]
-        ]
+        outline = [v for t in turns for v in (x + radius * math.cos(t), y + radius * math.sin(t))]
+        return Labelled(shape.label, (x - radius, y - radius, 2 * radius, 2 * radius), [outline])
     if kind == "mask" and len(points) == 2 and shape.mask:
-        return _of_mask(shape, size)
-    raise ValueError(
-        f"a {kind} of {counted(len(points), 'point')}; polygons have three or more, rectangles and circles two"
-    )
+        return Labelled(shape.label, *_of_mask(shape, size))
+    raise ValueError(f"a {kind} of {counted(len(points), 'point')}; rectangles and circles have two")
 
 
 def _of_mask(shape: _Shape, size: tuple[int, int]) -> tuple[Any, Any]:

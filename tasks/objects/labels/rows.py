@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trunkline.ground.errors import DataError
@@ -20,13 +20,15 @@ from ...data.below import files_in
 from ...data.repairs import Repairs
 from ...data.words import WORDS
 from ...images.suffixes import SUFFIXES
-from ..names import place
+from ..names import readings
+from ..voc_file import WORDS as WORDS_OF_FLAGS
 from .labelled import Box, Labelled, Labels, Picture, Reading, Wrong, text_of
 
 SUFFIX = (".csv", ".tsv", ".jsonl")
 FILE = ("file", "file_name", "filename", "image", "image_path", "path", "filepath")
 LABEL = ("label", "class", "class_name", "category", "category_name")
 SPLIT = ("split", "subset", "set", "partition")
+CROWD = ("iscrowd", "is_crowd", "crowd", "isgroupof", "is_group_of")
 SCORE = ("score", "confidence", "conf")
 CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"), ("x1", "y1", "x2", "y2"),
            ("left", "top", "right", "bottom"))  # fmt: skip
@@ -55,11 +57,13 @@ class Columns:
     corners: tuple[str, ...]
     sides: tuple[str, ...]
     size: tuple[str, ...]
+    crowd: str | None = None
+    unread: tuple[str, ...] = ()  # columns that would change what counts, and are not read
 
 
 @dataclass
 class Row:
-    """One line: its place, the picture, the label, the box in pixels, a score, and the picture's sides (0: not said)."""
+    """One line: its place, the picture, the label, the box in pixels, a score, its sides (0: not said), whether a crowd."""
 
     line: int
     file: str
@@ -68,6 +72,8 @@ class Row:
     score: float | None
     size: tuple[int, int]
     split: str
+    crowd: bool = False
+    words: bool = False  # whether the crowd is written as a word
 
 
 def find(data: str, split: str, given: tuple[str, ...] = ()) -> Found | None:
@@ -113,40 +119,61 @@ def read(found: Found, reading: Reading) -> Labels:
         raise DataError(f"{found.file}: has no columns of a {lacking}; {_expected()}")
     there = set(files_in(found.data, tuple(SUFFIXES)))
     pictures: dict[str, Picture] = {}
+    names: dict[str, str | None] = {}
     for row in rows_of(found.file, columns, wrong):
         if found.only and row.split not in found.only:
             continue
-        name = placed(row.file, there, found, repairs)
+        if row.file not in names:
+            names[row.file] = placed(row.file, there, found, repairs)
+        name = names[row.file]
         if name is None:
             wrong.append(f"{found.file}: line {row.line}: there is no picture {row.file} below {found.data}")
             continue
-        picture = pictures.setdefault(name, Picture(name, *row.size, []))
-        if (picture.width, picture.height) != row.size:
+        picture = pictures.setdefault(name, Picture(name, 0, 0, []))
+        if columns.size and not all(row.size):
+            repairs.add("the picture's width and height: empty or 0, taken from other rows or the picture", "row")
+        elif not picture.width:
+            picture.width, picture.height = row.size
+        elif (picture.width, picture.height) != row.size:
             wrong.append(
                 f"{found.file}: line {row.line}: {row.file} is {row.size[0]} x {row.size[1]} pixels; it was "
                 f"{picture.width} x {picture.height} before"
             )
+        repairs.add("iscrowd: words (true, false, yes, no) taken as 1/0", "row", row.words)
         if row.box and row.label:
-            picture.objects.append(Labelled(row.label, row.box))
+            picture.objects.append(Labelled(row.label, row.box, flag=row.crowd))
         elif row.box or row.label:
             wrong.append(
                 f"{found.file}: line {row.line}: a {'box without a label' if row.box else 'label without a box'}"
             )
+    _check_apart(names, found, wrong)
     wrong.stop()
-    return Labels(str(found.data), [*pictures.values()], None, repairs.lines())
+    left = [f"{found.file}: the column {key} is not read: its objects count as any other" for key in columns.unread]
+    return Labels(str(found.data), [*pictures.values()], None, [*repairs.lines(), *left])
+
+
+def _check_apart(names: dict[str, str | None], found: Found, wrong: Wrong) -> None:
+    """Add to `wrong` the names that lead to one picture by leaving out different folders."""
+    said: dict[str, list[str]] = {}
+    for given, name in names.items():
+        if name:
+            said.setdefault(name, []).append(given)
+    for name, several in said.items():
+        if len({PurePosixPath(given.replace("\\", "/")).parent for given in several if given not in name}) > 1:
+            wrong.append(f"{found.file}: {' and '.join(several[:4])} lead to one picture, {name}")
 
 
 def placed(name: str, there: set[str], found: Found, repairs: Repairs) -> str | None:
     """Find a row's picture below the data's folder: there, beside the table, or in `images/`; None where there is none."""
     beside = found.file.parent.relative_to(found.data).as_posix()
-    for folder in dict.fromkeys(
-        ("", "" if beside == "." else beside, "images", *(f"images/{w}" for w in (found.file.stem,)))
-    ):
-        full = f"{folder}/{name}" if folder else name
-        if full in there:
-            return full
-    own = place(name, there, repairs)
-    return own if own in there else None
+    folders = dict.fromkeys(("", "" if beside == "." else beside, "images", f"images/{found.file.stem}"))
+    for reading, what in readings(name):
+        for folder in folders:
+            full = f"{folder}/{reading}" if folder else reading
+            if full in there:
+                repairs.add(f"file_name: {what}", "image", bool(what))
+                return full
+    return None
 
 
 def columns_of(file: Path) -> Columns:
@@ -171,7 +198,9 @@ def columns_of(file: Path) -> Columns:
     if name is None:
         raise DataError(f"{file}: has no column of files; {_expected()}")
     label, split, score = one(LABEL, "labels"), one(SPLIT, "splits"), one(SCORE, "scores")
-    return Columns(name, label, split, score, *(tuple(low[w] for w in group) for group in (corners, sides, size)))
+    groups = (tuple(low[w] for w in group) for group in (corners, sides, size))
+    unread = tuple(low[w] for w in ("difficult",) if w in low)
+    return Columns(name, label, split, score, *groups, crowd=one(CROWD, "crowds"), unread=unread)
 
 
 def _expected() -> str:
@@ -204,7 +233,18 @@ def _row(line: int, said: dict[str, Any], columns: Columns) -> Row:
     width, height = (int(_number(said, key) or 0) for key in columns.size) if columns.size else (0, 0)
     score = _number(said, columns.score) if columns.score else None
     split = _text(said, columns.split).lower() if columns.split else ""
-    return Row(line, name, _text(said, columns.label) if columns.label else "", box, score, (width, height), split)
+    crowd, words = _flag(said, columns.crowd) if columns.crowd else (False, False)
+    label = _text(said, columns.label) if columns.label else ""
+    return Row(line, name, label, box, score, (width, height), split, crowd, words)
+
+
+def _flag(said: dict[str, Any], key: str) -> tuple[bool, bool]:
+    """Read a flag, and whether it is written as a word. Raises ValueError where it is none."""
+    value = said.get(key)
+    text = str(value).lower() if isinstance(value, bool) else _text(said, key).lower() or "0"
+    if text not in WORDS_OF_FLAGS:
+        raise ValueError(f"{key}={text!r}: expected 0 or 1 (or true, false, yes, no)")
+    return WORDS_OF_FLAGS[text], text not in ("0", "1")
 
 
 def _text(said: dict[str, Any], key: str) -> str:

@@ -6,7 +6,7 @@ Datasets" and "Instance Segmentation Datasets". Nothing is read outside the data
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,10 +28,10 @@ from .labelled import (
     Picture,
     Reading,
     Wrong,
-    around,
     box_of_shares,
     number,
     of_share,
+    outlined,
     pairs_of,
     text_of,
     twice,
@@ -115,8 +115,11 @@ def read(found: Found, reading: Reading) -> Labels:
     wrong.stop()
     rotated = _rotated(lines, reading.form, found.data)
     pictures = []
-    for name, own, (height, width) in zip(names, lines, sizes.tolist(), strict=True):
-        objects = [_object(found.classes[int(kind)], rest, (width, height), rotated) for _, (kind, *rest) in own]
+    for name, file, own, (height, width) in zip(names, labels, lines, sizes.tolist(), strict=True):
+        objects = [
+            _object(found.classes[int(kind)], rest, (width, height), rotated, f"{file}: line {n}: ")
+            for n, (kind, *rest) in own
+        ]
         pictures.append(Picture(name, width, height, objects))
     notes = [*found.notes, *_remarks(found.data, names, labels, lacking)]
     if rotated:
@@ -164,6 +167,7 @@ def _of_config(root: Path, config: Path | None, said: dict[str, Any], split: str
         if not isinstance(value, str):
             raise DataError(f"{config}: {key}={value!r}: expected a folder, or a list of folders")
         text = value.replace("\\", "/")
+        repairs.add("paths with backslashes: taken as slashes", "path", text != value)
         if "://" in text:
             raise DataError(f"{config}: {key}={value}: is an address; pictures are read below {root} alone")
         if below and _there(root, f"{below}/{text}"):
@@ -225,12 +229,20 @@ def _pictures(found: Found, repairs: Repairs, wrong: Wrong) -> list[str]:
             names |= dict.fromkeys(f"{base}/{n}".removeprefix("./") for n in files_in(source, tuple(SUFFIXES)))
             continue
         lines = [line.strip() for line in text_of(source).splitlines() if line.strip()]
-        there = set(files_in(found.data, tuple(SUFFIXES)))
+        there, lines_met = set(files_in(found.data, tuple(SUFFIXES))), set()
+        said: dict[str, str] = {}
         for n, line in enumerate(lines, 1):
-            name = place(line.replace("\\", "/").removeprefix("./"), there, repairs)
+            if line in lines_met:
+                repairs.add("lines that stand in a list twice: taken once", "line")
+                continue
+            lines_met.add(line)
+            name = place(line.removeprefix("./").removeprefix(".\\"), there, repairs)
             if name not in there:
                 wrong.append(f"{source}: line {n}: there is no picture {line} below {found.data}")
-            names[name] = None
+            elif name in said:
+                wrong.append(f"{source}: line {n}: {line} leads to the picture {name}, as {said[name]} does")
+            said[name] = line
+        names |= dict.fromkeys(said)
     return [*names]
 
 
@@ -273,7 +285,7 @@ def _lines(file: Path, wrong: Wrong) -> list[tuple[int, list[Number]]]:
 def _wrong(numbers: list[Number]) -> str:
     if len(numbers) == 6:
         return "6 numbers: a class, a box and a score are predictions; expected 5 numbers, or a polygon"
-    if len(numbers) != 5 and (len(numbers) < 7 or len(numbers) % 2 == 0):
+    if len(numbers) % 2 == 0:  # 1 and 3 are polygons of no point and of one
         return f"{len(numbers)} numbers; expected a class, x, y, width, height, or a class and x, y of three points or more"
     if numbers[0] != int(numbers[0]) if np.isfinite(float(numbers[0])) else True:
         return f"the class {numbers[0]} is no whole number"
@@ -287,7 +299,7 @@ def _wrong(numbers: list[Number]) -> str:
 
 def _rotated(lines: Iterable[list[tuple[int, list[Number]]]], form: str, data: Path) -> bool:
     """Say whether lines of 9 numbers are rotated boxes, and not polygons. Raises DataError where they could be both."""
-    lengths = {len(numbers) for own in lines for _, numbers in own}
+    lengths = {len(numbers) for own in lines for _, numbers in own} - {1, 3}
     if form == "yolo-obb" and lengths - {9}:
         raise DataError(f"{data}: format=yolo-obb: lines of {min(lengths - {9})} numbers; rotated boxes have 9")
     if form == "yolo" and lengths - {5} == {9}:
@@ -298,13 +310,14 @@ def _rotated(lines: Iterable[list[tuple[int, list[Number]]]], form: str, data: P
     return form == "yolo-obb"
 
 
-def _object(name: str, numbers: list[Number], size: tuple[int, int], rotated: bool) -> Labelled:
+def _object(name: str, numbers: list[Number], size: tuple[int, int], rotated: bool, where: str) -> Labelled:
     width, height = size
     if len(numbers) == 4:
         cx, cy, w, h = numbers
         return Labelled(name, box_of_shares(cx, cy, w, h, width, height))
     points = [of_share(v, side) for v, side in zip(numbers, (width, height) * (len(numbers) // 2), strict=True)]
-    return Labelled(name, around(pairs_of(points)), None if rotated else [points])
+    one = outlined(name, pairs_of(points), where)
+    return replace(one, mask=None) if rotated else one
 
 
 def _remarks(data: Path, names: list[str], labels: list[Path], lacking: list[str]) -> list[str]:
