@@ -56,6 +56,8 @@ def check(
 
 def task_of(root: str | os.PathLike[str], format: str = "auto", masks: bool = False, task: str = "") -> tuple[str, str]:
     """Find which task looks at a folder, and the folder's format; the arguments are those of `check`. Raises DataError."""
+    if format == "auto" and _looks_itself(task):
+        return task, format
     form = format_of(root) if format == "auto" else format
     reading = {name: row for name, row in rows().items() if form in row.formats and row.check}
     if not reading:
@@ -64,10 +66,17 @@ def task_of(root: str | os.PathLike[str], format: str = "auto", masks: bool = Fa
     masks = masks or (form == "voc" and format == "auto" and not task and _has_masks(root))
     if masks and form != "voc":
         raise DataError(f"masks=true: looks at the masks of VOC's format, and {os.fspath(root)} is of format={form}")
-    name = task or ("segmentation" if masks else next(iter(reading)))
+    usual = "detection" if form == "csv" and format_of(root) == form else next(iter(reading))  # a table of boxes
+    name = task or ("segmentation" if masks else usual)
     if name not in reading:
         raise DataError(f"task={name}: does not read format={form}{nearest(name, reading)}; {', '.join(reading)} do")
-    return name, form
+    return name, format if format == "auto" and _looks_itself(name) else form
+
+
+def _looks_itself(task: str) -> bool:
+    """Say whether a task's own reader tells the formats that it has from each other, as its option format=auto."""
+    row = rows().get(task)
+    return row is not None and getattr(load_named(row.options)(), "format", "") == "auto"
 
 
 def _check_options(name: str, row: Row, options: dict[str, Any]) -> None:

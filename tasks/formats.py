@@ -1,6 +1,7 @@
 """The format of a data folder, by what lies in it."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from trunkline.ground import storage
@@ -40,7 +41,7 @@ def format_of(root: str | os.PathLike[str]) -> str:
     for form, folders in _MASKS.items():
         if folders <= names:
             return form
-    if "classes.txt" in files and names & {"images", "masks"}:
+    if "classes.txt" in files and names & {"images", "masks"} and not ("masks" not in names and _tables(files)):
         return "pairs"
     return "folders" if storage.is_remote(root) else _of_labels(Path(root), names, files)
 
@@ -63,8 +64,11 @@ def _of_labels(root: Path, names: set[str], files: set[str]) -> str:
         if labelme.is_labelme(jsons[0]):
             return "labelme"
         return "labelstudio" if label_studio.is_label_studio(jsons[0]) else "folders"
-    found = [path for path in tables if path.suffix.lower() in (".csv", ".tsv", ".jsonl")]
-    return "csv" if found and _has_boxes(found[0]) else "folders"
+    return "csv" if any(_has_boxes(path) for path in tables if _tables([path.name])) else "folders"
+
+
+def _tables(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.lower().endswith((".csv", ".tsv", ".jsonl"))]
 
 
 def _has_xml(folder: Path) -> bool:

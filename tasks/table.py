@@ -38,7 +38,7 @@ TASKS: dict[str, Row] = {
     "classification": Row(
         "trunkline.tasks.classification.task:Classification",
         "trunkline.tasks.classification.options:Options",
-        ("folders",),
+        ("folders", "csv"),
         "trunkline.tasks.classification.check:check_folders",
         ("depth",),
         {

@@ -32,6 +32,7 @@ def transfer(
     seed: int = 0,
     val: float = 0.0,
     group: str = "",
+    format: Literal["auto", "folders", "csv"] = "auto",
     on_bad_sample: Literal["stop", "skip"] = "stop",
     strict: bool = False,
     depth: str = "",
@@ -41,6 +42,8 @@ def transfer(
     """Fine-tune published weights on a folder of classes.
 
     data           a folder with train/CLASS/ and val/CLASS/, or CLASS/ alone together with val=0.2
+    format         what says the classes: folders (their names), csv (a table: train.csv and val.csv, or one with val=0.2);
+                   auto: the one that is there
     weights        a file of safetensors or torch.save, a published name (resnet50, resnet50.a1_in1k), another run, or none
     weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
     mode           full: all parameters; last: the last stage and the classifier; probe: a new classifier on cached
@@ -76,6 +79,7 @@ def transfer(
         tasks={
             "classification": Options(
                 data=data,
+                format=format,
                 val=val,
                 group=group,
                 on_bad_sample=on_bad_sample,

@@ -23,7 +23,7 @@ from ..data.file_loaders import Crash, run_all
 from ..images.decode import FORMATS, decode
 from .folder import Folder
 from .folder_scan import scan
-from .folders import ONE_CLASS, absent, class_problems, classes_of, empty_problems, place_of
+from .folders import ONE_CLASS, absent, class_problems, classes_of, empty_problems
 
 SMALL = 32  # pixels; a picture with a shorter side below this is odd
 
@@ -33,21 +33,21 @@ LONG = 5.0  # a picture with a longer side above this multiple of the shorter is
 
 def check_folders(
     root: str | os.PathLike[str],
-    form: str = "folders",
+    form: str = "auto",
     classes: Sequence[str] | None = None,
     *,
     options: Mapping[str, Any] = NONE,
     loaders: int | None = None,
     progress: bool = True,
 ) -> Check:
-    """Check every file of class folders. `classes` are the ones to expect; `options` are the task's.
+    """Check every file of class folders or of a table. `classes` are the ones to expect; `options` are the task's.
 
     Problems: files that cannot be read or decoded, and a layout or class lists that do not fit. Oddities: very small or
     very long pictures. Groups of files with the same bytes are listed too. Raises DataError where `root` is missing or
     holds no such folders.
     """
     started = time.perf_counter()
-    folders = scan(root)
+    folders = scan(root, form)
     result = Check(os.fspath(root))
     result.problems += [{"file": ".", "what": what} for what in class_problems(folders, classes)]
     result.problems += [{"file": where, "what": what} for where, what in empty_problems(folders, None)]
@@ -59,7 +59,8 @@ def check_folders(
         result.problems += [{"file": where, "what": what} for where, what in folder.problems]
         for where, what in folder.strays.items():
             result.problem(where, what, SAMPLE)
-        result.oddities += [{"file": place_of(folder.name), "what": what} for what in _lacks(folder, folders, classes)]
+        said = [*folder.notes, *_lacks(folder, folders, classes)]
+        result.oddities += [{"file": folder.place, "what": what} for what in said]
     files = _Files(os.fspath(root), folders, options.get("depth", ""))
     facts: dict[int, _Facts] = {}
     for i, fact in run_all(partial(_examine, files), len(files), loaders, "checking", progress):

@@ -1,4 +1,4 @@
-"""The class folders of one split: the form in which a walk through folders, a listing and shards all give them."""
+"""The class folders of one split: the form in which a walk through folders, a listing, shards and tables all give them."""
 
 import os
 import unicodedata
@@ -33,6 +33,14 @@ class Folder:
     strays: dict[str, str] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)  # (file or folder, what is wrong)
     empty: dict[str, str] = field(default_factory=dict)
+    table: str = ""  # the file that says the classes, where it is not the folders
+    groups: tuple[str, ...] = ()  # of each row, what its column `group` says
+    notes: list[str] = field(default_factory=list)  # repairs and remarks
+
+    @property
+    def place(self) -> str:
+        """Name the folder or table as messages do."""
+        return self.table or (f"{self.name}/" if self.name else "the data")
 
 
 def class_name(name: str) -> str:

@@ -16,20 +16,26 @@ from ..images.suffixes import READ, SUFFIXES, unfit
 from .folder import OTHER_NAMES, SPLITS, Folder, class_name
 from .remote_folders import scan_remote
 from .shards import find_shards, scan_shards
+from .tables import layout_of, scan_tables
 
 _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"))
 
 
-def scan(root: str | os.PathLike[str]) -> dict[str, Folder]:
-    """Scan what lies below `root`, by split, train first: shards if there are any, else class folders, local or remote.
+def scan(root: str | os.PathLike[str], form: str = "auto") -> dict[str, Folder]:
+    """Scan what lies below `root`, by split, train first: shards if there are any, else class folders, or a table's rows.
 
-    Raises DataError where `root` is missing, cannot be read, or has neither layout.
+    `form` is "folders", "csv", or "auto": by what lies there. Raises DataError where `root` is missing, cannot be read, or has
+    no such layout, and of "auto" where it has both class folders and a table.
     """
     if not is_remote(root) and not Path(root).is_dir():
         raise DataError(_missing(Path(root)))
     try:
-        if shards := find_shards(root):
+        if form == "csv":
+            found = scan_tables(root)
+        elif shards := find_shards(root):
             found = scan_shards(root, shards)
+        elif form == "auto" and layout_of(root) == "csv":
+            found = scan_tables(root)
         else:
             found = scan_remote(os.fspath(root)) if is_remote(root) else scan_folders(root)
     except OSError as error:

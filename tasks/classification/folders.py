@@ -18,6 +18,7 @@ from ..data.split import split_rows
 from ..images.decode import read_image
 from ..scores import MOST_NAMED
 from .folder_scan import SPLITS, Folder, renames, scan
+from .tables import renamed
 
 SHOWN = 20  # problems in one message
 ONE_CLASS = "holds a single class, {}: there is nothing to tell apart. If its folders are the classes, give data={}"
@@ -38,6 +39,7 @@ class FolderSamples:
     numbers: np.ndarray
     excluded: dict[str, str] = field(default_factory=dict)
     depth: str = ""  # how pictures of more than 8 bits a channel are read
+    notes: tuple[str, ...] = ()  # of a table: repairs and remarks
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,8 +59,8 @@ class FolderSamples:
         return storage.join(self.root, self.index.address(self.rows[index]))
 
     def remarks(self) -> list[str]:
-        """Say which classes no sample is of."""
-        return absent(self.classes, self.labels)
+        """Say what was mended in a table or is odd in it, and which classes no sample is of."""
+        return [*self.notes, *absent(self.classes, self.labels)]
 
     def units(self) -> np.ndarray | None:
         """Number the samples `(N,)` int64: those with the same number are read together. None without shards."""
@@ -132,8 +134,13 @@ def read_folders(
         raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     found = read_splits(root, val=val, group=group, classes=classes, on_bad_sample=on_bad_sample)
     if split not in found:
-        raise DataError(f"{root}: has no {split}/, only {', '.join(f'{name}/' for name in found)}")
+        raise DataError(lacks(root, split, found))
     return found[split]
+
+
+def lacks(root: str | os.PathLike[str], split: str, found: Mapping[str, FolderSamples]) -> str:
+    """Say that data has no such split."""
+    return f"{root}: has no {split}/, only {', '.join(f'{name}/' for name in found)}"
 
 
 def read_splits(
@@ -144,8 +151,9 @@ def read_splits(
     classes: Sequence[str] | None = None,
     on_bad_sample: str = "stop",
     depth: str = "",
+    form: str = "auto",
 ) -> dict[str, FolderSamples]:
-    """Read `{"train": ..., "val": ...}` from class folders.
+    """Read `{"train": ..., "val": ...}` from class folders, or from tables of files and labels.
 
     They are `root/{train,val}/CLASS/...`, or `root/CLASS/...` of which the share `val`, above 0 and below 1, is held out.
     Classes are the folders' sorted names, or `classes` in their order (those of a checkpoint). Photos in subfolders of a
@@ -153,38 +161,58 @@ def read_splits(
     with `on_bad_sample="skip"` they are listed in `excluded` instead. Other problems are empty classes in what is trained
     on, classes that training or `classes` lack, and links that lead to nothing or back. Raises one DataError with all
     problems. With `classes`, and in val/, classes may be absent or empty. A root with only val/ gives only that split.
-    `depth` is as `read_image` takes it.
+    `depth` is as `read_image` takes it, `form` as `scan`.
     """
-    folders = scan(root)
+    folders = scan(root, form)
     problems = [(where, what) for folder in folders.values() for where, what in folder.problems]
     problems += empty_problems(folders, classes)
     strays = [(where, what) for folder in folders.values() for where, what in folder.strays.items()]
-    skippable = bool(strays) and on_bad_sample != "skip"
-    problems += strays if skippable else []
-    texts = layout_problems(folders, val, group, renames(sorted(entry.name for entry in storage.entries(root))))
+    problems += strays if on_bad_sample != "skip" else []
+    table = any(folder.table for folder in folders.values())
+    hint = renamed(root) if table else renames(sorted(entry.name for entry in storage.entries(root)))
+    texts = layout_problems(folders, val, group, hint)
+    texts += group_problems(folders, val, group)
     texts += class_problems(folders, classes)
     texts += [f"{where}: {what}" for where, what in problems]
     if texts:
-        raise DataError(_message(root, texts, skippable))
+        skippable = ("rows that cannot be used" if table else "files that are no photos") if strays else ""
+        raise DataError(_message(root, texts, skippable if on_bad_sample != "skip" else ""))
     order, address = classes_of(folders, classes), os.fspath(root)
     splits = {name: replace(_samples(address, name, f, order), depth=depth) for name, f in folders.items()}
     if not val:
         return splits
-    whole = next(iter(splits.values()))
-    return _divide(whole, val, group)
+    (name, whole), groups = next(iter(splits.items())), next(iter(folders.values())).groups
+    if groups:
+        said = f"{folders[name].place}: pictures of the same group are kept on one side of val={val}"
+        whole = replace(whole, notes=(*whole.notes, said))
+    return _divide(whole, val, group, groups)
 
 
 def layout_problems(folders: Mapping[str, Folder], val: float, group: str, hint: str = "") -> list[str]:
     """List where the folders that were found do not fit the `val` and `group` that were asked for."""
     if "val" in folders:
+        own = folders["val"].place
         if val:
-            return [f"val={val}: the data folder has its own val/; leave val= out, or move val/ away"]
-        return [f"group={group!r}: the data folder has its own val/; group= goes with val="] if group else []
+            return [f"val={val}: the data folder has its own {own}; leave val= out, or move {own} away"]
+        return [f"group={group!r}: the data folder has its own {own}; group= goes with val="] if group else []
     if not val:
-        place = "train/" if "train" in folders else "the class folders"
-        hint = hint if "train" in folders else ""
-        return [f"there is no val/ beside {place}: give val=0.2 to hold out a fifth of each class. {hint}".rstrip()]
+        first = next(iter(folders.values()))
+        place = first.place if first.name or first.table else "the class folders"
+        hint = hint if "train" in folders or first.table else ""
+        own = "table of val" if first.table else "val/"
+        return [f"there is no {own} beside {place}: give val=0.2 to hold out a fifth of each class. {hint}".rstrip()]
     return [] if 0 < val < 1 else [f"val={val}: the share to hold out is a number between 0 and 1, as val=0.2"]
+
+
+def group_problems(folders: Mapping[str, Folder], val: float, group: str) -> list[str]:
+    """List where the groups of a table cannot keep pictures on one side of the split."""
+    folder = next(iter(folders.values()))
+    if not (val and folder.groups):
+        return []
+    if group:
+        return [f"group={group!r}: {folder.place} has a column group, too; leave group= out, or rename the column"]
+    lacking = sum(not text for text in folder.groups)
+    return [f"{folder.place}: {lacking} of {len(folder.groups)} pictures have an empty group"] if lacking else []
 
 
 def class_problems(found: Mapping[str, Folder], expected: Sequence[str] | None) -> list[str]:
@@ -193,10 +221,10 @@ def class_problems(found: Mapping[str, Folder], expected: Sequence[str] | None) 
     Classes that a folder lacks are no problem: `remarks` says them. Beside names that nobody knows they may be the same ones
     misspelt, which is said.
     """
-    first = "the checkpoint" if expected is not None else place_of(next(iter(found)))
+    first = "the checkpoint" if expected is not None else next(iter(found.values())).place
     names = classes_of(found, expected)
     problems = []
-    for place, other in ((place_of(name), folder.classes) for name, folder in found.items()):
+    for place, other in ((folder.place, folder.classes) for folder in found.values()):
         extra = sorted(set(other) - set(names))
         if not extra:
             continue
@@ -216,11 +244,6 @@ def classes_of(found: Mapping[str, Folder], expected: Sequence[str] | None) -> t
     return tuple(expected) if expected is not None else next(iter(found.values())).classes
 
 
-def place_of(split: str) -> str:
-    """Name a split's folder as messages do."""
-    return f"{split}/" if split else "the data"
-
-
 def empty_problems(found: Mapping[str, Folder], expected: Sequence[str] | None) -> list[tuple[str, str]]:
     """List the empty classes of what is trained on, and splits without any picture.
 
@@ -231,7 +254,7 @@ def empty_problems(found: Mapping[str, Folder], expected: Sequence[str] | None) 
         trained = expected is None and name != "val"
         problems += folder.empty.items() if trained else []
         if not trained and folder.classes and not len(folder.index):
-            problems.append((place_of(name), "holds no picture of any class"))
+            problems.append((folder.place, "holds no picture of any class"))
     return problems
 
 
@@ -250,22 +273,23 @@ def _samples(root: str, name: str, folder: Folder, order: tuple[str, ...]) -> Fo
     place = {cls: number for number, cls in enumerate(order)}
     numbers = np.array([place[cls] for cls in folder.classes], np.int64)
     rows = np.arange(len(folder.index), dtype=np.min_scalar_type(len(folder.index)))
-    return FolderSamples(root, name, order, folder.index, rows, numbers, dict(folder.strays))
+    strays, notes = dict(folder.strays), tuple(folder.notes)
+    return FolderSamples(root, name, order, folder.index, rows, numbers, strays, notes=notes)
 
 
-def _divide(whole: FolderSamples, val: float, group: str) -> dict[str, FolderSamples]:
-    held = split_rows(whole.id, whole.labels, whole.classes, val, group)
+def _divide(whole: FolderSamples, val: float, group: str, groups: Sequence[str]) -> dict[str, FolderSamples]:
+    held = split_rows(whole.id, whole.labels, whole.classes, val, group, groups=groups)
     train = replace(whole, split="train", rows=whole.rows[~held])
-    return {"train": train, "val": replace(whole, split="val", rows=whole.rows[held], excluded={})}
+    return {"train": train, "val": replace(whole, split="val", rows=whole.rows[held], excluded={}, notes=())}
 
 
-def _message(root: str | os.PathLike[str], texts: list[str], skippable: bool) -> str:
+def _message(root: str | os.PathLike[str], texts: list[str], skippable: str) -> str:
     lines = [f"{root}: {len(texts)} problem{'s' if len(texts) > 1 else ''}"]
     lines += [f"  {text}" for text in texts[:SHOWN]]
     if len(texts) > SHOWN:
         lines.append(f"  and {len(texts) - SHOWN} more")
     if skippable:
-        lines.append("`trunkline check` lists everything; on_bad_sample=skip leaves out files that are no photos.")
+        lines.append(f"`trunkline check` lists everything; on_bad_sample=skip leaves out {skippable}.")
     return "\n".join(lines)
 
 

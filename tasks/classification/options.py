@@ -1,6 +1,7 @@
 """What decides a classification task, as data. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from trunkline.ground.ranges import SHARE, Range, ranged
 
@@ -22,9 +23,11 @@ HELD_OUT = Range(0, 1, "0 (the folder's own val/) to below 1", high_in=False)
 class Options(TaskOptions):
     """Every choice of a classification task; a recipe writes them, `tasks.classification.KEY=` changes one.
 
-    `data` is a folder with train/ and val/, or one folder of classes; then `val` says how much to hold out.
+    `data` is a folder with train/ and val/, or one folder of classes; then `val` says how much to hold out. With `format`
+    "csv" a table beside the pictures says the classes, with "folders" their folders do; "auto" looks what is there.
     """
 
+    format: Literal["auto", "folders", "csv"] = of_data("auto")
     val: float = of_data(0.0, within=HELD_OUT)  # share of each class held out for validation, where there is no val/
     group: str = of_data(
         ""

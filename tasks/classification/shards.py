@@ -35,13 +35,13 @@ def find_shards(root: str | os.PathLike[str]) -> dict[str, list[storage.Entry]]:
     """
     found: dict[str, list[storage.Entry]] = {}
     here = storage.entries(root)
-    for folder in (e for e in here if e.folder and _split_of(e.name)):
+    for folder in (e for e in here if e.folder and split_of(e.name)):
         inside = storage.entries(storage.join(root, folder.name))
         shards = [e._replace(name=f"{folder.name}/{e.name}") for e in inside if _is_shard(e)]
         if shards:
-            found.setdefault(_split_of(folder.name), []).extend(shards)
+            found.setdefault(split_of(folder.name), []).extend(shards)
     for shard in (e for e in here if _is_shard(e)):
-        found.setdefault(_split_of(shard.name), []).append(shard)
+        found.setdefault(split_of(shard.name), []).append(shard)
     packed = [e.name for shards in found.values() for e in shards if e.name.endswith(_PACKED)]
     if packed:
         raise DataError(
@@ -59,7 +59,7 @@ def _is_shard(entry: storage.Entry) -> bool:
     return not entry.folder and entry.name.endswith((*KINDS, *_PACKED))
 
 
-def _split_of(name: str) -> str:
+def split_of(name: str) -> str:
     """Return the split that a folder's or shard's name begins with, or ""."""
     first = name.lower().partition(".")[0].partition("-")[0].partition("_")[0]
     first = OTHER_NAMES.get(first, first)

@@ -19,7 +19,7 @@ from ..contract import Published, Sample, Samples, Task
 from ..options import depth_of
 from .draw import draw
 from .evaluator import ClassificationEvaluator
-from .folders import ONE_CLASS, FolderSamples, read_splits
+from .folders import ONE_CLASS, FolderSamples, lacks, read_splits
 from .options import Options
 from .predicted import PredictedClass
 from .transforms import eval_transform, train_transform
@@ -70,10 +70,11 @@ class Classification(Task):
         o, known = self.options, self.known("classes")
         if self._splits is None:
             self._splits = read_splits(
-                o.data, val=o.val, group=o.group, classes=known, on_bad_sample=o.on_bad_sample, depth=o.depth
-            )
+                o.data, val=o.val, group=o.group, classes=known, on_bad_sample=o.on_bad_sample, depth=o.depth,
+                form=o.format,
+            )  # fmt: skip
         if split not in self._splits:
-            raise DataError(f"{o.data}: has no {split}/, only {', '.join(f'{name}/' for name in self._splits)}")
+            raise DataError(lacks(o.data, split, self._splits))
         found = self._splits[split]
         if not known and len(found.classes) == 1:
             raise DataError(f"{o.data}: {ONE_CLASS.format(found.classes[0], storage.join(o.data, found.classes[0]))}")

@@ -19,29 +19,30 @@ def split_rows(
     share: float,
     group: str = "",
     seed: int = 0,
+    groups: Sequence[str] = (),
 ) -> np.ndarray:
     """Choose the rows to hold out: a boolean array as long as `labels`.
 
     Of each class about `share` is held out (above 0, below 1; at least one file, never all). `group` is a regular
     expression that is searched in each id. All files for which its first group (else the whole match) is the same text
-    are on one side. The result depends on the ids, labels, share and seed alone. Groups are taken in the order of a
-    hash of their names, each where it brings the classes nearer to their share. A new file moves the files of its class
-    by at most about one. Raises DataError where the share is out of range, where the expression is invalid or fails to
-    match, or where a class cannot be on both sides.
+    are on one side; `groups` gives each row's group in its place. The result depends on the ids, labels, groups, share and
+    seed alone. Groups are taken in the order of a hash of their names, each where it brings the classes nearer to their
+    share. A new file moves the files of its class by at most about one. Raises DataError where the share is out
+    of range, where the expression is invalid or fails to match, or where a class cannot be on both sides.
     """
     if not 0 < share < 1:
         raise DataError(f"val={share}: the share to hold out is a number between 0 and 1, as val=0.2")
     name = ids if callable(ids) else ids.__getitem__
     totals = np.bincount(labels, minlength=len(classes))
     targets = [max(1, min(n - 1, round(share * n))) if n else 0 for n in totals.tolist()]
-    if not group:
+    if not group and not len(groups):
         if lone := [
             f"class {classes[c]!r} has 1 file: none would be left for training"
             for c in np.flatnonzero(totals == 1).tolist()
         ]:
             raise DataError("\n".join([*lone, HOW_TO_GO_ON]))
         return _first_by_hash(name, labels, totals, targets, seed)
-    names = _group_names(name, len(labels), group)
+    names = list(groups) or _group_names(name, len(labels), group)
     members = _members(names, labels)
     held = [0] * len(classes)
     chosen: set[str] = set()

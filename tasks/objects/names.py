@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def _leaves(name: str) -> bool:
     return not name or "\0" in name or name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")
 
 
-def place(name: str, there: set[str], repairs: Repairs) -> str:
+def place(name: str, there: Collection[str], repairs: Repairs) -> str:
     """Find the picture that a name means; the name as it stands where there is none."""
     for found, what in readings(name):
         if found in there:

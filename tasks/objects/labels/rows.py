@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,6 +30,7 @@ LABEL = ("label", "class", "class_name", "category", "category_name")
 SPLIT = ("split", "subset", "set", "partition")
 CROWD = ("iscrowd", "is_crowd", "crowd", "isgroupof", "is_group_of")
 SCORE = ("score", "confidence", "conf")
+GROUP = ("group",)
 CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"), ("x1", "y1", "x2", "y2"),
            ("left", "top", "right", "bottom"))  # fmt: skip
 SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
@@ -57,6 +58,7 @@ class Columns:
     corners: tuple[str, ...]
     sides: tuple[str, ...]
     size: tuple[str, ...]
+    group: str | None = None
     crowd: str | None = None
     unread: tuple[str, ...] = ()  # columns that would change what counts, and are not read
 
@@ -74,6 +76,7 @@ class Row:
     split: str
     crowd: bool = False
     words: bool = False  # whether the crowd is written as a word
+    group: str = ""
 
 
 def find(data: str, split: str, given: tuple[str, ...] = ()) -> Found | None:
@@ -85,11 +88,8 @@ def find(data: str, split: str, given: tuple[str, ...] = ()) -> Found | None:
         if ".." in Path(name).parts or Path(name).is_absolute() or not (root / name).is_file():
             raise DataError(f"{split}={name}: expected a table ({', '.join(SUFFIX)}) below data={data}")
         return Found(root, root / name)
-    for word in WORDS[split]:
-        for name in (word, f"{word}/_annotations", f"{word}/metadata", f"{word}/labels"):
-            for suffix in SUFFIX:
-                if (root / f"{name}{suffix}").is_file():
-                    return Found(root, root / f"{name}{suffix}")
+    if named := _named(root, split):
+        return Found(root, named[0])
     tables = _tables(root)
     if len(tables) == 1 and (columns := columns_of(tables[0])).split:
         there = {row.split for row in rows_of(tables[0], columns, Wrong())}
@@ -104,6 +104,16 @@ def flat(data: str) -> Found | None:
         names = ", ".join(file.name for file in tables[:5])
         raise DataError(f"{data}: several tables, {names}; call them train.csv and val.csv, or leave one")
     return Found(Path(data), tables[0]) if tables else None
+
+
+def _named(root: Path, split: str) -> list[Path]:
+    """List the tables whose place says that they are a split's. Raises DataError where there are several."""
+    names = [f"{w}{end}" for w in WORDS[split] for end in ("", "/_annotations", "/metadata", "/labels")]
+    found = [file for name in names for suffix in SUFFIX if (file := root / f"{name}{suffix}").is_file()]
+    if len(found) > 1:
+        said = ", ".join(file.relative_to(root).as_posix() for file in found)
+        raise DataError(f"{root}: several tables of {split}: {said}; leave one")
+    return found
 
 
 def _tables(root: Path) -> list[Path]:
@@ -163,17 +173,20 @@ def _check_apart(names: dict[str, str | None], found: Found, wrong: Wrong) -> No
             wrong.append(f"{found.file}: {' and '.join(several[:4])} lead to one picture, {name}")
 
 
-def placed(name: str, there: set[str], found: Found, repairs: Repairs) -> str | None:
-    """Find a row's picture below the data's folder: there, beside the table, or in `images/`; None where there is none."""
-    beside = found.file.parent.relative_to(found.data).as_posix()
-    folders = dict.fromkeys(("", "" if beside == "." else beside, "images", f"images/{found.file.stem}"))
+def placed(name: str, there: Collection[str], found: Found, repairs: Repairs) -> str | None:
+    """Find a row's picture below the data's folder: where `places` looks, or by a part of its name; None if nowhere."""
     for reading, what in readings(name):
-        for folder in folders:
-            full = f"{folder}/{reading}" if folder else reading
-            if full in there:
-                repairs.add(f"file_name: {what}", "image", bool(what))
-                return full
+        if full := places(reading, there, found):
+            repairs.add(f"file_name: {what}", "image", bool(what))
+            return full[0]
     return None
+
+
+def places(name: str, there: Collection[str], found: Found) -> list[str]:
+    """List the pictures that a name may mean: in the data's folder, beside the table, in `images/`, in `train/` for train.csv."""
+    beside, stem = found.file.parent.relative_to(found.data).as_posix(), found.file.stem
+    folders = dict.fromkeys(("", "" if beside == "." else beside, "images", f"images/{stem}", stem))
+    return [full for folder in folders if (full := f"{folder}/{name}" if folder else name) in there]
 
 
 def columns_of(file: Path) -> Columns:
@@ -200,7 +213,9 @@ def columns_of(file: Path) -> Columns:
     label, split, score = one(LABEL, "labels"), one(SPLIT, "splits"), one(SCORE, "scores")
     groups = (tuple(low[w] for w in group) for group in (corners, sides, size))
     unread = tuple(low[w] for w in ("difficult",) if w in low)
-    return Columns(name, label, split, score, *groups, crowd=one(CROWD, "crowds"), unread=unread)
+    return Columns(
+        name, label, split, score, *groups, group=one(GROUP, "groups"), crowd=one(CROWD, "crowds"), unread=unread
+    )
 
 
 def _expected() -> str:
@@ -234,8 +249,8 @@ def _row(line: int, said: dict[str, Any], columns: Columns) -> Row:
     score = _number(said, columns.score) if columns.score else None
     split = _text(said, columns.split).lower() if columns.split else ""
     crowd, words = _flag(said, columns.crowd) if columns.crowd else (False, False)
-    label = _text(said, columns.label) if columns.label else ""
-    return Row(line, name, label, box, score, (width, height), split, crowd, words)
+    label, group = (_text(said, key) if key else "" for key in (columns.label, columns.group))
+    return Row(line, name, label, box, score, (width, height), split, crowd, words, group)
 
 
 def _flag(said: dict[str, Any], key: str) -> tuple[bool, bool]:

@@ -1,0 +1,326 @@
+"""Tables of pictures and their classes: CSV and JSON lines with a column of files and one of labels.
+
+`train.csv` and `val.csv`, one table with a column `split`, or one table to be split. The rows are put into the order of class
+folders (class by class, the files of a folder before its subfolders), so that the same data trains to the same weights.
+"""
+
+import os
+import unicodedata
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from trunkline.ground.errors import DataError
+from trunkline.ground.links import LOOP, walk
+from trunkline.ground.names import nearest
+from trunkline.ground.storage import is_remote
+
+from ..data.file_index import IndexBuilder
+from ..data.repairs import Repairs, counted
+from ..data.words import WORDS
+from ..images.suffixes import READ, SUFFIXES, unfit
+from ..objects.labels import rows
+from ..objects.labels.labelled import Wrong, text_of, twice
+from .folder import OTHER_NAMES, SPLITS, Folder, class_name
+from .shards import split_of
+
+NAMES = "classes.txt"
+_SPLIT_OF = {word: split for split, words in WORDS.items() for word in words}
+
+
+@dataclass
+class _Said:
+    """What a row says of a picture, and where: its table and line."""
+
+    label: str
+    group: str
+    where: str
+
+
+@dataclass
+class _Split:
+    """The pictures of a split by their path, as its table says them."""
+
+    table: Path
+    repairs: Repairs
+    pictures: dict[str, _Said] = field(default_factory=dict)
+    strays: dict[str, str] = field(default_factory=dict)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    grouped: bool = False
+
+
+def layout_of(root: str | os.PathLike[str]) -> str:
+    """Find what says the classes of a folder: "csv" (a table) or "folders".
+
+    Raises DataError where both do, and where there are no folders of classes and the table is none of labels.
+    """
+    if is_remote(root) or not Path(root).is_dir():
+        return "folders"
+    base, folders, wrong = Path(root), _class_folders(Path(root)), None
+    try:
+        tables = [file for file in _tables(base) if _has_labels(rows.columns_of(file))]
+    except DataError as error:
+        tables, wrong = [], error
+    if tables and len(folders) > 1:
+        names = ", ".join(file.relative_to(base).as_posix() for file in tables)
+        raise DataError(
+            f"{root}: has folders that may be classes ({', '.join(folders)}, …) and a table of labels ({names}): "
+            "give format=folders or format=csv to say which counts"
+        )
+    if wrong and not folders:
+        raise wrong
+    return "csv" if tables else "folders"
+
+
+def scan_tables(root: str | os.PathLike[str]) -> dict[str, Folder]:
+    """Scan the tables of a folder, by split; the result is as from `scan_folders`, and ids are paths below `root`.
+
+    Raises DataError where there is no table, where it lacks a column or has one of boxes, and where `root` is elsewhere or has
+    a link to a folder that it lies in.
+    """
+    if is_remote(root):
+        raise DataError(
+            f"{root}: tables (format=csv) are read from folders of this machine; copy the folder, or use shards"
+        )
+    base = Path(root)
+    tables = _tables(base) if base.is_dir() else {}
+    if not tables:
+        raise DataError(
+            f"{root}: has no table; expected train.csv and val.csv (or .tsv, .jsonl), or one table, with columns file and label"
+        )
+    there = dict(walk(os.fspath(base)))
+    if loops := [f"{root}/{name}: {LOOP}" for name, wrong in there.items() if wrong == LOOP]:
+        raise DataError("\n".join(loops))
+    splits: dict[str, _Split] = {}
+    for file, split in tables.items():
+        for name, found in _read(base, file, split, there).items():
+            if name in splits:
+                found.problems.append(
+                    (_name(file, base), f"has rows of {name}, as {_name(splits[name].table, base)} has")
+                )
+            splits.setdefault(name, found)
+    splits = dict(sorted(splits.items()))
+    _compare(splits)
+    notes = _give_names(base, splits)
+    used = {name for split in splits.values() for name in split.pictures}
+    if unused := sum(_is_picture(name) and name not in used for name in there):
+        notes.append(f"{counted(unused, 'picture')} below the data's folder in no row: not used")
+    next(iter(splits.values())).notes += notes
+    return {name: _folder(base, name, split) for name, split in splits.items()}
+
+
+def renamed(root: str | os.PathLike[str]) -> str:
+    """Say which table to rename to be found as that of a split; "" where there is none."""
+    named = [(file, OTHER_NAMES.get(file.stem.lower())) for file in _files(Path(root))]
+    told = [f"{file.name} to {split}{file.suffix}" for file, split in named if split and file.stem not in _SPLIT_OF]
+    told += [f"{file.name} to val{file.suffix}" for file, _ in named if file.stem == "test"]
+    return f"Rename {' or '.join(told)}" if told else ""
+
+
+def _files(base: Path) -> list[Path]:
+    return sorted(file for file in base.iterdir() if file.suffix.lower() in rows.SUFFIX)
+
+
+def _tables(base: Path) -> dict[Path, str]:
+    """Find the tables, each with its split; "" of one whose column says it, or that is to be split."""
+    found: dict[Path, str] = {}
+    for split in SPLITS:
+        if one := rows.find(os.fspath(base), split):
+            found[one.file] = "" if one.only or one.file in found else split
+    if not found and (one := rows.flat(os.fspath(base))):
+        found[one.file] = ""
+    return found
+
+
+def _has_labels(columns: rows.Columns) -> bool:
+    """Say whether a table is of the classes of pictures: not of boxes, and not of results, which have a score."""
+    return bool(columns.label and not (columns.corners or columns.sides or columns.score))
+
+
+def _class_folders(base: Path) -> list[str]:
+    """List two folders, if there are as many, whose names may be classes: they hold pictures and are called like no split."""
+    inner = [[f for f in (base / split).iterdir() if f.is_dir()] for split in SPLITS if (base / split).is_dir()]
+    outer = [f for f in base.iterdir() if f.is_dir() and not split_of(f.name)]
+    several = []
+    for folders in (*inner, outer):
+        shown = sorted(f for f in folders if not f.name.startswith("."))
+        holding = [f.relative_to(base).as_posix() for f in islice(filter(_has_pictures, shown), 2)]
+        several = max(several, holding, key=len)
+    return several
+
+
+def _has_pictures(folder: Path) -> bool:
+    try:
+        return any(_is_picture(name) for name, _ in walk(os.fspath(folder)))
+    except OSError:
+        return False
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+
+
+def _read(base: Path, file: Path, split: str, there: dict[str, str]) -> dict[str, _Split]:
+    """Read a table's rows, by split: `split`, or what a column says of each row."""
+    columns, name = rows.columns_of(file), _name(file, base)
+    if boxes := columns.corners or columns.sides:
+        raise DataError(
+            f"{file}: has columns of boxes ({', '.join(boxes)}), and a classifier takes whole pictures: train on boxes with the "
+            "recipe detect and format=csv, or remove these columns"
+        )
+    if not columns.label:
+        raise DataError(f"{file}: has no column of labels; expected one of {', '.join(rows.LABEL)}")
+    by_column = bool(columns.split)
+    found: dict[str, _Split] = {} if by_column and not split else {split: _Split(file, Repairs(name))}
+    wrong, where, tests = Wrong(), rows.Found(base, file), 0
+    composed = {unicodedata.normalize("NFC", n): n for n in there}  # macOS writes names in form D
+    lines: list[tuple[str, str]] = []
+    for row in rows.rows_of(file, columns, wrong):
+        line = f"{name}: line {row.line}"
+        own = _SPLIT_OF.get(row.split, "") if by_column else split
+        if by_column and (not own or (split and own != split)):
+            expected = split or ", ".join(_SPLIT_OF)
+            lines.append((line, f"{columns.split}={row.split!r}: expected {expected}"))
+        elif own == "test":
+            tests += 1
+        else:
+            one = found.setdefault(own, _Split(file, Repairs(name)))
+            _add(one, row, line, there, composed, where)
+    found = dict(sorted(found.items())) or {"": _Split(file, Repairs(name))}
+    first = next(iter(found.values()))
+    first.problems += [*((name, text.removeprefix(f"{file}: ")) for text in wrong), *lines]
+    if tests:
+        first.notes.append(f"{name}: {counted(tests, 'row')} of split=test not read")
+    for one in found.values():
+        one.grouped = bool(columns.group)
+        _refuse_several(one)
+    return found
+
+
+def _add(
+    split: _Split, row: rows.Row, line: str, there: dict[str, str], composed: dict[str, str], where: rows.Found
+) -> None:
+    """Take a row into its split, or note what is wrong with it."""
+    given = unicodedata.normalize("NFC", row.file).removeprefix("./")
+    if ".." in given.replace("\\", "/").split("/"):
+        split.problems.append((line, f"{row.file}: leads out of the data's folder"))
+        return
+    known = there if row.file in there else composed
+    if len(several := rows.places(given, known, where)) > 1:
+        split.problems.append(
+            (line, f"{row.file}: may be {' or '.join(several)}; write its path below the data's folder")
+        )
+        return
+    found = row.file if row.file in there else composed.get(rows.placed(given, known, where, split.repairs) or "")
+    reason = ""
+    if found is None:
+        reason = f"there is no picture {row.file} below {where.data}"
+    elif there[found] or (suffix := Path(found).suffix.lower()) not in READ:
+        reason = f"{found}: {there[found] or unfit(suffix)}"
+    elif not row.label:
+        reason = f"{found}: has no label"
+    if reason or found is None:
+        split.strays[line] = reason
+        return
+    said = _Said(class_name(row.label), row.group, line)
+    first = split.pictures.setdefault(found, said)
+    if (first.label, first.group) != (said.label, said.group):
+        differs = "label" if first.label != said.label else "group"
+        split.problems.append(
+            (
+                line,
+                f"{found}: has the {differs} {getattr(said, differs)!r}, and in {first.where} {getattr(first, differs)!r}",
+            )
+        )
+    elif first is not said:
+        split.repairs.add("pictures that stand there twice, with the same label, counted once", "row")
+
+
+def _refuse_several(split: _Split) -> None:
+    """Note labels that are several in one."""
+    labels = {said.label for said in split.pictures.values()}
+    for said in split.pictures.values():
+        signs = [s for s in "|;," if s in said.label]
+        if any(s == "|" or {p.strip() for p in said.label.split(s)} & labels for s in signs):
+            what = f"the label {said.label!r} is several: a classifier takes one class a picture"
+            split.problems.append((said.where, what))
+
+
+def _compare(splits: dict[str, _Split]) -> None:
+    """Note pictures that are in training and in validation, and those with another label there; so for groups."""
+    if len(splits) < 2:
+        return
+    train, val = splits["train"], splits["val"]
+    both = [name for name in val.pictures if name in train.pictures]
+    for name in both:
+        a, b = train.pictures[name], val.pictures[name]
+        if a.label != b.label:
+            val.problems.append((b.where, f"{name}: has the label {b.label!r}, and in {a.where} {a.label!r}"))
+    if both:
+        more = " …" if len(both) > 3 else ""
+        val.notes.append(
+            f"{counted(len(both), 'picture')} in train and in val: the score counts what was learnt by heart "
+            f"({', '.join(both[:3])}{more})"
+        )
+
+
+def _give_names(base: Path, splits: dict[str, _Split]) -> list[str]:
+    """Give numbered classes their names, the lines of `classes.txt`, counted from 0; return what is to be said of that."""
+    if not (base / NAMES).is_file():
+        return []
+    names = [class_name(line.strip()) for line in text_of(base / NAMES).rstrip().splitlines()]
+    every = [(split, said) for split in splits.values() for said in split.pictures.values()]
+    numbered = bool(every) and all(said.label.isdecimal() for _, said in every)
+    first = next(iter(splits.values()))
+    if again := twice(names):
+        first.problems.append((NAMES, f"names {', '.join(again)} twice"))
+    told: set[str] = set()
+    for split, said in every:
+        label = said.label
+        if numbered and int(label) < len(names):
+            said.label = names[int(label)]
+        if label not in told and (wrong := _unnamed(label, names, numbered)):
+            split.problems.append((said.where, wrong))
+        told.add(label)
+    if not numbered:
+        return []
+    shown = ", ".join(f"{n} is {name}" for n, name in enumerate(names[:5]))
+    return [f"labels are positions in {NAMES}, counted from 0: {shown}{', …' if len(names) > 5 else ''}"]
+
+
+def _unnamed(label: str, names: list[str], numbered: bool) -> str:
+    """Say why `classes.txt` does not name a label; "" where it does."""
+    if not numbered:
+        return "" if label in names else f"the label {label!r} is not in {NAMES}{nearest(label, names)}"
+    if int(label) >= len(names) or not names[int(label)]:
+        return f"the label {label}: {NAMES} has no such line (lines are counted from 0, and it has {len(names)})"
+    if label in names and names[int(label)] != label:
+        return f"the label {label} may be a line of {NAMES}, counted from 0 ({names[int(label)]}), or the class called {label}"
+    return ""
+
+
+def _folder(base: Path, name: str, split: _Split) -> Folder:
+    """Build the index of a split's pictures, in the order of class folders."""
+    order = sorted(split.pictures, key=lambda file: (split.pictures[file].label, _order(file)))
+    classes = tuple(sorted({said.label for said in split.pictures.values()}))
+    number = {cls: n for n, cls in enumerate(classes)}
+    builder = IndexBuilder()
+    for file in order:
+        builder.add(os.fsencode(file), number[split.pictures[file].label])
+    table = _name(split.table, base)
+    if not order:
+        split.problems.append((table, f"names no picture{f' of {name}' if name else ''} that can be used"))
+    groups = tuple(split.pictures[file].group for file in order) if split.grouped else ()
+    notes = [*split.repairs.lines(), *split.notes]
+    return Folder(name, classes, builder.build(), split.strays, split.problems, table=table, groups=groups, notes=notes)
+
+
+def _order(file: str) -> tuple[tuple[bool, str], ...]:
+    """Make a key that sorts as a walk through folders does: the files of a folder before its subfolders."""
+    *folders, last = file.split("/")
+    return (*((True, folder) for folder in folders), (False, last))
+
+
+def _name(file: Path, base: Path) -> str:
+    return file.relative_to(base).as_posix()
