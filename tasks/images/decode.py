@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import warnings
+from typing import Any
 
 import numpy
 import torch
@@ -115,10 +116,16 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[int, int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(storage.read(path)), formats=FORMATS) as image:
+            with Image.open(_head(path), formats=FORMATS) as image:
                 return image.height, image.width, int(image.getexif().get(_ORIENTATION, 1) or 1)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return 0, 0, 0
+
+
+def _head(path: str | os.PathLike[str]) -> Any:
+    """Return what Pillow opens: a path of this machine, of which it reads the beginning alone, else the bytes."""
+    local = not storage.is_remote(path) and os.path.isfile(path)  # noqa: PTH113 - of a part of a file there is no path
+    return path if local else io.BytesIO(storage.read(path))
 
 
 def turned_back(image: Tensor, path: str | os.PathLike[str]) -> Tensor:
