@@ -77,8 +77,8 @@ def hub(data: Path) -> None:
 def test_a_table_gives_the_samples_of_class_folders(data, layout):
     """Ids, order, classes, manifests and digests, also with a folder inside a class."""
     inner = photos(data)[0]
-    (inner.parent / "a").mkdir()
-    inner.rename(inner.parent / "a" / inner.name)
+    (inner.parent / "!").mkdir()  # before all files by name, behind them in a walk through folders
+    inner.rename(inner.parent / "!" / inner.name)
     folders = read_splits(data, form="folders")
     layout(data)
     tables = read_splits(data, form="csv")
@@ -200,6 +200,7 @@ def test_numbers_are_names_until_classes_txt_names_them(six):
         == "wasp"
     )
     assert {label for file, label in lines(found) if file < "pictures/3"} == {"wasp"}
+    assert [label for _, label in lines(found)] == sorted(label for _, label in lines(found))
     assert "labels are positions in classes.txt, counted from 0: 0 is wasp, 1 is ant" in found.remarks()
     (six / "classes.txt").write_text("wasp\n")
     assert "line 4: the label 1: classes.txt has no such line (lines are counted from 0, and it has 1)" in refused(
@@ -335,6 +336,9 @@ def test_check_looks_at_tables_and_at_runs_that_were_trained_on_them(six, tmp_pa
         found = check(where, format=form, progress=False, loaders=0)
         assert found.ok and found.counts == {"train": {"ant": 3, "bee": 3}, "val": {"ant": 1, "bee": 1}}
         assert len(found.leaks) == 2
+    (six / "data.yaml").write_text("names: [ant]\n")  # of another format; the task is known
+    assert check(tmp_path / "run", progress=False, loaders=0).counts["val"] == {"ant": 1, "bee": 1}
+    (six / "data.yaml").unlink()
     (six / "pictures").rename(six / "images")
     for split in ("train", "val"):
         (six / f"{split}.csv").write_text((six / f"{split}.csv").read_text().replace("pictures/", ""))
