@@ -248,7 +248,7 @@ def _refuse_several(split: _Split) -> None:
 
 
 def _compare(splits: dict[str, _Split]) -> None:
-    """Note pictures that are in training and in validation, and those with another label there; so for groups."""
+    """Say which pictures are in training and in validation; with another label there they are a problem."""
     if len(splits) < 2:
         return
     train, val = splits["train"], splits["val"]
