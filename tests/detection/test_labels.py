@@ -266,6 +266,7 @@ def test_wrong_tasks_of_label_studio(tmp_path, task, said):
         ("file,label,x,y,width,height\nz.jpg,ant,1,2,3,4\n", "line 2: there is no picture z.jpg"),
         ("file,label,x,y,width,height\n../a.jpg,ant,1,2,3,nan\n", "line 2: height='nan'"),
         ("file,label,x,x,width,height\n", "two columns are called x"),
+        ("file,label,x,y,width,height,split\na.jpg,ant,1,2,3,4,val\n", "line 2: split=val in the table of train"),
     ],
 )  # fmt: skip
 def test_wrong_tables(tmp_path, table, said):

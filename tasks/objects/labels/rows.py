@@ -40,11 +40,15 @@ SIZE = (("image_width", "image_height"), ("width", "height"))
 
 @dataclass(frozen=True)
 class Found:
-    """The table of a split, and the data's folder; `only`: the words of a column `split` whose rows are meant."""
+    """The table of a split, and the data's folder; `only`: the words of a column `split` whose rows are meant.
+
+    `own`: the words of the split that the table's name says; a column `split` must agree.
+    """
 
     data: Path
     file: Path
     only: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,9 @@ def find(data: str, split: str, given: tuple[str, ...] = ()) -> Found | None:
     for name in given:
         if ".." in Path(name).parts or Path(name).is_absolute() or not (root / name).is_file():
             raise DataError(f"{split}={name}: expected a table ({', '.join(SUFFIX)}) below data={data}")
-        return Found(root, root / name)
+        return Found(root, root / name, own=WORDS[split])
     if named := _named(root, split):
-        return Found(root, named[0])
+        return Found(root, named[0], own=WORDS[split])
     tables = _tables(root)
     if len(tables) == 1 and (columns := columns_of(tables[0])).split:
         there = {row.split for row in rows_of(tables[0], columns, Wrong())}
@@ -132,6 +136,9 @@ def read(found: Found, reading: Reading) -> Labels:
     names: dict[str, str | None] = {}
     for row in rows_of(found.file, columns, wrong):
         if found.only and row.split not in found.only:
+            continue
+        if found.own and row.split and row.split not in found.own:
+            wrong.append(f"{found.file}: line {row.line}: {columns.split}={row.split} in the table of {found.own[0]}")
             continue
         if row.file not in names:
             names[row.file] = placed(row.file, there, found, repairs)
