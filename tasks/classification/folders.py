@@ -224,6 +224,8 @@ def class_problems(found: Mapping[str, Folder], expected: Sequence[str] | None) 
     first = "the checkpoint" if expected is not None else next(iter(found.values())).place
     names = classes_of(found, expected)
     problems = []
+    if not names and any(folder.problems for folder in found.values()):
+        return []  # nothing could be read there, which is told
     for place, other in ((folder.place, folder.classes) for folder in found.values()):
         extra = sorted(set(other) - set(names))
         if not extra:

@@ -193,3 +193,6 @@ def _members(address: str) -> Iterator[tuple[str, int, int, str]]:
             if member.name.lower().endswith(".cls") and (inside := archive.extractfile(member)):
                 text = inside.read(1024).decode("utf-8", "backslashreplace").strip()
             yield member.name, member.offset_data, member.size, text
+        file.seek(archive.offset)
+        if not file.read(1):
+            raise tarfile.ReadError("it has no end mark: it is cut off, or was never finished; write it again")

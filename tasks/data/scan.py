@@ -4,6 +4,7 @@ from functools import partial
 
 from trunkline.ground.errors import DataError, Undecided
 
+from ..images.decode import HOW_TO_GO_ON
 from ..samples import Samples
 from .file_loaders import Crash, run_all
 
@@ -27,5 +28,5 @@ def _why_not(samples: Samples, index: int) -> str | None:
     except Undecided:
         raise
     except DataError as error:
-        return getattr(error, "what", "") or str(error)
+        return getattr(error, "what", "") or str(error).removesuffix(f"; {HOW_TO_GO_ON}")
     return None

@@ -39,7 +39,7 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
         return read_objects(options, split, classes)
     found = read_pairs(options, split)
     if found.lacking and options.on_bad_sample == "stop":
-        raise DataError(_lacking(options.data, found.lacking))
+        raise DataError(_lacking(options.data, found.lacking, bool(found.names)))
     if not found.names:
         reason = next(iter(found.lacking.values()), "it has none")
         raise DataError(f"{options.data}: no picture of {split} can be used: {reason}")
@@ -51,10 +51,11 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
     )  # fmt: skip
 
 
-def _lacking(data: str, reasons: Mapping[str, str]) -> str:
+def _lacking(data: str, reasons: Mapping[str, str], others: bool) -> str:
     lines = [f"{name}: {reason}" for name, reason in list(reasons.items())[:_LISTED]]
     more = [f"and {len(reasons) - _LISTED} more"] if len(reasons) > _LISTED else []
-    return "\n  ".join([f"{data}: pictures without a mask, or masks without a picture; {HOW_TO_GO_ON}", *lines, *more])
+    advice = f"; {HOW_TO_GO_ON}" if others else ", and no pair of both"  # of none there is nothing to go on with
+    return "\n  ".join([f"{data}: pictures without a mask, or masks without a picture{advice}", *lines, *more])
 
 
 def _outside(folder: str) -> bool:
