@@ -140,11 +140,12 @@ def load(
     """
     own, given = trunk.state_dict(), dict(weights.tensors)
     head = {name: given.pop(name) for name in CLASSIFIER if name in given}
+    notes: list[str] = []
     if "fc.weight" in head and "fc.bias" not in head:  # a layer without a bias is one whose bias is 0
         head["fc.bias"] = torch.zeros(len(head["fc.weight"]))
+        notes.append("the file has no fc.bias: zeros")
     if isinstance(trunk, TimmTrunk):
         given = trunk.own_names(given)
-    notes: list[str] = []
     if adapt_input and "conv1.weight" in given and given["conv1.weight"].shape != own["conv1.weight"].shape:
         channels = own["conv1.weight"].shape[1]
         notes.append(f"conv1 adapted from {given['conv1.weight'].shape[1]} input channels to {channels}")
@@ -170,7 +171,7 @@ def load(
             )
     trunk.load_state_dict(given | {name: torch.zeros_like(own[name]) for name in counters})
     loaded, note = _load_classifier(head, classifier)
-    report.loaded += loaded
+    report.loaded += min(loaded, len(weights.tensors) - len(given))
     report.note = "; ".join(filter(None, [*notes, note, _assumed_of(weights)]))
     return report
 

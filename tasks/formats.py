@@ -61,7 +61,7 @@ def _of_labels(root: Path, names: set[str], files: set[str]) -> str:
     if jsons := [path for path in tables if path.suffix.lower() == ".json"]:
         from .objects.labels import label_studio, labelme
 
-        if labelme.is_labelme(jsons[0]):
+        if any(map(labelme.is_labelme, jsons[:20])):
             return "labelme"
         return "labelstudio" if label_studio.is_label_studio(jsons[0]) else "folders"
     return "csv" if any(_has_boxes(path) for path in tables if _tables([path.name])) else "folders"

@@ -318,10 +318,15 @@ def _taken(place: _Place, content: Content, label: str, whole: bool, ours: bool)
     left += [names[n] for n in behind if names[n] not in classifier.values()]
     left += [own for n, own in names.items() if not _is_tensor(values[own]) and n not in behind]
     if wrong := [
-        own for n, own in names.items() if _TRUNK.match(n) and isinstance(values[own], Inert) and own not in left
+        own
+        for n, own in (names | classifier).items()
+        if (_TRUNK.match(n) or n in ("fc.weight", "fc.bias"))
+        and not _is_read(values[own])
+        and own not in left[: len(around)]
     ]:
         raise WeightsError(
-            f"{label}: {', '.join(wrong[:_LISTED])}: sparse or quantised, which is not read; make them dense"
+            f"{label}: {', '.join(wrong[:_LISTED])}: sparse, quantised, complex or no tensor, which is not read; make them dense "
+            "and real"
         )
     found.tensors = {
         n: content.tensor(values[own]) for n, own in taken.items() if own not in left and _is_read(values[own])

@@ -16,7 +16,7 @@ from ...backbones.contract import STATED, Preprocessing
 from ...backbones.pyramid import Pyramid
 from ...backbones.sources import is_name
 from ...backbones.table import wrappers
-from ...backbones.weights import Weights
+from ...backbones.weights import CLASSIFIER, Weights
 from ...heads.contract import HEAD
 from ...heads.model import Model
 from ...tasks.contract import Published, Task, check_has, forgotten
@@ -168,9 +168,19 @@ def from_weights(
     )
     trunk = make_trunk(network, weights, None)
     model = Model(trunk, {task.name: make_head(task, trunk, weights)}, task.preprocessing)
+    _check_classifier(source, weights, model.heads[task.name])
     loaded = "; ".join(filter(None, [str(trunk.report), remark]))
     facts = Facts(trunk.arch, trunk.stride_in, asdict(weights.preprocessing), {task.name: task.facts}, loaded)
     return Recipe({task.name: options}, network), task, model, facts
+
+
+def _check_classifier(source: str | Path, weights: Weights, head: Any) -> None:
+    """Raise RecipeError where a file's classifier does not fit its trunk, so that a random one would predict."""
+    given = {name: tuple(t.shape) for name in CLASSIFIER if (t := weights.tensors.get(name)) is not None}
+    own = {f"fc.{n}": tuple(t.shape) for n, t in head.fc.state_dict().items()} if given and hasattr(head, "fc") else {}
+    if wrong := [f"{name} is {' x '.join(map(str, shape))}, expected {' x '.join(map(str, own[name]))}"
+                 for name, shape in given.items() if name in own and own[name] != shape]:  # fmt: skip
+        raise RecipeError(f"{source}: its classifier does not fit its trunk: {'; '.join(wrong)}")
 
 
 @dataclass(frozen=True)

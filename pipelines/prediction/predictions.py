@@ -29,6 +29,11 @@ class Predictions(list[Predicted]):
         return buffer.getvalue()
 
 
+def _as_read(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as JSON gives them back: tuples become lists."""
+    return json.loads(json.dumps(settings, default=str))
+
+
 class Output:
     """A folder for predictions.jsonl, predictions.csv and sheet.png, in which an interrupted prediction can go on.
 
@@ -42,7 +47,7 @@ class Output:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             if not self._note.is_file():
                 raise RecipeError(f"out={folder}: is there already and not empty; choose another folder")
-            before = json.loads(self._note.read_text(encoding="utf-8"))
+            before, settings = json.loads(self._note.read_text(encoding="utf-8")), _as_read(settings)
             wrong = [
                 f"{k}={settings.get(k)} now, {before.get(k)} there"
                 for k in settings

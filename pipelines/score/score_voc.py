@@ -80,7 +80,7 @@ def _sums(scores: Any) -> dict[str, int]:
 
 def _odd(read: Any, results: str | Path) -> list[str]:
     """Count the detections whose boxes end before they begin."""
-    count = sum(int((one.boxes[:, 2:] < one.boxes[:, :2] - 1).any(1).sum()) for one in read.values())
+    count = sum(int((one.boxes[:, 2:] < one.boxes[:, :2]).any(1).sum()) for one in read.values())
     return (
         [f"{results}: {counted(count, 'box')} that end before they begin: false positives, as in VOC's kit"]
         if count

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from trunkline.ground.errors import DataError
 
 from ..data.repairs import Repair, counted, refuse
@@ -11,6 +13,7 @@ from ..data.words import WORDS
 from ..objects.labels.labelled import Labelled, Picture
 from ..objects.labels.write import Copies, Split, write
 from ..objects.polygons import NO_MASK, PARTLY
+from ..objects.sizes import measured
 from .options import Options
 from .samples import BoxSamples
 from .splits import has, read_all, read_split, share_of
@@ -36,13 +39,15 @@ def convert(options: Options, form: str, out: Path, copies: Copies, strict: bool
     is written.
     """
     found = _splits(options)
+    for samples in found.values():
+        _check_sizes(samples)
     if strict:
         refuse(Repair(line) for samples in found.values() for line in samples.index.notes)
     classes = next(iter(found.values())).classes
     splits = [Split(name, Path(samples.images), _pictures(samples)) for name, samples in found.items()]
     result = Converted(str(out), form, classes=classes)
     for name, samples in found.items():
-        result.notes += [*samples.index.notes, *samples.index.remarks]
+        result.notes += [n for n in (*samples.index.notes, *samples.index.remarks) if n not in result.notes]
         result.pictures[name] = len(samples)
         result.objects[name] = sum(len(p.objects) for p in splits[len(result.objects)].pictures)
     what = (
@@ -54,6 +59,25 @@ def convert(options: Options, form: str, out: Path, copies: Copies, strict: bool
     result.lost = [f"{what}, in {counted(unusable, 'object')}"] if unusable else []
     result.lost += write(form, out, splits, classes, copies, crowds=options.format != "voc")
     return result
+
+
+def _check_sizes(samples: BoxSamples) -> None:
+    """Raise DataError for pictures of another size than their labels say, by which shares would be wrong."""
+    names = [samples.id(i) for i in range(len(samples))]
+    turned, stored = (measured(samples.images, names, exif) for exif in ("turn", "ignore"))
+    stated = samples.index.sizes[samples.rows]
+    there = (stored > 1).all(1)
+    wrong = np.flatnonzero(there & (stated != turned).any(1) & (stated != stored).any(1)).tolist()
+    if wrong:
+        lines = [
+            f"{names[i]}: is {stored[i][1]} x {stored[i][0]} pixels; its labels say {stated[i][1]} x {stated[i][0]}"
+            for i in wrong[:20]
+        ]
+        more = [f"and {len(wrong) - 20} more"] if len(wrong) > 20 else []
+        hint = ["a table's width and height beside corners are the picture's: rename them where they are the box's"]
+        raise DataError(
+            "\n  ".join([f"{samples.images}:", *lines, *more, *(hint if samples.options.format == "csv" else [])])
+        )
 
 
 def _splits(options: Options) -> dict[str, BoxSamples]:

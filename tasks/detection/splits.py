@@ -61,10 +61,20 @@ def _read(options: Options, split: str, whole: bool, classes: Sequence[str] | No
     masks = options.head == "mask_rcnn"
     part = _READERS.get(options.format, _of_tools)(options, split, whole, masks)
     index = sized(part.index, part.images, options.exif)
+    _check_pixels(index, options)
     index = _in_order(_chosen(index, options), classes, options.data)
     return BoxSamples(
         part.images, index, np.arange(len(index)), options, masks, bad(index, options), listed=part.listed
     )
+
+
+def _check_pixels(index: ObjectIndex, options: Options) -> None:
+    """Raise DataError where all boxes lie within the first pixel: they are shares of the pictures' sides."""
+    if len(index.boxes) and index.sizes.min() > 2 and (index.boxes[:, :2] + index.boxes[:, 2:]).max() <= 1:
+        hint = "; YOLO's files are read by format=yolo" if options.format == "csv" else ""
+        raise DataError(
+            f"{options.data}: all boxes lie between 0 and 1: shares of the pictures' sides, where pixels are expected{hint}"
+        )
 
 
 def _limited(found: BoxSamples, split: str) -> BoxSamples:

@@ -141,6 +141,8 @@ def _whole(name: str, value: Any) -> tuple[int, str]:
         return int(value), f"{name}: true/false taken as 1/0"
     if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_WHOLE:
         return int(value), f"{name}: numbers written as 1.0 taken as 1"
+    if isinstance(value, str) and name == "iscrowd" and value in ("0", "1"):
+        return int(value), f"{name}: numbers written as text taken as numbers"
     if isinstance(value, str) and name == "iscrowd" and value.strip().lower() in _WORDS:
         return _WORDS[value.strip().lower()], f"{name}: the words true/false taken as 1/0"
     if isinstance(value, str) and value.isascii() and value.isdigit() and str(int(value)) == value:

@@ -178,6 +178,9 @@ def _objects(
                 "shape",
             )
             continue
+        if not shape.label.strip():
+            wrong.append(f"{file}: shape {n + 1}: has no label")
+            continue
         try:
             one = _drawn(shape, kind, size, f"{file}: shape {n + 1} ({shape.label}): ")
         except (ValueError, OSError) as error:

@@ -18,7 +18,7 @@ from trunkline.ground.errors import DataError
 
 from ...data.below import files_in
 from ...data.repairs import Repairs
-from ...data.words import WORDS
+from ...data.words import ALL_WORDS, WORDS
 from ...images.suffixes import SUFFIXES
 from ..names import readings
 from ..voc_file import WORDS as WORDS_OF_FLAGS
@@ -135,6 +135,9 @@ def read(found: Found, reading: Reading) -> Labels:
     pictures: dict[str, Picture] = {}
     names: dict[str, str | None] = {}
     for row in rows_of(found.file, columns, wrong):
+        if found.only and row.split not in ALL_WORDS:
+            known = ", ".join(ALL_WORDS)
+            wrong.append(f"{found.file}: line {row.line}: {columns.split}={row.split!r}: expected one of {known}")
         if found.only and row.split not in found.only:
             continue
         if found.own and row.split and row.split not in found.own:

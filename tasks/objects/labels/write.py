@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from trunkline.ground.errors import DataError
 from trunkline.ground.progress import progress
 
 from ...data.repairs import Repairs
+from ...images.suffixes import SUFFIXES
 from .labelled import Box, Labelled, Picture, around, pairs_of, share_of, shares_of_box
+from .labelme import IGNORED
 
 Copies = Literal["copy", "link", "none"]
 
@@ -46,6 +49,8 @@ def write(
     pictures would have one name.
     """
     lost = Repairs(f"format={form}")
+    if unfit := [name for name in classes if not _fits(name, form)]:
+        raise DataError(f"format={form} cannot name the classes {', '.join(map(repr, unfit[:20]))}: rename them first")
     splits = [_shortened(split) for split in splits]
     sources = sources or {split.name: [split.images / p.file for p in split.pictures] for split in splits}
     if form == "voc":
@@ -67,6 +72,14 @@ def write(
                 _place(source, out / _folder(form, split.name) / picture.file, copies)
                 shown.advance(bar)
     return [*lost.lines()]
+
+
+def _fits(name: str, form: str) -> bool:
+    """Say whether a class's name comes back from a format as it is."""
+    stripped = form in ("voc", "csv", "yolo", "yolo-seg") and name != name.strip()
+    return not (
+        stripped or (form in ("voc", "csv") and not name.isprintable()) or (form == "labelme" and name == IGNORED)
+    )
 
 
 def _folder(form: str, split: str) -> str:
@@ -99,7 +112,10 @@ def _alone(splits: Sequence[Split], lost: Repairs) -> None:
     for split in splits:
         for picture in split.pictures:
             path = PurePosixPath(picture.file)
-            if stems[path.stem] > 1:
+            if PurePosixPath(path.stem).suffix.lower() in SUFFIXES:  # a list would take that off too
+                path = path.with_name(f"{path.stem.replace('.', '_')}{path.suffix}")
+                lost.add("names of pictures with two suffixes: the first one's dot replaced", "picture")
+            if stems[PurePosixPath(picture.file).stem] > 1:
                 picture.file = "_".join([split.name, *path.parts])
                 lost.add("names of pictures that are not alone: the split put before them", "picture")
             else:
@@ -201,12 +217,18 @@ def _yolo(out: Path, splits: Sequence[Split], classes: Sequence[str], lost: Repa
     for split in splits:
         for p in split.pictures:
             lines = []
+            among = any(
+                one.mask is not None for one in p.objects
+            )  # then a line of five numbers is two points to others
             for one in p.objects:
-                if one.mask is None:
+                if one.mask is None and not among:
                     numbers = shares_of_box(one.box, p.width, p.height)
                 else:
-                    sides = (p.width, p.height) * (len(one.mask[0]) // 2)
-                    numbers = [share_of(v, side) for v, side in zip(one.mask[0], sides, strict=True)]
+                    if one.mask is None:
+                        lost.add("boxes among polygons, written as polygons of four points", "object")
+                    points = one.mask[0] if one.mask else _corners(one.box)
+                    sides = (p.width, p.height) * (len(points) // 2)
+                    numbers = [share_of(v, side) for v, side in zip(points, sides, strict=True)]
                 lines.append(" ".join([str(number[one.name]), *numbers]))
             file = PurePosixPath(f"labels/{split.name}/{p.file}").with_suffix(".txt")
             _text(out / file, "".join(f"{line}\n" for line in lines))
@@ -214,6 +236,11 @@ def _yolo(out: Path, splits: Sequence[Split], classes: Sequence[str], lost: Repa
 
     said = {**{s.name: f"images/{s.name}" for s in splits}, "nc": len(classes), "names": dict(enumerate(classes))}
     _text(out / "data.yaml", yaml.safe_dump(said, sort_keys=False, allow_unicode=True))
+
+
+def _corners(box: Box) -> list[float]:
+    x, y, w, h = box
+    return [x, y, x + w, y, x + w, y + h, x, y + h]
 
 
 def _labelme(out: Path, splits: Sequence[Split], classes: Sequence[str], lost: Repairs) -> None:
@@ -266,7 +293,7 @@ def _label_studio(out: Path, splits: Sequence[Split], classes: Sequence[str], lo
 def _task(number: int, file: str, picture: Picture) -> str:
     """Write a picture's task: what people labelled as annotations, what a detector found as predictions."""
     regions = ", ".join(_region(number, i, o, picture) for i, o in enumerate(picture.objects))
-    address = json.dumps(f"/data/local-files/?d={file}")
+    address = json.dumps(f"/data/local-files/?d={quote(file)}")
     scores = [o.score for o in picture.objects if o.score is not None]
     if scores:
         said = f'"predictions": [{{"model_version": "trunkline", "score": {sum(scores) / len(scores)}, "result": [{regions}]}}]'

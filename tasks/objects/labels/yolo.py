@@ -5,6 +5,7 @@ whose box is the upright one around it. Source: the format's description in Ultr
 Datasets" and "Instance Segmentation Datasets". Nothing is read outside the data's folder, and no address is fetched.
 """
 
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from trunkline.ground.errors import DataError
 
 from ...data.below import files_in
 from ...data.repairs import Repairs, counted
-from ...data.words import WORDS
+from ...data.words import ALL_WORDS, WORDS
 from ...formats import CONFIGS
 from ...images.suffixes import SUFFIXES
 from ..names import place
@@ -122,6 +123,10 @@ def read(found: Found, reading: Reading) -> Labels:
         ]
         pictures.append(Picture(name, width, height, objects))
     notes = [*found.notes, *_remarks(found.data, names, labels, lacking)]
+    mixed = sum(len(numbers) == 5 for own in lines if len({len(n) > 5 for _, n in own}) > 1 for _, numbers in own)
+    if mixed:
+        notes.append(f"{found.data}: {counted(mixed, 'line')} of five numbers beside polygons, taken as boxes; Ultralytics takes such a "
+                     "line as a polygon of two points")  # fmt: skip
     if rotated:
         count = counted(sum(len(p.objects) for p in pictures), "object")
         notes.append(f"{found.data}: rotated boxes, of which the upright box around each is taken, in {count}")
@@ -150,7 +155,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: expected keys and values: train, val, names")
     if said.get("kpt_shape"):
         raise DataError(
-            f"{file}: kpt_shape={said['kpt_shape']}: labels of keypoints are not read; boxes and polygons are"
+            f"{file}: kpt_shape={reprlib.repr(said['kpt_shape'])}: labels of keypoints are not read; boxes and polygons are"
         )
     return said
 
@@ -162,10 +167,12 @@ def _of_config(root: Path, config: Path | None, said: dict[str, Any], split: str
         return ()
     values = said[key] if isinstance(said[key], list) else [said[key]]
     below = str(said.get("path") or "").replace("\\", "/").strip("/")
+    if below not in ("", ".") and not _there(root, below):
+        repairs.add(f"path={said['path']}: left out, pictures are looked for beside the file", "path")
     found = []
     for value in values:
         if not isinstance(value, str):
-            raise DataError(f"{config}: {key}={value!r}: expected a folder, or a list of folders")
+            raise DataError(f"{config}: {key}={reprlib.repr(value)}: expected a folder, or a list of folders")
         text = value.replace("\\", "/")
         repairs.add("paths with backslashes: taken as slashes", "path", text != value)
         if "://" in text:
@@ -182,9 +189,10 @@ def _inside(root: Path, text: str, repairs: Repairs, what: str) -> Path:
     if not text.startswith("/") and _there(root, "/".join(parts)):
         return root.joinpath(*parts)
     kept = [part for part in parts if part != ".."]
-    for skipped in range(len(kept)):
+    least = next((i for i, part in enumerate(kept) if part.lower() in ALL_WORDS), len(kept) - 1)
+    for skipped in range(least + 1):  # a folder that says the split is not left out
         if ".." not in parts[len(parts) - len(kept) + skipped :] and _there(root, "/".join(kept[skipped:])):
-            repairs.add("paths that lead out of the folder, or that are not there: taken below it", "path")
+            repairs.add(f"{text}: taken as {'/'.join(kept[skipped:])}, below it", "path")
             return root.joinpath(*kept[skipped:])
     raise DataError(f"{what}: there is no such folder or list below {root}")
 
@@ -198,9 +206,11 @@ def _classes(root: Path, config: Path | None, said: dict[str, Any]) -> tuple[str
     if names:
         listed = _in_order(names, config) if isinstance(names, dict) else names
         if not isinstance(listed, list) or not all(isinstance(n, str) and n for n in listed):
-            raise DataError(f"{config}: names={names!r}: expected a list of names, or numbers with names")
+            raise DataError(f"{config}: names={reprlib.repr(names)}: expected a list of names, or numbers with names")
         if said.get("nc", str(len(listed))) != str(len(listed)):
-            raise DataError(f"{config}: nc={said['nc']} and {counted(len(listed), 'name')}; make them agree")
+            raise DataError(
+                f"{config}: nc={reprlib.repr(said['nc'])} and {counted(len(listed), 'name')}; make them agree"
+            )
     else:
         file = next((root / name for name in NAMES if (root / name).is_file()), None)
         if file is None:
@@ -216,7 +226,9 @@ def _classes(root: Path, config: Path | None, said: dict[str, Any]) -> tuple[str
 def _in_order(names: dict[Any, Any], config: Path | None) -> list[Any]:
     numbers = sorted(int(k) for k in names if str(k).isdigit())
     if numbers != list(range(len(names))):
-        raise DataError(f"{config}: names has the numbers {', '.join(map(str, names))}; expected 0 to {len(names) - 1}")
+        raise DataError(
+            f"{config}: names has the numbers {', '.join(map(str, list(names)[:20]))}; expected 0 to {len(names) - 1}"
+        )
     return [names[str(n)] for n in numbers]
 
 

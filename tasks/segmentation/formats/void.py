@@ -14,9 +14,11 @@ def wanted(encoding: Encoding) -> set[int]:
     """Return the classes that a split must have pixels of for an undeclared 255 to be taken as no class.
 
     With two classes, the one that is not stored as 0: where masks hold 0 and 255 alone, 255 is that class to most
-    programs. With more, all of them.
+    programs. With more, all of them. With one nothing can tell: VOID stands for what no mask has pixels of.
     """
     stored = {number: value for value, number in encoding.values.items() if number != VOID}
+    if len(stored) < 2:
+        return {VOID}
     return set(stored) if len(stored) > 2 else {number for number, value in stored.items() if value}
 
 
@@ -26,7 +28,7 @@ def decide(encoding: Encoding, masks: Iterable[np.ndarray], where: str, share: s
     `where` names the mask with 255, and `share` says how much of it that is.
     """
     lacking = wanted(encoding)
-    for labels in masks:
+    for labels in masks if lacking != {VOID} else ():
         lacking -= set(np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist())
         if not lacking:
             return
@@ -36,6 +38,13 @@ def decide(encoding: Encoding, masks: Iterable[np.ndarray], where: str, share: s
 def undecided(encoding: Encoding, lacking: Sequence[int], where: str, share: str = "") -> Undecided:
     """Build the error: both readings of 255, as lines to paste."""
     own = {number: value for value, number in encoding.values.items() if number != VOID}
+    if lacking == [VOID] or len(own) < 2:
+        (name,) = encoding.classes
+        return Undecided(
+            f"{where}: has the number 255{share}, and one class is named, {name}. 255 has two readings; say which:\n"
+            f"  it is {name}, and 0 lies beside it: write classes.txt as\n    0 background\n    {VOID} {name}\n"
+            "  it is no class: give void=255, or add this line to classes.txt\n    255 void"
+        )
     names = [f"{encoding.classes[n]} ({own[n]})" for n in lacking]
     first = lacking[0]
     lines = [f"{VOID if n == first else own[n]} {encoding.classes[n]}" for n in sorted(own, key=own.__getitem__)]
