@@ -125,8 +125,10 @@ def read(found: Found, reading: Reading) -> Labels:
     notes = [*found.notes, *_remarks(found.data, names, labels, lacking)]
     mixed = sum(len(numbers) == 5 for own in lines if len({len(n) > 5 for _, n in own}) > 1 for _, numbers in own)
     if mixed:
-        notes.append(f"{found.data}: {counted(mixed, 'line')} of five numbers beside polygons, taken as boxes; Ultralytics takes such a "
-                     "line as a polygon of two points")  # fmt: skip
+        count = counted(mixed, "line")
+        notes.append(
+            f"{found.data}: {count} of five numbers beside polygons, taken as boxes; Ultralytics takes such a line as two points"
+        )
     if rotated:
         count = counted(sum(len(p.objects) for p in pictures), "object")
         notes.append(f"{found.data}: rotated boxes, of which the upright box around each is taken, in {count}")
