@@ -123,7 +123,7 @@ def _counts(
     from ...tasks.segmentation.boundary import boundary_counts
     from ...tasks.segmentation.confusion import confusion
     from ...tasks.segmentation.formats.seen import Seen
-    from ...tasks.segmentation.formats.void import undecided, wanted, word_of
+    from ...tasks.segmentation.formats.void import lacking, undecided, word_of
 
     classes = len(theirs.classes)
     matrix, edges = np.zeros((classes, classes), np.int64), np.zeros((classes, 2), np.int64)
@@ -150,8 +150,8 @@ def _counts(
             advance()
     if problems:
         raise DataError("\n".join(problems))
-    if theirs.assumed and first and (lacking := sorted(n for n in wanted(theirs) if not seen.pixels[n])):
-        raise undecided(theirs, lacking, str(first))
+    if theirs.assumed and first and (without := lacking(theirs, seen.pixels)):
+        raise undecided(theirs, without, str(first))
     remarks = seen.remarks(theirs.classes, f"all {seen.masks} true masks", word_of(theirs, "pairs", void or ()))
     return matrix, edges, remarks + found_in.repairs(f"{seen.masks} predicted masks")
 

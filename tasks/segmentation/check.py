@@ -20,7 +20,7 @@ from ..checked import NONE, SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
 from ..images.decode import decode, turned_back
 from .formats.seen import Seen
-from .formats.void import undecided, wanted
+from .formats.void import lacking, undecided
 from .options import Options
 from .samples import SPLITS, PixelSamples
 from .splits import read_split
@@ -98,9 +98,8 @@ def _counted(result: Check, split: str, samples: PixelSamples, seen: Seen, first
     if not any(counts):
         result.problems.append({"file": split, "what": "no mask has a pixel of any class"})
         return
-    lacking = sorted(n for n in wanted(samples.encoding) if not seen.pixels[n])
-    if samples.encoding.assumed and first >= 0 and lacking:
-        error = undecided(samples.encoding, lacking, samples.mask_source(first))
+    if samples.encoding.assumed and first >= 0 and (without := lacking(samples.encoding, seen.pixels)):
+        error = undecided(samples.encoding, without, samples.mask_source(first))
         result.problems.append({"file": split, "what": str(error)})
         return
     whose = f"all {seen.masks} masks"

@@ -310,8 +310,8 @@ def test_quantised_and_sparse_tensors_are_named(tmp_path):
     quantised = torch.quantize_per_tensor(tensors["conv1.weight"], 0.1, 0, torch.qint8)
     torch.save({**tensors, "conv1.weight": quantised}, tmp_path / "quantised.pth", _use_new_zipfile_serialization=False)
     for name, told in (
-        ("sparse", "layer2.0.conv1.weight: sparse or quantised"),
-        ("quantised", "conv1.weight: sparse or"),
+        ("sparse", "layer2.0.conv1.weight: sparse, quantised"),
+        ("quantised", "conv1.weight: sparse, quantised"),
     ):
         with pytest.raises(WeightsError, match=told):
             read_weights(tmp_path / f"{name}.pth")

@@ -260,7 +260,7 @@ def test_several_tables_and_splits_that_nobody_knows_are_refused(six):
     (six / "more.csv").unlink()
     splits = ["train", "train", "val", "train", "test", "vall"]
     write(six / "labels.csv", [(*row, s) for row, s in zip(GOOD, splits, strict=True)], (*PAIR, "split"))
-    assert "labels.csv: line 7: split='vall': expected train, val, valid, validation, test" in refused(six)
+    assert "labels.csv: line 7: split='vall': expected train, training, val, valid, validation, test" in refused(six)
 
 
 def test_a_test_split_and_pictures_without_a_row_are_said(six):

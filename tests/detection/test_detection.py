@@ -255,7 +255,7 @@ def test_pictures_show_what_was_asked_for_and_sizes_keep_their_proportion(writte
         (["predict", "RUN", "x.jpg", "format=voc"], "format=voc: is of a data set, and here are files; leave it out"),
         (["predict", "RUN", "x.jpg", "sizes=64,96"], "sizes=64,96: only training reads it; leave it out"),
         (["evaluate", "RUN", "jitter=0.5,2"], "jitter=0.5,2: only training reads it; leave it out"),
-        (["evaluate", "RUN", "colour=1"], "the task's options (of classification: data, on_bad_sample, strict, val, "),
+        (["evaluate", "RUN", "colour=1"], "the task's options (of classification: data, on_bad_sample, strict, "),
     ],
 )
 def test_an_option_that_nothing_would_read_is_refused(words, says, trained, capsys, tmp_path):

@@ -130,6 +130,21 @@ def test_boxes_counted_from_0_are_read_by_origin_and_remarked(tmp_path):
         split_of(tmp_path / "data", "yolo", origin=0)
 
 
+def test_boxes_that_are_shares_are_told(tmp_path):
+    work.pictures(tmp_path / "images")
+    work.text(tmp_path / "train.csv", "file,label,xmin,ymin,xmax,ymax\na.jpg,ant,0.1,0.1,0.5,0.5\n")
+    with pytest.raises(DataError, match="all boxes lie between 0 and 1: shares of the pictures' sides"):
+        split_of(tmp_path, "csv")
+
+
+def test_rows_of_a_split_that_nobody_knows_are_refused(tmp_path):
+    work.pictures(tmp_path / "images")
+    rows = "a.jpg,ant,1,2,3,4,train\nb.jpg,ant,1,2,3,4,holdout\n"
+    work.text(tmp_path / "all.csv", f"file,label,x,y,width,height,split\n{rows}")
+    with pytest.raises(DataError, match="line 3: split='holdout': expected one of train"):
+        split_of(tmp_path, "csv")
+
+
 # LabelMe
 
 

@@ -134,3 +134,28 @@ def test_turned_pictures_need_a_word(tmp_path):
     assert split_of(tmp_path / "data", "yolo", exif="turn").index.sizes[0].tolist() == [96, 64]
     stored = split_of(tmp_path / "data", "yolo", exif="ignore")
     assert stored.index.sizes[0].tolist() == [64, 96] and stored[0].image.shape[-2:] == (64, 96)
+
+
+def test_a_path_that_says_its_split_is_not_shortened_to_another_folder(tmp_path):
+    yolo_yaml(tmp_path / "data")
+    work.text(tmp_path / "data/data.yaml", "train: ../train/images\nval: ../valid/images\nnames: [ant, bee]\n")
+    with pytest.raises(DataError, match=r"train=\.\./train/images: there is no such folder or list"):
+        split_of(tmp_path / "data", "yolo")
+
+
+def test_a_huge_configuration_makes_a_short_message(tmp_path):
+    yolo_yaml(tmp_path / "data")
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(6)
+    )
+    work.text(tmp_path / "data/data.yaml", bomb + "train: images/train\nval: images/val\nnames: [*g, *g]\n")
+    with pytest.raises(DataError) as error:
+        split_of(tmp_path / "data", "yolo")
+    assert len(str(error.value)) < 1000
+
+
+def test_boxes_beside_polygons_are_remarked(tmp_path):
+    yolo_yaml(tmp_path / "data")
+    work.text(tmp_path / "data/labels/train/a.txt", "0 0.5 0.5 0.5 0.5\n1 0.1 0.1 0.5 0.1 0.5 0.9\n")
+    remarks = split_of(tmp_path / "data", "yolo").remarks()
+    assert any("1 line of five numbers beside polygons, taken as boxes" in remark for remark in remarks)

@@ -306,3 +306,22 @@ def test_a_line_255_void_stands_among_names(tmp_path):
     (tmp_path / "classes.txt").write_text("a\nb\n7 void\n")
     with pytest.raises(DataError, match="expected one kind"):
         read_classes(tmp_path / "classes.txt")
+
+
+def test_one_class_and_255_stop_everywhere(tmp_path):
+    """With one class nothing can tell what 255 is."""
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        for n in range(3):
+            Image.new("RGB", (40, 40)).save(tmp_path / f"images/{split}/{n}.jpg")
+            mask = np.zeros((40, 40), np.uint8)
+            mask[:10] = 255
+            Image.fromarray(mask).save(tmp_path / f"masks/{split}/{n}.png")
+    (tmp_path / "classes.txt").write_text("lesion\n")
+    with pytest.raises(Undecided, match=r"one class is named, lesion\. 255 has two readings"):
+        read_split(Options(data=str(tmp_path), format="pairs", crop=16), "train")[0]
+    assert not check(tmp_path, loaders=0, progress=False).ok
+    for classes in (str(tmp_path / "classes.txt"), 1):
+        with pytest.raises(Undecided):
+            score_masks(tmp_path / "masks/val", tmp_path / "masks/val", classes=classes)

@@ -156,7 +156,7 @@ def _file(address: str, there: set[str], repairs: Repairs) -> str | None:
     """Find the picture that an address means below the data's folder; None where there is none, or it is not below it."""
     parts = urlsplit(address)
     local = parse_qs(parts.query).get("d")
-    path = unquote(local[0] if local else parts.path)
+    path = local[0] if local else unquote(parts.path)
     if ".." in path.replace("\\", "/").split("/"):
         return None
     name = place(path.lstrip("/"), there, Repairs(""))

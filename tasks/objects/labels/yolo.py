@@ -157,7 +157,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: expected keys and values: train, val, names")
     if said.get("kpt_shape"):
         raise DataError(
-            f"{file}: kpt_shape={reprlib.repr(said['kpt_shape'])}: labels of keypoints are not read; boxes and polygons are"
+            f"{file}: kpt_shape={_short(said['kpt_shape'])}: labels of keypoints are not read; boxes and polygons are"
         )
     return said
 
@@ -170,11 +170,11 @@ def _of_config(root: Path, config: Path | None, said: dict[str, Any], split: str
     values = said[key] if isinstance(said[key], list) else [said[key]]
     below = str(said.get("path") or "").replace("\\", "/").strip("/")
     if below not in ("", ".") and not _there(root, below):
-        repairs.add(f"path={said['path']}: left out, pictures are looked for beside the file", "path")
+        repairs.add(f"path={_short(said['path'])}: left out, pictures are looked for beside the file", "path")
     found = []
     for value in values:
         if not isinstance(value, str):
-            raise DataError(f"{config}: {key}={reprlib.repr(value)}: expected a folder, or a list of folders")
+            raise DataError(f"{config}: {key}={_short(value)}: expected a folder, or a list of folders")
         text = value.replace("\\", "/")
         repairs.add("paths with backslashes: taken as slashes", "path", text != value)
         if "://" in text:
@@ -194,9 +194,17 @@ def _inside(root: Path, text: str, repairs: Repairs, what: str) -> Path:
     least = next((i for i, part in enumerate(kept) if part.lower() in ALL_WORDS), len(kept) - 1)
     for skipped in range(least + 1):  # a folder that says the split is not left out
         if ".." not in parts[len(parts) - len(kept) + skipped :] and _there(root, "/".join(kept[skipped:])):
-            repairs.add(f"{text}: taken as {'/'.join(kept[skipped:])}, below it", "path")
+            there = "/".join(kept[skipped:])
+            repairs.add(
+                f"paths that lead out of the folder, or that are not there: {_short(text)} taken as {there}", "path"
+            )
             return root.joinpath(*kept[skipped:])
     raise DataError(f"{what}: there is no such folder or list below {root}")
+
+
+def _short(value: Any) -> str:
+    """Write a value of a configuration, which may be huge, in a few characters."""
+    return value[:80] if isinstance(value, str) else reprlib.repr(value)[:80]
 
 
 def _there(root: Path, text: str) -> bool:
@@ -208,11 +216,9 @@ def _classes(root: Path, config: Path | None, said: dict[str, Any]) -> tuple[str
     if names:
         listed = _in_order(names, config) if isinstance(names, dict) else names
         if not isinstance(listed, list) or not all(isinstance(n, str) and n for n in listed):
-            raise DataError(f"{config}: names={reprlib.repr(names)}: expected a list of names, or numbers with names")
+            raise DataError(f"{config}: names={_short(names)}: expected a list of names, or numbers with names")
         if said.get("nc", str(len(listed))) != str(len(listed)):
-            raise DataError(
-                f"{config}: nc={reprlib.repr(said['nc'])} and {counted(len(listed), 'name')}; make them agree"
-            )
+            raise DataError(f"{config}: nc={_short(said['nc'])} and {counted(len(listed), 'name')}; make them agree")
     else:
         file = next((root / name for name in NAMES if (root / name).is_file()), None)
         if file is None:

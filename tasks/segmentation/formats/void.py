@@ -22,31 +22,36 @@ def wanted(encoding: Encoding) -> set[int]:
     return set(stored) if len(stored) > 2 else {number for number, value in stored.items() if value}
 
 
+def lacking(encoding: Encoding, pixels: np.ndarray) -> list[int]:
+    """List the classes without which an undeclared 255 is not taken as no class, by pixels of each number `(256,)`."""
+    return sorted(n for n in wanted(encoding) if n == VOID or not pixels[n])
+
+
 def decide(encoding: Encoding, masks: Iterable[np.ndarray], where: str, share: str = "") -> None:
     """Look through a split's masks `(H, W)` until all wanted classes have a pixel. Raises Undecided where one has none.
 
     `where` names the mask with 255, and `share` says how much of it that is.
     """
-    lacking = wanted(encoding)
-    for labels in masks if lacking != {VOID} else ():
-        lacking -= set(np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist())
-        if not lacking:
+    without = wanted(encoding)
+    for labels in masks if without != {VOID} else ():
+        without -= set(np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist())
+        if not without:
             return
-    raise undecided(encoding, sorted(lacking), where, share)
+    raise undecided(encoding, sorted(without), where, share)
 
 
-def undecided(encoding: Encoding, lacking: Sequence[int], where: str, share: str = "") -> Undecided:
+def undecided(encoding: Encoding, without: Sequence[int], where: str, share: str = "") -> Undecided:
     """Build the error: both readings of 255, as lines to paste."""
     own = {number: value for value, number in encoding.values.items() if number != VOID}
-    if lacking == [VOID] or len(own) < 2:
+    if len(own) < 2:
         (name,) = encoding.classes
         return Undecided(
             f"{where}: has the number 255{share}, and one class is named, {name}. 255 has two readings; say which:\n"
             f"  it is {name}, and 0 lies beside it: write classes.txt as\n    0 background\n    {VOID} {name}\n"
             "  it is no class: give void=255, or add this line to classes.txt\n    255 void"
         )
-    names = [f"{encoding.classes[n]} ({own[n]})" for n in lacking]
-    first = lacking[0]
+    names = [f"{encoding.classes[n]} ({own[n]})" for n in without]
+    first = without[0]
     lines = [f"{VOID if n == first else own[n]} {encoding.classes[n]}" for n in sorted(own, key=own.__getitem__)]
     listed = "\n".join(f"    {line}" for line in lines[:8]) + ("\n    …" if len(lines) > 8 else "")
     more = "" if len(names) < 5 else f" and {len(names) - 4} more"
