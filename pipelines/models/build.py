@@ -249,6 +249,8 @@ def _class_names(
             f"{source}: tells {count} classes apart, and there are {len(names)} names, {origin} ({', '.join(names[:20])}); "
             "it can be used with the classes that it was trained on alone: classes= gives their names"
         )
+    if not all(name.strip() for name in names):
+        raise RecipeError(f"classes={','.join(names)}: one of the names is empty")
     if again := sorted({name for name in names if names.count(name) > 1}):
         raise RecipeError(f"classes: {', '.join(again)} stands there twice; every class needs a name of its own")
     return names, f"classes by position, {origin}: {', '.join(names[:20])}{', …' if count > 20 else ''}"

@@ -63,6 +63,7 @@ def coco(
         for k, name in enumerate(theirs.categories[c] for c in sorted(theirs.categories))
         if scores.curves.precision[0, 0, k, 0, -1] > -1
     }
+    theirs.warnings += [] if len(found) else [f"{results}: has no result at all"]
     theirs.warnings += mean_over("AP", scores.categories, "no object in the truth")
     if not masks and (scores.metrics.get("AP50") or 0) < FEW:
         theirs.warnings += hints(theirs.objects, found, sizes_of(theirs.images))

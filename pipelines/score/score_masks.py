@@ -10,7 +10,15 @@ from trunkline.ground.storage import at_home
 from ...heads.contract import VOID
 from ...tasks.data.repairs import refuse
 from ...tasks.scores import mean_over
-from ...tasks.segmentation.formats.encoding import Encoding, Mask, check_agrees, look_at, numbered, with_void
+from ...tasks.segmentation.formats.encoding import (
+    Encoding,
+    Mask,
+    check_agrees,
+    check_not_swapped,
+    look_at,
+    numbered,
+    with_void,
+)
 from ...tasks.segmentation.formats.layouts import files_below, read_classes
 from ..show import bar, note
 from .score import Scored, lines_of
@@ -134,6 +142,7 @@ def _counts(
             try:
                 one = agree[0].agreeing(true, look_at(true, theirs))
                 other = agree[1].agreeing(found, look_at(found, ours, one.labels == VOID))
+                check_not_swapped(agree[0].first, str(found), other.stored, theirs.stored)
                 if one.labels.shape != other.labels.shape:
                     sizes = [f"{a.labels.shape[1]} x {a.labels.shape[0]}" for a in (other, one)]
                     raise DataError(f"{found}: is {sizes[0]} pixels; the true mask {true} is {sizes[1]}")

@@ -308,9 +308,22 @@ def wrong_results(objects: Objects, truth: Truth) -> list[str]:
     if objects.segmentation is None:
         if negative := int((sizes < 0).any(1).sum()):
             found.append(f"{counted(negative, 'box')} of negative width or height")
+        if far := int(_outside(objects, truth).sum()):
+            found.append(f"{counted(far, 'box')} outside the picture")
         if empty := int(((sizes == 0).any(1) & ~(sizes < 0).any(1)).sum()):
             found.append(f"{counted(empty, 'box')} without area")
     return [f"{objects.file}: {', '.join(found)}; counted as pycocotools counts them"] if found else []
+
+
+def _outside(objects: Objects, truth: Truth) -> np.ndarray:
+    """Mark the boxes of which nothing lies in their picture, where its size is known, `(N,)` bool."""
+    images = truth.images
+    order = np.argsort(images.ids)
+    rows = order[np.searchsorted(images.ids[order], objects.image_ids)]
+    sides = np.stack([images.widths, images.heights], 1)[rows]
+    low, size = objects.boxes[:, :2], objects.boxes[:, 2:]
+    beyond = ((low >= sides) | (low + size <= 0)).any(1)
+    return np.asarray(beyond & (sides > 0).all(1) & (size > 0).all(1))
 
 
 def _column(found: list[Any], name: str, dtype: Any = np.int64) -> np.ndarray:

@@ -123,6 +123,8 @@ def _mended(one: msgspec.Raw, kind: Any, repairs: Repairs) -> bytes:
     for name in kind.whole:
         value = msgspec.json.decode(fields[name]) if name in fields else None
         number, what = _whole(name, value)
+        if name == "iscrowd" and name in fields and value is None:
+            number, what = 0, "iscrowd: null taken as 0"
         if what:
             fields[name] = msgspec.Raw(str(number).encode())
             said.append(what)

@@ -34,15 +34,15 @@ def hints(
     if not len(truth) or not len(found):
         return []
     plain = _matched(truth, found.boxes, found.category_ids, found.image_ids)
-    said = []
+    best, said = max(_LEAST, _TIMES * plain), ""
     for what, change in readings.items():
         boxes, categories = change(found, sizes or {})
         if boxes is None:
             continue
         share = _matched(truth, boxes, categories, found.image_ids)
-        if share >= max(_LEAST, _TIMES * plain):
-            said.append(f"almost nothing matches as it stands; {share:.0%} of the truth would, {what}")
-    return said
+        if share > best or (share == best and not said):
+            best, said = share, f"almost nothing matches as it stands; {share:.0%} of the truth would, {what}"
+    return [said] if said else []
 
 
 def sizes_of(images: Images) -> dict[int, tuple[int, int]]:

@@ -28,7 +28,7 @@ _ENCODINGS = {"gb2312": "gb18030", "gbk": "gb18030", "gb18030": "gb18030", "big5
 _NATIVE = ("utf-8", "utf8", "utf-16", "utf-16le", "utf-16be", "iso-8859-1", "us-ascii", "ascii")
 """Encodings that a file may declare: those that are rewritten as UTF-8, and those that expat knows."""
 _UNFIT = re.compile(r'[%/\\:*?"<>|\x00-\x1f]|^\.')
-WORDS = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True}
+WORDS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "no": False, "yes": True}
 """What `difficult` and `truncated` may be, in any case of letters."""
 FLAGS = ("-1", "0", "1")  # of the class lists
 SUFFIXES = (*sorted(PICTURES), ".xml")

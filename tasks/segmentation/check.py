@@ -57,6 +57,7 @@ def check_masks(
     result = Check(os.fspath(root), counted="pixels")
     digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     sizes: list[tuple[int, int, int]] = []
+    palette: tuple[str, np.ndarray] | None = None
     for split in SPLITS:
         try:
             samples = read_split(
@@ -68,6 +69,8 @@ def check_masks(
         for name, what in samples.excluded.items():
             result.problem(name, what, SAMPLE)
         result.oddities += [{"file": split, "what": note} for note in samples.notes]
+        samples = replace(samples, other_palette=palette)
+        palette = palette or samples.palette
         seen, first = Seen(), -1
         void_is_known = replace(samples, encoding=replace(samples.encoding, assumed=False))
         for i, facts in run_all(partial(_examine, void_is_known), len(samples), loaders, f"checking {split}", progress):

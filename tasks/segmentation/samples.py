@@ -43,6 +43,7 @@ class PixelSamples:
     excluded: dict[str, str] = field(default_factory=dict)
     split: str = "train"
     notes: tuple[str, ...] = ()  # what the reader remarked
+    other_palette: tuple[str, np.ndarray] | None = None  # of another split, with its file, which must be the same
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -103,7 +104,7 @@ class PixelSamples:
         found = look_at(source, self.encoding)
         if self.encoding.assumed and (count := int((found.stored.pixels == VOID).sum())):
             self._decide(index, f" in {count / found.labels.size:.1%} of its pixels")
-        check_agrees(self._palette, source, found.stored)
+        check_agrees(self.palette, source, found.stored)
         if self.options.strict and found.stored.form:
             raise DataError(f"strict: {source}: {found.stored.form}: would be read as numbers")
         return found
@@ -123,8 +124,10 @@ class PixelSamples:
                 continue
 
     @cached_property
-    def _palette(self) -> tuple[str, np.ndarray] | None:
+    def palette(self) -> tuple[str, np.ndarray] | None:
         """The first mask's name and palette, where it has one that can be read: the others must agree with it."""
+        if self.other_palette is not None:
+            return self.other_palette
         source = self.mask_source(0)
         try:
             palette = look_at(source, self.encoding).stored.palette

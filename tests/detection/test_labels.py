@@ -235,6 +235,23 @@ def test_rotated_boxes_are_enclosed_on_demand_alone(tmp_path):
     assert np.allclose(split_of(tmp_path, "labelstudio", rotated="enclose").index.boxes, [[24 - 32, 16, 32, 48]])
 
 
+def test_shapes_and_labels_that_are_said_apart_are_joined_by_their_id(tmp_path):
+    shape = {**region(), "type": "rectangle", "id": "x"}
+    shape["value"] = {k: v for k, v in shape["value"].items() if k != "rectanglelabels"}
+    studio(tmp_path, task_of(shape, {"type": "labels", "id": "x", "value": {"labels": ["bee"], "x": 1}}))
+    samples = split_of(tmp_path, "labelstudio")
+    assert (
+        samples.classes == ("bee",) and samples.index.boxes.tolist() == [[24, 16, 48, 32]] and not samples.index.notes
+    )
+
+
+def test_two_pictures_of_one_name_are_both_named(tmp_path):
+    studio(tmp_path, task_of(region()))
+    work.pictures(tmp_path / "other", ("a.jpg",))
+    with pytest.raises(DataError, match=r"may be images/a\.jpg or other/a\.jpg: leave one"):
+        split_of(tmp_path, "labelstudio")
+
+
 def test_several_people_are_chosen_from(tmp_path):
     task = task_of(region(), people=((1, 10), (2, 11)))
     task["annotations"][1]["result"] = [region(labels=["bee"])]

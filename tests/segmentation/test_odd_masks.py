@@ -325,3 +325,28 @@ def test_one_class_and_255_stop_everywhere(tmp_path):
     for classes in (str(tmp_path / "classes.txt"), 1):
         with pytest.raises(Undecided):
             score_masks(tmp_path / "masks/val", tmp_path / "masks/val", classes=classes)
+
+
+def paletted(file, flip: bool) -> None:
+    """A mask of two classes; with `flip` the palette has the two colours the other way round."""
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:10] = 1
+    image = Image.fromarray(mask)
+    image.putpalette([255, 0, 0, 0, 0, 255] if flip else [0, 0, 255, 255, 0, 0])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image.save(file)
+
+
+def test_palettes_that_differ_between_splits_or_sides_are_refused(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / f"images/{split}").mkdir(parents=True)
+        for name in ("a", "b"):
+            Image.new("RGB", (70, 70)).save(tmp_path / f"images/{split}/{name}.jpg")
+            paletted(tmp_path / f"masks/{split}/{name}.png", split == "val")
+    (tmp_path / "classes.txt").write_text("ground\nlesion\n")
+    assert any("palettes differ" in p["what"] for p in check(tmp_path, loaders=0, progress=False).problems)
+    with pytest.raises(DataError, match="the numbers may be swapped"):
+        score_masks(tmp_path / "masks/train", tmp_path / "masks/val", classes=2)
+    assert score_masks(tmp_path / "masks/train", tmp_path / "masks/train", classes=2).metrics["mIoU"] == 1
+    assert main(["train", "segment", f"data={tmp_path}", "--run", str(tmp_path / "run"), *SHORT]) == 2
+    assert not (tmp_path / "run/weights.safetensors").exists()

@@ -125,7 +125,7 @@ def _picture(task: dict[str, Any], data: Path, there: set[str], reading: Reading
     if not drawn:
         repairs.add("nobody's labels (no annotation), taken as without objects", "task")
         return Picture(file, 0, 0, [])
-    result = [r for r in _chosen(drawn, reading.annotator).get("result", [])]
+    result = _joined(_chosen(drawn, reading.annotator).get("result", []))
     sides = {(int(r["original_width"]), int(r["original_height"])) for r in result if "original_width" in r}
     if len(sides) > 1:
         raise ValueError(f"its regions are of pictures of several sizes, {sorted(sides)}")
@@ -135,6 +135,19 @@ def _picture(task: dict[str, Any], data: Path, there: set[str], reading: Reading
         repairs.add("original_width and original_height: absent or 0, taken from the picture", "task")
     objects = [one for region in result for one in _objects(region, width, height, reading, repairs)]
     return Picture(file, width, height, objects)
+
+
+def _joined(result: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join what a shape and its labels say apart, as the tags Rectangle and Labels do: regions of one id."""
+    labels = {r.get("id"): r["value"]["labels"] for r in result if r.get("type") == "labels"}
+    found = []
+    for region in result:
+        shape = f"{region.get('type')}labels"
+        if shape in _AREAS and region.get("id") in labels:
+            found.append({**region, "type": shape, "value": {**region["value"], shape: labels[region["id"]]}})
+        elif region.get("type") != "labels":
+            found.append(region)
+    return found
 
 
 def _cancelled(annotation: dict[str, Any], repairs: Repairs) -> bool:
@@ -164,7 +177,9 @@ def _file(address: str, there: set[str], repairs: Repairs) -> str | None:
         folders = [n for n in there if n.endswith(f"/{name.rpartition('/')[2]}")]
         bare = place(name.rpartition("/")[2], {n.rpartition("/")[2] for n in there}, Repairs(""))
         folders = folders or [n for n in there if n.rpartition("/")[2] == bare]
-        if len(folders) != 1:
+        if len(folders) > 1:
+            raise ValueError(f"the picture {address} may be {' or '.join(sorted(folders)[:4])}: leave one")
+        if not folders:
             return None
         name = folders[0]
     if "\\" in path:

@@ -105,7 +105,10 @@ def read(found: Found, reading: Reading) -> Labels:
         raise DataError(
             f"{found.data}: no picture has a file of labels; expected {labels[0]} for {names[0]}, and so on"
         )
-    lines = [_lines(file, wrong) if file.is_file() else [] for file in labels]
+    if again := twice([str(file) for file in labels if file.is_file()]):
+        own = [name for name, file in zip(names, labels, strict=True) if str(file) == again[0]]
+        raise DataError(f"{again[0]}: may be of {' or '.join(own)}: leave one of these pictures")
+    lines = [_lines(file, wrong, repairs) if file.is_file() else [] for file in labels]
     wrong.stop()
     sizes = measured(str(found.data), names, reading.exif)
     for own, file in zip(lines, labels, strict=True):
@@ -279,7 +282,7 @@ def _label_file(data: Path, name: str) -> Path:
     return (data / path).with_suffix(".txt")
 
 
-def _lines(file: Path, wrong: Wrong) -> list[tuple[int, list[Number]]]:
+def _lines(file: Path, wrong: Wrong, repairs: Repairs) -> list[tuple[int, list[Number]]]:
     """Read the lines of numbers of a file of labels, each with its place."""
     try:
         text = text_of(file)
@@ -295,6 +298,7 @@ def _lines(file: Path, wrong: Wrong) -> list[tuple[int, list[Number]]]:
         except (ValueError, ArithmeticError):
             wrong.append(f"{file}: line {n}: {line.strip()[:60]!r}: expected numbers")
             continue
+        repairs.add("classes written as 1.0 taken as 1", "line", not words[0].isdigit())
         if said := _wrong(numbers):
             wrong.append(f"{file}: line {n}: {said}")
         else:

@@ -1,7 +1,7 @@
 """How mask files say classes: by numbers, with a palette or without, or by colours; read strictly."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -168,6 +168,22 @@ def check_agrees(first: tuple[str, np.ndarray] | None, file: str, other: Stored)
             raise DataError(
                 f"{file}: palettes differ: {value} has the colour {here} here and {there} in {name}; the number may not be the "
                 "same class's. Save all masks with one palette, or as numbers without"
+            )
+
+
+def check_not_swapped(first: tuple[str, np.ndarray] | None, file: str, other: Stored, numbers: Iterable[int]) -> None:
+    """Raise DataError where a number in a file has the colour that another one of `numbers` has in the other side's palette."""
+    if first is None or other.palette is None:
+        return
+    name, palette = first
+    known = [n for n in numbers if n < min(len(palette), len(other.palette))]
+    colours = {tuple(palette[n].tolist()): n for n in known}
+    for value in known if len(colours) == len(known) else ():
+        here = tuple(other.palette[value].tolist())
+        if colours.get(here, value) != value and (other.pixels == value).any():
+            raise DataError(
+                f"{file}: {value} has the colour {here} here, which {colours[here]} has in {name}: the numbers may be swapped. "
+                "Save both with one palette, or as numbers without"
             )
 
 
