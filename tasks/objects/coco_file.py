@@ -5,6 +5,7 @@ Format: cocodataset.org, "Data format" and "Results format".
 
 import os
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -327,7 +328,7 @@ def _outside(objects: Objects, truth: Truth) -> np.ndarray:
 
 
 def _column(found: list[Any], name: str, dtype: Any = np.int64) -> np.ndarray:
-    return np.fromiter((getattr(row, name) for row in found), dtype, len(found))
+    return np.fromiter(map(attrgetter(name), found), dtype, len(found))
 
 
 def _boxes(found: list[Any]) -> np.ndarray:

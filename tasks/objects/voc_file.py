@@ -27,6 +27,7 @@ _ENCODINGS = {"gb2312": "gb18030", "gbk": "gb18030", "gb18030": "gb18030", "big5
               "latin1": "latin-1"}  # fmt: skip
 _NATIVE = ("utf-8", "utf8", "utf-16", "utf-16le", "utf-16be", "iso-8859-1", "us-ascii", "ascii")
 """Encodings that a file may declare: those that are rewritten as UTF-8, and those that expat knows."""
+_SEPARATOR = re.compile(r"[/\\:]")
 _UNFIT = re.compile(r'[%/\\:*?"<>|\x00-\x1f]|^\.')
 WORDS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "no": False, "yes": True}
 """What `difficult` and `truncated` may be, in any case of letters."""
@@ -117,7 +118,7 @@ def parse_annotation(data: bytes) -> VocAnnotation:
             except DataError as error:
                 before = sum(e.name == "object" for e in root.children[:number])
                 raise DataError(f"object {before + 1} ({element.text('name', 'no name')}): {error}") from None
-            found.words += sum(element.text(flag, "0") not in FLAGS for flag in ("difficult", "truncated"))
+            found.words += sum(text not in FLAGS for text in element.said if text)
     return found
 
 
@@ -154,6 +155,7 @@ class _Element:
     name: str
     children: list["_Element"] = field(default_factory=list)
     characters: str = ""
+    said: tuple[str, ...] = ()  # its flags, as they are written
 
     def one(self, name: str) -> "_Element | None":
         found = [c for c in self.children if c.name == name]
@@ -183,6 +185,7 @@ class _Element:
 
     def flag(self, name: str) -> bool:
         text = self.text(name, "0")
+        self.said += (text,)
         if text.lower() not in WORDS:
             raise DataError(f"{name}={text!r}; expected 0 or 1 (or true, false, yes, no)")
         return WORDS[text.lower()]
@@ -292,8 +295,10 @@ def _listed(line: str, there: Callable[[str], bool] | None) -> tuple[str, str]:
 
 def _bare(given: str, there: Callable[[str], bool] | None) -> str:
     """Take the folders off a name, and the suffix of a picture unless an image is called with it."""
-    name = PureWindowsPath(given).name
-    stem = name.removesuffix(PureWindowsPath(name).suffix) if name.lower().endswith(SUFFIXES) else name
+    name = PureWindowsPath(given).name if _SEPARATOR.search(given) else given
+    if not name.lower().endswith(SUFFIXES):
+        return name
+    stem = name.removesuffix(PureWindowsPath(name).suffix)
     return name if there and there(name) and not there(stem) else stem
 
 
