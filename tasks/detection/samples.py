@@ -25,7 +25,6 @@ from .options import Options
 from .transforms import box_tensor
 from .views import wanted
 
-SPLITS = ("train", "val")
 NARROW = 0.01  # pixels; a box with a shorter side has no area
 
 

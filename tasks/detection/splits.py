@@ -146,7 +146,7 @@ def _of_voc(options: Options, split: str, whole: bool, masks: bool) -> Part:
     else:
         parts, images = _voc_folders(options, split, whole), options.data
         listed = tuple(f"{part.below}/{name}".lstrip("/") for part in parts for name in part.names)
-    index = voc_index(parts, None, options.origin)
+    index = voc_index(parts, options.origin)
     check_names([index.name(row) for row in range(len(index))], options.data)
     return Part(images, index, listed)
 
@@ -155,7 +155,7 @@ def _of_tools(options: Options, split: str, whole: bool, masks: bool) -> Part:
     reading = Reading(options.format, options.exif, options.rotated, options.annotator)
     given = _given(options, split)
     found = read_labels(options.data, split, given, reading, whole)
-    return Part(found.images, index_of(found, None, masks))
+    return Part(found.images, index_of(found, masks))
 
 
 def _given(options: Options, split: str) -> tuple[str, ...]:

@@ -155,8 +155,8 @@ def _masks(objects: Objects, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.frombuffer(b"".join(given), np.uint8), ends
 
 
-def voc_index(parts: Sequence[VocPart], classes: Sequence[str] | None = None, origin: int = 1) -> ObjectIndex:
-    """Build the index of VOC's annotations. `classes` gives the order of the classes (a checkpoint's), else they are sorted.
+def voc_index(parts: Sequence[VocPart], origin: int = 1) -> ObjectIndex:
+    """Build the index of VOC's annotations; the classes are the sorted names of the objects.
 
     `origin` is the number of the first pixel: VOC counts from 1. Raises DataError with every problem.
     """
@@ -171,14 +171,8 @@ def voc_index(parts: Sequence[VocPart], classes: Sequence[str] | None = None, or
         names += [os.fsencode(f"{before}{file}") for file in files]
         notes += part.repairs.lines()
     objects = [o for annotation in found for o in annotation.objects]
-    known = tuple(classes) if classes is not None else tuple(sorted({o.name for o in objects}))
+    known = tuple(sorted({o.name for o in objects}))
     number = {name: i for i, name in enumerate(known)}
-    unknown = sorted({o.name for o in objects} - number.keys())
-    if unknown:
-        raise DataError(
-            f"{', '.join(part.repairs.of for part in parts)}: objects of {', '.join(unknown)}, which the model does not "
-            f"know; it knows {', '.join(known)}"
-        )
     corners = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
     boxes = np.concatenate(
         [corners[:, :2] - origin, corners[:, 2:] - corners[:, :2] + 1], 1

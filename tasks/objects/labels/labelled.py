@@ -91,19 +91,13 @@ class Wrong(list[str]):
             raise DataError("\n".join([*self[:MOST], *more]))
 
 
-def index_of(found: Labels, classes: Sequence[str] | None, masks: bool) -> ObjectIndex:
+def index_of(found: Labels, masks: bool) -> ObjectIndex:
     """Build the index of labelled pictures, with `masks` with their polygons.
 
-    The classes are `classes` (a checkpoint's), else those that the data declares, else the sorted names of its objects.
-    Raises DataError for objects of other classes.
+    The classes are those that the data declares, else the sorted names of its objects.
     """
     objects = [o for picture in found.pictures for o in picture.objects]
-    used = {o.name for o in objects}
-    known = tuple(classes if classes is not None else found.classes or sorted(used))
-    if unknown := sorted(used - {*known}):
-        raise DataError(
-            f"{found.images}: objects of {', '.join(unknown)}, which the model does not know; it knows {', '.join(known)}"
-        )
+    known = found.classes or tuple(sorted({o.name for o in objects}))
     number = {name: n for n, name in enumerate(known)}
     names = [os.fsencode(picture.file) for picture in found.pictures]
     raws = [b"" if o.mask is None else bytes(as_raw(o.mask)) for o in objects] if masks else []

@@ -25,7 +25,7 @@ from ...data.repairs import Repairs, counted
 from ...data.words import WORDS
 from ...images.suffixes import SUFFIXES
 from ..polygons import PARTLY
-from .labelled import Labelled, Labels, Picture, Reading, Wrong, around, outlined, pairs_of
+from .labelled import Labelled, Labels, Picture, Reading, Wrong, around, outlined
 
 IGNORED = "__ignore__"  # LabelMe's name for what counts as nothing
 _CIRCLE = 64  # points of a circle's polygon
@@ -255,8 +255,3 @@ def _of_mask(shape: _Shape, size: tuple[int, int]) -> tuple[Any, Any]:
     canvas[top : top + rows, left : left + columns] = inside
     code: Any = mask.encode(canvas)
     return tuple(float(v) for v in mask.toBbox(code)), {"size": [height, width], "counts": code["counts"].decode()}
-
-
-def points_of(polygon: list[float]) -> list[list[float]]:
-    """Write a polygon's numbers as LabelMe's points."""
-    return [[x, y] for x, y in pairs_of(polygon)]
