@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -95,8 +96,12 @@ def rows() -> dict[str, Row]:
 
     No other task can take the name of one of ours.
     """
-    others = {e.name: e.load() for e in entry_points(group="trunkline.tasks")}
-    return {**TASKS, **others, **_ADDED, **TASKS}
+    return {**TASKS, **_others(), **_ADDED, **TASKS}
+
+
+@cache  # a look through all installed packages
+def _others() -> dict[str, Row]:
+    return {e.name: e.load() for e in entry_points(group="trunkline.tasks")}
 
 
 def tasks() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from trunkline.ground.errors import DataError, RecipeError
 
+from ...tasks.data.text import text_of
 from ...tasks.scores import written
 
 _COMP4 = "comp4_det_"
@@ -42,10 +43,7 @@ class Scored:
 
 def lines_of(file: str | Path) -> list[str]:
     """Read the lines of a text file that are not empty. Raises DataError where it has none, or cannot be read."""
-    try:
-        words = [line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    words = [line.strip() for line in text_of(file).splitlines()]
     if not any(words):
         raise DataError(f"{file}: names nothing")
     return [w for w in words if w]

@@ -1,8 +1,9 @@
 """Class folders: `root/train/CLASS/photo.jpg` and `root/val/CLASS/photo.jpg`, or `root/CLASS/photo.jpg` to be split."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -169,8 +170,7 @@ def read_splits(
     strays = [(where, what) for folder in folders.values() for where, what in folder.strays.items()]
     problems += strays if on_bad_sample != "skip" else []
     table = any(folder.table for folder in folders.values())
-    hint = renamed(root) if table else renames(sorted(entry.name for entry in storage.entries(root)))
-    texts = layout_problems(folders, val, group, hint)
+    texts = layout_problems(folders, val, group, partial(_hint, root, table))
     texts += group_problems(folders, val, group)
     texts += class_problems(folders, classes)
     texts += [f"{where}: {what}" for where, what in problems]
@@ -188,8 +188,15 @@ def read_splits(
     return _divide(whole, val, group, groups)
 
 
-def layout_problems(folders: Mapping[str, Folder], val: float, group: str, hint: str = "") -> list[str]:
-    """List where the folders that were found do not fit the `val` and `group` that were asked for."""
+def _hint(root: str | os.PathLike[str], table: bool) -> str:
+    return renamed(root) if table else renames(sorted(entry.name for entry in storage.entries(root)))
+
+
+def layout_problems(folders: Mapping[str, Folder], val: float, group: str, hint: Callable[[], str]) -> list[str]:
+    """List where the folders that were found do not fit the `val` and `group` that were asked for.
+
+    `hint` says which names may mean val/.
+    """
     if "val" in folders:
         own = folders["val"].place
         if val:
@@ -198,9 +205,9 @@ def layout_problems(folders: Mapping[str, Folder], val: float, group: str, hint:
     if not val:
         first = next(iter(folders.values()))
         place = first.place if first.name or first.table else "the class folders"
-        hint = hint if "train" in folders or first.table else ""
+        said = hint() if "train" in folders or first.table else ""
         own = "table of val" if first.table else "val/"
-        return [f"there is no {own} beside {place}: give val=0.2 to hold out a fifth of each class. {hint}".rstrip()]
+        return [f"there is no {own} beside {place}: give val=0.2 to hold out a fifth of each class. {said}".rstrip()]
     return [] if 0 < val < 1 else [f"val={val}: the share to hold out is a number between 0 and 1, as val=0.2"]
 
 

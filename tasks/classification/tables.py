@@ -17,10 +17,11 @@ from trunkline.ground.storage import is_remote
 
 from ..data.file_index import IndexBuilder
 from ..data.repairs import Repairs, counted
+from ..data.text import text_of
 from ..data.words import WORDS
 from ..images.suffixes import READ, SUFFIXES, unfit
 from ..objects.labels import rows
-from ..objects.labels.labelled import Wrong, text_of, twice
+from ..objects.labels.labelled import Wrong, twice
 from .folder import OTHER_NAMES, SPLITS, Folder, class_name
 from .shards import split_of
 
@@ -57,11 +58,14 @@ def layout_of(root: str | os.PathLike[str]) -> str:
     """
     if is_remote(root) or not Path(root).is_dir():
         return "folders"
-    base, folders, wrong = Path(root), _class_folders(Path(root)), None
+    base, wrong = Path(root), None
     try:
         tables = [file for file in _tables(base) if _has_labels(rows.columns_of(file))]
     except DataError as error:
         tables, wrong = [], error
+    if not tables and not wrong:
+        return "folders"
+    folders = _class_folders(base)
     if tables and len(folders) > 1:
         names = ", ".join(file.relative_to(base).as_posix() for file in tables)
         raise DataError(

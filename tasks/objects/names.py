@@ -25,9 +25,9 @@ PREFIX = 9  # its characters
 def placed(index: ObjectIndex, images: str, file: str) -> ObjectIndex:
     """Return the index with the names of pictures below the folder `images`.
 
-    Where names are not there as they stand, backslashes, folders before the name and Label Studio's prefix are left out,
-    if that leads each entry to another picture of the folder; a note counts them. Raises DataError for names that lead
-    out of the folder, are none, or lead two entries to one picture.
+    Where names are not there as they stand, backslashes, folders before the name and Label Studio's prefix are left out, and
+    capitals taken for small letters, if that leads each entry to another picture of the folder; a note counts them. Raises
+    DataError for names that lead out of the folder, are none, or lead two entries to one picture.
     """
     names = [index.name(row) for row in range(len(index))]
     plain = not any(_leaves(name) or "\\" in name for name in names)
@@ -37,7 +37,7 @@ def placed(index: ObjectIndex, images: str, file: str) -> ObjectIndex:
         return index
     repairs = Repairs(file)
     there = set(files_in(images))
-    found = [place(name, there, repairs) for name in names]
+    found = _in_own_case([place(name, there, repairs) for name in names], there, repairs)
     check_names(found, file, names)
     if found == names:
         return index
@@ -80,6 +80,21 @@ def place(name: str, there: Collection[str], repairs: Repairs) -> str:
                 repairs.add(f"file_name: {what}", "image")
             return found
     return name
+
+
+def _in_own_case(names: list[str], there: Collection[str], repairs: Repairs) -> list[str]:
+    """Give names that are not there the one picture whose name differs in small and capital letters alone."""
+    if all(name in there for name in names):
+        return names
+    alike = defaultdict(list)
+    for name in there:
+        alike[name.casefold()].append(name)
+    found = []
+    for name in names:
+        own = alike[name.casefold()] if name not in there else []
+        found.append(own[0] if len(own) == 1 else name)
+        repairs.add("file_name: small and capital letters as the picture's name has them", "image", len(own) == 1)
+    return found
 
 
 def readings(name: str) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote
+from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 import numpy as np
@@ -18,6 +19,7 @@ from trunkline.ground.errors import DataError
 from trunkline.ground.progress import progress
 
 from ..data.repairs import Repairs
+from ..data.text import text_of
 from ..images.suffixes import SUFFIXES as PICTURES
 
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
@@ -34,6 +36,9 @@ WORDS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true
 FLAGS = ("-1", "0", "1")  # of the class lists
 SUFFIXES = (*sorted(PICTURES), ".xml")
 _BOX = ("xmin", "ymin", "xmax", "ymax")
+_SIZE = ("width", "height")
+_FLAGS = ("difficult", "truncated")
+_DEEPEST = 32
 _LARGEST = 2**31 - 1  # pixels
 
 
@@ -106,40 +111,50 @@ def read_annotations(folder: Path, names: Sequence[str], repairs: Repairs | None
 def parse_annotation(data: bytes) -> VocAnnotation:
     """Parse a file's bytes as `read_annotation` does; its messages have no file's name."""
     root = _parse(data)
-    if root.name != "annotation":
-        raise DataError(f"<{root.name}> where <annotation> was expected")
-    filename = PureWindowsPath(root.text("filename", "")).name  # whatever folders it had
+    if root.tag != "annotation":
+        raise DataError(f"<{root.tag}> where <annotation> was expected")
+    filename = _text(root, "filename", "").replace("\\", "/").rpartition("/")[2]  # whatever folders it had
     width, height = _size(root)
-    found = VocAnnotation(filename, width, height, root.text("segmented", "0") == "1")
-    for number, element in enumerate(root.children):
-        if element.name == "object":
-            try:
-                found.objects.append(_object(element))
-            except DataError as error:
-                before = sum(e.name == "object" for e in root.children[:number])
-                raise DataError(f"object {before + 1} ({element.text('name', 'no name')}): {error}") from None
-            found.words += sum(text not in FLAGS for text in element.said if text)
+    found = VocAnnotation(filename, width, height, _text(root, "segmented", "0") == "1")
+    for number, element in enumerate(root.findall("object"), 1):
+        try:
+            one, words = _object(element)
+        except DataError as error:
+            raise DataError(f"object {number} ({_name(element)}): {error}") from None
+        found.objects.append(one)
+        found.words += words
     return found
 
 
-def _size(root: "_Element") -> tuple[int, int]:
+def _size(root: Element) -> tuple[int, int]:
     """Read width and height; zeros where one of them is absent or 0, as some tools write what they do not know."""
-    size = root.one("size")
-    sides = [0 if size is None or not size.text(side, "") else size.whole(side) for side in ("width", "height")]
-    if min(sides) < 0:
-        raise DataError(f"an image of {sides[0]} x {sides[1]} pixels")
-    return (sides[0], sides[1]) if min(sides) else (0, 0)
+    size = _one(root, "size")
+    width, height = (0 if size is None or not _text(size, side, "") else _whole(size, side) for side in _SIZE)
+    if min(width, height) < 0:
+        raise DataError(f"an image of {width} x {height} pixels")
+    return (width, height) if min(width, height) else (0, 0)
 
 
-def _object(element: "_Element") -> VocObject:
-    name = element.text("name")
+def _object(element: Element) -> tuple[VocObject, int]:
+    """Read an object, and how many of its flags are words."""
+    name = _text(element, "name")
     if not name.isprintable():
         raise DataError(f"name={name!r}: has characters that cannot be printed")
-    box = element.one("bndbox")
+    box = _one(element, "bndbox")
     if box is None:
         raise DataError("has no <bndbox>")
-    sides = tuple(box.number(side) for side in _BOX)
-    return VocObject(name, sides, element.flag("difficult"), element.flag("truncated"))  # type: ignore[arg-type]
+    x1, y1, x2, y2 = (_pixels(box, side) for side in _BOX)
+    flags = [_text(element, flag, "0") for flag in _FLAGS]
+    for flag, text in zip(_FLAGS, flags, strict=True):
+        if text.lower() not in WORDS:
+            raise DataError(f"{flag}={text!r}; expected 0 or 1 (or true, false, yes, no)")
+    difficult, truncated = (WORDS[text.lower()] for text in flags)
+    return VocObject(name, (x1, y1, x2, y2), difficult, truncated), sum(text not in FLAGS for text in flags)
+
+
+def _name(element: Element) -> str:
+    """Say an object's name in a message, whatever is wrong with it."""
+    return next((_all_text(e) for e in element.findall("name") if _all_text(e)), "no name")
 
 
 def _number(text: str) -> float:
@@ -150,79 +165,66 @@ def _number(text: str) -> float:
         return math.nan
 
 
-@dataclass
-class _Element:
-    name: str
-    children: list["_Element"] = field(default_factory=list)
-    characters: str = ""
-    said: tuple[str, ...] = ()  # its flags, as they are written
-
-    def one(self, name: str) -> "_Element | None":
-        found = [c for c in self.children if c.name == name]
-        if len(found) > 1:
-            raise DataError(f"has <{name}> {len(found)} times")
-        return found[0] if found else None
-
-    def text(self, name: str, default: str | None = None) -> str:
-        found = self.one(name)
-        text = "" if found is None else found.characters.strip()
-        if not text and default is None:
-            raise DataError(f"has no <{name}>")
-        return text or default or ""
-
-    def number(self, name: str) -> float:
-        text = self.text(name)
-        value = _number(text)
-        if not abs(value) <= _LARGEST:
-            raise DataError(f"{name}={text!r} is no number of pixels")
-        return value
-
-    def whole(self, name: str) -> int:
-        value = self.number(name)
-        if value != int(value):
-            raise DataError(f"{name}={value:g} is no whole number")
-        return int(value)
-
-    def flag(self, name: str) -> bool:
-        text = self.text(name, "0")
-        self.said += (text,)
-        if text.lower() not in WORDS:
-            raise DataError(f"{name}={text!r}; expected 0 or 1 (or true, false, yes, no)")
-        return WORDS[text.lower()]
+def _one(element: Element, name: str) -> Element | None:
+    found = element.findall(name)
+    if len(found) > 1:
+        raise DataError(f"has <{name}> {len(found)} times")
+    return found[0] if found else None
 
 
-def _parse(data: bytes) -> _Element:
-    top = _Element("")
-    stack = [top]
+def _text(element: Element, name: str, default: str | None = None) -> str:
+    found = _one(element, name)
+    text = "" if found is None else _all_text(found)
+    if not text and default is None:
+        raise DataError(f"has no <{name}>")
+    return text or default or ""
 
-    def start(name: str, _: dict[str, str]) -> None:
-        element = _Element(name)
-        stack[-1].children.append(element)
-        stack.append(element)
-        if len(stack) > 32:
-            raise DataError("elements within elements, more than 32 deep")
 
-    def characters(text: str) -> None:
-        stack[-1].characters += text
+def _all_text(element: Element) -> str:
+    """Join an element's own text; what other elements within it hold does not belong to it."""
+    text = element.text or ""
+    return "".join([text, *(inner.tail or "" for inner in element)]).strip() if len(element) else text.strip()
+
+
+def _pixels(element: Element, name: str) -> float:
+    text = _text(element, name)
+    value = _number(text)
+    if not abs(value) <= _LARGEST:
+        raise DataError(f"{name}={text!r} is no number of pixels")
+    return value
+
+
+def _whole(element: Element, name: str) -> int:
+    value = _pixels(element, name)
+    if value != int(value):
+        raise DataError(f"{name}={value:g} is no whole number")
+    return int(value)
+
+
+def _parse(data: bytes) -> Element:
+    """Build a file's tree: elements and text alone. Raises DataError for what else XML can hold that has an effect."""
 
     def refuse(*_: object) -> None:
         raise DataError("declares a document type or entities, which are not read")
 
-    parser = expat.ParserCreate()
-    data = _decoded(data)
+    tree, parser = TreeBuilder(), expat.ParserCreate()
     parser.buffer_text = True
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda _: stack.pop()
-    parser.CharacterDataHandler = characters
+    parser.StartElementHandler = tree.start
+    parser.EndElementHandler = tree.end
+    parser.CharacterDataHandler = tree.data
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(data, True)
-    except expat.ExpatError as error:
+        parser.Parse(_decoded(data), True)
+    except (expat.ExpatError, LookupError, ValueError) as error:
         raise DataError(f"is no XML ({error})") from None
-    except (LookupError, ValueError) as error:
-        raise DataError(f"is no XML ({error})") from None
-    return top.children[0]
+    root = tree.close()
+    level, depth = [root], 1
+    while level := [inner for element in level for inner in element]:
+        depth += 1
+        if depth > _DEEPEST:
+            raise DataError(f"elements within elements, more than {_DEEPEST} deep")
+    return root
 
 
 def _decoded(data: bytes) -> bytes:
@@ -251,11 +253,7 @@ def read_list(
     a name is there: it decides whether a last 1, 0 or -1 belongs to a name. Raises DataError for a list that is empty,
     repeats a name, or has a line that is no name or could be two.
     """
-    try:
-        data = Path(file).read_bytes()
-        lines = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{os.fspath(file)}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    lines = text_of(file).splitlines()
     names: dict[str, None] = {}
     wrong: list[str] = []
     for number, line in enumerate(lines, 1):
@@ -333,10 +331,7 @@ def read_detections(file: str | os.PathLike[str], names: Sequence[str]) -> Detec
     A box that ends before it begins stays as it is: it overlaps nothing, and is a false positive. Raises DataError with
     every wrong line, up to 20.
     """
-    try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{os.fspath(file)}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    lines = text_of(file).splitlines()
     index = {name: i for i, name in enumerate(names)}
     images: list[int] = []
     numbers: list[list[float]] = []

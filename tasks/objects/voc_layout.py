@@ -70,13 +70,14 @@ def root_of(file: Path) -> Path:
 
 def by_stem(folder: Path) -> dict[str, list[str]]:
     """List a folder's pictures by their names without suffix; also by these in small letters, where no other has them."""
-    found: dict[str, list[str]] = {}
     try:
-        there = sorted(e.name for e in os.scandir(folder) if Path(e.name).suffix.lower() in SUFFIXES)
+        stems = sorted((e.name, *os.path.splitext(e.name)) for e in os.scandir(folder))  # noqa: PTH122
     except OSError:
         return {}
-    for name in there:
-        found.setdefault(Path(name).stem, []).append(name)
+    found: dict[str, list[str]] = {}
+    for name, stem, suffix in stems:
+        if suffix.lower() in SUFFIXES:
+            found.setdefault(stem, []).append(name)
     small: dict[str, list[str]] = {}
     for stem, names in found.items():
         small.setdefault(stem.lower(), []).extend(names)

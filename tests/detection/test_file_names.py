@@ -50,6 +50,7 @@ def ids(folder, split="train"):
             ("/data/upload/1/1a2b3c4d-p0.jpg", "/data/upload/1/00ff00ff-p1.jpg"),
             "Label Studio's prefix left out in 2 images",
         ),
+        (("P0.JPG", "p1.jpg", "Deep/p2.JPG"), "small and capital letters as the picture's name has them in 2 images"),
         (("C:\\pics\\p0.jpg", "C:\\pics\\p1.jpg"), "folders before the picture left out in 2 images"),
     ],
     ids=str,

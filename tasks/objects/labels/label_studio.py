@@ -18,6 +18,7 @@ from trunkline.ground.errors import DataError
 
 from ...data.below import files_in
 from ...data.repairs import Repairs
+from ...data.text import text_of
 from ...data.words import WORDS
 from ...images.suffixes import SUFFIXES
 from ..names import place
@@ -34,7 +35,6 @@ from .labelled import (
     number,
     of_share,
     outlined,
-    text_of,
 )
 
 _AREAS = {"rectanglelabels": "rectangle", "polygonlabels": "polygon", "ellipselabels": "ellipse"}

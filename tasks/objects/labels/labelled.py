@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -196,17 +195,6 @@ def around(points: Sequence[tuple[float, float]]) -> Box:
 def pairs_of(numbers: Sequence[float]) -> list[tuple[float, float]]:
     """Take x, y, x, y, … as points."""
     return list(zip(numbers[::2], numbers[1::2], strict=True))
-
-
-def text_of(file: Path) -> str:
-    """Read a text file as UTF-8, or as UTF-16 where it begins so. Raises DataError where it is neither, or cannot be read."""
-    try:
-        data = file.read_bytes()
-        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{file}: cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8 text; save it as UTF-8'})"
-        ) from None
 
 
 def twice(names: Sequence[str]) -> list[str]:

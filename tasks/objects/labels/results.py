@@ -11,10 +11,11 @@ from trunkline.ground.errors import DataError
 
 from ...data.below import files_in
 from ...data.repairs import counted
+from ...data.text import text_of
 from ..coco_file import Objects, Truth, check_results, read_results, wrong_results
 from ..coco_json import Problems
 from . import rows
-from .labelled import Box, Wrong, box_of_shares, number, text_of
+from .labelled import Box, Wrong, box_of_shares, number
 
 Found = tuple[str, str, float, Box]
 """A picture's name, a class's name, a score, and a box in pixels."""

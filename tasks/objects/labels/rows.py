@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,11 +19,12 @@ from trunkline.ground.errors import DataError
 
 from ...data.below import files_in
 from ...data.repairs import Repairs
+from ...data.text import text_of
 from ...data.words import ALL_WORDS, WORDS
 from ...images.suffixes import SUFFIXES
 from ..names import readings
 from ..voc_file import WORDS as WORDS_OF_FLAGS
-from .labelled import Box, Labelled, Labels, Picture, Reading, Wrong, text_of
+from .labelled import Box, Labelled, Labels, Picture, Reading, Wrong
 
 SUFFIX = (".csv", ".tsv", ".jsonl")
 FILE = ("file", "file_name", "filename", "image", "image_path", "path", "filepath")
@@ -113,7 +115,8 @@ def flat(data: str) -> Found | None:
 def _named(root: Path, split: str) -> list[Path]:
     """List the tables whose place says that they are a split's. Raises DataError where there are several."""
     names = [f"{w}{end}" for w in WORDS[split] for end in ("", "/_annotations", "/metadata", "/labels")]
-    found = [file for name in names for suffix in SUFFIX if (file := root / f"{name}{suffix}").is_file()]
+    files = [f"{root}/{name}{suffix}" for name in names for suffix in SUFFIX]
+    found = [Path(file) for file in files if os.path.isfile(file)]  # noqa: PTH113
     if len(found) > 1:
         said = ", ".join(file.relative_to(root).as_posix() for file in found)
         raise DataError(f"{root}: several tables of {split}: {said}; leave one")

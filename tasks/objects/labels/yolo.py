@@ -17,6 +17,7 @@ from trunkline.ground.errors import DataError
 
 from ...data.below import files_in
 from ...data.repairs import Repairs, counted
+from ...data.text import text_of
 from ...data.words import ALL_WORDS, WORDS
 from ...formats import CONFIGS
 from ...images.suffixes import SUFFIXES
@@ -34,7 +35,6 @@ from .labelled import (
     of_share,
     outlined,
     pairs_of,
-    text_of,
     twice,
 )
 

@@ -118,8 +118,9 @@ def look_at(source: str | os.PathLike[str], encoding: Encoding, ignored: np.ndar
         data = bytes(storage.read(source))
         stored = Stored(read_mat(data)) if name.endswith(".mat") else read_pixels(data, encoding.coloured)
         if ignored is not None and ignored.shape == stored.pixels.shape:
-            kept = next(iter(encoding.values))
-            labels = _numbers(np.where(ignored, kept, stored.pixels), encoding)
+            kept = min(encoding.values)
+            wide = stored.pixels if kept < 256 else stored.pixels.astype(np.int32)
+            labels = _numbers(np.where(ignored, kept, wide), encoding)
             labels[ignored] = VOID
         else:
             labels = _numbers(stored.pixels, encoding)
@@ -188,7 +189,15 @@ def check_not_swapped(first: tuple[str, np.ndarray] | None, file: str, other: St
 
 
 def _numbers(stored: np.ndarray, encoding: Encoding) -> np.ndarray:
-    """Convert stored values to the numbers of classes, some rows at a time."""
+    """Convert stored values to the numbers of classes: from a table, or those of many bits some rows at a time."""
+    if stored.dtype == np.uint8:
+        there, table = np.zeros(256, bool), np.zeros(256, np.uint8)
+        for value, number in encoding.values.items():
+            if value < 256:
+                there[value], table[value] = True, number
+        if not there[stored].all():
+            raise DataError(_unknown(stored[~there[stored]], encoding))
+        return table[stored]
     known = np.array(sorted(encoding.values), np.int64)
     numbers = np.array([encoding.values[k] for k in known.tolist()], np.uint8)
     result, wrong = np.empty(stored.shape, np.uint8), []

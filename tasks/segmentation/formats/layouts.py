@@ -8,6 +8,7 @@ from trunkline.ground.errors import DataError
 
 from ....heads.contract import VOID
 from ...data.below import files_in
+from ...data.text import text_of
 from ...images.suffixes import JPEG, SUFFIXES
 from ..options import Options
 from .encoding import Colour, Encoding, with_void
@@ -126,11 +127,10 @@ def read_classes(file: Path, hint: str = "") -> Encoding:
     255, that it means no class is only assumed. Raises DataError with every wrong line, up to 20.
     """
     try:
-        lines = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.split() for line in text_of(file).splitlines()]
+    except DataError as error:
         raise DataError(
-            f"{file}: cannot be read ({getattr(error, 'strerror', None) or error}); expected a class a line: its name, or "
-            f"its number or colour in the masks and its name{hint}"
+            f"{error}; expected a class a line: its name, or its number or colour in the masks and its name{hint}"
         ) from None
     rows = [(number, *_class(words)) for number, words in enumerate(lines, 1) if words]
     wrong = [

@@ -1,0 +1,18 @@
+"""Text files as people's editors save them."""
+
+import os
+from pathlib import Path
+
+from trunkline.ground.errors import DataError
+
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def text_of(file: str | os.PathLike[str]) -> str:
+    """Read a text file as UTF-8, or as UTF-16 where it begins so. Raises DataError where it is neither, or cannot be read."""
+    try:
+        data = Path(file).read_bytes()
+        return data.decode("utf-16" if data[:2] in _UTF16 else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no UTF-8 text; save it as UTF-8"
+        raise DataError(f"{os.fspath(file)}: cannot be read ({why})") from None
