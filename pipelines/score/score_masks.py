@@ -146,10 +146,12 @@ def _counts(
                 if one.labels.shape != other.labels.shape:
                     sizes = [f"{a.labels.shape[1]} x {a.labels.shape[0]}" for a in (other, one)]
                     raise DataError(f"{found}: is {sizes[0]} pixels; the true mask {true} is {sizes[1]}")
-                seen.add(one)
-                found_in.add(other)
-                first = first or (true if (one.labels == VOID).any() else None)
-                matrix += confusion(one.labels, other.labels, classes)
+                pixels = np.zeros(256, np.int64)
+                matrix += (part := confusion(one.labels, other.labels, classes))
+                pixels[:classes], pixels[VOID] = part.sum(1), one.labels.size - part.sum()
+                seen.count(pixels, one.stored.form)
+                found_in.count(np.zeros(256, np.int64), other.stored.form)
+                first = first or (true if pixels[VOID] else None)
                 if boundary:
                     edges += boundary_counts(one.labels, other.labels, classes)
             except DataError as error:

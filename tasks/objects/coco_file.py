@@ -293,8 +293,9 @@ def check_results(objects: Objects, truth: Truth, problems: Problems) -> None:
     problems.some(
         np.flatnonzero(~np.isfinite(objects.scores)), lambda i: f"[{i}]: score={objects.scores[i]}, expected a number"
     )
+    finite = np.isfinite(objects.boxes)
     problems.some(
-        np.flatnonzero(~np.isfinite(objects.boxes).all(1)),
+        np.flatnonzero([] if finite.all() else ~finite.all(1)),
         lambda i: f"[{i}]: bbox={objects.boxes[i].tolist()}, expected x, y, width, height",
     )
 
@@ -302,29 +303,35 @@ def check_results(objects: Objects, truth: Truth, problems: Problems) -> None:
 def wrong_results(objects: Objects, truth: Truth) -> list[str]:
     """Say in one line what of a detector's results can only be false, and is counted as the official tool counts it."""
     unknown = int((~np.isin(objects.category_ids, list(truth.categories))).sum())
-    sizes = objects.boxes[:, 2:]
     found = []
     if unknown:
         found.append(f"{counted(unknown, 'result')} of a category that the truth lacks, which are not scored")
     if objects.segmentation is None:
-        if negative := int((sizes < 0).any(1).sum()):
-            found.append(f"{counted(negative, 'box')} of negative width or height")
-        if far := int(_outside(objects, truth).sum()):
+        _, _, width, height = objects.boxes.T
+        negative, empty = (width < 0) | (height < 0), (width == 0) | (height == 0)
+        if times := int(negative.sum()):
+            found.append(f"{counted(times, 'box')} of negative width or height")
+        if far := _outside(objects, truth):
             found.append(f"{counted(far, 'box')} outside the picture")
-        if empty := int(((sizes == 0).any(1) & ~(sizes < 0).any(1)).sum()):
-            found.append(f"{counted(empty, 'box')} without area")
+        if times := int((empty & ~negative).sum()):
+            found.append(f"{counted(times, 'box')} without area")
     return [f"{objects.file}: {', '.join(found)}; counted as pycocotools counts them"] if found else []
 
 
-def _outside(objects: Objects, truth: Truth) -> np.ndarray:
-    """Mark the boxes of which nothing lies in their picture, where its size is known, `(N,)` bool."""
+def _outside(objects: Objects, truth: Truth) -> int:
+    """Count the boxes with an area of which nothing lies in their picture, where its size is known."""
     images = truth.images
+    known = (images.widths > 0) & (images.heights > 0)
+    if not known.any():
+        return 0
+    x, y, width, height = objects.boxes.T
+    before = (x + width <= 0) | (y + height <= 0)
+    beyond = (x >= images.widths[known].min()) | (y >= images.heights[known].min())  # in the smallest picture
+    some = np.flatnonzero((before | beyond) & (width > 0) & (height > 0))
     order = np.argsort(images.ids)
-    rows = order[np.searchsorted(images.ids[order], objects.image_ids)]
-    sides = np.stack([images.widths, images.heights], 1)[rows]
-    low, size = objects.boxes[:, :2], objects.boxes[:, 2:]
-    beyond = ((low >= sides) | (low + size <= 0)).any(1)
-    return np.asarray(beyond & (sides > 0).all(1) & (size > 0).all(1))
+    rows = order[np.searchsorted(images.ids[order], objects.image_ids[some])]
+    outside = before[some] | (x[some] >= images.widths[rows]) | (y[some] >= images.heights[rows])
+    return int((outside & known[rows]).sum())
 
 
 def _column(found: list[Any], name: str, dtype: Any = np.int64) -> np.ndarray:
