@@ -1,7 +1,7 @@
 """Walk class folders: every photo with its class, and everything that is not as it should be, found in one go."""
 
 # Names that are no valid UTF-8 need `os` and bytes; Path objects are slow for millions of files.
-# ruff: noqa: PTH118, PTH122
+# ruff: noqa: PTH118
 
 import os
 from collections.abc import Iterable, Iterator
@@ -173,7 +173,8 @@ def _hidden(name: str) -> bool:
 
 
 def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+    stem, _, end = name.rpartition(".")
+    return f".{end}".lower() if stem else ""
 
 
 def _some(names: list[str], limit: int = 10) -> str:
