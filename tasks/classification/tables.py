@@ -60,7 +60,11 @@ def layout_of(root: str | os.PathLike[str]) -> str:
         return "folders"
     base, wrong = Path(root), None
     try:
-        tables = [file for file in _tables(base) if _has_labels(rows.columns_of(file))]
+        columns = {file: rows.columns_of(file) for file in _tables(base)}
+        tables = [file for file, found in columns.items() if _has_labels(found)]
+        wrong = next(
+            (_results(file, found.score) for file, found in columns.items() if found.label and found.score), None
+        )
     except DataError as error:
         tables, wrong = [], error
     if not tables and not wrong:
@@ -72,7 +76,7 @@ def layout_of(root: str | os.PathLike[str]) -> str:
             f"{root}: has folders that may be classes ({', '.join(folders)}, …) and a table of labels ({names}): "
             "give format=folders or format=csv to say which counts"
         )
-    if wrong and not folders:
+    if wrong and len(folders) < 2:
         raise wrong
     return "csv" if tables else "folders"
 
@@ -142,6 +146,12 @@ def _has_labels(columns: rows.Columns) -> bool:
     return bool(columns.label and not (columns.corners or columns.sides or columns.score))
 
 
+def _results(file: Path, score: str) -> DataError:
+    return DataError(
+        f"{file}: has a column {score}, as a model's results have; if its labels are true ones, leave the column out"
+    )
+
+
 def _class_folders(base: Path) -> list[str]:
     """List two folders, if there are as many, whose names may be classes: they hold pictures and are called like no split."""
     inner = [[f for f in (base / split).iterdir() if f.is_dir()] for split in SPLITS if (base / split).is_dir()]
@@ -196,6 +206,8 @@ def _read(base: Path, file: Path, split: str, there: dict[str, str]) -> dict[str
     first.problems += [*((name, text.removeprefix(f"{file}: ")) for text in wrong), *lines]
     if tests:
         first.notes.append(f"{name}: {counted(tests, 'row')} of split=test not read")
+    if columns.score:
+        first.notes.append(f"{name}: the column {columns.score} is not read: all rows count as true labels")
     for one in found.values():
         one.grouped = bool(columns.group)
         _refuse_several(one)

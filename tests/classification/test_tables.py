@@ -235,6 +235,10 @@ TABLES = {
     "boxes": (("file", "label", "xmin", "ymin", "xmax", "ymax"), "has columns of boxes (xmin, ymin, xmax, ymax)"),
     "no label": (("file", "breed"), "has no column of labels; expected one of label, class"),
     "no file": (("picture_of", "label"), "has no column of files"),
+    "a box in one": (
+        ("file", "label", "bbox"),
+        "the four numbers of bbox may be xmin, ymin, xmax, ymax or x, y, width, height",
+    ),
     "two labels": (("file", "label", "class"), "several columns of labels: label, class"),
 }
 
@@ -244,6 +248,14 @@ def test_columns_that_do_not_say_a_class_are_refused(six, table):
     columns, line = TABLES[table]
     write(six / "train.csv", [("pictures/0.jpg", *"123456"[: len(columns) - 1])], columns)
     assert line in refused(six)
+
+
+def test_scores_beside_labels_are_no_labels_unless_that_is_said(six):
+    for split in ("train", "val"):
+        write(six / f"{split}.csv", [(*row, 0.5) for row in GOOD], (*PAIR, "score"))
+    assert "train.csv: has a column score, as a model's results have" in refused(six, form="auto")
+    said = read_splits(six, form="csv")["train"].remarks()
+    assert "train.csv: the column score is not read: all rows count as true labels" in said
 
 
 def test_several_tables_and_splits_that_nobody_knows_are_refused(six):

@@ -37,6 +37,7 @@ CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"
            ("left", "top", "right", "bottom"))  # fmt: skip
 SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
          ("left", "top", "width", "height"))  # fmt: skip
+IN_ONE = ("box", "bbox", "bndbox", "bounding_box")  # four numbers whose order nothing says
 SIZE = (("image_width", "image_height"), ("width", "height"))
 
 
@@ -171,7 +172,8 @@ def read(found: Found, reading: Reading) -> Labels:
             )
     _check_apart(names, found, wrong)
     wrong.stop()
-    left = [f"{found.file}: the column {key} is not read: its objects count as any other" for key in columns.unread]
+    unread = [*columns.unread, *([columns.score] if columns.score else [])]
+    left = [f"{found.file}: the column {key} is not read: its objects count as any other" for key in unread]
     return Labels(str(found.data), [*pictures.values()], None, [*repairs.lines(), *left])
 
 
@@ -219,6 +221,11 @@ def columns_of(file: Path) -> Columns:
     sides = () if corners else next((group for group in SIDES if all(w in low for w in group)), ())
     if corners and any(all(w in low for w in group) for group in (("x", "y"), ("bbox_x", "bbox_y"))):
         raise DataError(f"{file}: has {', '.join(corners)} and x, y: two kinds of boxes; leave one")
+    if not (corners or sides) and (in_one := [low[w] for w in IN_ONE if w in low]):
+        raise DataError(
+            f"{file}: the four numbers of {', '.join(in_one)} may be xmin, ymin, xmax, ymax or x, y, width, height: write them "
+            "in four columns of these names; where the labels are of whole pictures, leave the column out"
+        )
     size = next((pair for pair in SIZE if all(w in low for w in pair) and not {*pair} & {*sides}), ())
     name = one(FILE, "files")
     if name is None:
