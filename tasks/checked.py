@@ -44,6 +44,11 @@ class Check:
         """Add a problem; `skip` is a setting that leaves it out."""
         self.problems.append({"file": file, "what": what} | ({"skip": skip} if skip else {}))
 
+    def keep_all(self, since: int) -> None:
+        """Say no setting beside the problems from position `since` on: leaving them out would leave nothing of a split."""
+        for problem in self.problems[since:]:
+            problem.pop("skip", None)
+
     @property
     def ok(self) -> bool:
         """Whether training would start and read every file."""

@@ -161,9 +161,12 @@ def _tell(result: Check, files: _Files, facts: list[_Facts]) -> None:
             result.sizes[name] = (min(values), float(np.median(values)), max(values))
     result.formats = dict(Counter(fact.format for fact in good).most_common())
     result.modes = dict(Counter(fact.mode for fact in good).most_common())
+    some = len(good) < len(facts)
+    usable = {files.place(number) for number, fact in enumerate(facts) if not fact.problem} if some else set()
     for number, fact in enumerate(facts):
-        if fact.problem:
-            result.problem(printable(files.path(number)), fact.problem, SAMPLE)
+        if fact.problem:  # of a class that has others
+            skip = SAMPLE if files.place(number) in usable else ""
+            result.problem(printable(files.path(number)), fact.problem, skip)
         elif what := _odd(fact):
             result.oddities.append({"file": printable(files.path(number)), "what": what})
     _tell_duplicates(result, files, facts)

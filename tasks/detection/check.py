@@ -72,6 +72,7 @@ def check_boxes(
         _objects(result, split, samples)
         if split in ("train", ALL) and not len(samples.index.labels[~samples.bad]):
             result.problems.append({"file": split, "what": "no picture has an object that could be trained on"})
+        told, good = len(result.problems), len(sizes)
         for i, facts in run_all(partial(_examine, samples), len(samples), loaders, f"checking {split}", progress):
             facts = _Facts(problem=facts.what) if isinstance(facts, Crash) else facts
             name = f"{split}/{samples.id(i)}"
@@ -81,6 +82,8 @@ def check_boxes(
                 sizes.append(facts)
                 digests[facts.digest].append((split, name))
             result.oddities += [{"file": name, "what": what} for what in facts.odd]
+        if len(sizes) == good:
+            result.keep_all(told)
         result.files += len(samples)
     result.measure([(facts.width, facts.height, facts.size) for facts in sizes])
     result.compare(digests)

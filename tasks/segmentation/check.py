@@ -66,6 +66,7 @@ def check_masks(
         except DataError as error:
             result.problems += [{"file": split, "what": line.strip()} for line in str(error).splitlines()]
             continue
+        told, good = len(result.problems), len(sizes)
         for name, what in samples.excluded.items():
             result.problem(name, what, SAMPLE)
         result.oddities += [{"file": split, "what": note} for note in samples.notes]
@@ -86,6 +87,8 @@ def check_masks(
             digests[facts.digest].append((split, name))
             if not any(facts.pixels[:VOID]):
                 result.oddities.append({"file": name, "what": "its mask has no pixel of any class"})
+        if len(sizes) == good:
+            result.keep_all(told)
         _counted(result, split, samples, seen, first)
         result.files += len(samples)
     result.measure(sizes)

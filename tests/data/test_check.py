@@ -11,6 +11,8 @@ from PIL import Image
 
 from trunkline.ground.errors import DataError
 from trunkline.tasks.check import check
+from trunkline.tasks.detection.scenes import write_box_scenes
+from trunkline.tasks.segmentation.scenes import write_pixel_scenes
 
 DATA = os.environ.get("TRUNKLINE_TEST_DATA", "")
 
@@ -106,3 +108,20 @@ def test_awkward_images_in_a_class_folder(tmp_path):
     assert "a single class, awkward" in found.pop(".")
     bad = ["broken_data_stream", "truncated_end_chunk", "truncated_image", "truncated_jpeg", "i_trns", "mode_16bit"]
     assert {Path(file).stem for file in found} == set(bad)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_skip_is_recommended_only_where_something_is_left(data, tmp_path, left):
+    pictures = sorted((data / "val/ants").iterdir())
+    for file in pictures[left:]:
+        file.write_bytes(b"no picture")
+    assert ("on_bad_sample=skip leaves out" in str(check(data, loaders=0, progress=False))) == bool(left)
+    boxes, pairs = (
+        write_box_scenes(tmp_path / "boxes", train=2, val=2, size=64),
+        write_pixel_scenes(tmp_path / "pairs", train=2, val=2, size=64),
+    )
+    for root, form, place in ((boxes, "coco", "JPEGImages/val_*"), (pairs, "pairs", "images/val/*")):
+        for file in sorted(root.glob(place))[left:]:
+            file.write_bytes(b"no picture")
+        found = str(check(root, format=form, loaders=0, progress=False))
+        assert "header is damaged" in found and ("on_bad_sample=skip leaves out" in found) == bool(left)
