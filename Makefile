@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-
 STAMP := $(INSTALLED)$(EXTRAS)
-TESTED := $(INSTALLED)dev,cluster,coco,segmentation
+TESTED := $(INSTALLED)dev,cluster,coco,segmentation,super-resolution
 
 .PHONY: help install demo test types suite verify lint bench clean
 

@@ -1,0 +1,125 @@
+"""MATLAB's `imresize` with its bicubic kernel (a = -0.5, antialiased where it shrinks), in float64.
+
+**The rule for integers.** Pictures of 8 and 16 bits are rounded after each of the two passes, as MATLAB does for its
+integer types: clipped to the range of their numbers, and rounded to the nearest, halves upwards (all are 0 or more, so that
+is away from zero). The dimension with the smaller factor goes first; of two equal ones the height. Rounding at the end
+alone, or the width first, gives other numbers in one pixel of ten. A sum within 1e-9 of a half counts as the half: what is
+left of it in float64 depends on the order of the terms.
+
+The sums are made term by term in one order, so that they are the same bits on every machine.
+"""
+
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from trunkline.ground.errors import DataError
+
+Border = Literal["mirror", "replicate"]
+_A = -0.5  # Keys's kernel, of third order
+_HALF = 0.5 + 1e-9
+_CACHED = 24_576  # numbers that are summed at a time: they stay in the processor's cache
+
+
+def resized(pixels: np.ndarray, height: int, width: int, *, border: Border = "mirror") -> np.ndarray:
+    """Resize a picture `(H, W)` or `(H, W, C)` to `height` x `width`: float64 in the same units, neither clipped nor rounded.
+
+    Integers (uint8, uint16) are clipped and rounded between the two passes, as the rule above says: `to_integers` of the
+    result is what MATLAB gives. Floats are not. `border` says what lies beyond the edges: `mirror` (the edge's pixel is
+    repeated first, as MATLAB does) or `replicate` (the edge's pixel again and again). Raises DataError for an empty picture
+    or size. Source: Keys 1981; MATLAB's `imresize.m`.
+    """
+    if min(*pixels.shape[:2], height, width) < 1:
+        raise DataError(f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be made {width} x {height}")
+    bits = pixels.dtype.itemsize * 8 if pixels.dtype.kind == "u" else 0
+    by = (height / pixels.shape[0], width / pixels.shape[1])
+    first, second = (0, 1) if by[0] <= by[1] else (1, 0)
+    sizes = (height, width)
+    values = _along(pixels, first, sizes[first], border)
+    values = to_integers(values, bits) if bits else values
+    return _along(values, second, sizes[second], border)
+
+
+def shrunk(pixels: np.ndarray, scale: int, border: Border = "mirror") -> np.ndarray:
+    """Shrink a picture `(H, W)` or `(H, W, C)` by a whole number: integers come back as such (the rule above), floats as float64.
+
+    Raises DataError where a side is no multiple of the scale: the truth is to be cropped first, else the pixels of both
+    pictures do not lie on each other.
+    """
+    height, width = pixels.shape[:2]
+    if height % scale or width % scale:
+        raise DataError(
+            f"a picture of {width} x {height} pixels has a side that is no multiple of the scale {scale}: crop it to "
+            f"{width - width % scale} x {height - height % scale} first"
+        )
+    values = resized(pixels, height // scale, width // scale, border=border)
+    return to_integers(values, pixels.dtype.itemsize * 8) if pixels.dtype.kind == "u" else values
+
+
+def to_integers(values: np.ndarray, bits: int) -> np.ndarray:
+    """Clip values to 0..2^bits - 1 and round them, halves upwards: uint8 for 8 bits, uint16 for 16. NaN is refused.
+
+    Raises DataError for NaN and for another number of bits.
+    """
+    if bits not in (8, 16):
+        raise DataError(f"bits={bits}: expected 8 or 16")
+    if values.dtype.kind == "f":
+        if np.isnan(values).any():
+            raise DataError("there are values that are not numbers (NaN): they have no integer")
+        values = np.floor(values.clip(0, 2**bits - 1) + _HALF)
+    return values.clip(0, 2**bits - 1).astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def _along(values: np.ndarray, axis: int, size: int, border: Border) -> np.ndarray:
+    """Resize along axis 0 or 1: float64, laid out afresh."""
+    if axis == 1:
+        return np.ascontiguousarray(_along(values.swapaxes(0, 1), 0, size, border).swapaxes(0, 1))
+    rows = np.ascontiguousarray(values, dtype=np.float64).reshape(values.shape[0], -1)
+    taps, weights = _taps(values.shape[0], size, border)
+    total = np.zeros((size, rows.shape[1]))
+    block = max(1, _CACHED // rows.shape[1])
+    for start in range(0, size, block):
+        here = slice(start, start + block)
+        some = total[here]
+        part = np.empty_like(some)
+        for tap, weight in zip(taps[:, here], weights[:, here], strict=True):
+            np.multiply(rows[tap], weight[:, None], out=part)
+            some += part
+    return total.reshape(size, *values.shape[1:])
+
+
+@lru_cache(maxsize=64)
+def _taps(before: int, after: int, border: Border) -> tuple[np.ndarray, np.ndarray]:
+    """List what each new pixel is made of: T indices of old ones and their weights, `(T, after)`, int64 and float64.
+
+    The weights of a pixel sum to 1. New pixel i lies at (i + 0.5) / factor - 0.5 of the old ones; the kernel is stretched by
+    1 / factor where the factor is below 1.
+    """
+    factor = after / before
+    stretch = max(1.0, 1 / factor)
+    centre = (np.arange(after) + 0.5) / factor - 0.5
+    first = np.floor(centre - 2 * stretch).astype(np.int64)
+    at = first + np.arange(int(np.ceil(4 * stretch)) + 2)[:, None]
+    weights = _cubic((centre - at) / stretch)
+    weights /= weights.sum(0)
+    used = weights.any(1)
+    return _inside(at[used], before, border), weights[used]
+
+
+def _inside(at: np.ndarray, size: int, border: Border) -> np.ndarray:
+    """Bring indices beyond the edges back inside, by the border's convention."""
+    if border == "replicate":
+        return at.clip(0, size - 1)
+    if border != "mirror":
+        raise DataError(f"border={border}: expected mirror or replicate")
+    around = at % (2 * size)
+    return np.where(around < size, around, 2 * size - 1 - around)
+
+
+def _cubic(x: Any) -> np.ndarray:
+    """Evaluate Keys's cubic kernel, which is 0 from 2 on."""
+    x = np.abs(x)
+    near = ((_A + 2) * x - (_A + 3)) * x * x + 1
+    far = ((_A * x - 5 * _A) * x + 8 * _A) * x - 4 * _A
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
