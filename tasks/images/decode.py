@@ -175,7 +175,7 @@ def _decode_by_pillow(data: bytearray, depth: str) -> Tensor:
                     raise _too_large(image.width, image.height)
                 if image.format == "PNG":
                     check_png(data)
-                bits = _bits(image, data)
+                bits = bits_of(image, data)
                 if bits > 8:
                     pixels = reduced(image, data, bits, depth)
                 else:
@@ -196,8 +196,8 @@ def _too_large(width: int, height: int) -> DataError:
     return DataError(f"it has {width} x {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million; make it smaller")
 
 
-def _bits(image: Image.Image, data: bytearray | bytes) -> int:
-    """Return the bits per channel as stored: Pillow reduces 16-bit colours to 8 without a word."""
+def bits_of(image: Image.Image, data: bytearray | bytes) -> int:
+    """Return an opened picture's bits per channel as stored: Pillow reduces 16-bit colours to 8 without a word."""
     if image.mode.startswith("I;16"):
         return 16
     if image.mode in ("I", "F"):

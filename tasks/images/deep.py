@@ -30,7 +30,7 @@ def reduced(image: Image.Image, data: bytes | bytearray, bits: int, depth: str) 
 
     Raises DataError where `depth` is empty, saying both readings, and for kinds that are not read.
     """
-    found = _stored(image, data)
+    found = stored(image, data)
     if found is None:
         raise DataError(
             f"it has {bits} bits a channel where 8 are read, of a kind that depth= does not read: convert it to 8 bits, or save "
@@ -65,7 +65,7 @@ def _table(low: int, high: int) -> numpy.ndarray:
     return numpy.rint(clamped * 255 / (high - low)).astype(numpy.uint8)
 
 
-def _stored(image: Image.Image, data: bytes | bytearray) -> tuple[numpy.ndarray, int] | None:
+def stored(image: Image.Image, data: bytes | bytearray) -> tuple[numpy.ndarray, int] | None:
     """Read the numbers `(H, W, C)` uint16, upright, with the largest that they can be; None for kinds that are not read."""
     if image.format == "PNG":
         return _of_png(image, data), 65535
