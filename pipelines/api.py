@@ -1,6 +1,6 @@
 """The verbs as functions: each takes and returns plain objects."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,8 +48,10 @@ def convert(kind: Literal["data"], source: str | Path, **settings: Any) -> Any:
     return function(source, **typed(function, settings))
 
 
-def score(protocol: Literal["coco", "voc", "masks"], truth: str | Path, results: str | Path, **settings: Any) -> Any:
-    """Score the result files of any detector or segmenter.
+def score(
+    protocol: Literal["coco", "voc", "masks", "images"], truth: str | Path, results: str | Path, **settings: Any
+) -> Any:
+    """Score the results of any detector or segmenter, or anybody's upscaled pictures.
 
     `trunkline.pipelines.score.score.PROTOCOLS` names the function of each protocol, whose docstring lists the settings.
     """
@@ -62,14 +64,27 @@ def score(protocol: Literal["coco", "voc", "masks"], truth: str | Path, results:
 def predict(source: str | Path, inputs: str | Path | Iterable[str | Path], **settings: Any) -> Any:
     """Predict pictures with a model; see `trunkline.pipelines.prediction.predict.stream` for the settings.
 
-    `launch="ray"` and `workers=4` do it on a pool of workers.
+    `launch="ray"` and `workers=4` do it on a pool of workers. A word of `trunkline.pipelines.prediction.table.BASELINES` in the
+    model's place needs no model.
     """
+    from .prediction.predictions import Predictions
+
+    return Predictions(predictions(source, inputs, settings))
+
+
+def predictions(
+    source: str | Path, inputs: str | Path | Iterable[str | Path], settings: dict[str, Any]
+) -> Iterator[Any]:
+    """Yield what `predict` collects, one file after the other."""
+    from .prediction.table import baseline
+
+    if function := baseline(source):
+        return function(inputs, **typed(function, settings))
     from .launch.launch import pool_of
-    from .prediction.predict import predict as run_it
     from .prediction.predict import stream
 
     launch, own = pool_of(settings)
-    return run_it(_path_of(source), inputs, launch=launch, **typed_with_options(stream, own))
+    return stream(_path_of(source), inputs, launch=launch, **typed_with_options(stream, own))
 
 
 def model(weights: str | Path, **settings: Any) -> Any:

@@ -146,7 +146,9 @@ def _evaluate(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
 
 def _score(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
-    kind, truth, results = _take(plain, 3, "coco, voc or masks, then what is true (a file, a folder) and the results")
+    kind, truth, results = _take(
+        plain, 3, "coco, voc, masks or images, then what is true (a file, a folder) and the results"
+    )
     from trunkline.ground.storage import at_home
 
     from ..score.score import protocol
@@ -159,10 +161,13 @@ def _score(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     from ...tasks.scores import written
     from ..show import table
 
-    table("", ["class", scored.of_class], [[n, written(v)] for n, v in scored.classes.items()])
+    if scored.classes:
+        table("", ["class", scored.of_class], [[n, written(v)] for n, v in scored.classes.items()])
     counts = ", ".join(f"{n:,} {what}" for what, n in scored.counts.items())
     print(f"\n{results}: {counts}")
-    table("", ["metric", "value"], [[n, written(v)] for n, v in scored.metrics.items()])
+    between = {n: " to ".join(map(written, ends)) for n, ends in scored.intervals.items()}
+    columns = ["metric", "value", *(["95 % interval"] if between else [])]
+    table("", columns, [[n, written(v), *([between.get(n, "")] if between else [])] for n, v in scored.metrics.items()])
     return 0
 
 
@@ -179,14 +184,11 @@ def _convert(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 def _predict(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     if len(plain) < 2:
         raise RecipeError("give the run's folder or weights file, then files, folders or globs")
-    from ..launch.launch import pool_of
-    from ..prediction.predict import stream
     from ..show import note, table
 
-    launch, own = pool_of(settings)
     shown, count, failed = [], 0, 0
     headings: tuple[str, ...] = ()
-    for p in stream(plain[0], plain[1:], launch=launch, **typed_with_options(stream, own)):
+    for p in api.predictions(plain[0], plain[1:], settings):
         if as_json:
             print(json.dumps(p.line(), ensure_ascii=False))
         if p.error:

@@ -11,6 +11,7 @@ from ...cluster.config import Common
 from ...cluster.engines.table import ENGINES
 from ...cluster.launchers.table import LAUNCHERS
 from ..launch.settings import hints_of, kinds, of_training
+from ..prediction.table import baseline
 from ..recipe.convert import describe
 from ..recipe.knobs import recipe_function
 
@@ -28,11 +29,15 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
     "train": ("RECIPE", "train by a recipe, or go on with the run in --run", None),
     "evaluate": ("SOURCE", "score a run's folder or a weights file", f"{_HERE}.evaluation.evaluate:evaluate"),
     "score": (
-        "coco|voc|masks TRUTH RESULTS",
-        "score the results of any detector or segmenter",
+        "coco|voc|masks|images TRUTH RESULTS",
+        "score anybody's boxes, masks or upscaled pictures",
         f"{_HERE}.score.score:protocol",
     ),
-    "predict": ("SOURCE INPUT…", "what a model says of files, folders and globs", f"{_HERE}.prediction.predict:stream"),
+    "predict": (
+        "SOURCE|bicubic INPUT…",
+        "what a model says of files, folders and globs",
+        f"{_HERE}.prediction.predict:stream",
+    ),
     "convert": ("data SOURCE", "write a data set in another tool's format", f"{_HERE}.tools.convert:kind"),
     "list": ("", "the recipes and architectures", None),
     "show": ("RECIPE", "every field of a recipe, its value and where it came from", None),
@@ -79,9 +84,11 @@ def verb_usage(verb: str, words: list[str]) -> str:
         function = recipe_function(named[0])
     else:
         function = load_named(declared)
+        named = [w for w in words if not w.startswith("-") and "=" not in w]
         if verb in _KINDS:
-            named = [w for w in words if not w.startswith("-") and "=" not in w]
             function = function(named[0] if named else _KINDS[verb])
+        elif verb == "predict" and named and (alone := baseline(named[0])):
+            function, launch = alone, ""
     return (
         f"{head}{more}\n\n{inspect.cleandoc(function.__doc__ or '')}\n\n{_settings(function, declared is None)}{launch}"
     )

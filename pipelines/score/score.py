@@ -1,4 +1,4 @@
-"""Scoring the result files of any detector: COCO's numbers and VOC's, as the official tools give them. No model is needed."""
+"""Scoring anybody's result files by a protocol, as the official tools and tables do. No model is needed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +18,8 @@ _MOST = 1_000_000  # detections of an image and category
 class Scored:
     """`metrics` by name, the classes' AP or IoU, a plot's curves (recall and precision by class), and warnings.
 
-    None stands where there is nothing to measure: no object of a size, none of a class.
+    None stands where there is nothing to measure: no object of a size, none of a class. `intervals` (95 %, low and high) are
+    of the metrics that have one.
     """
 
     metrics: dict[str, float | None]
@@ -27,6 +28,7 @@ class Scored:
     counts: dict[str, int]
     curves: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def of_class(self) -> str:
@@ -37,7 +39,7 @@ class Scored:
         """Put the metrics at the top level under their names, and AP or IoU by class under `classes`."""
         return {
             **self.metrics, "classes": self.classes, "settings": self.settings, "counts": self.counts,
-            "warnings": self.warnings,
+            "warnings": self.warnings, **({"intervals": self.intervals} if self.intervals else {}),
         }  # fmt: skip
 
 
@@ -95,6 +97,7 @@ PROTOCOLS = {
     "coco": "trunkline.pipelines.score.score_coco:coco",
     "voc": "trunkline.pipelines.score.score_voc:voc",
     "masks": "trunkline.pipelines.score.score_masks:masks",
+    "images": "trunkline.pipelines.score.score_images:images",
 }
 
 

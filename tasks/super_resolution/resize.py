@@ -19,6 +19,7 @@ from trunkline.ground.errors import DataError
 Border = Literal["mirror", "replicate"]
 _A = -0.5  # Keys's kernel, of third order
 _HALF = 0.5 + 1e-9
+_BAND = 2**20  # numbers that are made at a time where integers come out
 _CACHED = 24_576  # numbers that are summed at a time: they stay in the processor's cache
 
 
@@ -30,15 +31,22 @@ def resized(pixels: np.ndarray, height: int, width: int, *, border: Border = "mi
     repeated first, as MATLAB does) or `replicate` (the edge's pixel again and again). Raises DataError for an empty picture
     or size. Source: Keys 1981; MATLAB's `imresize.m`.
     """
-    if min(*pixels.shape[:2], height, width) < 1:
-        raise DataError(f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be made {width} x {height}")
-    bits = pixels.dtype.itemsize * 8 if pixels.dtype.kind == "u" else 0
-    by = (height / pixels.shape[0], width / pixels.shape[1])
-    first, second = (0, 1) if by[0] <= by[1] else (1, 0)
-    sizes = (height, width)
-    values = _along(pixels, first, sizes[first], border)
-    values = to_integers(values, bits) if bits else values
-    return _along(values, second, sizes[second], border)
+    _check(pixels, height, width)
+    (first, size), (second, last) = _order(pixels, height, width)
+    if pixels.dtype.kind == "u":
+        return _along(_integers_along(pixels, first, size, border), second, last, border)
+    return _along(_along(pixels, first, size, border), second, last, border)
+
+
+def resized_integers(pixels: np.ndarray, height: int, width: int, *, border: Border = "mirror") -> np.ndarray:
+    """Resize a picture of uint8 or uint16 as `to_integers(resized(…))` does, in bands: little memory beside both pictures.
+
+    Raises DataError as `resized`.
+    """
+    _check(pixels, height, width)
+    for axis, size in _order(pixels, height, width):
+        pixels = _integers_along(pixels, axis, size, border)
+    return pixels
 
 
 def shrunk(pixels: np.ndarray, scale: int, border: Border = "mirror") -> np.ndarray:
@@ -53,8 +61,8 @@ def shrunk(pixels: np.ndarray, scale: int, border: Border = "mirror") -> np.ndar
             f"a picture of {width} x {height} pixels has a side that is no multiple of the scale {scale}: crop it to "
             f"{width - width % scale} x {height - height % scale} first"
         )
-    values = resized(pixels, height // scale, width // scale, border=border)
-    return to_integers(values, pixels.dtype.itemsize * 8) if pixels.dtype.kind == "u" else values
+    resize = resized_integers if pixels.dtype.kind == "u" else resized
+    return resize(pixels, height // scale, width // scale, border=border)
 
 
 def to_integers(values: np.ndarray, bits: int) -> np.ndarray:
@@ -69,6 +77,29 @@ def to_integers(values: np.ndarray, bits: int) -> np.ndarray:
             raise DataError("there are values that are not numbers (NaN): they have no integer")
         values = np.floor(values.clip(0, 2**bits - 1) + _HALF)
     return values.clip(0, 2**bits - 1).astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def _check(pixels: np.ndarray, height: int, width: int) -> None:
+    if min(*pixels.shape[:2], height, width) < 1:
+        raise DataError(f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be made {width} x {height}")
+
+
+def _order(pixels: np.ndarray, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the axes with their new sizes in the order of the passes."""
+    down, along = (0, height), (1, width)
+    return (down, along) if height / pixels.shape[0] <= width / pixels.shape[1] else (along, down)
+
+
+def _integers_along(pixels: np.ndarray, axis: int, size: int, border: Border) -> np.ndarray:
+    """Make one pass over integers, in bands of the other axis: integers of the same kind."""
+    shape = list(pixels.shape)
+    shape[axis] = size
+    made = np.empty(shape, pixels.dtype)
+    band = max(1, _BAND // (size * (pixels.size // (pixels.shape[0] * pixels.shape[1]))))
+    for start in range(0, pixels.shape[1 - axis], band):
+        here = (slice(None), slice(start, start + band)) if axis == 0 else slice(start, start + band)
+        made[here] = to_integers(_along(pixels[here], axis, size, border), pixels.dtype.itemsize * 8)
+    return made
 
 
 def _along(values: np.ndarray, axis: int, size: int, border: Border) -> np.ndarray:

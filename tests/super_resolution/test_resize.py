@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trunkline.ground.errors import DataError
-from trunkline.tasks.super_resolution.resize import resized, shrunk, to_integers
+from trunkline.tasks.super_resolution.resize import resized, resized_integers, shrunk, to_integers
 
 SHARED = [("LRx4_mirror", 4, "mirror"), ("LRx2_mirror", 2, "mirror"), ("LRx4_replicate", 4, "replicate")]
 PICTURES = ["baby", "bird", "butterfly", "head", "woman"]
@@ -101,6 +101,16 @@ def test_the_dimension_that_shrinks_more_goes_first():
     both = np.array([line(list(column), 4, "mirror") for column in rounded.T]).T
     found = to_integers(resized(pixels, 4, 6), 16)
     assert found.dtype == np.uint16 and np.array_equal(found, np.floor(both.clip(0, 65535) + 0.5))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_bands_change_nothing(monkeypatch, kind):
+    pixels = np.random.default_rng(2).integers(0, np.iinfo(kind).max + 1, (31, 45, 3)).astype(kind)
+    for height, width in ((124, 180), (10, 20), (40, 30)):
+        whole = to_integers(resized(pixels, height, width), pixels.dtype.itemsize * 8)
+        monkeypatch.setattr("trunkline.tasks.super_resolution.resize._BAND", 700)
+        found = resized_integers(pixels, height, width)
+        assert found.dtype == kind and np.array_equal(found, whole)
 
 
 def test_halves_go_up_and_values_are_clipped():
