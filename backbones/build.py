@@ -16,9 +16,23 @@ from trunkline.ground.names import load_named
 from .contract import STATED, Preprocessing
 from .norm import FrozenBatchNorm2d, norm_layer
 from .residual import BasicBlock, Bottleneck, Norm, ResNet, conv
-from .table import ARCHITECTURES, NORMS, OUTPUT_STRIDES, STRIDE_IN, TIMM, named, others
+from .super_resolution.settings import agreed, settings_in
+from .super_resolution.trunk import UpscalingTrunk
+from .table import (
+    ARCHITECTURES,
+    NORMS,
+    OUTPUT_STRIDES,
+    SPANDREL,
+    STRIDE_IN,
+    SUPER_RESOLUTION,
+    TIMM,
+    architectures,
+    named,
+    others,
+    settings_problem,
+)
 from .timm_trunk import TimmTrunk
-from .weights import Weights, load, read_weights
+from .weights import NO_TRAINING, Weights, load, read_weights
 
 
 def backbone(
@@ -34,6 +48,10 @@ def backbone(
     zero_init: bool = True,
     adapt_input: bool = False,
     weights_key: str = "",
+    blocks: int | None = None,
+    width: int | None = None,
+    unshuffle: int = 1,
+    residual_scale: float | None = None,
 ) -> Any:
     """Build a trunk by name, by its weights, or both.
 
@@ -42,44 +60,56 @@ def backbone(
     among the networks of a file, as `key` of `read_weights`. The trunk then carries `preprocessing`, `classes` and
     `report` (what was loaded). The rest is as in `resnet`; `adapt_input` as in `load`. `timm:NAME` (or `timm/NAME`) is any
     network of timm that gives feature maps. It takes the norms batch and frozen, refuses `checkpointing`, `stride_in` and
-    `adapt_input`, and initialises itself: `zero_init` is not read.
+    `adapt_input`, and initialises itself: `zero_init` is not read. `blocks`, `width`, `unshuffle` and `residual_scale` are
+    those of `UpscalingTrunk`, for the trunks of super-resolution alone; what the weights state of them holds, and another
+    value is an error.
 
     Raises WeightsError.
     """
     name = name and named(name)
-    if weights is None or weights == "none":
-        if name is None:
-            raise WeightsError(f"backbone: give a name ({', '.join(ARCHITECTURES)}) or weights")
-        found = None
-    elif isinstance(weights, Weights):
-        found = _agree(weights, name, stride_in)
-    else:
-        if name is not None:
-            _row(name)  # a wrong name is refused before anything is read or downloaded
-        found = read_weights(weights, arch=name, stride_in=stride_in, key=weights_key)
+    found = _found(name, weights, stride_in, weights_key)
     wanted = named(found.arch) if found else name or ""
+    settings = {"blocks": blocks, "width": width, "unshuffle": unshuffle, "residual_scale": residual_scale}
+    if wanted in SUPER_RESOLUTION:
+        given = {"in_channels": in_channels, "output_stride": output_stride, "stride_in": stride_in or "3x3"}
+        usual = {"in_channels": 3, "output_stride": 32, "stride_in": "3x3"}
+        other = {key: value for key, value in given.items() if value != usual[key]}
+        _refuse(wanted, "this trunk has stride 1, and reads RGB", adapt_input=adapt_input, **other)
+        return _of_super_resolution(wanted, found, settings, norm, checkpointing, zero_init).freeze(frozen)
+    if said := settings_problem(wanted, settings):
+        raise WeightsError(said)
     if wanted.startswith(TIMM):
         other = {"stride_in": None if stride_in == "3x3" else stride_in}
         _refuse(wanted, "networks of timm lack it", checkpointing=checkpointing, adapt_input=adapt_input, **other)
         return _of_timm(wanted, found, in_channels, output_stride, norm, frozen)
     if wanted in others():
         return _of_others(wanted, found, in_channels, output_stride, norm, checkpointing, zero_init).freeze(frozen)
+    stride_in = (found.stride_in if found else stride_in) or "3x3"
     trunk = resnet(
-        wanted,
-        in_channels=in_channels,
-        output_stride=output_stride,
-        stride_in=(found.stride_in if found else stride_in) or "3x3",
-        norm=norm,
-        frozen=frozen,
-        checkpointing=checkpointing,
-        zero_init=zero_init,
-    )
+        wanted, in_channels=in_channels, output_stride=output_stride, stride_in=stride_in, norm=norm, frozen=frozen,
+        checkpointing=checkpointing, zero_init=zero_init,
+    )  # fmt: skip
     if found:
         trunk.report = load(found, trunk, adapt_input=adapt_input)
         trunk.preprocessing, trunk.classes = for_channels(found.preprocessing, in_channels), found.classes
     else:
         trunk.preprocessing = for_channels(Preprocessing(), in_channels)
     return trunk
+
+
+def _found(name: str | None, weights: "str | Path | Weights | None", stride_in: str | None, key: str) -> Weights | None:
+    """Read the weights that were given, if any, and compare what they say with what was asked for."""
+    if name and name.startswith(SPANDREL):
+        raise WeightsError(f"backbone={name}: {NO_TRAINING}")
+    if weights is None or weights == "none":
+        if name is None:
+            raise WeightsError(f"backbone: give a name ({', '.join(architectures())}) or weights")
+        return None
+    if isinstance(weights, Weights):
+        return _agree(weights, name, stride_in)
+    if name is not None:
+        _row(name)  # a wrong name is refused before anything is read or downloaded
+    return read_weights(weights, arch=name, stride_in=stride_in, key=key)
 
 
 def _refuse(name: str, why: str, **settings: Any) -> None:
@@ -97,6 +127,19 @@ def _of_timm(
         trunk.preprocessing, trunk.classes = weights.preprocessing, weights.classes
     trunk.preprocessing = for_channels(trunk.preprocessing, in_channels)
     return trunk.freeze(frozen)
+
+
+def _of_super_resolution(
+    name: str, weights: Weights | None, settings: dict[str, Any], norm: str, checkpointing: bool, zero_init: bool
+) -> UpscalingTrunk:
+    if weights:
+        settings = agreed(settings, settings_in(weights.info, weights.source), weights.source)
+    options = {"norm": norm, "checkpointing": checkpointing, "zero_init": zero_init}
+    trunk = UpscalingTrunk(name, **settings, **options)
+    if weights:
+        trunk.report = load(weights, trunk)
+        trunk.preprocessing, trunk.classes = weights.preprocessing, weights.classes
+    return trunk
 
 
 def _of_others(
@@ -200,12 +243,12 @@ def _stages(row: dict, layer: Norm, output_stride: int, stride_in: str) -> list[
 
 
 def _row(name: str) -> dict:
-    if name.startswith(TIMM) or name in others():
+    if name.startswith(TIMM) or name in others() or name in SUPER_RESOLUTION:
         return {}
     if name not in ARCHITECTURES:
-        near = get_close_matches(name, ARCHITECTURES, 1)
+        near = get_close_matches(name, architectures(), 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise WeightsError(f"no architecture {name!r}; {hint}There are: {', '.join(ARCHITECTURES)}")
+        raise WeightsError(f"no architecture {name!r}; {hint}There are: {', '.join(architectures())}")
     return ARCHITECTURES[name]
 
 

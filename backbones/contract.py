@@ -97,9 +97,15 @@ class Sizes:
 ANY_SIZE = Sizes()
 
 
+def within(backbone: Any) -> Any:
+    """Return the trunk that a wrapper holds as its `body`, or the trunk itself, whose `body` may be some of its layers."""
+    body = getattr(backbone, "body", None)
+    return body if hasattr(body, "channels") else backbone
+
+
 def remarks_of(backbone: Any) -> list[str]:
     """Return what a trunk, or the one within a wrapper, says of how it is used."""
-    return list(getattr(getattr(backbone, "body", backbone), "remarks", ()))
+    return list(getattr(within(backbone), "remarks", ()))
 
 
 def sizes_of(backbone: Any) -> Sizes:

@@ -154,7 +154,7 @@ class ResNet(nn.Module):
         for number, name in enumerate(self._stages, start=2):
             recompute = self.checkpointing and number > self._frozen and torch.is_grad_enabled()
             for block in getattr(self, name):
-                x = _recomputed(block, x) if recompute else block(x)
+                x = recomputed(block, x) if recompute else block(x)
             features[f"c{number}"] = x
             # a node between the stages: else three gradients may meet in a map, in an order that DeepSpeed's hooks change
             x = x.view_as(x)
@@ -197,7 +197,7 @@ class ResNet(nn.Module):
         return [[getattr(self, name) for name in self._stem], *([getattr(self, name)] for name in self._stages)]
 
 
-def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
+def recomputed(block: nn.Module, x: Tensor) -> Tensor:
     """Compute the block's output and keep nothing inside it; the second forward leaves running statistics alone."""
     if torch.compiler.is_compiling():  # the compiler recomputes by its own graph, where statistics move once
         return checkpoint(block, x, use_reentrant=False)

@@ -11,6 +11,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from .super_resolution.names import arch_of
+
 
 def _row(block: str, layers: tuple[int, int, int, int], groups: int = 1, width_per_group: int = 64) -> dict[str, Any]:
     return {"block": block, "layers": layers, "groups": groups, "width_per_group": width_per_group}
@@ -28,6 +30,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "wide_resnet50_2": _row("bottleneck", (3, 4, 6, 3), 1, 128),
     "wide_resnet101_2": _row("bottleneck", (3, 4, 23, 3), 1, 128),
 }
+
+SUPER_RESOLUTION: dict[str, dict[str, Any]] = {
+    "srresnet": {"blocks": 16, "width": 64, "factors": (2, 3, 4)},
+    "msrresnet": {"blocks": 16, "width": 64, "factors": (2, 3, 4)},
+    "edsr": {"blocks": 16, "width": 64, "factors": (2, 3, 4, 8)},
+    "rrdbnet": {"blocks": 23, "width": 64, "factors": (1, 2, 4, 8)},
+}
+"""Trunks of stride 1 for super-resolution: blocks and channels as published, and by how much each one's tail enlarges.
+
+Behind a pixel-unshuffle of u the tail enlarges u times the scale. Sources: Ledig et al. 2017, figure 4; BasicSR's MSRResNet,
+EDSR (Lim et al. 2017, EDSR-baseline) and RRDBNet (Wang et al. 2018).
+"""
+SETTINGS = ("blocks", "width", "unshuffle", "residual_scale")
+"""What can be chosen of these trunks, as recipes and `backbone` call it."""
+SPANDREL = "spandrel:"  # before a file that spandrel opens: for prediction and scoring
 
 STRIDE_IN = ("3x3", "1x1")  # where a bottleneck strides: torchvision's place, and the original network's
 NORMS = ("batch", "frozen", "sync", "group")
@@ -101,7 +118,28 @@ def named(arch: str) -> str:
 def is_known(arch: str) -> bool:
     """Say whether there is a backbone of this name; any name that begins with `timm:` or `timm/` counts."""
     arch = named(arch)
-    return arch in ARCHITECTURES or arch.startswith(TIMM) or arch in others()
+    return arch in ARCHITECTURES or arch in SUPER_RESOLUTION or arch.startswith(TIMM) or arch in others()
+
+
+def architectures() -> list[str]:
+    """List the names of this package's own trunks."""
+    return [*ARCHITECTURES, *SUPER_RESOLUTION]
+
+
+def settings_problem(arch: str | None, given: Mapping[str, Any]) -> str:
+    """Say which of SETTINGS were given and cannot be read by this trunk, in one line; "" where all can.
+
+    `given` holds what was set, by name; None is not set, nor is an unshuffle of 1.
+    """
+    named = {name: value for name, value in given.items() if value is not None and (name, value) != ("unshuffle", 1)}
+    said = ", ".join(f"{name}={value:g}" for name, value in named.items())
+    if arch is None or not named:
+        return ""
+    if arch not in SUPER_RESOLUTION:
+        return f"{said}: is for {', '.join(SUPER_RESOLUTION)}, and the trunk is {arch}; leave it out"
+    if "residual_scale" in named and arch != "edsr":
+        return f"residual_scale={named['residual_scale']:g}: is for edsr, and the trunk is {arch}; leave it out"
+    return ""
 
 
 def kind_of(values: Mapping[str, Any]) -> tuple[str, bool]:
@@ -114,7 +152,12 @@ def kind_of(values: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def nearest_arch(tensors: Mapping[str, Any]) -> str | None:
-    """Find the network with the same block, blocks per stage, groups and width; None where there is none."""
+    """Find the network with the same block, blocks per stage, groups and width; None where there is none.
+
+    Trunks of super-resolution are known by their names alone.
+    """
+    if upscaler := arch_of(tensors):
+        return upscaler
     layers = tuple(
         len({name.split(".")[1] for name in tensors if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)
     )

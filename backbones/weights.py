@@ -1,15 +1,11 @@
 """Weights: read, loaded strictly into a trunk with a count of what was loaded, and saved."""
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trunkline.ground.errors import WeightsError
@@ -17,12 +13,30 @@ from trunkline.ground.errors import WeightsError
 from .contract import Preprocessing
 from .files.formats import SUFFIXES, read_file, sha256
 from .files.inside import Found, find
-from .metadata import from_metadata, to_metadata
+from .metadata import from_metadata
 from .residual import ResNet
-from .table import ARCHITECTURES, STRIDE_IN, TIMM, is_known, named, nearest_arch
+from .saving import check_classes
+from .saving import save_weights as save_weights
+from .super_resolution.settings import usual_preprocessing, usual_scale
+from .super_resolution.trunk import UpscalingTrunk
+from .table import (
+    ARCHITECTURES,
+    SPANDREL,
+    STRIDE_IN,
+    SUPER_RESOLUTION,
+    TIMM,
+    architectures,
+    is_known,
+    named,
+    nearest_arch,
+)
 from .timm_trunk import TimmTrunk, preprocessing_of
 
 CLASSIFIER = ("fc.weight", "fc.bias")
+NO_TRAINING = (
+    "spandrel opens networks for prediction and scoring alone: it gives no maps, and neither the losses nor the "
+    "initial values that they are trained with; train one of " + ", ".join(SUPER_RESOLUTION)
+)
 _EPS = 1e-5
 
 
@@ -85,6 +99,8 @@ def read_weights(
     stated: dict[str, Any] = {}
     if not isinstance(source, (str, Path)):
         raise WeightsError(f"weights={source!r}: expected a file, a folder of a run, or a name")
+    if str(source).startswith(SPANDREL):
+        raise WeightsError(f"weights={source}: {NO_TRAINING}")
     path = Path(source).expanduser()
     if path.is_dir() and (path / "weights.safetensors").is_file():  # a finished run
         path = path / "weights.safetensors"
@@ -103,6 +119,11 @@ def read_weights(
     stated |= header
     info |= {name: said for name, said in _of_file(found).items() if said}
     _check_eps(info, label)
+    if found.upscaler:
+        info |= {name: said for name, said in found.upscaler.info().items() if said != "0"}
+        stated.setdefault("arch", found.upscaler.arch)
+        if stated["arch"] != found.upscaler.arch:
+            raise WeightsError(f"{label}: its header says {stated['arch']}, its tensors are of {found.upscaler.arch}")
     asked = {"arch": arch, "stride_in": stride_in}
     for name, value in asked.items():
         if value is not None and stated.get(name, value) != value:
@@ -115,9 +136,14 @@ def read_weights(
         stated["arch"] = infer_arch(found.tensors, label, found.kind)
     _check_stated(stated, label)
     stated, assumed = _assume(stated, {**found.tensors, **found.rest})
+    if stated["arch"] == "edsr" and "trunkline_residual_scale" not in info:
+        blocks, width = int(info["trunkline_blocks"]), int(info["trunkline_width"])
+        scale = usual_scale("edsr", blocks, width)
+        info["trunkline_residual_scale"] = f"{scale:g}"
+        assumed["residual_scale"] = f"residual_scale={scale:g}, as published for {blocks} blocks of {width} channels"
     if assumed:
         info["assumed"] = assumed
-    _check_classes(stated.get("classes"), found.tensors, label)
+    check_classes(stated.get("classes"), found.tensors, label)
     return Weights(tensors=found.tensors, source=label, sha256=sha256(path), info=info, rest=found.rest, **stated)
 
 
@@ -127,7 +153,11 @@ def _of_file(found: Found) -> dict[str, str]:
 
 
 def load(
-    weights: Weights, trunk: "ResNet | TimmTrunk", classifier: nn.Linear | None = None, *, adapt_input: bool = False
+    weights: Weights,
+    trunk: ResNet | TimmTrunk | UpscalingTrunk,
+    classifier: nn.Linear | None = None,
+    *,
+    adapt_input: bool = False,
 ) -> LoadReport:
     """Copy the weights into the trunk, all or nothing, and into `classifier` where its shape agrees.
 
@@ -199,82 +229,19 @@ def _said_of_file(weights: Weights) -> list[str]:
     return notes
 
 
-def save_weights(
-    path: "str | Path",
-    tensors: Mapping[str, Tensor],
-    *,
-    arch: str,
-    stride_in: str,
-    classes: "tuple[str, ...] | list[str] | None",
-    preprocessing: Preprocessing,
-    info: dict[str, Any] | None = None,
-) -> None:
-    """Write a `.safetensors` file that `read_weights` reads by its path alone, as one step that a crash cannot halve.
-
-    `tensors` are under torchvision's names (`_orig_mod.` and `module.` are taken off). Raises WeightsError for another
-    suffix or values that could not be read back, OSError where the disk refuses.
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise WeightsError(f"{path}: weights are saved as .safetensors")
-    header = to_metadata(arch, stride_in, classes, preprocessing, info)
-    _check_classes(tuple(classes) if classes is not None else None, dict(tensors), str(path))
-    plain = {
-        name.replace("_orig_mod.", "").removeprefix("module."): t.detach()
-        .cpu()
-        .clone(memory_format=torch.contiguous_format)
-        for name, t in tensors.items()
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
-    try:
-        save_file(plain, beside, metadata=header)
-        _sort_header(beside)
-        beside.chmod(0o644)  # safetensors makes files that only their owner can read
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def _sort_header(path: Path) -> None:
-    """Sort the header's metadata, which safetensors writes in any order, so that equal weights make equal files."""
-    with path.open("rb+") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        sorted_ = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        if len(sorted_) <= length:
-            file.seek(8)
-            file.write(sorted_.ljust(length))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder durable (where the system can sync folders)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def infer_arch(tensors: Mapping[str, Tensor], source: str, kind: str = "") -> str:
     """Find the architecture of these tensors from names and shapes.
 
     Raises WeightsError where the table has none; `kind` is what the file holds, as far as it is known.
     """
     found = nearest_arch(tensors)
-    if found is not None and "conv1.weight" in tensors:
+    if found is not None and (found in SUPER_RESOLUTION or "conv1.weight" in tensors):
         return found
     if kind:
-        raise WeightsError(f"{source}: is {kind}, and its trunk is none of those here ({', '.join(ARCHITECTURES)})")
+        raise WeightsError(f"{source}: is {kind}, and its trunk is none of those here ({', '.join(architectures())})")
     raise WeightsError(
         f"{source}: no architecture can be read from its {len(tensors)} tensors ({', '.join(list(tensors)[:4])}, ...); "
-        f"say backbone= (arch= in Python), one of {', '.join(ARCHITECTURES)}"
+        f"say backbone= (arch= in Python), one of {', '.join(architectures())}"
     )
 
 
@@ -296,6 +263,15 @@ def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict
     if "preprocessing" not in stated and stated["arch"].startswith(TIMM):
         stated = {**stated, "preprocessing": preprocessing_of(stated["arch"].removeprefix(TIMM))}
         assumed["preprocessing"] = f"timm's preprocessing for this network, {_numbers(stated['preprocessing'])}"
+    elif "preprocessing" not in stated and stated["arch"] in SUPER_RESOLUTION:
+        p = usual_preprocessing(stated["arch"])
+        stated = {**stated, "preprocessing": p}
+        said = (
+            "EDSR's, mean {}, range 255".format(", ".join(f"{m:g}" for m in p.mean))
+            if p.mean[0]
+            else "none, input 0 to 1"
+        )
+        assumed["preprocessing"] = f"preprocessing: {said}"
     elif "preprocessing" not in stated:
         assumed["preprocessing"] = f"torchvision's preprocessing for ImageNet, {_numbers(Preprocessing())}"
     if "classes" not in stated and "fc.weight" in tensors and len(tensors["fc.weight"]) == 1000:
@@ -313,14 +289,9 @@ def _numbers(p: Preprocessing) -> str:
 
 def _check_stated(stated: dict[str, Any], label: str) -> None:
     if not is_known(stated["arch"]):
-        raise WeightsError(f"{label}: architecture {stated['arch']!r} is none of {', '.join(ARCHITECTURES)}")
+        raise WeightsError(f"{label}: architecture {stated['arch']!r} is none of {', '.join(architectures())}")
     if stated.get("stride_in", "3x3") not in STRIDE_IN:
         raise WeightsError(f"stride_in={stated['stride_in']}: expected one of {', '.join(STRIDE_IN)}")
-
-
-def _check_classes(classes: tuple[str, ...] | None, tensors: Mapping[str, Tensor], label: str) -> None:
-    if classes is not None and "fc.weight" in tensors and len(tensors["fc.weight"]) != len(classes):
-        raise WeightsError(f"{label}: {len(classes)} class names for a classifier of {len(tensors['fc.weight'])}")
 
 
 def _check_eps(info: dict[str, Any], label: str) -> None:
@@ -353,7 +324,7 @@ def _adapt(weight: Tensor, channels: int) -> Tensor:
     return weight[:, turns] * (weight.shape[1] / channels)
 
 
-def _refusal(report: LoadReport, weights: Weights, trunk: ResNet | TimmTrunk) -> str:
+def _refusal(report: LoadReport, weights: Weights, trunk: ResNet | TimmTrunk | UpscalingTrunk) -> str:
     hints = []
     looks = nearest_arch(weights.tensors)
     if looks is not None and looks != trunk.arch:

@@ -52,7 +52,7 @@ class Model(nn.Module):
         """
         found = [f"heads.{name}." for name in self.heads]
         for name, part in self.backbone.named_children():
-            inner = [child for child, _ in part.named_children()] if name == "body" else []
+            inner = [child for child, _ in part.named_children()] if hasattr(part, "channels") else []
             found += [f"backbone.{name}.{child}." for child in inner] or [f"backbone.{name}."]
         return tuple(found)
 
@@ -64,7 +64,7 @@ class Model(nn.Module):
             images = images.contiguous(memory_format=CHANNELS_LAST[images.ndim])
         between = (1,) * (images.ndim - 2)
         mean, std = self.mean.view(1, -1, *between), self.std.view(1, -1, *between)
-        x = images.to(dtype=self.mean.dtype).div_(255).sub_(mean).div_(std)
+        x = images.to(dtype=self.mean.dtype, copy=True).div_(255).sub_(mean).div_(std)  # float images are left alone
         if batch.sizes is not None:
             rows = torch.arange(x.shape[-2], device=x.device) < batch.sizes[:, :1]
             columns = torch.arange(x.shape[-1], device=x.device) < batch.sizes[:, 1:]

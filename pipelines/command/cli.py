@@ -207,17 +207,17 @@ def _predict(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 def _list(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     _take(plain, 0, "")
     _no_settings(settings)
-    from ...backbones.table import ARCHITECTURES
+    from ...backbones.table import architectures
     from ...tasks.table import tasks
 
     recipes = api.recipes()
     if as_json:
-        print(json.dumps({"recipes": recipes, "tasks": sorted(tasks()), "architectures": list(ARCHITECTURES)}))
+        print(json.dumps({"recipes": recipes, "tasks": sorted(tasks()), "architectures": architectures()}))
         return 0
     width = max(map(len, recipes))
     print("recipes\n" + "\n".join(f"  {name:{width}}  {about}" for name, about in recipes.items()))
     print("tasks\n  " + ", ".join(sorted(tasks())))
-    print("architectures\n  " + ", ".join(ARCHITECTURES))
+    print("architectures\n  " + ", ".join(architectures()))
     return 0
 
 

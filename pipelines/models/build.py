@@ -1,7 +1,7 @@
 """From a recipe, or from what a checkpoint says, to a task and a model."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from trunkline.ground.keys import key, seed_model
 from trunkline.ground.names import load_named
 
 from ...backbones import backbone, read_weights
-from ...backbones.contract import STATED, Preprocessing
+from ...backbones.contract import STATED, Preprocessing, within
 from ...backbones.pyramid import Pyramid
 from ...backbones.sources import is_name
-from ...backbones.table import wrappers
+from ...backbones.super_resolution.settings import usual_preprocessing
+from ...backbones.table import SETTINGS, SUPER_RESOLUTION, wrappers
 from ...backbones.weights import CLASSIFIER, Weights
 from ...heads.contract import HEAD
 from ...heads.model import Model
@@ -23,17 +24,22 @@ from ...tasks.contract import Published, Task, check_has, forgotten
 from ...tasks.table import tasks as known_tasks
 from ..recipe.fields import Network, Recipe
 from ..runs.run import Run
+from .foreign import from_spandrel, is_foreign
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a checkpoint says so that its network can be built without the weights that the run began from."""
+    """What a checkpoint says so that its network can be built without the weights that the run began from.
+
+    settings  of a trunk of super-resolution: blocks, width and so on
+    """
 
     arch: str
     stride_in: str
     preprocessing: dict[str, Any]
     tasks: dict[str, dict[str, Any]]
     loaded: str = "random weights"
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def weights_of(
@@ -92,7 +98,7 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
     """
     network = recipe.network
     weights = None if facts else weights_of(network.weights, network.backbone, network.stride_in, network.weights_key)
-    preprocessing = stated(facts) if facts else weights.preprocessing if weights else Preprocessing()
+    preprocessing = stated(facts) if facts else weights.preprocessing if weights else untrained(network)
     tasks = {
         name: make_task(name, options, preprocessing, facts.tasks[name] if facts else None)
         for name, options in recipe.tasks.items()
@@ -111,7 +117,19 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
     model = Model(trunk, heads, first.preprocessing, beside)
     loaded = str(trunk.report) if weights else "random weights"
     own = {name: task.facts for name, task in tasks.items()}
-    return tasks, model, facts or Facts(trunk.arch, trunk.stride_in, asdict(preprocessing), own, loaded)
+    said = (trunk.arch, trunk.stride_in, asdict(preprocessing), own, loaded, settings_of(trunk))
+    return tasks, model, facts or Facts(*said)
+
+
+def untrained(network: Network) -> Preprocessing:
+    """Return what input is normalised by where no weights say it: ImageNet's numbers, or a network's own."""
+    arch = network.backbone or ""
+    return usual_preprocessing(arch) if arch in SUPER_RESOLUTION else Preprocessing()
+
+
+def settings_of(trunk: Any) -> dict[str, Any]:
+    """Return the settings of a trunk of super-resolution; none of another."""
+    return dict(getattr(within(trunk), "settings", {}))
 
 
 def stated(facts: Facts) -> Preprocessing:
@@ -124,6 +142,7 @@ def make_trunk(network: Network, weights: Weights | None, facts: Facts | None) -
     """Build the trunk that the recipe asks for; where it leaves architecture or stride open, the weights say them."""
     name = facts.arch if facts else network.backbone or (weights.arch if weights else None)
     stride_in = facts.stride_in if facts else network.stride_in
+    settings = {name: getattr(network, name) for name in SETTINGS} | (facts.settings if facts else {})
     trunk = backbone(
         name,
         weights=weights,
@@ -132,6 +151,7 @@ def make_trunk(network: Network, weights: Weights | None, facts: Facts | None) -
         checkpointing=network.checkpointing,
         zero_init=network.zero_init,
         stride_in=stride_in,
+        **settings,
     )
     trunk = trunk if network.pyramid == "none" else Pyramid(trunk, network.pyramid)
     if network.wrapper == "none":
@@ -149,6 +169,9 @@ def from_weights(
     `classes` are names for a head without any, in the order of its outputs; without them the data's are taken. Raises
     RecipeError where no task finds its head in the file, or where names and outputs are not as many.
     """
+    if is_foreign(source):
+        recipe, task, model, said = from_spandrel(str(source), choose, make_task)
+        return recipe, task, model, Facts(**said)
     weights = weights_of(source, network.backbone, network.stride_in, network.weights_key)
     held = held_by(source, weights)
     assert weights is not None
@@ -170,7 +193,8 @@ def from_weights(
     model = Model(trunk, {task.name: make_head(task, trunk, weights)}, task.preprocessing)
     _check_classifier(source, weights, model.heads[task.name])
     loaded = "; ".join(filter(None, [str(trunk.report), remark]))
-    facts = Facts(trunk.arch, trunk.stride_in, asdict(weights.preprocessing), {task.name: task.facts}, loaded)
+    facts = Facts(trunk.arch, trunk.stride_in, asdict(weights.preprocessing), {task.name: task.facts}, loaded,
+                  settings_of(trunk))  # fmt: skip
     return Recipe({task.name: options}, network), task, model, facts
 
 
@@ -275,7 +299,8 @@ def published(model: Model, tensors: dict[str, torch.Tensor], task: str) -> dict
     head: Any = model.heads[task]
     bare = isinstance(model.backbone, Pyramid) and not needs_pyramid(model, task)
     inside = "backbone.body." if bare else "backbone."
-    prefix = "backbone." if hasattr(model.backbone, "body") and not bare else getattr(head, "trunk", "backbone.")
+    wraps = within(model.backbone) is not model.backbone
+    prefix = "backbone." if wraps and not bare else getattr(head, "trunk", "backbone.")
     trunk = {prefix + name.removeprefix(inside): t for name, t in tensors.items() if name.startswith(inside)}
     start = f"heads.{task}."
     own = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

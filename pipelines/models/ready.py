@@ -20,6 +20,8 @@ from ..recipe.plain import from_plain
 from ..runs.machine import check_device, resolve_machine
 from ..runs.run import STATE, Run
 from .build import Facts, build, folder_of, from_weights, held_by, task_class, weights_of
+from .foreign import TASK as FOREIGN
+from .foreign import is_foreign
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ def tasks_of(source: Source) -> dict[str, Any]:
 
     Raises RecipeError where a file holds no task's head, or a run has not this task.
     """
+    if is_foreign(source.source):
+        return {FOREIGN: task_class(FOREIGN)}
     path, task = fetched(source.source), source.task
     if folder_of(path):
         names = list(from_plain(Run(path).recipe["resolved"]).tasks)

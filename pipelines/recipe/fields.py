@@ -27,6 +27,10 @@ class Network:
         "none"  # around the trunk: pool for two-stage heads, conv for one-stage ones
     )
     wrapper: str = "none"  # a plug-in's, around all of that
+    blocks: int | None = ranged(None, POSITIVE)  # of a trunk of super-resolution; None: as published, or the weights'
+    width: int | None = ranged(None, POSITIVE)  # its channels; None likewise
+    unshuffle: Literal[1, 2, 4] = 1  # before it, squares of so many pixels become channels
+    residual_scale: float | None = None  # what edsr multiplies its residuals by; None: 0.1 for 32 blocks of 256, else 1
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,16 @@ from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import nearest
 from trunkline.ground.ranges import problems_of
 
-from ...backbones.table import ARCHITECTURES, is_known, others, wrappers
+from ...backbones.table import (
+    SETTINGS,
+    SPANDREL,
+    SUPER_RESOLUTION,
+    architectures,
+    is_known,
+    others,
+    settings_problem,
+    wrappers,
+)
 from .fields import Recipe, batches_of, learning_tasks
 
 MOST = 100
@@ -22,11 +31,19 @@ def check(recipe: Recipe) -> None:
     """Raise RecipeError with every problem of a recipe that can be seen without the data and without torch."""
     problems = [*_batches(recipe), *_mixture(recipe), *_phases(recipe), *_tasks(recipe), *problems_of(recipe)]
     arch, wrapper = recipe.network.backbone, recipe.network.wrapper
-    if arch is not None and not is_known(arch):
-        known = [*ARCHITECTURES, *others()]
+    foreign = [f"network.{key}={said}" for key, said in (("backbone", arch), ("weights", recipe.network.weights))
+               if str(said).startswith(SPANDREL)]  # fmt: skip
+    if foreign:
+        problems.append(
+            f"{foreign[0]}: networks of spandrel predict and are scored; train one of {', '.join(SUPER_RESOLUTION)}"
+        )
+    elif arch is not None and not is_known(arch):
+        known = [*architectures(), *others()]
         problems.append(
             f"network.backbone={arch}: there is no such architecture{nearest(arch, known)}; there are {', '.join(known)}"
         )
+    if said := settings_problem(arch, {name: getattr(recipe.network, name) for name in SETTINGS}):
+        problems.append(f"network.{said}")
     if recipe.network.weights == "none" and recipe.network.weights_key:
         problems.append(f"network.weights_key={recipe.network.weights_key}: weights=none has no keys; leave it out")
     if wrapper != "none" and wrapper not in wrappers():
@@ -83,15 +100,16 @@ def _mixture(recipe: Recipe) -> list[str]:
 def _phases(recipe: Recipe) -> list[str]:
     problems = [] if recipe.phases else ["phases: expected at least one"]
     ours = recipe.network.backbone not in others()  # a plug-in's trunk states its stages only when it is built
+    most = 2 if recipe.network.backbone in SUPER_RESOLUTION else 5
     for i, phase in enumerate(recipe.phases):
         if (phase.epochs is None) == (phase.updates is None):
             problems.append(f"phases.{i}: give either epochs or updates, not {'both' if phase.epochs else 'neither'}")
         if (phase.epochs is not None and phase.epochs <= 0) or (phase.updates is not None and phase.updates <= 0):
             problems.append(f"phases.{i}: its length must be above 0")
-        if phase.frozen < 0 or (ours and phase.frozen > 5):
-            problems.append(f"phases.{i}.frozen={phase.frozen}: expected 0 (nothing) to 5 (the whole trunk)")
-        if phase.cached and ours and phase.frozen != 5:
-            problems.append(f"phases.{i}.cached=true needs phases.{i}.frozen=5: cached maps do not change")
+        if phase.frozen < 0 or (ours and phase.frozen > most):
+            problems.append(f"phases.{i}.frozen={phase.frozen}: expected 0 (nothing) to {most} (the whole trunk)")
+        if phase.cached and ours and phase.frozen != most:
+            problems.append(f"phases.{i}.cached=true needs phases.{i}.frozen={most}: cached maps do not change")
     return problems
 
 

@@ -6,7 +6,7 @@ from ...backbones.weights import save_weights
 from ...cluster import checkpoint
 from ...cluster.workers import ALONE
 from ...tasks.scores import Scores, joined
-from ..models.build import needs_pyramid, published
+from ..models.build import needs_pyramid, published, settings_of
 from ..report.report import write_report
 from ..runs.files import write_records
 from ..show import note, scores_line
@@ -65,6 +65,7 @@ def _publish(session: Session, part: Part, tensors: dict[str, Tensor], update: i
         "trunkline_pyramid": network.pyramid if needs_pyramid(session.model, part.name) else "none",
         "trunkline_task": part.name,
         **({} if network.wrapper == "none" else {"trunkline_wrapper": network.wrapper}),
+        **{f"trunkline_{name}": str(value) for name, value in settings_of(session.model.backbone).items()},
         **part.task.stated(),
     }
     save_weights(

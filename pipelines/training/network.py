@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from trunkline.ground.errors import Mistake, WeightsError
 
-from ...backbones.contract import Preprocessing
+from ...backbones.contract import Preprocessing, within
 from ...backbones.table import TIMM, named
 from ...backbones.timm_facts import CannotDilate
 from ..models.build import make_task, make_trunk
@@ -64,7 +64,7 @@ def _on_meta(network: Network) -> Any:
 def _misfits(recipe: Recipe, trunk: Any) -> list[str]:
     if recipe.network.wrapper != "none":
         return []
-    preprocessing = Preprocessing() if recipe.network.weights == "none" else getattr(trunk, "body", trunk).preprocessing
+    preprocessing = Preprocessing() if recipe.network.weights == "none" else within(trunk).preprocessing
     found = []
     for name, options in recipe.tasks.items():
         said = make_task(name, options, preprocessing).misfits(trunk)

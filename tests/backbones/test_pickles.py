@@ -252,10 +252,10 @@ class Tiny(nn.Module):
 def test_a_whole_module_has_the_tensors_of_its_state(tmp_path, legacy):
     module = nn.DataParallel(Tiny()) if legacy else Tiny()
     torch.save({"model": module}, tmp_path / "whole", _use_new_zipfile_serialization=not legacy)
-    from trunkline.backbones.files.inside import _tables
+    from trunkline.backbones.files.tables import tables_in
 
     content = read_file(tmp_path / "whole")
-    (table,) = _tables(content.tree)
+    (table,) = tables_in(content.tree)
     expected = module.state_dict()
     assert table.path == ("model",) and table.values.keys() == expected.keys()
     assert all(torch.equal(content.tensor(table.values[name]), value) for name, value in expected.items())
