@@ -14,11 +14,17 @@ from trunkline.ground.errors import EngineError
 from .workers import LostWorker
 
 Losses = Callable[[nn.Module, Any], dict[str, Tensor]]
-"""From a model and a micro-batch to named scalar losses; their sum is what the gradient is taken of."""
+"""From a model and a micro-batch to named scalar losses; their sum is what the gradient is taken of.
+
+A scalar whose name begins with `MEASURED` is no loss: it is reported beside them, as a mean like theirs.
+"""
 
 
 class Player(Protocol):
-    """Who learns in a turn: a module, its losses, and the tasks whose micro-batches it takes (empty: all)."""
+    """Who learns in a turn: a module, its losses, and the tasks whose micro-batches it takes (empty: all).
+
+    It sits out the first `waits` updates of a phase.
+    """
 
     @property
     def module(self) -> nn.Module: ...
@@ -26,6 +32,8 @@ class Player(Protocol):
     def losses(self) -> Losses: ...
     @property
     def tasks(self) -> tuple[str, ...]: ...
+    @property
+    def waits(self) -> int: ...
 
 
 class TooSmall(EngineError):
@@ -56,7 +64,8 @@ class Report:
 
     `losses` are means over its micro-batches, still on the device (reading one waits for it); `total` is the sum of the
     means, each times the weight of its task. `own` is the sum of the losses that this worker computed, and `ids` are
-    their samples. `others` are the reports of the players that took their turns after the first, by name.
+    their samples. `measured` are means of what the losses gave beside themselves (`MEASURED`). `others` are the reports
+    of the players that took their turns after the first, by name; `waited` is a player's that sat the update out.
     """
 
     update: int
@@ -67,13 +76,15 @@ class Report:
     grad_norm: Tensor | None = None
     skipped: bool = False  # fp16 only: the gradients overflowed, the loss scale was lowered, nothing moved
     ids: list[list[str]] = field(default_factory=list)
+    measured: dict[str, Tensor] = field(default_factory=dict)
+    waited: bool = False
     others: dict[str, "Report"] = field(default_factory=dict)
     _host: Tensor | None = None
     _arrived: Any = None
 
     def _numbers(self) -> Tensor:
         norm = [] if self.grad_norm is None else [self.grad_norm.to(self.total)]
-        return torch.stack([self.total, self.own, *self.losses.values(), *norm])
+        return torch.stack([self.total, self.own, *self.losses.values(), *self.measured.values(), *norm])
 
     def send(self) -> None:
         """Begin to copy the numbers from CUDA to the host: reading them then waits for this update and no later one."""
@@ -83,11 +94,11 @@ class Report:
             self._arrived.record(torch.cuda.current_stream(numbers.device))
 
     def numbers(self) -> dict[str, float]:
-        """Read this player's losses by name, `grad_norm` where gradients are clipped, `total` and `own`."""
+        """Read this player's losses and what was measured, by name, `grad_norm` where there is one, `total` and `own`."""
         if self._arrived is not None:
             self._arrived.synchronize()
         total, own, *rest = (self._numbers() if self._host is None else self._host).tolist()
-        names = [*self.losses, *([] if self.grad_norm is None else ["grad_norm"])]
+        names = [*self.losses, *self.measured, *([] if self.grad_norm is None else ["grad_norm"])]
         return {**dict(zip(names, rest, strict=True)), "total": total, "own": own}
 
     def check(self) -> None:
@@ -104,7 +115,7 @@ class Report:
     def _refuse(self, numbers: dict[str, float]) -> None:
         if math.isfinite(numbers["own"]):
             raise LostWorker(f"the loss of update {self.update} is not finite on another worker")
-        named = ", ".join(f"{k} = {numbers[k]:.4g}" for k in self.losses)
+        named = ", ".join(f"{k} = {numbers[k]:.4g}" for k in (*self.losses, *self.measured))
         samples = [i for ids in self.ids for i in ids]
         raise EngineError(
             f"the loss of update {self.update} is not finite ({named}); its weights were not saved. Its {len(samples)} "

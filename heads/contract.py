@@ -1,6 +1,6 @@
 """What a head is to the floors above: feature maps in; losses or predictions out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -79,11 +79,18 @@ HEAD = ("needs", "losses", "predict", "condense", "published")
 
 @dataclass(frozen=True)
 class Player:
-    """Who learns in a turn of an update: `losses(module, batch)` of the micro-batches of `tasks` (empty: all)."""
+    """Who learns in a turn of an update: `losses(module, batch)` of the micro-batches of `tasks` (empty: all).
+
+    It sits out the first `waits` updates of a phase. `watch(update, numbers)` is told what an update's report says of
+    it, by name; it returns lines for the notes of the run, each of which is written once, and raises EngineError where
+    the run should not go on.
+    """
 
     module: "nn.Module"
     losses: "Callable[[nn.Module, Batch], dict[str, Tensor]]"
     tasks: tuple[str, ...] = ()
+    waits: int = 0
+    watch: "Callable[[int, Mapping[str, float]], list[str]] | None" = None
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from trunkline.ground.errors import EngineError
+from trunkline.ground.measured import MEASURED
 
 from ..checkpoint import check_tensors, read_tensors, write_tensors
 from ..config import EngineOptions, Learning, Machine
@@ -38,8 +39,8 @@ class Call(nn.Module):
 
 
 def summed(named: dict[str, Tensor]) -> Tensor:
-    """Add up the losses, in fp32 or better."""
-    each = [v if v.dtype == torch.float64 else v.float() for v in named.values()]
+    """Add up the losses, in fp32 or better; what is only measured is left out."""
+    each = [v if v.dtype == torch.float64 else v.float() for n, v in named.items() if not n.startswith(MEASURED)]
     return each[0] if len(each) == 1 else torch.stack(each).sum()
 
 
@@ -130,6 +131,7 @@ class TorchEngine:
         self._gradients = GradientSums(model, workers, machine.reduction == "exact")
         self._buffers = BufferMeans(model, workers)
         self._tuning = Tuning(self.device, machine.deterministic is True)
+        self.measures_norm = False  # whether the gradient's norm is reported where nothing is clipped, too
         self._names: list[str] = []  # of the losses, as they appeared
         self._wide = wide(torch.empty(0, device=self.device))
         self._constants: dict[tuple[float, ...], Tensor] = {}
@@ -180,6 +182,14 @@ class TorchEngine:
         self.updates += 1
         return report
 
+    def wait(self) -> Report:
+        """Let an update pass in which this engine computes nothing; the schedule counts it."""
+        nothing = torch.zeros((), dtype=self._wide, device=self.device)
+        report = Report(self.updates, self._rate(), {}, nothing, nothing, waited=True)
+        report.send()
+        self.updates += 1
+        return report
+
     def _begin(self, own: Sequence[Any], micro_batches: Sequence[Any]) -> None:
         """Do nothing, in one process or many."""
 
@@ -223,9 +233,11 @@ class TorchEngine:
     def _report(self, own: Sequence[Any], parts: list[dict[str, Tensor]], counts: "Counts") -> Report:
         """Report the mean of each named loss over the micro-batches that had it, on all workers together."""
         sums = self._loss_sums(parts)
-        own_total = added(sums)
+        counted = [not n.startswith(MEASURED) for n in self._names]
+        own_total = added(sums if all(counted) else sums * self._numbers(map(float, counted)))
         weights = self._numbers(
-            sum(loss_weight(b) for b, part in zip(own, parts, strict=True) if n in part) for n in self._names
+            sum(loss_weight(b) for b, part in zip(own, parts, strict=True) if counts_it and n in part)
+            for n, counts_it in zip(self._names, counted, strict=True)
         )
         if self.workers.size > 1:
             sums = torch.cat([sums, weights])
@@ -238,7 +250,10 @@ class TorchEngine:
         divisors = self._numbers(filter(None, counts.losses))
         means = sums / divisors
         total = added(means * (weights / divisors))
-        report = Report(self.updates, self._rate(), dict(zip(names, means.unbind(), strict=True)), total, own_total)
+        found = dict(zip(names, means.unbind(), strict=True))
+        losses = {n: v for n, v in found.items() if not n.startswith(MEASURED)}
+        report = Report(self.updates, self._rate(), losses, total, own_total)
+        report.measured = {n.removeprefix(MEASURED): v for n, v in found.items() if n not in losses}
         report.ids = [list(getattr(b, "ids", [])) for b in own]
         return report
 
@@ -277,6 +292,9 @@ class TorchEngine:
         if config.clip:
             together = True if self.device.type == "cpu" else None  # elsewhere torch decides: on a GPU it does so too
             report.grad_norm = nn.utils.clip_grad_norm_(self._gradients.parameters, config.clip, foreach=together)
+        elif self.measures_norm:
+            gradients = [p.grad for p in self._gradients.parameters if p.grad is not None]
+            report.grad_norm = nn.utils.get_total_norm(gradients, foreach=True if self.device.type == "cpu" else None)
 
     def _step(self, report: Report) -> bool:
         """Move the weights; return False where fp16's gradients overflowed and nothing moved."""

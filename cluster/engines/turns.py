@@ -41,8 +41,10 @@ def _put_back(held: list[tuple[Tensor, Tensor]]) -> None:
 class TurnsEngine:
     """An engine of engines: `players` that play, in their order, and modules that only `rest` in this phase.
 
-    Each player's micro-batches are those of its tasks; while it learns, all others are still. The first player's files
-    are where a single player's would be; those of the others, and of modules that rest, are in a folder of their name.
+    Each player's micro-batches are those of its tasks; while it learns, all others are still. One that still waits has
+    no turn. Of all, the norm of the gradient is reported. With fp16 each has a loss scale of its own: where one's
+    gradients overflow, that one alone skips its turn. The first player's files are where a single player's would be;
+    those of the others, and of modules that rest, are in a folder of their name.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class TurnsEngine:
     ):
         self.players, self.engines, self.rest = dict(players), dict(engines), dict(rest)
         self.first = next(iter(self.engines))
+        for engine in self.engines.values():
+            engine.measures_norm = True
 
     @property
     def updates(self) -> int:
@@ -65,6 +69,9 @@ class TurnsEngine:
         """Give each player a turn over its own micro-batches; return the first one's report, with the others in it."""
         reports = {}
         for name, engine in self.engines.items():
+            if engine.updates < self.players[name].waits:
+                reports[name] = engine.wait()
+                continue
             others = [p.module for n, p in self.players.items() if n != name]
             with still([*others, *self.rest.values()]):
                 reports[name] = engine.update(_of(self.players[name], micro_batches))

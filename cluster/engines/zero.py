@@ -157,6 +157,11 @@ class DeepSpeedEngine(TorchEngine):
         if self._average.decay > 0:
             self.average = MovingAverage(partition.live(live_tensors(self.model)), self._average)
 
+    def wait(self) -> Report:
+        """Let an update pass; DeepSpeed takes the model over all the same, so that a checkpoint is whole."""
+        self._start()
+        return super().wait()
+
     def _begin(self, own: Sequence[Any], micro_batches: Sequence[Any]) -> None:
         """Take the model over; in stages 2 and 3, agree on how often all workers run."""
         self._start()

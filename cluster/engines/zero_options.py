@@ -49,8 +49,13 @@ class ZeroOptions(EngineOptions):
         return found
 
     def several(self, players: Sequence[str]) -> str:
-        """Refuse players in turns: DeepSpeed takes over one module."""
-        return f"{self.asked()}: DeepSpeed holds one module, and this run has the players {', '.join(players)}; leave zero out"
+        """Refuse players in turns in stages 2 and 3, which would end elsewhere than one process does."""
+        if (self.stage or 0) < 2:
+            return ""
+        return (
+            f"{self.asked()}: this stage reduces gradients by itself, in hooks of every backward, so that players in turns "
+            f"({', '.join(players)}) would not end with the bits of one process; use zero=0 or zero=1, or leave zero out"
+        )
 
 
 def refuse(optimizer: Optimizer, machine: Machine, workers: int, zero: int, offload: bool = False) -> list[str]:

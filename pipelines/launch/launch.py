@@ -132,7 +132,8 @@ def _problems(recipe: Recipe, launch: Launch) -> list[str]:
         problem
         for workers in dict.fromkeys((launch.least, launch.most))
         for engine in launch.engines.values()
-        for problem in engine.refusals(recipe.optimizer, recipe.machine, workers, len(recipe.tasks))
+        for optimizer in (recipe.optimizer, *(player.optimizer for player in recipe.players.values()))
+        for problem in engine.refusals(optimizer, recipe.machine, workers, len(recipe.tasks))
     ]
     return list(dict.fromkeys(found))
 

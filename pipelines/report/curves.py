@@ -13,7 +13,9 @@ _DOTS = 40  # a line of more points has no dots
 
 def training_curves(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Draw loss and learning rate by update; nothing where fewer than two updates are logged."""
-    train = [line for line in lines if line["kind"] == "train"]
+    train = [
+        line for line in lines if line["kind"] == "train" and "loss" in line
+    ]  # without updates that were waited out
     xs, starts = [line["update"] for line in train], _starts(lines)
     if len(xs) < 2:
         return []

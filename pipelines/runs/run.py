@@ -335,7 +335,10 @@ class Metrics:
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self.board:
-            numbers = {**line, **line.get("losses", {}), **line.get("metrics", {})}
+            numbers = {**line, **line.get("losses", {}), **line.get("measured", {}), **line.get("metrics", {})}
+            for player, own in line.get("players", {}).items():
+                named = {**own, **own.get("losses", {}), **own.get("measured", {})}
+                numbers |= {n if n.startswith(f"{player}/") else f"{player}/{n}": v for n, v in named.items()}
             for name, value in numbers.items():
                 if isinstance(value, float) and name != "time":
                     self.board.add_scalar(f"{line['kind']}/{name}", value, line["update"])

@@ -31,6 +31,7 @@ def make_engine(session: Session, phase: Phase, total: int, per_epoch: int) -> E
     players = playing(session, phase)
     rest = {name: m for name, m in session.model.beside.items() if all(p.module is not m for p in players.values())}
     row, own = engine_of(session.launch)
+    session.watches = {name: player.watch for name, player in players.items()}
     in_turns = len(players) > 1 or bool(rest)
     if in_turns and (why := own.several(tuple(dict.fromkeys([*players, *session.model.beside])))):
         raise RecipeError(why)
@@ -56,14 +57,17 @@ def playing(session: Session, phase: Phase) -> dict[str, Player]:
     Raises RecipeError where the phase names an unknown player or leaves out the first.
     """
     found: dict[str, Player] = {}
-    losses: dict[str, Losses] = {}
+    models: dict[str, Player] = {}  # by task: the model, as the task has it play
     for name, part in session.parts.items():
         players = part.task.players(session.model, phase.players)
         first, *others = players
-        found.setdefault(first, Player(session.model, losses_by_task(losses)))
-        losses[name] = players[first].losses
+        models[name] = players[first]
+        found.setdefault(first, players[first])
         only = (name,) if part.folder else ()
-        found |= {other: Player(players[other].module, keyed(other, players[other].losses), only) for other in others}
+        for other in others:
+            own = players[other]
+            found[other] = replace(own, losses=keyed(other, own.losses), tasks=only)
+    found[next(iter(found))] = together(session.model, models)
     if unknown := [name for name in phase.players if name not in found]:
         raise RecipeError(
             f"phases.{session.progress.phase}.players={','.join(unknown)}: there is no such player; there are {', '.join(found)}"
@@ -76,6 +80,23 @@ def playing(session: Session, phase: Phase) -> dict[str, Player]:
             f"phases.{session.progress.phase}.players: {next(iter(found))} must be among them, whose weights are the result"
         )
     return {name: player for name, player in found.items() if name in wanted}
+
+
+def together(model: nn.Module, players: Mapping[str, Player]) -> Player:
+    """Make one player of the model, of those that it is by task. Raises RecipeError where one of them is to wait for longer."""
+    waits = {name: player.waits for name, player in players.items()}
+    if len(set(waits.values())) > 1:
+        raise RecipeError(
+            f"the model cannot wait for one task and learn another ({', '.join(f'{n}: {w}' for n, w in waits.items())} "
+            "updates): set the warm-up of each to 0"
+        )
+    watches = [player.watch for player in players.values() if player.watch]
+
+    def watch(update: int, numbers: Mapping[str, float]) -> list[str]:
+        return [line for each in watches for line in each(update, numbers)]
+
+    losses = losses_by_task({name: player.losses for name, player in players.items()})
+    return Player(model, losses, (), next(iter(waits.values())), watch if watches else None)
 
 
 def losses_by_task(losses: Mapping[str, Losses]) -> Losses:

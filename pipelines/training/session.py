@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ class Stopped(Exception):
         super().__init__(f"stopped {where}; the same command goes on with {run.shown}")
 
 
+Watch = Callable[[int, Mapping[str, float]], list[str]]
+"""What is told of a player's update (`Player.watch` in heads/contract.py)."""
+
 Evaluated = dict[str, tuple[Scores, list[dict[str, Any]]]]
 """By task: the scores of its validation split, and a record for each sample."""
 
@@ -68,6 +71,7 @@ class Session:
     done: int = 0  # updates in the newest checkpoint
     last_scores: tuple[int, Evaluated] | None = None
     loss: str = ""  # of the last line, for the progress bar
+    watches: dict[str, Watch | None] = field(default_factory=dict)  # by player: who is told of its updates
     _unwritten: tuple[Report, int, dict[str, Any]] | None = None
     _saved_at: float = field(default_factory=time.monotonic)
 
@@ -127,10 +131,20 @@ class Session:
         (report, done, line), self._unwritten = self._unwritten, None
         report.check()
         numbers = report.numbers()
-        self.loss = f"loss {numbers['total']:.4f}"
+        self.loss = "" if report.waited else f"loss {numbers['total']:.4f}"
+        self._watch(report)
         if done % self.recipe.log.every and done != self.progress.total:
             return
         self.say("train", done, **_line(report, numbers), **line, **_of_others(report))
+
+    def _watch(self, report: Report) -> None:
+        """Tell each player's watch of its update, and note what it says, once in a run."""
+        named = dict(zip(self.watches, (report, *report.others.values()), strict=False))
+        for name, watch in self.watches.items():
+            if watch and name in named and not named[name].waited:
+                for line in watch(named[name].update, named[name].numbers()):
+                    if not any(m.get("text") == line for m in self.run.metrics):  # also before a resume
+                        self.note(line)
 
     def evaluate(self, engine: Engine, done: int, epoch: float) -> bool:
         """Score every task's validation split, with averaged weights where there are any; say whether it is the best so far."""
@@ -234,7 +248,11 @@ class Session:
 
 def _line(report: Report, numbers: dict[str, float]) -> dict[str, Any]:
     """Build what a line of `metrics.jsonl` says of a player's update."""
+    if report.waited:
+        return {"waited": True}
     line: dict[str, Any] = {"loss": numbers["total"], "losses": {k: numbers[k] for k in report.losses}}
+    if report.measured:
+        line["measured"] = {k: numbers[k] for k in report.measured}
     if report.grad_norm is not None:
         line["grad_norm"] = numbers["grad_norm"]
     if report.skipped:
