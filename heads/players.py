@@ -149,10 +149,10 @@ def watch_outputs(task: str) -> Callable[[int, Mapping[str, float]], list[str]]:
         made, truth = numbers.get(f"{task}/range", 1.0), numbers.get(f"{task}/range_of_truth", 0.0)
         if made < FLAT and truth >= LEVEL:
             raise EngineError(
-                f"in update {update} all that the generator made is one constant colour (from its darkest value to its "
-                f"brightest it is {made:.1e} of 0..1, of the true pictures {truth:.2g}): it has collapsed. Go on from an earlier "
-                "checkpoint or begin again with a lower optimizer.lr, optimizer.clip=1, a smaller weight of the critic or a larger one of "
-                "the pixels; the last good checkpoint stays"
+                f"in update {update} all that the generator made is one constant colour: its values are {made:.1e} of 0..1 "
+                f"apart, those of the true pictures {truth:.2g}. Go on from an earlier checkpoint, or begin again, with a lower "
+                "optimizer.lr, optimizer.clip=1, a smaller weight of the critic or a larger one of the pixels; the last "
+                "good checkpoint stays"
             )
         return []
 

@@ -124,12 +124,12 @@ def test_a_phase_that_names_nobody_who_plays_is_refused(data, tmp_path):
         )
 
 
-def test_stages_of_zero_refuse_players(data, tmp_path):
+def test_stages_of_zero_that_reduce_by_themselves_refuse_players(data, tmp_path):
     with pytest.raises(
         (RecipeError, ValueError),
-        match=r"zero=0: DeepSpeed holds one module.*players generator, critic",
+        match=r"zero=2: this stage reduces gradients by itself.*\(generator, critic\).*use zero=0 or zero=1",
     ):
-        trunkline.train(file_of("players"), tmp_path / "run", data=str(data["players"]), zero=0, **PLAIN)
+        trunkline.train(file_of("players"), tmp_path / "run", data=str(data["players"]), zero=2, **PLAIN)
 
 
 @pytest.mark.parametrize("name", PLUGINS)

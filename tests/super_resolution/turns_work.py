@@ -64,7 +64,11 @@ class Head(nn.Module):
 
     def __init__(self, channels: int = 8):
         super().__init__()
-        self.up, self.last, self.drop = nn.Conv2d(channels, 32, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1), nn.Dropout(0.0)
+        self.up, self.last, self.drop = (
+            nn.Conv2d(channels, 32, 3, padding=1),
+            nn.Conv2d(8, 3, 3, padding=1),
+            nn.Dropout(0.0),
+        )
 
     def forward(self, features, batch):
         x = self.drop(F.relu(F.pixel_shuffle(self.up(features["c1"]), 2)))
@@ -87,7 +91,9 @@ def micro_batches(update: int, micro: int = MICRO) -> list[Batch]:
     g = torch.Generator().manual_seed(100 + update)
     made = []
     for m in range(micro):
-        small, large = (torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8, generator=g) for side in (CROP // 2, CROP))
+        small, large = (
+            torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8, generator=g) for side in (CROP // 2, CROP)
+        )
         ids = [f"{update}-{m}-{i}" for i in range(4)]
         made.append(Batch(TASK, ids, small, targets={"hr": large}, key=key(update, m)))
     return made
@@ -126,7 +132,9 @@ def run(row: Row, workers, folder: Path, first: int = 0, last: int = UPDATES, be
         everyones = micro_batches(update, row.micro)
         mine = list(workers.mine(everyones)) or [Batch(**{**vars(everyones[0]), "stand_in": True})]
         report = engine.update(mine)
-        told.append({"generator": report.numbers(), "critic": report.others["critic"].numbers(), "waited": report.waited})
+        told.append(
+            {"generator": report.numbers(), "critic": report.others["critic"].numbers(), "waited": report.waited}
+        )
     if workers.leads:
         folder.mkdir(parents=True, exist_ok=True)
     state = engine.save(folder if workers.leads else None)
@@ -269,7 +277,12 @@ def plain(row: Row, updates: int = UPDATES):
             scalers[1].scale(loss).backward()
         put(critic, mean(after))
         for group in critic_step.param_groups:
-            group["lr"] = RATES[1] * (1 + torch.cos(torch.tensor(torch.pi * update / updates, dtype=torch.float64)).item()) / 2
+            group["lr"] = (
+                RATES[1] * (1 + torch.cos(torch.tensor(torch.pi * update / updates, dtype=torch.float64)).item()) / 2
+            )
         if not step(critic, critic_step, scalers[1], row.clip):
             put(critic, others)
-    return {"model": model.state_dict(), "ema": shadow, "critic/model": critic.state_dict()}, (generator_step, critic_step)
+    return {"model": model.state_dict(), "ema": shadow, "critic/model": critic.state_dict()}, (
+        generator_step,
+        critic_step,
+    )
