@@ -63,8 +63,8 @@ class Report:
     """What an update did.
 
     `losses` are means over its micro-batches, still on the device (reading one waits for it); `total` is the sum of the
-    means, each times the weight of its task. `own` is the sum of the losses that this worker computed, and `ids` are
-    their samples. `measured` are means of what the losses gave beside themselves (`MEASURED`). `others` are the reports
+    means, each times the weight of its task. `own` is the sum of all that this worker computed of them, and `ids` are
+    its samples. `measured` are means of what the losses gave beside themselves (`MEASURED`). `others` are the reports
     of the players that took their turns after the first, by name; `waited` is a player's that sat the update out.
     """
 

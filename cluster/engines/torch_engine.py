@@ -234,7 +234,7 @@ class TorchEngine:
         """Report the mean of each named loss over the micro-batches that had it, on all workers together."""
         sums = self._loss_sums(parts)
         counted = [not n.startswith(MEASURED) for n in self._names]
-        own_total = added(sums if all(counted) else sums * self._numbers(map(float, counted)))
+        own_total = added(sums)
         weights = self._numbers(
             sum(loss_weight(b) for b, part in zip(own, parts, strict=True) if counts_it and n in part)
             for n, counts_it in zip(self._names, counted, strict=True)

@@ -191,7 +191,7 @@ def test_what_is_reported_are_means_and_true_norms():
     assert set(judged) == {f"critic/{n}" for n in ("real", "fake", "accuracy_real", "accuracy_fake")} | {
         "grad_norm", "total", "own"}  # fmt: skip
     assert told["total"] == pytest.approx(told[f"{TASK}/l1"] + told[f"{TASK}/adversarial"], rel=1e-6)
-    assert judged["own"] == pytest.approx(2 * (judged["critic/real"] + judged["critic/fake"]), rel=1e-6)
+    assert judged["total"] == pytest.approx(judged["critic/real"] + judged["critic/fake"], rel=1e-6)
     model, batches = model_of(row), micro_batches(0)
     model.train(), model.beside["critic"].train()
     losses = players_of(model, TASK, settings_of(row), pixel)["generator"].losses
@@ -216,6 +216,17 @@ def test_an_update_reads_nothing_back(monkeypatch):
             engine.update(micro_batches(1, 1))
         aside = ("Report.numbers", "TorchEngine._step")  # Adam counts its steps on the CPU
         assert [place for place in reads.found if not place.endswith(aside)] == []
+
+
+@pytest.mark.parametrize(("micro", "most"), [(1, 15), (4, 60)])
+def test_an_update_adds_as_few_operations_for_each_player_as_for_one(micro, most, monkeypatch):
+    """The bounds of `test_operations`, with the norms and what is measured; an average may add three."""
+    monkeypatch.syspath_prepend(str(HERE.parent / "cluster"))
+    counting = importlib.import_module("counting")
+    engine = engine_of(Row(), Workers())
+    engine.update(micro_batches(0, micro))
+    added = {name: +counting.of_an_update(own, micro_batches(1, micro)) for name, own in engine.engines.items()}
+    assert added["critic"].total() <= most and added["generator"].total() <= most + 3, added
 
 
 def test_fp16_skips_the_turn_of_one_player_alone():
