@@ -45,6 +45,7 @@ class Schedule:
     warmup: float = ranged(0.0, LENGTH)  # how long it rises, linearly
     warmup_from: float = ranged(0.01, SHARE)  # where it begins, as a share of the rate
     final: float = ranged(0.0, SHARE)  # cosine, polynomial, one_cycle: the last factor
+    cycles: int = ranged(1, Range(1, 1e6))  # cosine: how often it falls, each time from the top (warm restarts)
     step: float = ranged(30.0, STEP)  # step: from one drop to the next
     milestones: tuple[float, ...] = ranged((), LENGTH)  # multistep: where the drops are
     gamma: float = ranged(0.1, FACTOR)  # step, multistep: the factor of a drop

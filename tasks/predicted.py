@@ -20,6 +20,7 @@ class Predicted:
     columns: ClassVar[tuple[str, ...]] = ()  # of a CSV file, behind the file's name
     headings: ClassVar[tuple[str, ...]] = ()  # of a table for people
     labels_as: ClassVar[tuple[str, ...]] = ()  # the formats of `write_labels`
+    named: ClassVar[bool] = False  # whether it is a file of its own, called as its input is; it has `file_content` then
 
     file: str
     error: str | None = None
@@ -39,6 +40,14 @@ class Predicted:
     def from_line(cls, line: dict[str, Any]) -> Self:
         """Build it from what `line` gave."""
         return cls(**line)
+
+    def kept(self) -> dict[str, Any]:
+        """Return what of `line` is written; of what is a file of its own, all but its content."""
+        return self.line()
+
+    def file_content(self) -> bytes:
+        """Return the bytes of the file that it is."""
+        raise NotImplementedError
 
     def found(self) -> dict[str, Any]:
         """Convert what is said of the file to JSON."""

@@ -81,6 +81,17 @@ TASKS: dict[str, Row] = {
             "demo:pixels:smoke": Scenes("trunkline.tasks.segmentation.scenes:write_pixel_scenes", 16, 8, 64),
         },
     ),
+    "super_resolution": Row(
+        "trunkline.tasks.super_resolution.task:SuperResolution",
+        "trunkline.tasks.super_resolution.options:Options",
+        ("pictures", "pairs"),
+        "trunkline.tasks.super_resolution.check:check_pictures",
+        ("scale", "train", "val", "train_lr", "val_lr", "border"),
+        {
+            "demo:pictures": Scenes("trunkline.tasks.super_resolution.scenes:write_pictures", 200, 20, 192),
+            "demo:pictures:smoke": Scenes("trunkline.tasks.super_resolution.scenes:write_pictures", 8, 2, 64),
+        },
+    ),
 }
 
 _ADDED: dict[str, Row] = {}

@@ -10,8 +10,8 @@ def factor(schedule: Schedule, update: int, total: int, per_epoch: int) -> float
 
     The schedule's lengths are in epochs, or in shares of the run where its `unit` says so. Warm-up rises linearly from
     `warmup_from` (Goyal et al. 2017, section 2.2). Cosine, polynomial and one-cycle run over the updates that are left
-    after it; the drops of step and multistep are counted from the first update. Cosine is SGDR without restarts
-    (Loshchilov and Hutter 2017); one-cycle rises and falls by cosines (Smith and Topin 2019), the momentum stays.
+    after it; the drops of step and multistep are counted from the first update. Cosine is SGDR (Loshchilov and Hutter 2017)
+    with `cycles` of one length; one-cycle rises and falls by cosines (Smith and Topin 2019), the momentum stays.
     """
     unit = per_epoch if schedule.unit == "epochs" else total
     warm = round(schedule.warmup * unit)
@@ -41,7 +41,8 @@ def _multistep(s: Schedule, update: int, warm: int, total: int, unit: int) -> fl
 
 
 def _cosine(s: Schedule, update: int, warm: int, total: int, unit: int) -> float:
-    return _between(1.0, s.final, _progress(update, warm, total))
+    share = _progress(update, warm, total)
+    return _between(1.0, s.final, share if share == 1 else share * s.cycles % 1)
 
 
 def _polynomial(s: Schedule, update: int, warm: int, total: int, unit: int) -> float:

@@ -21,7 +21,9 @@ from ..models.ready import Source, ready, task_kind
 from ..recipe import plugin as plugins
 from ..runs.machine import threads_kept
 from ..show import bar, note
-from .predictions import Output, Predictions
+from .named import NamedOutput
+from .picture_names import targets
+from .predictions import SHEET, Output, Predictions
 
 CHUNK = 65_536  # files whose names are sent to a pool at once
 
@@ -89,7 +91,8 @@ def stream(
     if labels and labels not in (known := kind.predicted.labels_as):
         raise RecipeError(f"labels={labels}: expected {', '.join(known) or 'none: this task has no objects to write'}")
     wanted = Predicting(where, precision, batch or kind.together, on_bad_sample)
-    found = _stream(given, wanted, kind, Path(at_home(out)) if out else None, pictures, plugin, launch)
+    stream = _stream_named if kind.predicted.named else _stream
+    found = stream(given, wanted, kind, Path(at_home(out)) if out else None, pictures, plugin, launch)
     return _with_labels(found, labels, Path(at_home(out)), where) if labels and out else found
 
 
@@ -153,6 +156,52 @@ def _stream(
             output.close(whole)
     if out:
         note(f"wrote {out}/predictions.jsonl, predictions.csv and sheet.png")
+
+
+def _stream_named(
+    given: list[str],
+    wanted: Predicting,
+    task: type[Task],
+    out: Path | None,
+    pictures: bool,
+    plugin: Any,
+    launch: Launch | None,
+) -> Iterator[Predicted]:
+    """Yield predictions that are files of their own, those that are not there yet; `pictures` draws each beside its input."""
+    settings: dict[str, Any] = {**asdict(wanted), "plugins": plugins.texts(plugin)}
+    if not out:
+        yield from _shown_alone(list(expand(given, task)), settings, task, launch)
+        return
+    options = wanted.source.options
+    plan = targets(given, out, str(options.get("suffix", "")), str(options.get("ext", "")))
+    goal = {picture: file for picture, file in plan if not (file.exists() or file.is_symlink())}
+    if len(goal) < len(plan):
+        note(f"{len(plan) - len(goal)} of {len(plan)} are in {out} already: left as they are")
+    output, remarks = NamedOutput(out, goal), dict[str, str]()
+    try:
+        for predicted in _shown_alone(list(goal), settings, task, launch):
+            output.add(predicted, SHEET)
+            if remark := getattr(predicted, "remark", ""):
+                remarks.setdefault(remark, predicted.file)
+            if pictures and not predicted.error:
+                (out / "pictures").mkdir(exist_ok=True)
+                name = goal[Path(predicted.file)].relative_to(out).as_posix().replace("/", "-")
+                predicted.image().save(out / "pictures" / f"{name}.png")
+            yield predicted
+    finally:
+        output.close()
+    for remark, file in remarks.items():
+        note(f"{file}: {remark}")
+    note(f"wrote {len(goal)} {task.unit} to {out}, predictions.jsonl and sheet.png")
+
+
+def _shown_alone(
+    files: list[Path], settings: dict[str, Any], task: type[Task], launch: Launch | None
+) -> Iterator[Predicted]:
+    with bar("predict", len(files), task.unit) as advance, threads_kept():
+        for predicted in _compute(iter(files), settings, task.predicted, launch):
+            advance()
+            yield predicted
 
 
 def find_nothing(inputs: list[str], task: type[Task]) -> None:
@@ -223,21 +272,30 @@ def computer(
     transform, device = task.transform(False), next(found.model.parameters()).device
     depth = getattr(task.options, "depth", "")
 
+    def failed(file: str, error: DataError) -> Predicted:
+        if settings["on_bad_sample"] == "stop":
+            raise error
+        return kind(file, error=str(error).partition(f"; {HOW_TO_GO_ON}")[0])
+
+    def of(sample: Sample, prediction: Any) -> Predicted:
+        try:
+            return kind.of(sample.id, prediction, task)
+        except DataError as error:
+            return failed(sample.id, error)
+
     def compute(files: list[str]) -> list[Predicted]:
         group: list[Sample | Predicted] = []
         for file in files:
             try:
                 group.append(transform(task.read(file)))
             except DataError as error:
-                if settings["on_bad_sample"] == "stop":
-                    raise
-                group.append(kind(file, error=str(error).partition(f"; {HOW_TO_GO_ON}")[0]))
+                group.append(failed(file, error))
         samples = [g for g in group if isinstance(g, Sample)]
         named: dict[str, Any] = {}
         with inference(found.model, settings["precision"], device):
             for alike in _alike(task, samples):  # the other samples of a batch do not change a sample's result
                 named |= {p.id: p for p in task.infer(found.model, task.collate(alike).to(device))}
-        result = [kind.of(g.id, named[g.id], task) if isinstance(g, Sample) else g for g in group]
+        result = [of(g, named[g.id]) if isinstance(g, Sample) else g for g in group]
         for predicted in result:
             predicted.depth = depth
         return result

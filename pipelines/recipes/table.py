@@ -8,5 +8,10 @@ RECIPES = {
     "segment": "trunkline.pipelines.recipes.segment:segment",
     "voc-deeplab": "trunkline.pipelines.recipes.published_segmentation:voc_deeplab",
     "coco-voc": "trunkline.pipelines.recipes.published_segmentation:coco_voc",
+    "upscale": "trunkline.pipelines.recipes.upscale:upscale",
+    "srresnet": "trunkline.pipelines.recipes.published_upscaling:srresnet",
+    "srgan": "trunkline.pipelines.recipes.published_upscaling:srgan",
+    "msrresnet": "trunkline.pipelines.recipes.published_upscaling:msrresnet",
+    "msrgan": "trunkline.pipelines.recipes.published_upscaling:msrgan",
     "demo": "trunkline.pipelines.recipes.demo:demo",
 }

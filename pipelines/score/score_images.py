@@ -10,7 +10,7 @@ from trunkline.ground.errors import DataError, RecipeError
 from ...tasks.data.below import files_in
 from ...tasks.data.repairs import counted
 from ...tasks.super_resolution.files import FORMATS, read_picture
-from ...tasks.super_resolution.measures import compare, summary
+from ...tasks.super_resolution.measures.protocol import compare, summary
 from ..runs.files import new_file, write_records
 from ..show import bar, note
 from .score import Scored
@@ -71,7 +71,7 @@ def _check(scale: int, border: int | None, more: tuple[str, ...]) -> None:
     problems = [f"scale={scale}: expected a whole number from 1 on"] if scale < 1 else []
     problems += [f"border={border}: expected 0 or more pixels"] if border is not None and border < 0 else []
     if more:
-        from ...tasks.super_resolution.measures_more import check
+        from ...tasks.super_resolution.measures.of_piq import check
 
         try:
             check(more)

@@ -134,15 +134,19 @@ def write_picture(path: str | os.PathLike[str], picture: Picture, quality: int =
     written. PNG, TIFF and BMP are lossless. Raises DataError, before anything is written, where the format does not hold the
     picture (`why_not`).
     """
-    file = Path(path)
-    if wrong := why_not(file, picture.look):
-        raise DataError(f"{decode.shown(path)}: {wrong}")
-    if not 1 <= quality <= 100:
-        raise DataError(f"quality={quality}: expected 1 to 100")
-    content = _encoded(picture, FORMATS[file.suffix.lower()], quality)
+    file, content = Path(path), encoded(path, picture, quality)
     beside = file.with_name(f".{file.name}.part")  # may be left by a process that was killed
     beside.write_bytes(content)
     beside.replace(file)
+
+
+def encoded(path: str | os.PathLike[str], picture: Picture, quality: int = 95) -> bytes:
+    """Return the bytes of the file that `write_picture` writes under a name. Raises DataError as it does."""
+    if wrong := why_not(path, picture.look):
+        raise DataError(f"{decode.shown(path)}: {wrong}")
+    if not 1 <= quality <= 100:
+        raise DataError(f"quality={quality}: expected 1 to 100")
+    return _encoded(picture, FORMATS[PurePath(path).suffix.lower()], quality)
 
 
 def _encoded(picture: Picture, format: str, quality: int) -> bytes:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trunkline.ground.errors import DataError, RecipeError
-from trunkline.tasks.super_resolution.measures import compare, luma, psnr, ssim, summary
-from trunkline.tasks.super_resolution.measures_more import check
+from trunkline.tasks.super_resolution.measures.of_piq import check
+from trunkline.tasks.super_resolution.measures.protocol import compare, luma, psnr, ssim, summary
 
 
 def theirs(a: np.ndarray, b: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from trunkline.ground.errors import DataError, RecipeError
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.score.score_images import images
 from trunkline.tasks.super_resolution.files import Picture, read_picture, write_picture
-from trunkline.tasks.super_resolution.measures import compare
+from trunkline.tasks.super_resolution.measures.protocol import compare
 from trunkline.tasks.super_resolution.resize import resized, shrunk, to_integers
 
 NAMES = ("a", "b", "deep/c")

@@ -14,7 +14,7 @@ import torch
 from trunkline.ground.errors import DataError, RecipeError
 from trunkline.ground.names import nearest
 
-from ..scores import Metric
+from ...scores import Metric
 
 NAMES = {
     "ms_ssim": Metric("MS-SSIM", most=1.0),

@@ -12,8 +12,8 @@ import numpy as np
 
 from trunkline.ground.errors import DataError
 
-from ..intervals import bootstrap
-from ..scores import Metric
+from ...intervals import bootstrap
+from ...scores import Metric
 
 Grey = Literal["rgb", "own"]
 METRICS = {
@@ -107,7 +107,7 @@ def compare(
 ) -> dict[str, float]:
     """Score an upscaled picture against the true one, both `(H, W)` or `(H, W, C)`, uint8 or uint16, C 1 or 3, without alpha.
 
-    Returns `psnr_y`, `ssim_y`, `psnr_rgb`, `ssim_rgb`, and what `more` names (`measures_more.NAMES`). `border` pixels are
+    Returns `psnr_y`, `ssim_y`, `psnr_rgb`, `ssim_rgb`, and what `more` names (`of_piq.NAMES`). `border` pixels are
     cropped on each side first. Numbers of 16 bits are scored as number / 257, unrounded. Grey is repeated to RGB, whose Y has
     219/255 of its range (1.32 dB more); with `grey="own"` the grey plane itself is the Y. Equal pictures have a PSNR of
     infinity (`summary` says what becomes of it). Raises DataError for other shapes or kinds, for pictures that are too small,
@@ -127,7 +127,7 @@ def compare(
         "ssim_rgb": ssim(true, other),
     }
     if more:
-        from .measures_more import measure
+        from .of_piq import measure
 
         scores |= measure(true, other, more)
     return scores

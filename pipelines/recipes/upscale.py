@@ -1,0 +1,84 @@
+"""Super-resolution on your own pictures."""
+
+from typing import Literal
+
+from trunkline.ground.errors import RecipeError
+
+from ...cluster.config import Average, Optimizer, Schedule
+from ...tasks.super_resolution.options import Options
+from ..recipe.fields import Batches, Evaluation, Network, Phase, Recipe
+
+
+def upscale(
+    data: str = "",
+    scale: int = 4,
+    val: str = "",
+    together: tuple[str, ...] = (),
+    weights: str = "none",
+    weights_key: str = "",
+    backbone: str | None = None,
+    blocks: int | None = None,
+    width: int | None = None,
+    crop: int = 96,
+    crops: int = 4,
+    epochs: float | None = None,
+    updates: int | None = None,
+    batch: int = 16,
+    lr: float = 1e-3,
+    ema: float = 0.999,
+    limit: int = 0,
+    seed: int = 0,
+    smoke: bool = False,
+) -> Recipe:
+    """Train a network that makes pictures larger, on your own pictures.
+
+    data       a folder of large pictures: train/ and val/, DIV2K's, or one set with val=0.1; small ones (LRx4 beside HR) are
+               used where they are, else made by MATLAB's bicubic
+    scale      how many times as large pictures become: 2, 3, 4, of edsr also 8, of rrdbnet 1, 2, 4
+    val        a folder below data, or a share to hold out
+    together   pictures that stay on one side of a share: a+b, by their names without suffix
+    weights    a network to go on with: a run, a published file (BasicSR, Real-ESRGAN), or none
+    backbone   msrresnet, srresnet, edsr, rrdbnet; by default a msrresnet of 8 blocks of 48 channels, which a CPU trains
+    crop       the side in pixels of the squares of large pictures that training sees
+    crops      so many squares each time that a picture is decoded
+    batch      squares an update; a multiple of crops
+    smoke      a tiny run of seconds on generated pictures, to see that everything works
+
+    L1 loss, Adam with a cosine rate, flips and quarter turns, averaged weights. The weights kept are the average's of the last
+    update; a test set never selects.
+    """
+    if epochs is not None and updates is not None:
+        raise RecipeError(f"epochs={epochs:g} and updates={updates} both say how long: give one of them")
+    if smoke:
+        data, crop, batch, crops = data or "demo:pictures:smoke", min(crop, 8 * scale), min(batch, 4), min(crops, 2)
+        blocks, width = blocks or 1, width or 8
+        if epochs is None and updates is None:
+            updates = 2
+    if not data:
+        raise RecipeError("data= is missing: give a folder of pictures, as large as they shall become")
+    if batch % crops:
+        near = max(1, round(batch / crops)) * crops
+        raise RecipeError(f"batch={batch}: expected a multiple of crops={crops}, such as {near}")
+    if weights == "none" and backbone is None:
+        backbone, blocks, width = "msrresnet", blocks or 8, width or 48
+    updates = 5000 if epochs is None and updates is None else updates
+    unshuffle: Literal[1, 2, 4] = 1
+    if backbone == "rrdbnet":
+        unshuffle = 4 if scale == 1 else 2 if scale == 2 else 1
+    return Recipe(
+        tasks={
+            "super_resolution": Options(
+                data=data, scale=scale, val=val, together=together, crop=crop, crops=crops, limit=limit,
+            )
+        },
+        network=Network(
+            backbone=backbone, weights=weights, weights_key=weights_key, blocks=blocks, width=width, unshuffle=unshuffle
+        ),
+        batch=Batches(batch // crops),
+        phases=(Phase("pixels", epochs=epochs, updates=updates),),
+        optimizer=Optimizer("adam", lr=lr, weight_decay=0.0),
+        schedule=Schedule("cosine", unit="run", warmup=0.01),
+        average=Average(ema),
+        evaluation=Evaluation(times=5, metric="psnr_y", batch=1),
+        seed=seed,
+    )  # fmt: skip

@@ -1,0 +1,97 @@
+"""What decides a super-resolution task, as data. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from trunkline.ground.ranges import COUNT, SHARE, Range, Texts, ranged
+
+from ...heads.adversarial import Adversarial, Perceptual
+from ..options import WEIGHT, TaskOptions, of_data, of_training
+
+SCALE = Range(1, 8, "a whole number from 1 to 8")
+CROP = Range(0, 4096, "a number of pixels from 1 to 4096", low_in=False)
+OVERLAP = Range(0, 1024)
+TILES = Range(0, 65536)
+TRAINING = {"of": "training"}
+LEAST = 8  # pixels of the low-resolution side of a picture that is trained on
+MEASURES = ("ms_ssim", "haarpsi", "gmsd", "lpips", "dists")
+
+
+def _is_place(text: str) -> bool:
+    """Say whether a text is a folder's name below the data, or a share."""
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return True
+
+
+PLACE = Texts(_is_place, "a folder below data, or a share to hold out, above 0 and below 1, as 0.1")
+
+
+@dataclass(frozen=True)
+class Options(TaskOptions):
+    """Every choice of a super-resolution task; a recipe writes them, `tasks.super_resolution.KEY=` changes one.
+
+    `train` and `val` name folders of high-resolution pictures below `data` (else they are found); `val=0.1` holds out a share
+    of one set. `train_lr` and `val_lr` name those of the low-resolution ones; where there are none, they are made.
+    """
+
+    format: Literal["auto", "pictures", "pairs"] = of_data(
+        "auto"
+    )  # pictures: small ones are made even where there are some
+    scale: int = ranged(4, SCALE)
+    train: str = of_data("")
+    val: str = ranged("", PLACE, of="data", kept=False)
+    train_lr: str = of_data("")
+    val_lr: str = of_data("")
+    together: tuple[str, ...] = of_data(())  # pictures that stay on one side of a share: a+b names two
+    border: Literal["mirror", "replicate"] = of_data(
+        "mirror", kept=True
+    )  # of the bicubic that makes the small pictures
+    limit: int = of_data(0, within=COUNT)  # only the first so many pictures of a split; 0 takes all
+    crop: int = of_training(96, within=CROP)  # training sees squares of so many pixels of the large picture
+    crops: int = of_training(4, within=Range(1, 64))  # so many of them each time that a picture is decoded
+    flip: float = of_training(0.5, within=SHARE)  # chance of a flip from left to right
+    turn: float = of_training(0.5, within=SHARE)  # chances of a flip upside down, and of rows for columns
+    l1: float = of_training(1.0, within=WEIGHT)  # the losses' weights; 0 leaves one out
+    mse: float = of_training(0.0, within=WEIGHT)
+    charbonnier: float = of_training(0.0, within=WEIGHT)
+    adversarial: Adversarial | None = field(
+        default=None, metadata=TRAINING
+    )  # learn against a critic, in phases in which it plays
+    perceptual: Perceptual | None = field(
+        default=None, metadata=TRAINING
+    )  # and by the maps of a network that does not learn
+    tiles: int | None = ranged(
+        None, TILES
+    )  # see a picture in squares of so many pixels; none: as memory allows, 0: whole
+    overlap: int | None = ranged(
+        None, OVERLAP
+    )  # pixels that a tile sees beyond its own; none: the network's reach, up to 48
+    ensemble: bool = False  # see every picture flipped and turned too, and take the mean of the eight
+    alpha: Literal["bicubic", "network"] = "bicubic"  # how transparency is made larger
+    grey: Literal["rgb", "own"] = "rgb"  # a grey picture is scored as three equal channels, or as its own luma
+    edge: int | None = ranged(None, COUNT)  # pixels that scores leave out at each side; none: as many as the scale
+    more: tuple[str, ...] = ()  # other measures, of piq: ms_ssim, haarpsi, gmsd, lpips, dists
+    outscale: float | None = ranged(None, Range(0, 16, "a number above 0, up to 16", low_in=False))
+    suffix: str = ""  # of what predict writes: behind the file's name
+    ext: Literal["", "png", "jpg", "webp", "tif", "bmp"] = ""  # its format; empty: the file's own
+    quality: int = ranged(95, Range(1, 100))  # of JPEG and WebP
+
+    def uncached(self) -> str:
+        """Say that maps of crops that differ each time cannot be cached."""
+        return "sees other crops in every epoch"
+
+    def problems(self) -> list[str]:
+        """Check that crops are made of whole small pixels, that a loss is left, and the names of measures."""
+        found = []
+        if self.crop % self.scale:
+            near = max(1, round(self.crop / self.scale)) * self.scale
+            found.append(f"crop={self.crop}: expected a multiple of scale={self.scale}, such as {near}")
+        elif self.crop < LEAST * self.scale:
+            found.append(f"crop={self.crop}: expected at least {LEAST} x scale, {LEAST * self.scale}")
+        if unknown := [name for name in self.more if name not in MEASURES]:
+            found.append(f"more={','.join(unknown)}: expected of {', '.join(MEASURES)}")
+        if "/" in self.suffix or "\\" in self.suffix or "\0" in self.suffix:
+            found.append(f"suffix={self.suffix!r}: is part of a file's name, which has no slash")
+        return found

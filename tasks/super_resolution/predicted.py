@@ -1,0 +1,83 @@
+"""A picture that was made larger, as the file that it becomes."""
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from ..predicted import Predicted
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ...heads.contract import Prediction
+
+
+@dataclass
+class PredictedUpscale(Predicted):
+    """The file's bytes in base64, `content`, of the format `ext`, with its size in pixels and bits a channel."""
+
+    columns: ClassVar[tuple[str, ...]] = ("width", "height", "bits")
+    headings: ClassVar[tuple[str, ...]] = ("width", "height")
+    named = True
+
+    width: int = 0
+    height: int = 0
+    bits: int = 8
+    ext: str = "png"
+    content: str = ""
+    remark: str = ""
+
+    @classmethod
+    def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
+        """Build it from an Enlarged: the file that the options ask for. Raises DataError for bits that a format lacks."""
+        from .files import encoded
+
+        picture, ext = task.finished(file, prediction)
+        height, width = picture.pixels.shape[:2]
+        content = base64.b64encode(encoded(f"{file}.{ext}", picture, task.options.quality)).decode()
+        return cls(
+            file, None, width, height, picture.pixels.itemsize * 8, ext, content, getattr(prediction, "remark", "")
+        )
+
+    def found(self) -> dict[str, Any]:
+        """Return all of it, for JSON."""
+        size = {"width": self.width, "height": self.height, "bits": self.bits, "ext": self.ext}
+        return {**size, "content": self.content, **({"remark": self.remark} if self.remark else {})}
+
+    def kept(self) -> dict[str, Any]:
+        """Return the line without the picture, which has a file of its own."""
+        return {name: value for name, value in self.line().items() if name != "content"}
+
+    def file_content(self) -> bytes:
+        """Return the bytes of the file."""
+        return base64.b64decode(self.content)
+
+    def row(self) -> list[str]:
+        """Write width, height and bits."""
+        return [str(self.width), str(self.height), str(self.bits)]
+
+    def cells(self) -> list[str]:
+        """Write width and height."""
+        return self.row()[:2]
+
+    def caption(self) -> str:
+        """Write its size."""
+        return f"{self.width} x {self.height}"
+
+    def small(self) -> Any:
+        """Draw the middle of the picture, on the left by bicubic, on the right as it was made."""
+        from .draw import halves
+
+        return halves(self._opened(), self.file)
+
+    def image(self) -> "Image":
+        """Draw the whole picture, on the left by bicubic, on the right as it was made."""
+        from .draw import beside_bicubic
+
+        return beside_bicubic(self._opened(), self.file)
+
+    def _opened(self) -> "Image":
+        from PIL import Image
+
+        return Image.open(io.BytesIO(self.file_content())).convert("RGB")

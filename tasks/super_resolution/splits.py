@@ -1,0 +1,214 @@
+"""Where the pictures of a split lie, large ones and small ones, and the split that is read from them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from trunkline.ground.errors import DataError
+
+from ..data.below import files_in
+from ..data.repairs import counted
+from ..data.split import split_rows
+from ..data.words import WORDS
+from ..images.suffixes import READ
+from .files import look_at
+from .options import LEAST, Options
+from .samples import PicturePairs
+
+_LARGE = ("HR", "hr", "GT", "gt", "GTmod12", "high", "HQ", "hq")
+_SMALL = re.compile(r"(LR|lr|LQ|lq|low)", re.ASCII)
+_DIV2K = {"train": "DIV2K_train", "val": "DIV2K_valid"}
+_MOST = 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folders of a split's large and small pictures below the data; `small` is "" where they are made."""
+
+    large: str
+    small: str = ""
+    whole: bool = False  # the data is not split
+
+
+def read_split(options: Options, split: str) -> PicturePairs:
+    """Read the split "train" or "val": pairs where there are small pictures, else large ones alone.
+
+    Where `val` is a share, it is held out of one set. Raises DataError with every problem, up to 20.
+    """
+    if split not in ("train", "val"):
+        raise DataError(f"split {split!r}: expected train or val")
+    root, share = _root(options), share_of(options)
+    place = place_of(options, "train" if share else split)
+    if share and not place.whole and find(options, root, "val", quiet=True):
+        raise DataError(f"val={options.val}: {root} has a val of its own; leave val= out")
+    if place.whole and split == "train" and not share:
+        raise DataError(
+            f"{root}: is not split: give val=0.1 to hold out a tenth of its pictures, or make folders train/ and val/"
+        )
+    large = files_in(root / place.large, tuple(READ))
+    if not large:
+        raise DataError(f"{root / place.large}: holds no picture")
+    pairs = _paired(root, place, large, options.scale) if place.small else [(name, "") for name in large]
+    if share:
+        held = split_rows(
+            [name for name, _ in pairs], np.zeros(len(pairs), np.int64), ("",), share, groups=_groups(pairs, options)
+        )
+        pairs = [pair for pair, out in zip(pairs, held, strict=True) if out == (split == "val")]
+    pairs = pairs[: options.limit] if options.limit else pairs
+    return _checked(PicturePairs(root, place.large, place.small, tuple(pairs), options), split)
+
+
+def place_of(options: Options, split: str) -> Place:
+    """Find a split's folders. Raises DataError where `find` does, and where pairs are asked for and there are none."""
+    root = _root(options)
+    place = find(options, root, split)
+    assert place is not None
+    if options.format == "pairs" and not place.small:
+        raise DataError(
+            f"format=pairs: {root / place.large} has no folder of small pictures beside it, such as LRx{options.scale}; name it "
+            "with train_lr= and val_lr=, or leave format= out: they are made"
+        )
+    return replace(place, small="") if options.format == "pictures" else place
+
+
+def share_of(options: Options) -> float:
+    """Return the share that `val` holds out; 0 where it names a folder or nothing."""
+    try:
+        return float(options.val or 0)
+    except ValueError:
+        return 0.0
+
+
+def find(options: Options, root: Path, split: str, quiet: bool = False) -> Place | None:
+    """Find a split's folders: those that are named, `train/` and `val/`, DIV2K's, or all that lies there.
+
+    Raises DataError where a named folder is not there, or several sets of small pictures fit; with `quiet` None is returned
+    where a split has no folder of its own.
+    """
+    named = {"train": options.train, "val": "" if share_of(options) else options.val}[split]
+    given = {"train": options.train_lr, "val": options.val_lr}[split]
+    if named:
+        return Place(_below(root, named, split), _below(root, given, f"{split}_lr") if given else "")
+    inner = next((word for word in WORDS[split] if (root / word).is_dir()), "")
+    if not inner and (root / f"{_DIV2K[split]}_HR").is_dir():
+        small = f"{_DIV2K[split]}_LR_bicubic/X{options.scale}"
+        found = given or (small if (root / small).is_dir() else "")
+        return Place(f"{_DIV2K[split]}_HR", _below(root, found, f"{split}_lr") if found else "")
+    if not inner and quiet:
+        return None
+    large = next((f"{inner}/{word}".lstrip("/") for word in _LARGE if (root / inner / word).is_dir()), inner)
+    if given:
+        return Place(large, _below(root, given, f"{split}_lr"), whole=not inner)
+    beside = root / inner
+    small = [p.name for p in sorted(beside.iterdir()) if p.is_dir() and _SMALL.match(p.name)] if large != inner else []
+    fitting = [name for name in small if _scale_in(name) in (options.scale, None)]
+    if len(fitting) > 1:
+        several = ", ".join(f"{split}_lr={f'{inner}/{name}'.lstrip('/')}" for name in fitting)
+        raise DataError(f"{beside}: several sets of small pictures fit scale={options.scale}: give one of {several}")
+    return Place(large, f"{inner}/{fitting[0]}".lstrip("/") if fitting else "", whole=not inner)
+
+
+def _root(options: Options) -> Path:
+    root = Path(options.data)
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; data= takes the folder of the pictures")
+    return root
+
+
+def _below(root: Path, name: str, key: str) -> str:
+    if ".." in PurePosixPath(name).parts or Path(name).is_absolute() or not (root / name).is_dir():
+        raise DataError(f"{key}={name}: expected a folder below data={root}")
+    return name
+
+
+def _scale_in(name: str) -> int | None:
+    """Read the scale that a folder's name says, as in LRx4 and X2; None where it says none."""
+    found = re.search(r"[xX](\d)(?!\d)", name)
+    return int(found[1]) if found else None
+
+
+def _paired(root: Path, place: Place, large: Sequence[str], scale: int) -> list[tuple[str, str]]:
+    """Join large and small pictures by their names: `0001.png` with `0001.png`, `0001x4.png` or `0001_x4.png`."""
+    small: dict[str, list[str]] = {}
+    for name in files_in(root / place.small, tuple(READ)):
+        stem = PurePosixPath(name).with_suffix("").as_posix()
+        small.setdefault(re.sub(rf"_?[xX]{scale}$", "", stem), []).append(name)
+    stems = {name: PurePosixPath(name).with_suffix("").as_posix() for name in large}
+    wrong = [
+        f"{root / place.large / name}: has no small picture in {root / place.small}"
+        for name, stem in stems.items()
+        if stem not in small
+    ]
+    wrong += [
+        f"{root / place.small}: {' and '.join(names)} may both be of one picture; leave one"
+        for names in small.values()
+        if len(names) > 1
+    ]
+    known = {*stems.values()}
+    wrong += [
+        f"{root / place.small / names[0]}: has no large picture in {root / place.large}"
+        for stem, names in small.items()
+        if stem not in known
+    ]
+    if len(known) < len(stems):
+        again = sorted(name for name, stem in stems.items() if [*stems.values()].count(stem) > 1)
+        wrong.append(
+            f"{root / place.large}: pictures of one name with several suffixes: {', '.join(again[:4])}; leave one of each"
+        )
+    _stop(wrong)
+    return [(name, small[stem][0]) for name, stem in stems.items()]
+
+
+def _groups(pairs: Sequence[tuple[str, str]], options: Options) -> list[str]:
+    """Give each picture its group: those that `together` names share one. Raises DataError for a name that is not there."""
+    stems = {PurePosixPath(large).with_suffix("").as_posix(): large for large, _ in pairs}
+    group = {large: large for large, _ in pairs}
+    wrong = []
+    for said in options.together:
+        names = said.split("+")
+        wrong += [
+            f"together={said}: there is no picture {name} below {options.data}" for name in names if name not in stems
+        ]
+        for name in names:
+            group[stems.get(name, name)] = said
+    _stop(wrong)
+    return [group[large] for large, _ in pairs] if options.together else []
+
+
+def _checked(found: PicturePairs, split: str) -> PicturePairs:
+    """Check the sides of all pictures by their headers, and count those that are smaller than a crop."""
+    o, bad, padded = found.options, {}, 0
+    for row, (_, small) in enumerate(found.pairs):
+        try:
+            large = look_at(found.large(row))
+            less = look_at(found.small(row)) if small else None
+        except DataError as error:
+            bad[found.id(row)] = str(error).removeprefix(f"{found.large(row)}: ")
+            continue
+        height, width = large.height, large.width
+        padded += min(height, width) // o.scale * o.scale < o.crop
+        if min(height, width) < LEAST * o.scale:
+            bad[found.id(row)] = (
+                f"is {width} x {height} pixels; expected sides of at least {LEAST} x scale, {LEAST * o.scale}"
+            )
+        elif less and (less.height, less.width) != (height // o.scale, width // o.scale):
+            bad[found.id(row)] = (
+                f"is {width} x {height} pixels, and {found.small(row)} {less.width} x {less.height}; scale={o.scale} expects "
+                f"{width // o.scale} x {height // o.scale}"
+            )
+    if bad and o.on_bad_sample != "skip":
+        _stop([f"{found.root / name}: {what}" for name, what in bad.items()])
+    if split == "train" and padded:
+        said = f"{counted(padded, 'picture')} of {len(found)} smaller than crop={o.crop}: padded by reflection"
+        found = found.with_note(said)
+    return found.without(bad) if bad else found
+
+
+def _stop(wrong: Sequence[str]) -> None:
+    if wrong:
+        raise DataError(
+            "\n".join([*wrong[:_MOST], *([f"… and {len(wrong) - _MOST} more"] if len(wrong) > _MOST else [])])
+        )

@@ -1,0 +1,201 @@
+"""Super-resolution: small pictures in, large ones out, by a trunk of stride 1 and a tail that upscales."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from trunkline.ground.errors import DataError
+
+from ...backbones.contract import Backbone, Preprocessing, within
+from ...backbones.table import SPANDREL, SUPER_RESOLUTION
+from ...backbones.weights import Weights
+from ...heads.contract import Batch, Player, Prediction
+from ...heads.critic import make_critic
+from ...heads.model import Model
+from ...heads.perceptual import PerceptualLoss, perceptual_loss
+from ...heads.players import players_of
+from ...heads.upscaling import ForeignHead, PictureLosses, UpscalingHead, picture_losses
+from ..contract import Published, Sample, Samples, Task
+from .draw import against_truth, beside_bicubic, shown
+from .evaluator import PictureEvaluator
+from .files import Picture, look_at, read_picture, why_not
+from .options import Options
+from .predicted import PredictedUpscale
+from .samples import PicturePairs, tensor_of
+from .seeing import Enlarged, Seeing, rescaled
+from .splits import read_split
+from .transforms import eval_transform, train_transform
+
+
+class SuperResolution(Task):
+    """Large pictures, or pairs, in; pictures `scale` times as large out."""
+
+    name = "super_resolution"
+    predicted = PredictedUpscale
+    together = 1
+
+    def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
+        super().__init__(options, preprocessing, facts)
+        self._splits: dict[str, PicturePairs] = {}
+        self._perceptual: PerceptualLoss | None = None
+        self._read: dict[str, Picture] = {}  # of the files of a batch: their formats and colour profiles
+
+    def facts_of(self, training: Samples) -> dict[str, Any]:
+        """Return the scale: it is no other for the weights."""
+        return {"scale": self.options.scale}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says: the scale. Reads no data."""
+        if self._facts is None:
+            self._facts = {"scale": self.options.scale}
+        return self._facts
+
+    def samples(self, split: str) -> Samples:
+        """Read the split `train` or `val`, once. Raises DataError with every problem of its files."""
+        if split not in self._splits:
+            self._splits[split] = read_split(self.options, split)
+        return self._splits[split]
+
+    def transform(self, training: bool) -> Callable[[Sample], Sample]:
+        """Build the transform: for training aligned crops; else the whole pair."""
+        return train_transform(self.options) if training else eval_transform(self.options)
+
+    def collate(self, samples: list[Sample]) -> Batch:
+        """Join samples: crops `(N * K, 3, c, c)` with `hr` `(N * K, 3, C, C)`; else whole pictures, padded, with their sizes.
+
+        Outside of training `hr` is a list of `(C, H, W)` and `kind` `(N, 2)`: channels and bits of the file.
+        """
+        if samples[0].image.ndim == 4:
+            images, large = (
+                [one for one in pair] for pair in zip(*((s.image, s.targets["hr"]) for s in samples), strict=True)
+            )
+            ids = [s.id for s in samples for _ in s.image]
+            return Batch(self.name, ids, _joined(images), targets={"hr": _joined(large)})
+        sizes = torch.tensor([s.image.shape[-2:] for s in samples])
+        height, width = sizes.max(0).values.tolist()
+        kind = torch.float32 if any(s.image.is_floating_point() for s in samples) else torch.uint8
+        images = torch.zeros(len(samples), 3, height, width, dtype=kind)
+        for row, s in zip(images, samples, strict=True):
+            row[:, : s.image.shape[1], : s.image.shape[2]] = s.image
+        targets: dict[str, Any] = {"kind": torch.stack([s.targets["kind"] for s in samples])}
+        for name in ("hr", "alpha"):
+            if any(name in s.targets for s in samples):
+                targets[name] = [s.targets.get(name) for s in samples]
+        return Batch(self.name, [s.id for s in samples], images, sizes, targets)
+
+    def head(self, backbone: Backbone, weights: Weights | None = None) -> nn.Module:
+        """Build the tail for the options' scale; `weights` that hold one fill it. Raises WeightsError where they do not fit."""
+        trunk: Any = within(backbone)
+        if trunk.arch.startswith(SPANDREL):
+            return ForeignHead(self.options.scale)
+        unshuffle = getattr(trunk, "settings", {}).get("unshuffle", 1)
+        head = UpscalingHead(
+            trunk.arch, trunk.channels, self.options.scale, unshuffle=unshuffle, preprocessing=self.preprocessing,
+            weighted=self._losses,
+        )  # fmt: skip
+        if weights is not None and weights.rest:
+            head.fill(weights)
+        return head
+
+    @property
+    def _losses(self) -> PictureLosses:
+        return PictureLosses(self.options.l1, self.options.mse, self.options.charbonnier)
+
+    @classmethod
+    def reads(cls, weights: Weights) -> Published | None:
+        """Read what a file says: ours in its header, others' by the scale that their tensors have."""
+        if (own := super().reads(weights)) is not None:
+            return own
+        if weights.arch not in SUPER_RESOLUTION or not weights.rest:
+            return None
+        scale = int(weights.info["trunkline_scale"])
+        return Published({"scale": scale}, {"scale": scale})
+
+    def beside(self) -> dict[str, nn.Module]:
+        """Build the critic, where the options have one."""
+        o = self.options
+        if o.adversarial is None:
+            return {}
+        return {"critic": make_critic(o.adversarial.critic, o.crop, o.adversarial.width, o.adversarial.norm)}
+
+    def players(self, model: Model, playing: tuple[str, ...]) -> dict[str, Player]:
+        """Say who learns: the generator, and the critic where there is one (`heads.players`)."""
+        o = self.options
+        if self._perceptual is None and o.perceptual is not None and (not playing or "critic" in playing):
+            self._perceptual = perceptual_loss(o.perceptual)
+
+        def pixel(made: Tensor, truth: Tensor) -> dict[str, Tensor]:
+            return picture_losses(made, truth * 255, self._losses)
+
+        return players_of(model, self.name, o.adversarial, pixel, self._perceptual, playing)
+
+    def read(self, address: str) -> Sample:
+        """Read a picture as what it is; its transparency becomes `alpha` `(H, W)`.
+
+        Raises DataError where it cannot be used, or where what becomes of it cannot be written in the format that is asked for.
+        """
+        self._check_target(address)
+        picture = read_picture(address)
+        self._read[address] = replace(picture, pixels=picture.pixels[:0], alpha=None)
+        pixels = tensor_of(picture)
+        targets: dict[str, Any] = {"kind": torch.tensor([pixels.shape[0], 8 * pixels.element_size()])}
+        if picture.alpha is not None:
+            targets["alpha"] = torch.from_numpy(picture.alpha)
+        return Sample(address, Path(address), pixels, targets)
+
+    def _check_target(self, address: str) -> None:
+        look, o = look_at(address), self.options
+        scale = o.outscale or o.scale
+        larger = replace(look, height=round(look.height * scale), width=round(look.width * scale))
+        if wrong := why_not(f"x.{self._ext(address)}", larger):
+            raise DataError(f"{address}: {wrong} (ext=png)")
+
+    def _ext(self, file: str) -> str:
+        return self.options.ext or Path(file).suffix.lower().removeprefix(".")
+
+    def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        """Upscale each picture by itself, in tiles where it is large: an Enlarged each, of the file's channels and bits."""
+        assert isinstance(model, Model) and batch.images is not None and batch.sizes is not None
+        made: list[Prediction] = []
+        alphas = batch.targets.get("alpha") or [None] * len(batch)
+        rows = zip(batch.ids, batch.images, batch.sizes.tolist(), batch.targets["kind"].tolist(), alphas, strict=True)
+        for name, image, (h, w), (channels, bits), alpha in rows:
+            see = Seeing(model, self.name, self.options)
+            picture = see.picture(image[:, :h, :w], channels, bits)
+            larger = None if alpha is None else see.alpha(alpha.cpu().numpy())
+            made.append(Enlarged(name, picture, larger, see.remark))
+        return made
+
+    def finished(self, file: str, prediction: Enlarged) -> tuple[Picture, str]:
+        """Make the picture that is written for a file, with its colour profile, and the end of its name."""
+        about, o = self._read.pop(file), self.options
+        picture = replace(about, pixels=prediction.picture, alpha=prediction.alpha)
+        if o.outscale and o.outscale != o.scale:
+            height, width = (max(1, round(side / o.scale * o.outscale)) for side in picture.pixels.shape[:2])
+            picture = rescaled(picture, height, width)
+        return picture, self._ext(file)
+
+    def evaluator(self, samples: Samples) -> PictureEvaluator:
+        """Build the evaluator of these pairs."""
+        assert isinstance(samples, PicturePairs)
+        return PictureEvaluator(samples)
+
+    def draw(self, sample: Sample, prediction: Prediction) -> Image.Image:
+        """Draw where the picture is farthest from its truth, large: bicubic, what was made, the truth."""
+        assert isinstance(prediction, Enlarged)
+        pair = self.transform(False)(sample)
+        if "hr" not in pair.targets:
+            return beside_bicubic(shown(prediction.picture), str(sample.source))
+        small = pair.image.round().to(torch.uint8).permute(1, 2, 0).numpy()
+        return against_truth(small, prediction.picture, pair.targets["hr"].permute(1, 2, 0).numpy())
+
+
+def _joined(stacks: list[Tensor]) -> Tensor:
+    """Join `(K, 3, h, w)` each to one; float where one of them is."""
+    return torch.cat([s.float() for s in stacks] if any(s.is_floating_point() for s in stacks) else stacks)
