@@ -72,11 +72,13 @@ def to_integers(values: np.ndarray, bits: int) -> np.ndarray:
     """
     if bits not in (8, 16):
         raise DataError(f"bits={bits}: expected 8 or 16")
+    kind = np.uint8 if bits == 8 else np.uint16
+    clipped = values.clip(0, 2**bits - 1)
     if values.dtype.kind == "f":
-        if np.isnan(values).any():
+        if np.isnan(clipped.sum()):
             raise DataError("there are values that are not numbers (NaN): they have no integer")
-        values = np.floor(values.clip(0, 2**bits - 1) + _HALF)
-    return values.clip(0, 2**bits - 1).astype(np.uint8 if bits == 8 else np.uint16)
+        clipped += _HALF  # what is cut off next rounds it
+    return clipped.astype(kind)
 
 
 def _check(pixels: np.ndarray, height: int, width: int) -> None:
