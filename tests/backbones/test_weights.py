@@ -177,7 +177,7 @@ def test_a_save_that_fails_leaves_the_old_file(tensors, tmp_path, monkeypatch):
         Path(beside).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trunkline.backbones.weights.save_file", full)
+    monkeypatch.setattr("trunkline.backbones.saving.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save_weights(path, tensors, arch="resnet18", classes=None, **options)
     assert path.read_bytes() == before and [kept.name for kept in tmp_path.iterdir()] == ["w.safetensors"]
