@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw
 
 from ..images.drawing import INK, PAPER, font_of
 from .files import read_picture
-from .resize import resized, to_integers
+from .resize import resized_integers
 
 _CUT = 64  # pixels of the side of a zoomed square
 _ZOOM = 3
@@ -21,8 +21,7 @@ def shown(pixels: np.ndarray) -> Image.Image:
 
 def enlarged(pixels: np.ndarray, height: int, width: int) -> Image.Image:
     """Make a picture `(H, W, C)` larger by bicubic."""
-    bits = pixels.itemsize * 8
-    return shown(to_integers(resized(pixels, height, width), bits))
+    return shown(resized_integers(pixels, height, width))
 
 
 def beside_bicubic(made: Image.Image, file: str) -> Image.Image:

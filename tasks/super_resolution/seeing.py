@@ -11,7 +11,7 @@ from ...heads.model import Model
 from ...heads.upscaling import receptive_field
 from .files import Picture
 from .options import Options
-from .resize import resized, to_integers
+from .resize import resized_integers
 from .tiles import difference, overlap_of, side_for, upscale
 
 _GREY = np.array([0.299, 0.587, 0.114])  # luma of BT.601, full range
@@ -66,7 +66,7 @@ class Seeing:
         """Make transparency `(h, w)` larger: by bicubic, or as a grey picture by the network."""
         bits, scale = alpha.itemsize * 8, self.options.scale
         if self.options.alpha == "bicubic":
-            return to_integers(resized(alpha, alpha.shape[0] * scale, alpha.shape[1] * scale), bits)
+            return resized_integers(alpha, alpha.shape[0] * scale, alpha.shape[1] * scale)
         plane = torch.from_numpy(alpha.astype(np.float32) / (1 if bits == 8 else 257))
         return self.picture(plane.expand(3, *plane.shape), 1, bits)[:, :, 0]
 
@@ -89,7 +89,5 @@ class Seeing:
 def rescaled(picture: Picture, height: int, width: int) -> Picture:
     """Bring a picture to another size by bicubic, antialiased."""
 
-    def other(pixels: np.ndarray) -> np.ndarray:
-        return to_integers(resized(pixels, height, width), pixels.itemsize * 8)
-
-    return replace(picture, pixels=other(picture.pixels), alpha=None if picture.alpha is None else other(picture.alpha))
+    alpha = None if picture.alpha is None else resized_integers(picture.alpha, height, width)
+    return replace(picture, pixels=resized_integers(picture.pixels, height, width), alpha=alpha)
