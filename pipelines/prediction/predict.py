@@ -80,20 +80,21 @@ def stream(
     problems += [f"{key} needs out=FOLDER" for key in _writes(pictures, labels) if not out]
     if problems:
         raise RecipeError(problems)
-    source = at_home(source)
     given = [at_home(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     if plugin:
         plugins.load(plugin)
-    where = Source(absolute(source), task, checkpoint, ema, device, threads, backbone, stride_in, weights_key, classes,
+    where = Source(absolute(at_home(source)), task, checkpoint, ema, device, threads, backbone, stride_in, weights_key, classes,
                    options or {}, files=True)  # fmt: skip
     kind = task_kind(where)
     find_nothing(given, kind)
     if labels and labels not in (known := kind.predicted.labels_as):
         raise RecipeError(f"labels={labels}: expected {', '.join(known) or 'none: this task has no objects to write'}")
-    wanted = Predicting(where, precision, batch or kind.together, on_bad_sample)
-    stream = _stream_named if kind.predicted.named else _stream
-    found = stream(given, wanted, kind, Path(at_home(out)) if out else None, pictures, plugin, launch)
-    return _with_labels(found, labels, Path(at_home(out)), where) if labels and out else found
+    wanted, place = (
+        Predicting(where, precision, batch or kind.together, on_bad_sample),
+        Path(at_home(out)) if out else None,
+    )
+    found = (_stream_named if kind.predicted.named else _stream)(given, wanted, kind, place, pictures, plugin, launch)
+    return _with_labels(found, labels, place, where) if labels and place else found
 
 
 def _writes(pictures: bool, labels: str) -> list[str]:

@@ -152,7 +152,10 @@ def test_given_twice_and_without_a_value_are_told_together_with_the_rest(capsys)
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_recipe_has_a_smoke_variant(name):
     recipe = resolve(name, {"smoke": "true"}).recipe
-    assert all(o.data in ("demo:smoke", "demo:boxes:smoke", "demo:pixels:smoke") for o in recipe.tasks.values())
+    assert all(
+        o.data in ("demo:smoke", "demo:boxes:smoke", "demo:pixels:smoke", "demo:pictures:smoke")
+        for o in recipe.tasks.values()
+    )
     assert recipe.network.weights == "none"
     assert all(p.updates is not None and p.updates <= 4 and p.epochs is None for p in recipe.phases)
     assert recipe.batch.size <= 8
@@ -178,11 +181,13 @@ def test_the_modes_freeze_what_they_say():
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_recipe_survives_json(name):
     given = {"data": "photos", "seed": 7, "optimizer.options": {"nesterov": False}, "schedule.milestones": "0.3,0.5"}
+    given |= {"weights": "pixels.pth"} if name in ("srgan", "msrgan") else {}
     (task,) = resolve(name, given).recipe.tasks
     one = {
         "classification": ("scale", "0.25,1", (0.25, 1.0)),
         "detection": ("sizes", "64,96", (64, 96)),
         "segmentation": ("class_weights", "0.5,1", (0.5, 1.0)),
+        "super_resolution": ("together", "a+b,c+d", ("a+b", "c+d")),
     }
     key, text, value = one[task]
     recipe = resolve(name, {**given, f"tasks.{task}.{key}": text}).recipe
