@@ -43,7 +43,8 @@ def masks(
     The masks are PNGs whose pixels are classes' numbers.
 
     classes   how many there are, the background among them: numbers from 0 to below it; or the data's classes.txt, whose
-              numbers or colours the true masks have, and the others what `evaluate results=` writes for them
+              numbers or colours the true masks have, and the others what `evaluate results=` writes for them; where the
+              classes have colours, a predicted mask that has them too (RGB, or a palette of them) is read by them
     names     a text file with their names, one a line
     list      a text file with the masks' names, one a line; by default all masks of the true folder, which must all be there
     void      numbers in the true masks whose pixels do not count, whatever was predicted there; none: 255, where every
@@ -130,6 +131,7 @@ def _counts(
 
     from ...tasks.segmentation.boundary import boundary_counts
     from ...tasks.segmentation.confusion import confusion
+    from ...tasks.segmentation.formats.either import look_at_either
     from ...tasks.segmentation.formats.seen import Seen
     from ...tasks.segmentation.formats.void import lacking, undecided, word_of
 
@@ -137,11 +139,16 @@ def _counts(
     matrix, edges = np.zeros((classes, classes), np.int64), np.zeros((classes, 2), np.int64)
     seen, found_in, first, problems = Seen(), Seen(), None, []
     agree = [_Palettes(), _Palettes()]
+    declared = replace(theirs, values={value: n for value, n in theirs.values.items() if n != VOID})
+
+    def predicted_mask(file: Path, ignored: Any) -> Mask:
+        return look_at_either(file, declared, ours, ignored) if theirs.coloured else look_at(file, ours, ignored)
+
     with bar("score", len(pairs), "masks") as advance:
         for true, found in pairs:
             try:
                 one = agree[0].agreeing(true, look_at(true, theirs))
-                other = agree[1].agreeing(found, look_at(found, ours, one.labels == VOID))
+                other = agree[1].agreeing(found, predicted_mask(found, one.labels == VOID))
                 check_not_swapped(agree[0].first, str(found), other.stored, theirs.stored)
                 if one.labels.shape != other.labels.shape:
                     sizes = [f"{a.labels.shape[1]} x {a.labels.shape[0]}" for a in (other, one)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trunkline import score
 from trunkline.ground.errors import DataError
 from trunkline.pipelines.command.cli import main
 from trunkline.tasks.segmentation.boundary import boundary_counts
@@ -147,3 +148,61 @@ def test_score_masks_of_a_folder(tmp_path, capsys):
     assert f"a/0.png: values that are no class's: 7 in {count} pixels; expected 0 to 4" in err, "void aside"
     assert "a/2.png: is 4 x 4 pixels; the true mask" in err and "is 15 x 9" in err
     assert main([*words[:4], "--classes", "300"]) == 2
+
+
+FRONT = np.zeros((6, 8), np.uint8)
+FRONT[:3] = 1
+RED = [0, 0, 0, 255, 0, 0]
+
+
+def indexed(labels: np.ndarray, palette: list[int]) -> Image.Image:
+    image = Image.fromarray(labels, "P")
+    image.putpalette(palette)
+    return image
+
+
+COLOURED = {  # predicted masks of FRONT, for classes with colours
+    "rgb": indexed(FRONT, RED).convert("RGB"),
+    "rgba": indexed(FRONT, RED).convert("RGBA"),
+    "palette, as predict writes it": indexed(FRONT, RED),
+    "palette in another order": indexed(np.where(FRONT == 1, 4, 3).astype(np.uint8), [9] * 9 + RED),
+    "a grey ramp as palette": indexed(FRONT, [v for n in range(256) for v in (n, n, n)]),
+    "numbers": Image.fromarray(FRONT),
+    "16 bits": Image.fromarray(FRONT.astype(np.uint16)),
+}
+
+
+@pytest.mark.parametrize("how", COLOURED)
+def test_a_predicted_mask_has_the_colours_of_the_classes_or_their_numbers(tmp_path, how):
+    (tmp_path / "classes.txt").write_text("0 0 0 back\n255 0 0 front\n")
+    for folder, image in (("true", COLOURED["rgb"]), ("found", COLOURED[how])):
+        (tmp_path / folder).mkdir()
+        image.save(tmp_path / folder / "0.png")
+    for true in ("true", "found") if how.startswith(("rgb", "palette")) else ("true",):
+        found = score("masks", tmp_path / true, tmp_path / "found", classes=str(tmp_path / "classes.txt"))
+        assert found.metrics["mIoU"] == 1 and not found.warnings or how == "rgba"
+
+
+def test_numbers_and_colours_that_say_other_classes_are_refused(tmp_path):
+    (tmp_path / "classes.txt").write_text("255 255 255 front\n0 0 0 back\n255 0 0 red\n")
+    for n, image in enumerate(
+        [
+            indexed(FRONT, [*[0] * 3, *[255] * 3]),  # all declared
+            indexed(FRONT, [*[255] * 3, 255, 0, 0]),
+            indexed(FRONT, [1, 2, 3, 255, 0, 0]),  # one is declared, of another class
+            Image.fromarray(FRONT * 0),  # grey 0 is black, and the number of front
+        ]
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        image.save(folder / "0.png")
+        (tmp_path / "true").mkdir(exist_ok=True)
+        indexed(FRONT, [*[0] * 3, *[255] * 3]).convert("RGB").save(tmp_path / "true/0.png")
+        with pytest.raises(DataError, match=r"0.png: has two readings: the number \d says \w+ .class \d of classes.txt"):
+            score("masks", tmp_path / "true", folder, classes=str(tmp_path / "classes.txt"))
+    grey = tmp_path / "grey"
+    grey.mkdir()
+    Image.fromarray((1 - FRONT) * 0 + FRONT * 255).save(grey / "0.png")
+    found = score("masks", tmp_path / "true", grey, classes=str(tmp_path / "classes.txt"))
+    assert found.metrics["mIoU"] == 1
+    assert "grey whose values are declared colours: read as colours in 1 of 1 predicted masks" in found.warnings

@@ -1,7 +1,8 @@
 """How mask files say classes: by numbers, with a palette or without, or by colours; read strictly."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -114,25 +115,37 @@ def look_at(source: str | os.PathLike[str], encoding: Encoding, ignored: np.ndar
     Pixels where `ignored` `(H, W)` bool is true may have any value; they are 255 then.
     """
     name = os.fspath(source)
-    try:
+    with named(name):
         data = bytes(storage.read(source))
         stored = Stored(read_mat(data)) if name.endswith(".mat") else read_pixels(data, encoding.coloured)
-        if ignored is not None and ignored.shape == stored.pixels.shape:
-            kept = min(encoding.values)
-            wide = stored.pixels if kept < 256 else stored.pixels.astype(np.int32)
-            labels = _numbers(np.where(ignored, kept, wide), encoding)
-            labels[ignored] = VOID
-        else:
-            labels = _numbers(stored.pixels, encoding)
+        labels = labels_of(stored.pixels, encoding, ignored)
         if stored.palette is not None and encoding.published:
             _check_colours(stored, encoding)
+    return Mask(labels, stored)
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Put the file's name before what is wrong with it."""
+    try:
+        yield
     except FileNotFoundError:
         raise DataError(f"{name}: {NOTHING if os.path.islink(name) else 'there is no such mask'}") from None  # noqa: PTH114
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
-    return Mask(labels, stored)
+
+
+def labels_of(stored: np.ndarray, encoding: Encoding, ignored: np.ndarray | None = None) -> np.ndarray:
+    """Convert stored values to the numbers of classes, 255 where `ignored`; without a file's name in what is raised."""
+    if ignored is None or ignored.shape != stored.shape:
+        return _numbers(stored, encoding)
+    kept = min(encoding.values)
+    wide = stored if kept < 256 else stored.astype(np.int32)
+    labels = _numbers(np.where(ignored, kept, wide), encoding)
+    labels[ignored] = VOID
+    return labels
 
 
 def _check_colours(stored: Stored, encoding: Encoding) -> None:

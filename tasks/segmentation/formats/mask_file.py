@@ -59,6 +59,17 @@ def read_pixels(data: bytes, coloured: bool) -> Stored:
         raise DataError(f"is no picture, or damaged ({str(error)[:120]})") from None
 
 
+def has_colours(data: bytes) -> bool:
+    """Say whether a picture file's head says three colour channels; False where it is no picture."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return image.mode in ("RGB", "RGBA")
+    except Exception:  # read_pixels says what is wrong
+        return False
+
+
 def _check(image: Image.Image, data: bytes) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS / 1e6:.0f} million")

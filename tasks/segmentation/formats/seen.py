@@ -37,7 +37,10 @@ class Seen:
 
     def repairs(self, whose: str) -> list[Repair]:
         """Say what forms were read as numbers, in how many masks."""
-        return [Repair(f"{form}: read as numbers in {count} of {whose}") for form, count in sorted(self.forms.items())]
+        return [
+            Repair(f"{form}: read as {'colours' if 'colours' in form else 'numbers'} in {count} of {whose}")
+            for form, count in sorted(self.forms.items())
+        ]
 
     def remarks(self, classes: Sequence[str], whose: str, void: str) -> list[str]:
         """Say whose masks (`the first 32 masks of train`) have how much void, by what word, and which classes not at all."""
