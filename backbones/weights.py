@@ -166,7 +166,8 @@ def load(
     the sum over the file's channels for one, else its channels in turn, scaled to keep the sum (the rule that timm
     follows). Counters of batches that old files lack are set to 0.
 
-    Raises WeightsError with every tensor that is missing, unexpected or of another shape.
+    Raises WeightsError with every tensor that is missing, unexpected or of another shape, and for integers where the
+    network has floating numbers.
     """
     own, given = trunk.state_dict(), dict(weights.tensors)
     head = {name: given.pop(name) for name in CLASSIFIER if name in given}
@@ -193,6 +194,8 @@ def load(
     if report.missing or report.unexpected or report.mismatched:
         report.loaded = sum(n in own and t.shape == own[n].shape for n, t in given.items())
         raise WeightsError(_refusal(report, weights, trunk))
+    classified = {} if classifier is None else {f"fc.{name}": value for name, value in classifier.state_dict().items()}
+    check_floating(weights.source, {**given, **head}, {**own, **classified})
     for name, tensor in {**given, **head}.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
@@ -204,6 +207,21 @@ def load(
     report.loaded += min(loaded, len(weights.tensors) - len(given))
     report.note = "; ".join(filter(None, [*notes, note, _assumed_of(weights)]))
     return report
+
+
+def check_floating(source: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raise WeightsError naming the tensors of integers where the network's, of the same name, are floating."""
+    wrong = [
+        f"{name} ({str(t.dtype).removeprefix('torch.')})"
+        for name, t in given.items()
+        if name in own and own[name].is_floating_point() and not t.is_floating_point()
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+        raise WeightsError(
+            f"{source}: quantised or integer weights where the network has floating ones: {', '.join(wrong[:10])}{more}; "
+            "without their scales they mean nothing: give the weights from before the quantisation"
+        )
 
 
 def described(weights: Weights) -> str:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from trunkline.ground.errors import WeightsError
 
-from ..backbones.weights import Weights
+from ..backbones.weights import Weights, check_floating
 
 _LISTED = 10
 
@@ -16,7 +16,8 @@ def check_fit(
 ) -> None:
     """Check that tensors fit.
 
-    Raises WeightsError listing those of `wanted` that are missing, and those that `own` lacks or has in another shape.
+    Raises WeightsError listing those of `wanted` that are missing, and those that `own` lacks or has in another shape; and
+    for integers where `own` is floating.
     `kind` is what the file `source` holds, in a word: detector, head.
     """
     problems = [f"{name} is missing" for name in wanted if name not in given]
@@ -29,6 +30,7 @@ def check_fit(
     if problems:
         more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
         raise WeightsError(f"{source}: its {kind} does not fit:\n  " + "\n  ".join(problems[:_LISTED] + more))
+    check_floating(source, given, own)
 
 
 def copy_head(weights: Weights | None, task: str, head: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from torch import nn
 
 from trunkline.backbones import Preprocessing, Weights, backbone, load, read_weights, resnet, save_weights
 from trunkline.ground.errors import WeightsError
+from trunkline.tasks.fitting import check_fit
 
 DATA = os.environ.get("TRUNKLINE_TEST_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="TRUNKLINE_TEST_DATA names no folder of real data")
@@ -214,6 +215,22 @@ def test_everything_that_does_not_fit_is_told_at_once(tensors):
     assert "1 unexpected: extra.weight 2x3" in message
     assert "1 of another shape: layer4.0.bn1.weight 7, here 512" in message
     assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())  # all or nothing
+
+
+def test_integers_in_place_of_floating_numbers_are_refused(tensors):
+    one = tensors | {"layer1.0.conv1.weight": (tensors["layer1.0.conv1.weight"] * 100).to(torch.int8)}
+    head = tensors | {"fc.weight": tensors["fc.weight"].to(torch.int16)}
+    every = {name: (t * 100).to(torch.int8) if t.is_floating_point() else t for name, t in tensors.items()}
+    for given, named in (
+        (one, r"layer1\.0\.conv1\.weight \(int8\); without"),
+        (head, r"fc\.weight \(int16\);"),
+        (every, r"conv1\.weight \(int8\), .* and 92 more;"),
+    ):
+        with pytest.raises(WeightsError, match=f"mine.pth: quantised or integer weights where .*: {named}"):
+            load(Weights(given, "resnet18", source="mine.pth"), resnet("resnet18"), nn.Linear(512, 10))
+    with pytest.raises(WeightsError, match=r"mine.pth: quantised or integer weights .*: weight \(int8\)"):
+        check_fit("mine.pth", "head", {"weight": torch.zeros(2, 2, dtype=torch.int8)}, own := nn.Linear(2, 2).state_dict(),
+                  {"weight": own["weight"]})  # fmt: skip
 
 
 def test_weights_of_another_architecture_are_named(tensors, tmp_path):
