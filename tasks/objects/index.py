@@ -23,7 +23,8 @@ from .polygons import usable
 from .voc_file import VocAnnotation, read_annotations
 from .voc_layout import VocPart, by_stem, picture_of
 
-VERSION = 3  # of the cache's format
+VERSION = 4  # of the cache's format
+_HERE = "\0"  # stands in the cache for the file's name
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +59,13 @@ class ObjectIndex:
     remarks: tuple[str, ...] = ()
     wrong_masks: Mapping[int, str] = field(default_factory=dict)
     folder: str = ""  # of the cache that it is mapped from
+    file: str = ""  # whose notes the cache's are
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def __reduce__(self) -> Any:
-        return (_load, (Path(self.folder),)) if self.folder else (ObjectIndex, tuple(vars(self).values()))
+        return (_load, (Path(self.folder), self.file)) if self.folder else (ObjectIndex, tuple(vars(self).values()))
 
     def name(self, row: int) -> str:
         """Return the image's path below the folder of images."""
@@ -108,11 +110,11 @@ def coco_index(file: str, masks: bool = False) -> ObjectIndex:
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
     folder = cache_folder() / "index" / f"{digest[:32]}-{'masks' if masks else 'boxes'}-{VERSION}"
-    found = _load(folder)
+    found = _load(folder, file)
     if found is not None:
         return found
     truth = read_truth(file, masks)
-    return _keep(_from_truth(truth, usable(truth.objects, truth.images) if masks else {}), folder)
+    return _keep(_from_truth(truth, usable(truth.objects, truth.images) if masks else {}), folder, file)
 
 
 def _from_truth(truth: Truth, wrong: Mapping[int, str]) -> ObjectIndex:
@@ -199,8 +201,11 @@ def voc_index(parts: Sequence[VocPart], origin: int = 1) -> ObjectIndex:
     )
 
 
-def _keep(index: ObjectIndex, folder: Path) -> ObjectIndex:
-    """Save the index in the cache and map it from there; return it unchanged where nothing can be written."""
+def _keep(index: ObjectIndex, folder: Path, file: str) -> ObjectIndex:
+    """Save the index in the cache and map it from there; return it unchanged where nothing can be written.
+
+    Files of the same bytes share it, so the notes are stored without the file's name.
+    """
     beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         beside.mkdir(parents=True)
@@ -208,33 +213,35 @@ def _keep(index: ObjectIndex, folder: Path) -> ObjectIndex:
             np.save(beside / f"{name}.npy", getattr(index, name))
         said = {
             "classes": index.classes,
-            "notes": index.notes,
+            "notes": [_HERE + line.removeprefix(file) if line.startswith(file) else line for line in index.notes],
             "remarks": index.remarks,
             "wrong_masks": [*index.wrong_masks.items()],
         }
         (beside / "said.json").write_text(json.dumps(said), encoding="utf-8")
-        if _load(folder) is None:  # there is none, or a damaged one
+        if _load(folder, file) is None:  # there is none, or a damaged one
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
     except OSError:
         return index
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return _load(folder) or index
+    return _load(folder, file) or index
 
 
-def _load(folder: Path) -> ObjectIndex | None:
+def _load(folder: Path, file: str) -> ObjectIndex | None:
     try:
         said = json.loads((folder / "said.json").read_text(encoding="utf-8"))
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         texts = {
-            "notes": tuple(said["notes"]),
+            "notes": tuple(
+                file + line.removeprefix(_HERE) if line.startswith(_HERE) else line for line in said["notes"]
+            ),
             "remarks": tuple(said["remarks"]),
             "wrong_masks": dict(said["wrong_masks"]),
         }
     except (OSError, ValueError, EOFError, KeyError):
         return None
-    return ObjectIndex(tuple(said["classes"]), **arrays, **texts, folder=str(folder))
+    return ObjectIndex(tuple(said["classes"]), **arrays, **texts, folder=str(folder), file=file)
 
 
 def only(index: ObjectIndex, names: Sequence[str]) -> ObjectIndex:

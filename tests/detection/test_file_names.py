@@ -1,6 +1,7 @@
 """File names of annotations that are not those of the pictures: found where each leads to one picture inside the folder."""
 
 import json
+import pickle
 import shutil
 
 import pytest
@@ -87,3 +88,19 @@ def test_the_exports_of_others(shared_data, tmp_path):
         assert (
             sum("file_name: folders before the picture left out in 6 images" in o["what"] for o in found.oddities) == 2
         )
+
+
+def test_a_copy_of_a_file_names_itself_and_not_the_first_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
+    one = made(tmp_path / "one", ("p0.jpg", "p1.jpg"))
+    file = one / "annotations/instances_train.json"
+    document = json.loads(file.read_text())
+    for annotation in document["annotations"]:
+        annotation["iscrowd"] = False
+    file.write_text(json.dumps(document))
+    shutil.copytree(one, tmp_path / "two")
+    for folder in (one, tmp_path / "two", one):  # the first is read, the others come from the cache
+        said = f"{folder}/annotations/instances_train.json: iscrowd: true/false taken as 1/0 in 2 annotations"
+        assert said in ids(folder)[1]
+        samples = read_split(Options(data=str(folder)), "train")
+        assert said in pickle.loads(pickle.dumps(samples)).remarks()
