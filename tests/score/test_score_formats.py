@@ -86,6 +86,10 @@ def test_truth_and_results_of_every_format_give_one_score(truths, tmp_path):
     [
         (lambda p: work.text(p / "r/z.txt", "0 0.5 0.5 0.1 0.1 0.9\n") or p / "r", "z is not among the pictures of"),
         (lambda p: work.text(p / "r/a.txt", "0 0.5 0.5 0.1 0.1\n") or p / "r", "5 numbers; expected class, x, y"),
+        (lambda p: work.text(p / "r/a.txt", "0.9 0 0.5 0.5 0.1 0.1\n") or p / "r", "line 1: the class 0.9 is no whole number"),
+        (lambda p: work.text(p / "r/a.txt", "nan 0 0.5 0.5 0.1 0.1\n") or p / "r", "line 1: the class nan is no whole number"),
+        (lambda p: work.text(p / "r/a.txt", "0 32 24 16 24 0.9\n1 0.5 0.5 1 1 0.9\n0 9 9 4 2 0.1\n") or p / "r",
+         "line 1: 32, 24, 16, 24: expected shares of the picture's width and height, 0 to 1: are these pixels? (2 of 3 results)"),
         (lambda p: work.text(p / "r/note.md", "x") or p / "r", "has no text file"),
         (lambda p: work.text(p / "r.csv", "file,label,x,y,width,height\na.jpg,ant,1,2,3,4\n") or p / "r.csv",
          "results need columns"),
@@ -97,6 +101,19 @@ def test_wrong_results_of_tools(truths, tmp_path, make, said):
     with pytest.raises(DataError) as error:
         trunkline.score("coco", truths / "coco/annotations/instances_val.json", make(tmp_path))
     assert said in str(error.value)
+
+
+def test_classes_written_as_floats_are_read_and_counted(truths, tmp_path):
+    plain = trunkline.score("coco", truths / "yolo", yolo_results(tmp_path / "plain"))
+    folder = yolo_results(tmp_path / "floats")
+    for file in folder.glob("*.txt"):
+        lines = [
+            f"{kind}.0 {rest}" for kind, _, rest in (line.partition(" ") for line in file.read_text().splitlines())
+        ]
+        file.write_text("\n".join([*lines, "-1 0.5 0.5 0.1 0.1 0.01", "0 3 3 1 1 0.01"]))  # wrong ones are only false
+    found = trunkline.score("coco", truths / "yolo", folder)
+    assert found.metrics == plain.metrics
+    assert f"{folder}: classes written as 1.0 taken as 1 in {len(ROWS)} lines" in found.warnings
 
 
 def test_a_class_that_the_truth_lacks_is_counted_and_not_scored(truths, tmp_path):

@@ -10,12 +10,13 @@ import numpy as np
 from trunkline.ground.errors import DataError
 
 from ...data.below import files_in
-from ...data.repairs import counted
+from ...data.repairs import Repairs, counted
 from ...data.text import text_of
 from ..coco_file import Objects, Truth, check_results, read_results, wrong_results
 from ..coco_json import Problems
 from . import rows
-from .labelled import Box, Wrong, box_of_shares, number
+from .labelled import Box, Number, Wrong, box_of_shares, number
+from .yolo import pixels_asked
 
 Found = tuple[str, str, float, Box]
 """A picture's name, a class's name, a score, and a box in pixels."""
@@ -27,18 +28,19 @@ def read_any_results(given: str | os.PathLike[str], truth: Truth, masks: bool = 
     What a detector got wrong stays, as `read_results` says. Raises DataError with every problem.
     """
     path = Path(given)
+    repairs = Repairs(str(path))
     if path.is_dir():
         if masks:
             raise DataError(f"{path}: text files have no masks; expected COCO's results")
-        return _objects(path, truth, _of_yolo(path, truth))
+        return _objects(path, truth, _of_yolo(path, truth, repairs), repairs)
     if path.suffix.lower() in rows.SUFFIX and path.is_file() and not _is_coco(path):
         if masks:
             raise DataError(f"{path}: tables have no masks; expected COCO's results")
-        return _objects(path, truth, _of_table(path))
+        return _objects(path, truth, _of_table(path), repairs)
     return read_results(given, truth, masks)
 
 
-def _objects(path: Path, truth: Truth, found: Iterator[Found]) -> Objects:
+def _objects(path: Path, truth: Truth, found: Iterator[Found], repairs: Repairs) -> Objects:
     """Look up pictures and classes by their names; a class that the truth lacks is counted, as one of no category."""
     wrong, said = Wrong(), list(found)
     images = _images(truth, path)
@@ -56,7 +58,7 @@ def _objects(path: Path, truth: Truth, found: Iterator[Found]) -> Objects:
     problems = Problems(path)
     check_results(objects, truth, problems)
     problems.stop()
-    objects.remarks = wrong_results(objects, truth)
+    objects.remarks = repairs.lines() + wrong_results(objects, truth)
     return objects
 
 
@@ -70,7 +72,7 @@ def _images(truth: Truth, path: Path) -> dict[str, int]:
     return {key: next(iter(ids)) for key, ids in found.items() if len(ids) == 1}
 
 
-def _of_yolo(folder: Path, truth: Truth) -> Iterator[Found]:
+def _of_yolo(folder: Path, truth: Truth, repairs: Repairs) -> Iterator[Found]:
     """Read text files called after pictures: a class's number, x, y, width, height as shares, and a score a line."""
     wrong = Wrong()
     files = [name for name in files_in(folder, (".txt",)) if PurePosixPath(name).name != "classes.txt"]
@@ -86,6 +88,7 @@ def _of_yolo(folder: Path, truth: Truth) -> Iterator[Found]:
         )
     }
     unknown = max(names, key=len, default="") + "?"
+    asked: list[str] = []
     for file in files:
         stem = PurePosixPath(file).stem
         width, height = sizes.get(images.get(stem, -1), (1, 1))
@@ -94,21 +97,33 @@ def _of_yolo(folder: Path, truth: Truth) -> Iterator[Found]:
                 f"{folder / file}: {truth.file} does not say the size of its picture, which shares of it need"
             )
         for n, line in enumerate(text_of(folder / file).splitlines(), 1):
-            try:
-                numbers = [number(word) for word in line.split()]
-                kind = int(numbers[0]) if numbers else 0
-            except (ValueError, ArithmeticError):
-                wrong.append(f"{folder / file}: line {n}: {line.strip()[:60]!r}: expected numbers")
+            if not (words := line.split()):
                 continue
-            if numbers and len(numbers) != 6:
-                wrong.append(
-                    f"{folder / file}: line {n}: {counted(len(numbers), 'number')}; expected class, x, y, width, height, score"
-                )
-            elif numbers:
-                cx, cy, w, h, score = numbers[1:]
-                name = names[kind] if 0 <= kind < len(names) else unknown
+            numbers, said = _line(words)
+            if said:
+                wrong.append(f"{folder / file}: line {n}: {said}")
+            else:
+                kind, cx, cy, w, h, score = numbers
+                asked.append(pixels_asked(numbers[1:5]) and f"{folder / file}: line {n}: {pixels_asked(numbers[1:5])}")
+                repairs.add("classes written as 1.0 taken as 1", "line", not words[0].lstrip("-").isdigit())
+                name = names[int(kind)] if 0 <= kind < len(names) else unknown
                 yield stem, name, float(score), box_of_shares(cx, cy, w, h, width, height)
+    if len(pixels := list(filter(None, asked))) > len(asked) / 2:  # fewer are a detector's wrong boxes
+        wrong.append(f"{pixels[0]} ({len(pixels)} of {counted(len(asked), 'result')})")
     wrong.stop()
+
+
+def _line(words: list[str]) -> tuple[list[Number], str]:
+    """Read a line's numbers: a class, a box in shares, and a score; and what is wrong with them."""
+    try:
+        numbers = [number(word) for word in words]
+    except (ValueError, ArithmeticError):
+        return [], f"{' '.join(words)[:60]!r}: expected numbers"
+    if len(numbers) != 6:
+        return [], f"{counted(len(numbers), 'number')}; expected class, x, y, width, height, score"
+    if not np.isfinite(float(numbers[0])) or numbers[0] != int(numbers[0]):
+        return [], f"the class {words[0]} is no whole number; expected class, x, y, width, height, score"
+    return numbers, ""
 
 
 def _of_table(file: Path) -> Iterator[Found]:

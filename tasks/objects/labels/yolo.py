@@ -313,12 +313,21 @@ def _wrong(numbers: list[Number]) -> str:
         return f"{len(numbers)} numbers; expected a class, x, y, width, height, or a class and x, y of three points or more"
     if numbers[0] != int(numbers[0]) if np.isfinite(float(numbers[0])) else True:
         return f"the class {numbers[0]} is no whole number"
-    outside = [v for v in numbers[1:] if not -_BEYOND <= v <= 1 + _BEYOND]
+    return _outside(numbers[1:])
+
+
+def _outside(shares: list[Number]) -> str:
+    outside = [v for v in shares if not -_BEYOND <= v <= 1 + _BEYOND]
     if outside:
-        pixels = ": are these pixels?" if max(map(float, numbers[1:])) > 2 else ""
+        pixels = ": are these pixels?" if max(map(float, shares)) > 2 else ""
         said = ", ".join(f"{float(v):g}" for v in outside[:4])
         return f"{said}: expected shares of the picture's width and height, 0 to 1{pixels}"
     return ""
+
+
+def pixels_asked(box: list[Number]) -> str:
+    """Ask whether a detector's box is of pixels: where a side is twice the picture's or more; else a wrong box is one."""
+    return _outside(box) if max(map(float, box)) > 2 else ""
 
 
 def _rotated(lines: Iterable[list[tuple[int, list[Number]]]], form: str, data: Path) -> bool:
