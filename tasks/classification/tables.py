@@ -22,6 +22,7 @@ from ..data.words import WORDS
 from ..images.suffixes import READ, SUFFIXES, unfit
 from ..objects.labels import rows
 from ..objects.labels.labelled import Wrong, twice
+from ..objects.labels.spelled import TAKEN, as_whole, told, twofold
 from .folder import OTHER_NAMES, SPLITS, Folder, class_name
 from .shards import split_of
 
@@ -109,6 +110,8 @@ def scan_tables(root: str | os.PathLike[str]) -> dict[str, Folder]:
                 )
             splits.setdefault(name, found)
     splits = dict(sorted(splits.items()))
+    for split in splits.values():
+        _plain_numbers(split)
     _compare(splits)
     notes = _give_names(base, splits)
     used = {name for split in splits.values() for name in split.pictures}
@@ -261,6 +264,18 @@ def _refuse_several(split: _Split) -> None:
         if any(s == "|" or {p.strip() for p in said.label.split(s)} & labels for s in signs):
             what = f"the label {said.label!r} is several: a classifier takes one class a picture"
             split.problems.append((said.where, what))
+
+
+def _plain_numbers(split: _Split) -> None:
+    """Take labels that all are written as 1.0 as 1, and note those that are one number in several spellings."""
+    labels = {said.label for said in split.pictures.values()}
+    for several in twofold(labels):
+        first = {said.label: said.where for said in reversed(split.pictures.values())}
+        split.problems.append((" and ".join(first[label] for label in several), told(several)))
+    if plain := as_whole(labels):
+        for said in split.pictures.values():
+            said.label = plain[said.label]
+        split.repairs.add(TAKEN, "picture", len(split.pictures))
 
 
 def _compare(splits: dict[str, _Split]) -> None:

@@ -135,6 +135,11 @@ def _of_coco(options: Options, split: str, whole: bool, masks: bool) -> Part:
     index = coco_index(file, masks)
     if again := sorted({name for name in index.classes if index.classes.count(name) > 1}):
         raise DataError(f"{file}: two categories are called {', '.join(again)}")
+    stripped = [name.strip() for name in index.classes]
+    if again := [name for name in index.classes if stripped.count(name.strip()) > 1]:
+        raise DataError(
+            f"{file}: the categories {' and '.join(map(repr, again))} differ in blanks alone: make them one, or call them apart"
+        )
     return Part(images, placed(index, images, file))
 
 

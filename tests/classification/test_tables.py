@@ -210,6 +210,17 @@ def test_numbers_are_names_until_classes_txt_names_them(six):
     assert "may be a line of classes.txt, counted from 0 (1), or the class called 0" in refused(six, val=0.4)
 
 
+def test_numbers_in_two_spellings_are_refused_and_floats_of_all_counted(six):
+    labels = ("1.0", "0.0", "1.0", "0.0", "0.0", "1.0")
+    write(six / "labels.csv", [(name, label) for (name, _), label in zip(GOOD, labels, strict=True)])
+    train = read_splits(six, val=0.4)["train"]
+    assert train.classes == ("0", "1")
+    assert any("labels written as 1.0 taken as 1 in 6 pictures" in line for line in train.remarks())
+    write(six / "labels.csv", [(name, label) for (name, _), label in zip(GOOD, ("1", *labels[1:]), strict=True)])
+    said = "labels.csv: line 2 and labels.csv: line 4: the labels '1' and '1.0' are one number"
+    assert said in refused(six, val=0.4)
+
+
 def test_names_that_classes_txt_lacks_are_refused_with_the_nearest(six):
     write(six / "labels.csv", GOOD)
     (six / "classes.txt").write_text("ants\nbee\n")

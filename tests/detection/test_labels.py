@@ -307,3 +307,35 @@ def test_wrong_tables(tmp_path, table, said):
     with pytest.raises(DataError) as error:
         split_of(tmp_path, "csv")
     assert said in str(error.value)
+
+
+def numbered(root: Path, labels, split="train") -> Path:
+    """A table of boxes with these labels."""
+    pictures = [*work.SIZES] * 2
+    work.pictures(root)
+    rows = [f"{name},{label},1,2,9,9" for name, label in zip(pictures, labels, strict=False)]
+    work.text(root / f"{split}.csv", "\n".join(["file,label,xmin,ymin,xmax,ymax", *rows]))
+    return root
+
+
+def test_labels_that_are_one_number_in_two_spellings_are_refused_and_floats_of_all_counted(tmp_path):
+    with pytest.raises(DataError, match=r"train\.csv: lines 2 and 4: the labels '1' and '1.0' are one number"):
+        work.split_of(numbered(tmp_path / "two", ("1", "2", "1.0")), "csv")
+    found = work.split_of(numbered(tmp_path / "floats", ("1.0", "0.0", "1.0", "10.0")), "csv")
+    assert found.classes == ("0", "1", "10") and found.index.labels.tolist() == [1, 2, 0, 1]
+    assert any(r.endswith("train.csv: labels written as 1.0 taken as 1 in 4 rows") for r in found.remarks())
+    mixed = work.split_of(numbered(tmp_path / "mixed", ("1.0", "2.5", "v1.0")), "csv")
+    assert mixed.classes == ("1.0", "2.5", "v1.0")
+
+
+def test_blanks_around_labels_are_taken_off_and_counted_or_refused(tmp_path):
+    box = [[1, 2], [9, 9]]
+    work.labelme_of(tmp_path / "data/train", work.shape("bee ", box, "rectangle"), work.shape("bee", box, "rectangle"))
+    found = work.split_of(tmp_path / "data", "labelme")
+    assert found.classes == ("bee",) and len(found.index.labels) == 2
+    assert any(r.endswith("labels with blanks around them taken without in 1 shape") for r in found.remarks())
+    work.coco(tmp_path / "coco", "annotations/instances_train.json", "images")
+    file = tmp_path / "coco/annotations/instances_train.json"
+    file.write_text(file.read_text().replace('"ant"', '"bee "'))
+    with pytest.raises(DataError, match="the categories 'bee ' and 'bee' differ in blanks alone"):
+        work.split_of(tmp_path / "coco", "coco")

@@ -36,6 +36,7 @@ from .labelled import (
     of_share,
     outlined,
 )
+from .labelme import BLANKS
 
 _AREAS = {"rectanglelabels": "rectangle", "polygonlabels": "polygon", "ellipselabels": "ellipse"}
 _ELLIPSE = 64  # points of an ellipse's polygon
@@ -228,6 +229,8 @@ def _objects(region: dict[str, Any], width: int, height: int, reading: Reading, 
     names = value.get(kind) or []
     if len(names) != 1:
         raise ValueError(f"a {_AREAS[kind]} with {len(names)} labels ({', '.join(names)}); expected one")
+    if (label := names[0].strip()) != names[0]:
+        repairs.add(BLANKS, "region")
     if region.get("image_rotation"):
         raise ValueError(f"image_rotation={region['image_rotation']}: label the picture as it lies, or turn its file")
 
@@ -237,16 +240,16 @@ def _objects(region: dict[str, Any], width: int, height: int, reading: Reading, 
     turned = float(value.get("rotation") or 0) % 360
     if kind == "polygonlabels":
         shares = [[_number(v, repairs) for v in (x, y)] for x, y in value["points"]]
-        yield outlined(names[0], [(of_share(x, width, 100), of_share(y, height, 100)) for x, y in shares])
+        yield outlined(label, [(of_share(x, width, 100), of_share(y, height, 100)) for x, y in shares])
     elif kind == "ellipselabels":
-        yield outlined(names[0], _ellipse(at("x"), at("y"), at("radiusX"), at("radiusY"), turned))
+        yield outlined(label, _ellipse(at("x"), at("y"), at("radiusX"), at("radiusY"), turned))
     elif turned:
         if reading.rotated == "stop":
             raise ValueError(f"a box rotated by {turned:g} degrees: rotated=enclose takes the upright box around it")
         repairs.add("rotated boxes: the upright box around each taken", "region")
-        yield Labelled(names[0], around(_turned(at("x"), at("y"), at("width"), at("height"), turned)))
+        yield Labelled(label, around(_turned(at("x"), at("y"), at("width"), at("height"), turned)))
     else:
-        yield Labelled(names[0], (at("x"), at("y"), at("width"), at("height")))
+        yield Labelled(label, (at("x"), at("y"), at("width"), at("height")))
 
 
 def _number(value: Any, repairs: Repairs) -> Number:

@@ -28,6 +28,7 @@ from ..polygons import PARTLY
 from .labelled import Labelled, Labels, Picture, Reading, Wrong, around, outlined
 
 IGNORED = "__ignore__"  # LabelMe's name for what counts as nothing
+BLANKS = "labels with blanks around them taken without"
 _CIRCLE = 64  # points of a circle's polygon
 
 
@@ -178,7 +179,10 @@ def _objects(
                 "shape",
             )
             continue
-        if not shape.label.strip():
+        if (label := shape.label.strip()) != shape.label:
+            shape.label = label
+            repairs.add(BLANKS, "shape")
+        if not label:
             wrong.append(f"{file}: shape {n + 1}: has no label")
             continue
         try:

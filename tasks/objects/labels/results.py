@@ -16,6 +16,7 @@ from ..coco_file import Objects, Truth, check_results, read_results, wrong_resul
 from ..coco_json import Problems
 from . import rows
 from .labelled import Box, Number, Wrong, box_of_shares, number
+from .spelled import TAKEN, whole
 from .yolo import pixels_asked
 
 Found = tuple[str, str, float, Box]
@@ -50,6 +51,12 @@ def _objects(path: Path, truth: Truth, found: Iterator[Found], repairs: Repairs)
     for name in dict.fromkeys(name for (name, _, _, _), key in zip(said, keys, strict=True) if key is None):
         wrong.append(f"{path}: {name} is not among the pictures of {truth.file}")
     wrong.stop()
+    plain = {
+        kind: whole(kind) for kind in {kind for _, kind, _, _ in said} - number_of.keys() if whole(kind) in number_of
+    }
+    if plain:
+        repairs.add(TAKEN, "result", sum(kind in plain for _, kind, _, _ in said))
+        number_of |= {kind: number_of[own] for kind, own in plain.items()}
     objects = Objects(
         np.array(keys, np.int64), np.array([number_of.get(kind, none) for _, kind, _, _ in said], np.int64),
         np.array([box for _, _, _, box in said], np.float64).reshape(-1, 4),

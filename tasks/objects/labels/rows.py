@@ -25,6 +25,7 @@ from ...images.suffixes import SUFFIXES
 from ..names import readings
 from ..voc_file import WORDS as WORDS_OF_FLAGS
 from .labelled import Box, Labelled, Labels, Picture, Reading, Wrong
+from .spelled import TAKEN, as_whole, told, twofold
 
 SUFFIX = (".csv", ".tsv", ".jsonl")
 FILE = ("file", "file_name", "filename", "image", "image_path", "path", "filepath")
@@ -171,10 +172,26 @@ def read(found: Found, reading: Reading) -> Labels:
                 f"{found.file}: line {row.line}: a {'box without a label' if row.box else 'label without a box'}"
             )
     _check_apart(names, found, wrong)
+    _plain_numbers([*pictures.values()], found, columns, repairs, wrong)
     wrong.stop()
     unread = [*columns.unread, *([columns.score] if columns.score else [])]
     left = [f"{found.file}: the column {key} is not read: its objects count as any other" for key in unread]
     return Labels(str(found.data), [*pictures.values()], None, [*repairs.lines(), *left])
+
+
+def _plain_numbers(pictures: list[Picture], found: Found, columns: Columns, repairs: Repairs, wrong: Wrong) -> None:
+    """Take labels that all are written as 1.0 as 1; add to `wrong` those that are one number in several spellings."""
+    labels = {o.name for p in pictures for o in p.objects}
+    for several in twofold(labels):
+        first: dict[str, int] = {}
+        for row in rows_of(found.file, columns, Wrong()):
+            first.setdefault(row.label, row.line)
+        lines = " and ".join(str(first[label]) for label in several)
+        wrong.append(f"{found.file}: lines {lines}: {told(several)}")
+    if plain := as_whole(labels):
+        for one in (o for p in pictures for o in p.objects):
+            one.name = plain[one.name]
+            repairs.add(TAKEN, "row")
 
 
 def _check_apart(names: dict[str, str | None], found: Found, wrong: Wrong) -> None:

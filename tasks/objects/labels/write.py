@@ -76,7 +76,7 @@ def write(
 
 def _fits(name: str, form: str) -> bool:
     """Say whether a class's name comes back from a format as it is."""
-    stripped = form in ("voc", "csv", "yolo", "yolo-seg") and name != name.strip()
+    stripped = form != "coco" and name != name.strip()
     return not (
         stripped or (form in ("voc", "csv") and not name.isprintable()) or (form == "labelme" and name == IGNORED)
     )
