@@ -1,6 +1,7 @@
 """From a data set of one format to the same objects in another."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from trunkline.ground.errors import DataError
 
 from ..data.repairs import Repair, counted, refuse
 from ..data.words import WORDS
+from ..images.decode import stored_size
 from ..objects.labels.labelled import Labelled, Picture
 from ..objects.labels.write import Copies, Split, write
 from ..objects.polygons import NO_MASK, PARTLY
 from ..objects.sizes import measured
 from .options import Options
-from .samples import BoxSamples
+from .samples import NARROW, BoxSamples, bad_boxes
 from .splits import has, read_all, read_split, share_of
 
 
@@ -57,8 +59,30 @@ def convert(options: Options, form: str, out: Path, copies: Copies, strict: bool
     )
     unusable = sum(_unusable(samples, at) for samples in found.values() for at in samples.index.wrong_masks)
     result.lost = [f"{what}, in {counted(unusable, 'object')}"] if unusable else []
+    if left := sum(int(_useless(samples).sum()) for samples in found.values()):
+        result.lost.append(
+            f"boxes that end before they begin, of no area or outside their picture, left out, in {counted(left, 'object')}"
+        )
+    if options.exif == "ignore" and (turned := sum(map(_turned, found.values()))):
+        result.lost.append(
+            "that labels are of the pictures as they are stored, beside an EXIF orientation that turns them (read the copy with "
+            f"exif=ignore), in {counted(turned, 'picture')}"
+        )
     result.lost += write(form, out, splits, classes, copies, crowds=options.format != "voc")
     return result
+
+
+def _useless(samples: BoxSamples) -> np.ndarray:
+    """Mark the objects whose box training refuses in any format, `(M,)` bool; in pictures of unknown size those without sides."""
+    index = samples.index
+    known = np.repeat((index.sizes > 1).all(1), np.diff(index.starts))
+    return np.where(known, bad_boxes(index, "coco"), (index.boxes[:, 2:] < NARROW).any(1))
+
+
+def _turned(samples: BoxSamples) -> int:
+    """Count the pictures whose EXIF orientation turns them."""
+    with ThreadPoolExecutor(8) as pool:
+        return sum(turned > 1 for _, _, turned in pool.map(stored_size, map(samples.source, range(len(samples)))))
 
 
 def _check_sizes(samples: BoxSamples) -> None:
@@ -101,13 +125,13 @@ def _sorted(classes: Sequence[str], options: Options) -> tuple[str, ...]:
 
 def _pictures(samples: BoxSamples) -> list[Picture]:
     """Take the pictures of a split with all their objects, also those that are not trained on."""
-    index, found = samples.index, []
+    index, found, useless = samples.index, [], _useless(samples)
     for row in samples.rows.tolist():
         own = index.objects(row)
         height, width = index.sizes[row].tolist()
         objects = [
             Labelled(index.classes[index.labels[at]], tuple(index.boxes[at].tolist()), _mask(samples, at), bool(index.flags[at]))
-            for at in range(own.start, own.stop) if not _no_outline(samples, at)
+            for at in range(own.start, own.stop) if not (useless[at] or _no_outline(samples, at))
         ]  # fmt: skip
         found.append(Picture(index.name(row), width, height, objects))
     if not found:

@@ -3,8 +3,10 @@
 import json
 
 import label_work as work
+import numpy as np
 import pytest
 from label_work import labelme_of, same, shape, split_of
+from PIL import Image
 
 import trunkline
 from trunkline.ground.errors import DataError
@@ -169,3 +171,33 @@ def test_names_of_pictures_with_signs_come_back(tmp_path):
         trunkline.convert("data", tmp_path / "in", format=form, out=tmp_path / form, source_format="coco")
         samples = split_of(tmp_path / form, form)
         assert len(samples) == 3 and samples.index.boxes.tolist() == work.EXACT
+
+
+def test_boxes_that_training_refuses_are_left_out_and_those_beyond_cut_for_yolo(tmp_path):
+    work.coco(tmp_path / "data", "annotations/instances_train.json", "images")
+    file = tmp_path / "data/annotations/instances_train.json"
+    said = json.loads(file.read_text())
+    boxes = [[10, 20, 0, 40], [0, 0, 96, 64], [50, 70, 20, 30], [-5, 1, 30, 49]]  # without area; whole; beyond; beyond
+    for one, box in zip(said["annotations"], boxes, strict=True):
+        one["bbox"] = box
+    file.write_text(json.dumps(said))
+    found = trunkline.convert("data", tmp_path / "data", format="yolo", out=tmp_path / "yolo")
+    assert any("of no area or outside their picture, left out, in 1 object" in line for line in found.lost)
+    assert any("boxes beyond their picture, cut at its edge in 2 objects" in line for line in found.lost)
+    back = work.split_of(tmp_path / "yolo", "yolo").index
+    assert np.abs(back.boxes - [[0, 0, 96, 64], [50, 70, 10, 10], [0, 1, 25, 49]]).max() < 1e-9
+    work.text(tmp_path / "csv/train.csv", "file,label,xmin,ymin,xmax,ymax\na.jpg,ant,30,20,10,40\na.jpg,ant,1,2,3,4\n")
+    work.pictures(tmp_path / "csv")
+    found = trunkline.convert("data", tmp_path / "csv", format="coco", out=tmp_path / "coco")
+    assert found.objects == {"train": 1} and any("end before they begin" in line for line in found.lost)
+
+
+def test_an_orientation_beside_labels_of_stored_pixels_is_listed(tmp_path):
+    work.coco(tmp_path / "data", "annotations/instances_train.json", "images")
+    exif = Image.Exif()
+    exif[274] = 3
+    Image.new("RGB", work.SIZES["a.jpg"]).save(tmp_path / "data/images/a.jpg", exif=exif)
+    said = "beside an EXIF orientation that turns them (read the copy with exif=ignore), in 1 picture"
+    found = trunkline.convert("data", tmp_path / "data", format="yolo", out=tmp_path / "yolo", exif="ignore")
+    assert any(said in line for line in found.lost)
+    assert not trunkline.convert("data", tmp_path / "data", format="yolo", out=tmp_path / "turned", exif="turn").lost

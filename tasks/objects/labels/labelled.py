@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from trunkline.ground.errors import DataError
 
-from ...data.repairs import Repair, counted
+from ...data.repairs import Repair, Repairs, counted
 from ..coco_fill import extent
 from ..index import ObjectIndex
 from ..polygons import NO_MASK, as_raw
@@ -21,6 +21,7 @@ Number = float | Decimal
 MOST = 20  # problems that are listed
 LONG = 25  # characters beyond which a number has more digits than a float is ever written with
 _DIGITS = 60
+_NEAR = 0.01  # pixels beyond an edge that count as none
 
 
 @dataclass
@@ -195,6 +196,25 @@ def around(points: Sequence[tuple[float, float]]) -> Box:
 def pairs_of(numbers: Sequence[float]) -> list[tuple[float, float]]:
     """Take x, y, x, y, … as points."""
     return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def cut(one: Labelled, width: int, height: int, lost: Repairs) -> Labelled:
+    """Cut what reaches beyond its picture at the edge, as shares of its sides (YOLO's) are 0 to 1; count what is lost."""
+    x, y, w, h = one.box
+    if min(x, y) < -_NEAR or x + w > width + _NEAR or y + h > height + _NEAR:
+        lost.add("boxes beyond their picture, cut at its edge", "object")
+        left, top = max(x, 0.0), max(y, 0.0)
+        one = replace(one, box=(left, top, min(x + w, width) - left, min(y + h, height) - top))
+    if isinstance(one.mask, list) and any(
+        v < -_NEAR or v > m + _NEAR for p in one.mask for v, m in _sides(p, width, height)
+    ):
+        lost.add("polygons beyond their picture, whose points are moved to its edge", "object")
+        one = replace(one, mask=[[min(max(v, 0.0), m) for v, m in _sides(p, width, height)] for p in one.mask])
+    return one
+
+
+def _sides(polygon: Sequence[float], width: int, height: int) -> list[tuple[float, int]]:
+    return [(v, height if n % 2 else width) for n, v in enumerate(polygon)]
 
 
 def twice(names: Sequence[str]) -> list[str]:

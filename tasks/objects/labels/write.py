@@ -18,7 +18,7 @@ from trunkline.ground.progress import progress
 
 from ...data.repairs import Repairs
 from ...images.suffixes import SUFFIXES
-from .labelled import Box, Labelled, Picture, around, pairs_of, share_of, shares_of_box
+from .labelled import Box, Labelled, Picture, around, cut, pairs_of, share_of, shares_of_box
 from .labelme import IGNORED
 
 Copies = Literal["copy", "link", "none"]
@@ -59,6 +59,8 @@ def write(
         for picture in split.pictures:
             fitted = (_fitted(one, form, crowds, lost) for one in picture.objects)
             picture.objects = [one for one in fitted if one is not None]
+            if form in ("yolo", "yolo-seg"):
+                picture.objects = [cut(one, picture.width, picture.height, lost) for one in picture.objects]
     _WRITERS[form](out, splits, classes, lost)
     used = {o.name for s in splits for p in s.pictures for o in p.objects}
     if form in ("voc", "labelme", "labelstudio", "csv") and (idle := [n for n in classes if n not in used]):
