@@ -191,9 +191,10 @@ class Task(ABC):
 
     def read(self, address: str) -> Sample:
         """Read one input as a sample without targets. Raises DataError where it cannot be used."""
-        from .images.decode import read_image
+        from .images.decode import read_as
 
-        return Sample(address, Path(address), read_image(address, getattr(self.options, "depth", "")))
+        depth, exif = (getattr(self.options, name, "") for name in ("depth", "exif"))
+        return Sample(address, Path(address), read_as(address, depth, exif))
 
     def alike(self, sample: Sample) -> Hashable:
         """Return a mark of a transformed sample, by default its shape: samples with equal marks fit in one batch."""

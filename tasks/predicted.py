@@ -25,6 +25,7 @@ class Predicted:
     file: str
     error: str | None = None
     depth: str = field(default="", kw_only=True)  # how the file was read, where it has more than 8 bits a channel
+    exif: str = field(default="", kw_only=True)  # ignore: it was read as it is stored, without its EXIF orientation
 
     @classmethod
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
@@ -33,7 +34,7 @@ class Predicted:
 
     def line(self) -> dict[str, Any]:
         """Convert it to JSON: the file, and its error or what `found` gives."""
-        how = {"depth": self.depth} if self.depth else {}
+        how = {name: value for name in ("depth", "exif") if (value := getattr(self, name))}
         return {"file": self.file, **how, **({"error": self.error} if self.error else self.found())}
 
     @classmethod
@@ -85,9 +86,9 @@ class Predicted:
 
     def small(self) -> Any:
         """Return the small picture: the file's own, as `(3, H, W)` uint8, or one with drawings on it."""
-        from .images.decode import read_image
+        from .images.decode import read_as
 
-        return read_image(self.file, self.depth)
+        return read_as(self.file, self.depth, self.exif)
 
 
 @dataclass
@@ -110,8 +111,8 @@ class PredictedFields(Predicted):
     @classmethod
     def from_line(cls, line: dict[str, Any]) -> Self:
         """Build it from what `line` gave."""
-        rest = {name: value for name, value in line.items() if name not in ("file", "error", "depth")}
-        return cls(line["file"], line.get("error"), rest, depth=line.get("depth", ""))
+        rest = {name: value for name, value in line.items() if name not in ("file", "error", "depth", "exif")}
+        return cls(line["file"], line.get("error"), rest, depth=line.get("depth", ""), exif=line.get("exif", ""))
 
     def found(self) -> dict[str, Any]:
         """Return the fields."""

@@ -272,6 +272,7 @@ def computer(
     task, kind = found.task, found.task.predicted
     transform, device = task.transform(False), next(found.model.parameters()).device
     depth = getattr(task.options, "depth", "")
+    exif = "ignore" if getattr(task.options, "exif", "") == "ignore" else ""
 
     def failed(file: str, error: DataError) -> Predicted:
         if settings["on_bad_sample"] == "stop":
@@ -298,7 +299,7 @@ def computer(
                 named |= {p.id: p for p in task.infer(found.model, task.collate(alike).to(device))}
         result = [of(g, named[g.id]) if isinstance(g, Sample) else g for g in group]
         for predicted in result:
-            predicted.depth = depth
+            predicted.depth, predicted.exif = depth, exif
         return result
 
     return compute

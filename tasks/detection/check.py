@@ -18,7 +18,7 @@ from trunkline.ground.links import unread
 from ..checked import BOX, NONE, SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
 from ..data.repairs import counted
-from ..images.decode import decode, turned_back
+from ..images.decode import as_stored, decode_turned, unsaid
 from ..objects.index import ObjectIndex
 from ..objects.masks import to_bitmap
 from ..objects.polygons import NO_MASK
@@ -168,9 +168,9 @@ def _examine(samples: BoxSamples, i: int) -> _Facts:
     source, row = samples.source(i), samples.rows[i]
     try:
         data = storage.read(source)
-        image = decode(data, samples.options.depth)
+        image, turned = decode_turned(data, samples.options.depth)
         if samples.options.exif == "ignore":
-            image = turned_back(image, source)
+            image = as_stored(image, turned)
     except OSError as error:
         return _Facts(problem=unread(source, error))
     except DataError as error:
@@ -180,6 +180,8 @@ def _examine(samples: BoxSamples, i: int) -> _Facts:
     digest = hashlib.blake2b(data, digest_size=16).digest()
     if (height, width) != said:
         return _Facts(f"is {width} x {height} pixels; its annotation says {said[1]} x {said[0]}")
+    if samples.options.exif == "stop" and (both := unsaid(image, turned)):
+        return _Facts(both)
     return _Facts("", width, height, len(data), digest, tuple(_mask_oddities(samples, row)) if samples.masks else ())
 
 

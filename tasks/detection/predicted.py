@@ -77,14 +77,16 @@ class PredictedObjects(Predicted):
 
         from ...heads.boxes import BoxPrediction
         from ..contract import Sample
-        from ..images.decode import read_image
+        from ..images.decode import read_as
 
         names = dict(zip(self.numbers, self.labels, strict=True))
         corners = np.array(self.boxes, np.float64).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
         labels = np.array(self.numbers, np.int64)
         prediction = BoxPrediction(self.file, corners, labels, np.array(self.scores), codes=self.masks)
-        return draw(Sample(self.file, self.file, read_image(self.file, self.depth)), prediction, names, self.drawn)
+        return draw(
+            Sample(self.file, self.file, read_as(self.file, self.depth, self.exif)), prediction, names, self.drawn
+        )
 
     @classmethod
     def write_labels(cls, form: str, folder: Path, found: Iterable[Self], task: Any) -> list[str]:
@@ -106,7 +108,7 @@ class PredictedObjects(Predicted):
             path = Path(one.file)
             names[path.stem] += 1
             again = f"-{names[path.stem]}" if names[path.stem] > 1 else ""
-            sides = (height, width) if turned > 4 else (width, height)
+            sides = (height, width) if turned > 4 and one.exif != "ignore" else (width, height)
             pictures.append(Picture(f"{path.stem}{again}{path.suffix}", *sides, objects))
             sources.append(path.absolute())
         if not pictures:

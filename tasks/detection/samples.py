@@ -14,7 +14,7 @@ from trunkline.ground.errors import DataError
 from ..contract import Sample
 from ..data.fingerprint import digest, manifest_lines
 from ..data.repairs import Repair, counted
-from ..images.decode import HOW_TO_GO_ON, is_turned, read_image, turned_back
+from ..images.decode import HOW_TO_GO_ON, as_stored, is_turned, read_turned, unsaid
 from ..objects.geometry import resized
 from ..objects.index import ObjectIndex
 from ..objects.masks import to_bitmap
@@ -59,9 +59,9 @@ class BoxSamples:
         Raises DataError with the file's name, also where its size is not the annotated one.
         """
         row, source = self.rows[index], self.source(index)
-        image = read_image(source, self.options.depth)
+        image, turned = read_turned(source, self.options.depth)
         if self.options.exif == "ignore":
-            image = turned_back(image, source)
+            image = as_stored(image, turned)
         height, width = image.shape[-2:]
         said = tuple(self.index.sizes[row].tolist())
         if (height, width) != said:
@@ -70,6 +70,8 @@ class BoxSamples:
                 f"{source}: is {width} x {height} pixels; its annotation says {said[1]} x {said[0]}"
                 f"{' (turned by its EXIF orientation: exif=ignore reads it as it is stored)' if swapped else ''}; {HOW_TO_GO_ON}"
             )
+        if self.options.exif == "stop" and (both := unsaid(image, turned)):
+            raise DataError(f"{source}: {both}; {HOW_TO_GO_ON}")
         own = self.index.objects(row)
         at = np.arange(own.start, own.stop)[~self.bad[own]]
         boxes = self.index.boxes[at]

@@ -32,6 +32,7 @@ if HAS_HEIF:
     pillow_heif.register_heif_opener()
 
 _ORIENTATION = 274  # EXIF's tag
+_SIDEWAYS = 5  # orientations from here on swap the sides
 _OTHERS = (("AVIF",) if HAS_AVIF else ()) + (("HEIF",) if HAS_HEIF else ())
 FORMATS = (
     "JPEG",
@@ -69,6 +70,17 @@ def read_image(path: str | os.PathLike[str], depth: str = "") -> Tensor:
     0..255, `LOW:HIGH` that part. Raises DataError, with the file's name, for a file that is missing, empty, truncated,
     damaged, not an image, of more bits, or of more than 89 million pixels.
     """
+    return read_turned(path, depth)[0]
+
+
+def read_as(path: str | os.PathLike[str], depth: str = "", exif: str = "") -> Tensor:
+    """Read an image file as `read_image` does; with exif=ignore as it is stored, without its EXIF orientation."""
+    image, orientation = read_turned(path, depth)
+    return as_stored(image, orientation) if exif == "ignore" else image
+
+
+def read_turned(path: str | os.PathLike[str], depth: str = "") -> tuple[Tensor, int]:
+    """Read an image file as `read_image` does; return its EXIF orientation too (1: it was not turned)."""
     try:
         data = storage.read(path)
     except OSError as error:
@@ -77,7 +89,7 @@ def read_image(path: str | os.PathLike[str], depth: str = "") -> Tensor:
         bad.what = what
         raise bad from error
     try:
-        return decode(data, depth)
+        return decode_turned(data, depth)
     except DataError as error:
         bad = BadImage(f"{shown(path)}: {error}; {HOW_TO_GO_ON}")
         bad.what = str(error)
@@ -86,6 +98,11 @@ def read_image(path: str | os.PathLike[str], depth: str = "") -> Tensor:
 
 def decode(data: bytearray | bytes, depth: str = "") -> Tensor:
     """Decode a file's bytes as `read_image` does. Raises DataError, which says what is wrong without a file's name."""
+    return decode_turned(data, depth)[0]
+
+
+def decode_turned(data: bytearray | bytes, depth: str = "") -> tuple[Tensor, int]:
+    """Decode as `decode` does; return the EXIF orientation that was applied, too."""
     if not data:
         raise DataError("the file is empty")
     data = bytearray(data) if isinstance(data, bytes) else data  # torch wants memory that may be written
@@ -96,7 +113,7 @@ def decode(data: bytearray | bytes, depth: str = "") -> Tensor:
         return _decode_by_pillow(data, depth)
     if header.width * header.height > MAX_PIXELS:
         raise _too_large(header.width, header.height)
-    return _upright(_decode_jpeg(data), header.orientation)
+    return _upright(_decode_jpeg(data), header.orientation), header.orientation
 
 
 def is_turned(path: str | os.PathLike[str], width: int, height: int) -> bool:
@@ -130,8 +147,22 @@ def _head(path: str | os.PathLike[str]) -> Any:
 
 def turned_back(image: Tensor, path: str | os.PathLike[str]) -> Tensor:
     """Turn a picture that `read_image` gave back to how its file stores it, without its EXIF orientation."""
-    _, _, orientation = stored_size(path)
+    return as_stored(image, stored_size(path)[2])
+
+
+def as_stored(image: Tensor, orientation: int) -> Tensor:
+    """Turn a picture that was turned upright by its EXIF orientation back to how its file stores it."""
     return _upright(image, {6: 8, 8: 6}.get(orientation, orientation)) if orientation > 1 else image
+
+
+def unsaid(image: Tensor, orientation: int) -> str:
+    """Say that nothing tells of which picture labels of places are: its EXIF turns it, and keeps its size; else ""."""
+    if orientation < 2 or (orientation >= _SIDEWAYS and image.shape[-2] != image.shape[-1]):
+        return ""
+    return (
+        f"its EXIF orientation ({orientation}) turns it and keeps its size, and nothing says of which its labels are: exif=turn "
+        "takes them as of the picture as it is shown, exif=ignore as of the picture as it is stored"
+    )
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -165,7 +196,7 @@ def _upright(image: Tensor, orientation: int) -> Tensor:
     return pixels.flip(flips).contiguous().permute(2, 0, 1)
 
 
-def _decode_by_pillow(data: bytearray, depth: str) -> Tensor:
+def _decode_by_pillow(data: bytearray, depth: str) -> tuple[Tensor, int]:
     # Pillow's readers raise a dozen kinds of exception on damaged files (OSError, SyntaxError, struct.error, ...)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -176,11 +207,13 @@ def _decode_by_pillow(data: bytearray, depth: str) -> Tensor:
                 if image.format == "PNG":
                     check_png(data)
                 bits = bits_of(image, data)
+                turned = _orientation(image) if image.format == "TIFF" else 1  # which loading applies and takes away
                 if bits > 8:
                     pixels = reduced(image, data, bits, depth)
                 else:
                     load(image)
                     pixels = numpy.array(exif_transpose(image).convert("RGB"))
+                turned = turned if image.format == "TIFF" else _orientation(image)
         except DataError:
             raise
         except Image.DecompressionBombError as error:
@@ -189,7 +222,16 @@ def _decode_by_pillow(data: bytearray, depth: str) -> Tensor:
             raise DataError(needed(data) or "it is no image of a known format, or its header is damaged") from error
         except Exception as error:
             raise DataError(f"the image is damaged or cut off ({error or type(error).__name__})") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return torch.from_numpy(pixels).permute(2, 0, 1), turned
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation that Pillow applies, 2 to 8; 1 where there is none, or the EXIF is damaged."""
+    try:
+        said = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # as `exif_transpose`
+        return 1
+    return said if said in range(2, 9) else 1
 
 
 def _too_large(width: int, height: int) -> DataError:

@@ -18,7 +18,7 @@ from trunkline.ground.links import unread
 from ...heads.contract import VOID
 from ..checked import NONE, SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
-from ..images.decode import decode, turned_back
+from ..images.decode import as_stored, decode_turned, unsaid
 from .formats.seen import Seen
 from .formats.void import lacking, undecided
 from .options import Options
@@ -116,8 +116,8 @@ def _examine(samples: PixelSamples, i: int) -> _Facts:
     source = samples.source(i)
     try:
         data = bytes(storage.read(source))
-        image = decode(bytearray(data), samples.options.depth)
-        image = turned_back(image, source) if samples.options.exif == "ignore" else image
+        image, turned = decode_turned(bytearray(data), samples.options.depth)
+        image = as_stored(image, turned) if samples.options.exif == "ignore" else image
         height, width = image.shape[-2:]
     except OSError as error:
         return _Facts(unread(source, error))
@@ -130,6 +130,8 @@ def _examine(samples: PixelSamples, i: int) -> _Facts:
     labels = mask.labels
     if labels.shape != (height, width):
         return _Facts(f"is {width} x {height} pixels; its mask {labels.shape[1]} x {labels.shape[0]}")
+    if samples.options.exif == "stop" and (both := unsaid(image, turned)):
+        return _Facts(both)
     pixels = np.bincount(labels.ravel(), minlength=VOID + 1).tolist()
     found = hashlib.blake2b(data, digest_size=16).digest()
     return _Facts("", width, height, len(data), found, tuple(pixels), mask.stored.form)

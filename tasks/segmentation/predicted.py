@@ -84,12 +84,12 @@ class PredictedMask(Predicted):
         import numpy as np
         from PIL import Image
 
-        from ..images.decode import read_image
+        from ..images.decode import read_as
         from .draw import draw, shaded
 
         with Image.open(io.BytesIO(base64.b64decode(self.mask))) as png:
             labels = np.asarray(png)
             channels = png.getpalette() or []
         palette = [(channels[i], channels[i + 1], channels[i + 2]) for i in range(0, 3 * len(self.classes), 3)]
-        picture = read_image(self.file, self.depth)
+        picture = read_as(self.file, self.depth, self.exif)
         return draw(picture, labels, self.classes, palette) if legend else shaded(picture, labels, palette)

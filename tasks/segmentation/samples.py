@@ -18,7 +18,7 @@ from ...heads.contract import VOID
 from ..contract import Sample
 from ..data.file_index import FileIndex, IndexBuilder, printable
 from ..data.fingerprint import digest, manifest_lines
-from ..images.decode import FORMATS, HOW_TO_GO_ON, is_turned, read_image, turned_back
+from ..images.decode import FORMATS, HOW_TO_GO_ON, as_stored, is_turned, read_turned, unsaid
 from .formats.encoding import Encoding, Mask, check_agrees, look_at
 from .formats.seen import Seen
 from .formats.tally import Tally, counted
@@ -56,9 +56,9 @@ class PixelSamples:
     def __getitem__(self, index: int) -> Sample:
         """Read and decode a sample. Raises DataError with the file's name, also if picture and mask differ in size."""
         source, mask = self.source(index), self.mask_source(index)
-        image = read_image(source, self.options.depth)
+        image, turn = read_turned(source, self.options.depth)
         if self.options.exif == "ignore":
-            image = turned_back(image, source)
+            image = as_stored(image, turn)
         try:
             labels = self.labels(index)
         except Undecided:
@@ -73,6 +73,8 @@ class PixelSamples:
                 f"{mask}: is {labels.shape[1]} x {labels.shape[0]} pixels; its picture {source} is {width} x {height}{turned}; "
                 f"{HOW_TO_GO_ON}"
             )
+        if self.options.exif == "stop" and (both := unsaid(image, turn)):
+            raise DataError(f"{source}: {both}; {HOW_TO_GO_ON}")
         if tally := self.__dict__.get("_tally"):
             tally.add(index, labels)
         return Sample(self.id(index), source, image, {"mask": torch.from_numpy(labels)})

@@ -32,4 +32,5 @@ def whole(label: str) -> str:
 
 def told(spelled: list[str]) -> str:
     """Say what is wrong with labels that are one number."""
-    return f"the labels {' and '.join(map(repr, spelled))} are one number, and may be one class or several: write each class in one way"
+    names = " and ".join(map(repr, spelled))
+    return f"the labels {names} are one number, and may be one class or several: write each class in one way"
