@@ -50,7 +50,7 @@ def detect(
     on_bad_sample  stop at pictures that cannot be read, or skip them
     on_bad_box     stop at objects without area or outside their picture, or skip these objects
     categories     only objects of these
-    exif           labels without a size are of pictures as EXIF turns them (turn), or as they are stored (ignore)
+    exif           labels are of pictures as EXIF turns them (turn), or as they are stored (ignore)
     strict         take everything that would be mended in the data as a mistake
     depth          how pictures of more than 8 bits a channel are read: full, or LOW:HIGH, as 0:4095
     smoke          a tiny run of seconds on generated pictures, to see that everything works

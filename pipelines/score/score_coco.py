@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trunkline.ground.errors import DataError, RecipeError
 
@@ -26,6 +26,10 @@ def coco(
     plot: str | Path | None = None,
     split: str = "",
     truth_format: str = "auto",
+    exif: Literal["stop", "turn", "ignore"] = "stop",
+    origin: int = 1,
+    rotated: Literal["stop", "enclose"] = "stop",
+    annotator: str = "",
     strict: bool = False,
 ) -> Scored:
     """Compute COCO's twelve numbers, and AP by category, of a detector's results.
@@ -39,20 +43,31 @@ def coco(
     max_detections  of an image and category; AP is at the largest, ARn at each
     images          a text file with the ids or file names of the images to score, one a line; by default all
     plot            a PNG file for the precision/recall curves
+    split           of a folder: val where there is one, else all
+    truth_format    of a folder or file that is not COCO's; auto: by what lies in it
+    exif            labels are of pictures as EXIF turns them (turn), or as they are stored (ignore)
+    origin          of a truth in VOC's format: the number of the first pixel, 1 or 0
+    rotated         of Label Studio's: take the upright box around a rotated one (enclose)
+    annotator       of Label Studio's: whose labels count where several people labelled a picture
+    strict          take everything that would be mended in the files as a mistake
     """
     _needs("pycocotools", "msgspec")
     _check_most(max_detections)
+    if origin not in (0, 1):
+        raise RecipeError(f"origin={origin}: expected 1, or 0")
     from ...tasks.detection.truth import read_any_truth
     from ...tasks.objects.coco_scores import chosen, score
     from ...tasks.objects.hints import FEW, hints, sizes_of
     from ...tasks.objects.labels.results import read_any_results
 
     file, engine = new_file(plot, ".png", "plot") if plot else None, chosen(engine)
-    theirs = read_any_truth(truth, masks, split, truth_format)
+    said = {"exif": exif, "origin": origin, "rotated": rotated, "annotator": annotator}
+    theirs = read_any_truth(truth, masks, split, truth_format, said)
     _name_apart(theirs)
     found = read_any_results(results, theirs, masks)
     if images:
         theirs, found = _subset(theirs, found, images)
+    theirs.remarks = [line.partition(" Without it: categories=")[0] for line in theirs.remarks]  # a setting of training
     theirs.warnings += [*theirs.remarks, *found.remarks]
     if strict:
         refuse(theirs.warnings)

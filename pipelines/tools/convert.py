@@ -71,7 +71,7 @@ def data(
     val            the share of pictures to hold out, as val=0.2, where the source is not split; else its own file of val
     pictures       copy them, link to them, or leave them out (none)
     categories     only objects of these
-    exif           labels without a size are of pictures as EXIF turns them (turn), or as they are stored (ignore)
+    exif           labels are of pictures as EXIF turns them (turn), or as they are stored (ignore)
     origin         of VOC's format: the number of the first pixel, 1 or 0
     rotated        of Label Studio's: take the upright box around a rotated one (enclose)
     annotator      of Label Studio's: whose labels count where several people labelled a picture

@@ -10,7 +10,7 @@ import numpy as np
 from trunkline.ground.errors import DataError
 
 from ..data.repairs import Repair, counted, refuse
-from ..data.words import WORDS
+from ..data.words import WORDS, calling
 from ..images.decode import stored_size
 from ..objects.labels.labelled import Labelled, Picture
 from ..objects.labels.write import Copies, Split, write
@@ -40,9 +40,10 @@ def convert(options: Options, form: str, out: Path, copies: Copies, strict: bool
     With `strict` everything that was mended is a problem. Raises DataError with every problem of the data, before anything
     is written.
     """
-    found = _splits(options)
-    for samples in found.values():
-        _check_sizes(samples)
+    with calling("source_format"):
+        found = _splits(options)
+        for samples in found.values():
+            _check_sizes(samples)
     if strict:
         refuse(Repair(line) for samples in found.values() for line in samples.index.notes)
     classes = next(iter(found.values())).classes

@@ -1,6 +1,8 @@
 """The objects of a split as the scores take them, whatever format they were read from."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 
 from trunkline.ground.errors import DataError
 
-from ..data.words import WORDS
+from ..data.words import WORDS, calling
 from ..formats import CONFIGS, format_of
 from ..objects.coco_file import Images, Objects, Truth, read_truth
 from ..objects.labels import label_studio, rows
@@ -32,17 +34,31 @@ def truth_of(samples: BoxSamples, at: np.ndarray, of: np.ndarray, rows_: np.ndar
     return Truth(samples.options.data, images, categories, objects, list(index.notes), list(index.remarks))
 
 
-def read_any_truth(given: str | os.PathLike[str], masks: bool, split: str = "", form: str = "auto") -> Truth:
+def read_any_truth(
+    given: str | os.PathLike[str],
+    masks: bool,
+    split: str = "",
+    form: str = "auto",
+    said: Mapping[str, Any] | None = None,
+) -> Truth:
     """Read a truth: COCO's annotation file, or a folder or file of any other format of objects.
 
-    `split` is that of a folder, by default val where there is one, else all. Raises DataError with every problem.
+    `split` is that of a folder, by default val where there is one, else all. `said` are the options exif, origin, rotated
+    and annotator. Raises DataError with every problem, where `format=` is called `truth_format=`.
     """
-    path = Path(given)
+    with calling("truth_format"):
+        return _read(given, masks, split, form, said or {})
+
+
+def _read(given: str | os.PathLike[str], masks: bool, split: str, form: str, said: Mapping[str, Any]) -> Truth:
+    path, plain = Path(given), Options()
     options = _options(path, masks, form)
     if options is None:
-        if split:
-            raise DataError(f"split={split}: {path} is one file of annotations; leave split= out")
+        unread = [key for key, value in said.items() if value != getattr(plain, key)]
+        for key in [*(["split"] if split else []), *unread]:
+            raise DataError(f"{key}={said.get(key, split)}: {path} is one file of annotations; leave {key}= out")
         return read_truth(given, masks)
+    options = replace(options, **said)
     if split and split not in WORDS:
         raise DataError(f"split={split}: expected one of {', '.join(WORDS)}")
     wanted = split or ("val" if has(options, "val") else "")

@@ -1,11 +1,13 @@
 """Truth and results as labelling tools have them are scored as COCO's are; what almost nothing matches is asked what it means."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "detection"))
 import label_work as work
@@ -197,3 +199,29 @@ def test_a_root_category_is_kept_and_remarked_and_left_out_on_demand(tmp_path):
     assert "left out 2 objects of categories that were not chosen" in one.remarks()
     with pytest.raises(DataError, match=r"categories=be: .* has no be; nearest: bee; it has insects, ant, bee"):
         work.split_of(tmp_path / "data", "coco", categories=("be",))
+
+
+def test_a_truth_of_two_readings_is_chosen_by_the_setting_that_the_message_names(truths, tmp_path):
+    results = table(tmp_path / "r.csv")
+    truth = tmp_path / "yolo"
+    shutil.copytree(truths / "yolo", truth)
+    for file in (truth / "labels/val").glob("*.txt"):
+        file.write_text("0 0.1 0.1 0.5 0.1 0.5 0.9 0.1 0.9\n")
+    with pytest.raises(DataError, match="say which with truth_format=yolo-seg or truth_format=yolo-obb"):
+        trunkline.score("coco", truth, results)
+    with pytest.raises(DataError, match="say which with source_format=yolo-seg or source_format=yolo-obb"):
+        trunkline.convert("data", truth, format="coco", out=tmp_path / "out")
+    assert trunkline.score("coco", truth, results, truth_format="yolo-obb").counts["objects"] == 3
+    exif = Image.Exif()
+    exif[274] = 3
+    Image.new("RGB", work.SIZES["a.jpg"]).save(truth / "images/val/a.jpg", exif=exif)
+    with pytest.raises(DataError, match=r"exif=turn takes .* exif=ignore"):
+        trunkline.score("coco", truth, results, truth_format="yolo-obb")
+    for exif in ("turn", "ignore"):
+        assert trunkline.score("coco", truth, results, truth_format="yolo-obb", exif=exif).counts["objects"] == 3
+    plain, moved = (trunkline.score("coco", truths / "voc", results, origin=origin).metrics["AP"] for origin in (1, 0))
+    assert plain != moved
+    with pytest.raises(DataError, match="origin: data of truth_format=yolo has no use for this"):
+        trunkline.score("coco", truths / "yolo", results, origin=0)
+    with pytest.raises(DataError, match=r"exif=turn: .*json is one file of annotations; leave exif= out"):
+        trunkline.score("coco", truths / "coco/annotations/instances_val.json", results, exif="turn")
