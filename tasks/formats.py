@@ -1,5 +1,6 @@
 """The format of a data folder, by what lies in it."""
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,6 +47,14 @@ def format_of(root: str | os.PathLike[str]) -> str:
     return "folders" if storage.is_remote(root) else _of_labels(Path(root), names, files)
 
 
+def looks_like(root: str, form: str, known: Iterable[str]) -> str:
+    """Return what a message adds where a folder shows another format than `form`, of the `known` ones; else ""."""
+    seen = format_of(root)
+    if seen not in known or seen == form or form.startswith(f"{seen}-"):
+        return ""
+    return f"; it looks like format={seen}: give that"
+
+
 def _of_labels(root: Path, names: set[str], files: set[str]) -> str:
     """Find the format by the files of labels beside pictures, or by those of the data's own folder."""
     train = next((root / word for words in WORDS.values() for word in words if word in names), root)
@@ -63,8 +72,25 @@ def _of_labels(root: Path, names: set[str], files: set[str]) -> str:
 
         if any(map(labelme.is_labelme, jsons[:20])):
             return "labelme"
-        return "labelstudio" if label_studio.is_label_studio(jsons[0]) else "folders"
+        if label_studio.is_label_studio(jsons[0]):
+            return "labelstudio"
+        return next((form for path in jsons[:20] if (form := _of_broken(path))), "folders")
     return "csv" if any(_has_boxes(path) for path in tables if _tables([path.name])) else "folders"
+
+
+def _of_broken(file: Path) -> str:
+    """Find the format of a JSON file that is damaged, by its keys; "" where they show none, and for whole ones."""
+    try:
+        head = file.read_bytes()
+        json.loads(head)
+        return ""
+    except OSError:
+        return ""
+    except (ValueError, RecursionError):
+        pass
+    if b'"shapes"' in head or b'"imagePath"' in head:
+        return "labelme"
+    return "labelstudio" if b'"data"' in head and (b'"annotations"' in head or b'"completions"' in head) else ""
 
 
 def _tables(names: Iterable[str]) -> list[str]:

@@ -21,9 +21,9 @@ from ..checked import NONE, SAMPLE, Check
 from ..data.file_index import printable
 from ..data.file_loaders import Crash, run_all
 from ..images.decode import FORMATS, decode
-from .folder import Folder
-from .folder_scan import scan
-from .folders import ONE_CLASS, absent, class_problems, classes_of, empty_problems
+from .folder import OTHER_NAMES, SPLITS, Folder
+from .folder_scan import renames, scan
+from .folders import ONE_CLASS, absent, class_problems, classes_of, empty_problems, layout_problems
 
 SMALL = 32  # pixels; a picture with a shorter side below this is odd
 
@@ -58,9 +58,10 @@ def check_folders(
     for folder in folders.values():
         result.problems += [{"file": where, "what": what} for where, what in folder.problems]
         for where, what in folder.strays.items():
-            result.problem(where, what, SAMPLE)
+            result.problem(where, what, SAMPLE if folder.skippable(where) else "")
         said = [*folder.notes, *_lacks(folder, folders, classes)]
         result.oddities += [{"file": folder.place, "what": what} for what in said]
+    result.oddities += [{"file": where, "what": what} for where, what in _beside(root, folders)]
     files = _Files(os.fspath(root), folders, options.get("depth", ""))
     facts: dict[int, _Facts] = {}
     for i, fact in run_all(partial(_examine, files), len(files), loaders, "checking", progress):
@@ -69,6 +70,17 @@ def check_folders(
     result.files = len(files)
     result.seconds = round(time.perf_counter() - started, 3)
     return result
+
+
+def _beside(root: str | os.PathLike[str], folders: Mapping[str, Folder]) -> list[tuple[str, str]]:
+    """Say which folders beside train/ and val/ may be splits of another name, and what becomes of them."""
+    if not {*folders} & {*SPLITS} or any(folder.table for folder in folders.values()):
+        return []
+    names = sorted(e.name for e in storage.entries(root) if e.folder and not e.name.startswith("."))
+    if "val" not in folders:
+        return [("val/", line) for line in layout_problems(folders, 0, "", lambda: renames(names))]
+    others = [name for name in names if name not in SPLITS and name.lower() in OTHER_NAMES]
+    return [(f"{name}/", "is not read: train/ and val/ are") for name in others]
 
 
 def _lacks(folder: Folder, folders: Mapping[str, Folder], classes: Sequence[str] | None) -> list[str]:

@@ -37,6 +37,10 @@ class Folder:
     groups: tuple[str, ...] = ()  # of each row, what its column `group` says
     notes: list[str] = field(default_factory=list)  # repairs and remarks
 
+    def skippable(self, where: str) -> bool:
+        """Say whether something is left of the split, and of the class, when the stray file `where` is left out."""
+        return len(self.index) > 0 and not any(where.startswith(f"{cls}/") for cls in self.empty)
+
     @property
     def place(self) -> str:
         """Name the folder or table as messages do."""

@@ -175,7 +175,8 @@ def read_splits(
     texts += class_problems(folders, classes)
     texts += [f"{where}: {what}" for where, what in problems]
     if texts:
-        skippable = ("rows that cannot be used" if table else "files that are no photos") if strays else ""
+        left = strays and all(f.skippable(where) for f in folders.values() for where in f.strays)
+        skippable = ("rows that cannot be used" if table else "files that are no photos") if left else ""
         raise DataError(_message(root, texts, skippable if on_bad_sample != "skip" else ""))
     order, address = classes_of(folders, classes), os.fspath(root)
     splits = {name: replace(_samples(address, name, f, order), depth=depth) for name, f in folders.items()}

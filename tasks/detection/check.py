@@ -68,10 +68,12 @@ def check_boxes(
         except DataError as error:
             result.problems += [{"file": split, "what": line} for line in str(error).splitlines()]
             continue
-        classes = samples.classes
+        classes, before = samples.classes, len(result.problems)
         _objects(result, split, samples)
         if split in ("train", ALL) and not len(samples.index.labels[~samples.bad]):
             result.problems.append({"file": split, "what": "no picture has an object that could be trained on"})
+        if samples.bad.all():  # then on_bad_box=skip leaves nothing
+            result.keep_all(before)
         told, good = len(result.problems), len(sizes)
         for i, facts in run_all(partial(_examine, samples), len(samples), loaders, f"checking {split}", progress):
             facts = _Facts(problem=facts.what) if isinstance(facts, Crash) else facts

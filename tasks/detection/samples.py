@@ -210,10 +210,17 @@ def bad(index: ObjectIndex, options: Options) -> np.ndarray:
         lines = lines[:MOST] + ([f"and {count - MOST} more"] if count > MOST else [])
         masks = ", or with a mask that cannot be used" if index.wrong_masks else ""
         title = f"{options.data}: {counted(count, 'box')} without area, or outside the picture{masks}:"
-        raise DataError("\n  ".join([title, *lines]) + "\nmend them, or leave them out with on_bad_box=skip")
-    useless = [i for i, said in index.wrong_masks.items() if not said.startswith(PARTLY)]
-    wrong[useless] = True
-    return crowds | wrong
+        left = not (crowds | wrong | _useless(index)).all()
+        advice = "mend them, or leave them out with on_bad_box=skip" if left else "mend them: no other object is left"
+        raise DataError("\n  ".join([title, *lines]) + f"\n{advice}")
+    return crowds | wrong | _useless(index)
+
+
+def _useless(index: ObjectIndex) -> np.ndarray:
+    """Mark the objects with a mask of which nothing can be used, `(M,)` bool."""
+    found = np.zeros(len(index.labels), bool)
+    found[[i for i, said in index.wrong_masks.items() if not said.startswith(PARTLY)]] = True
+    return found
 
 
 def bad_boxes(index: ObjectIndex, form: str) -> np.ndarray:

@@ -13,6 +13,7 @@ from trunkline.ground.names import nearest
 
 from ..data.split import split_rows
 from ..data.words import WORDS
+from ..formats import looks_like
 from ..objects import voc_layout
 from ..objects.index import ObjectIndex, coco_index, only, voc_index
 from ..objects.labels.labelled import Reading, index_of
@@ -59,7 +60,13 @@ def read_all(options: Options, classes: Sequence[str] | None = None) -> BoxSampl
 def _read(options: Options, split: str, whole: bool, classes: Sequence[str] | None) -> BoxSamples:
     """Read a split, or what is not split (`whole`), with every picture."""
     masks = options.head == "mask_rcnn"
-    part = _READERS.get(options.format, _of_tools)(options, split, whole, masks)
+    try:
+        part = _READERS.get(options.format, _of_tools)(options, split, whole, masks)
+    except DataError as error:
+        hint = "" if _given(options, split) else looks_like(options.data, options.format, _FORMATS)
+        if not hint:
+            raise
+        raise DataError(f"{error}{hint}") from None
     index = sized(part.index, part.images, options.exif)
     _check_pixels(index, options)
     index = _in_order(_chosen(index, options), classes, options.data)
@@ -100,6 +107,7 @@ def share_of(val: tuple[str, ...]) -> float:
     return share
 
 
+_FORMATS = Options.__annotations__["format"].__args__
 _READ_BY = {
     "train_images": ("coco",), "val_images": ("coco",), "origin": ("voc",), "annotator": ("labelstudio",),
     "rotated": ("labelstudio",),

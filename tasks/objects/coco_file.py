@@ -25,6 +25,7 @@ LARGEST = 2**31 - 1  # pixels a side
 
 class _Image(msgspec.Struct, gc=False):
     whole: ClassVar = ("id", "width", "height")
+    text: ClassVar = ()
     optional: ClassVar = ()
     id: Id
     width: Whole | None = None
@@ -34,6 +35,7 @@ class _Image(msgspec.Struct, gc=False):
 
 class _Category(msgspec.Struct):
     whole: ClassVar = ("id",)
+    text: ClassVar = ("name",)
     optional: ClassVar = ()
     id: Id
     name: Annotated[str, msgspec.Meta(min_length=1)]
@@ -42,6 +44,7 @@ class _Category(msgspec.Struct):
 
 class _Annotation(msgspec.Struct, gc=False):
     whole: ClassVar = ("id", "image_id", "category_id", "iscrowd")
+    text: ClassVar = ()
     optional: ClassVar = ("bbox",)
     id: Id
     image_id: Id
@@ -54,6 +57,7 @@ class _Annotation(msgspec.Struct, gc=False):
 
 class _Result(msgspec.Struct, gc=False):
     whole: ClassVar = ("image_id", "category_id")
+    text: ClassVar = ()
     optional: ClassVar = ("bbox",)
     image_id: Whole
     category_id: Whole

@@ -20,6 +20,10 @@ _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')
 _WORDS = {"true": 1, "false": 0, "1": 1, "0": 0}
 
 
+_WRITE = {"int": "a whole number", "float": "a number", "str": "text, in quotation marks", "array": "a list",
+          "object": "an object with keys"}  # fmt: skip
+
+
 class Problems(list[str]):
     """What is wrong with a file; of one kind only the first MOST are kept. `repairs` counts what was mended."""
 
@@ -128,6 +132,11 @@ def _mended(one: msgspec.Raw, kind: Any, repairs: Repairs) -> bytes:
         if what:
             fields[name] = msgspec.Raw(str(number).encode())
             said.append(what)
+    for name in kind.text:  # a name that is a number
+        value = msgspec.json.decode(fields[name]) if name in fields else None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            fields[name] = msgspec.Raw(msgspec.json.encode(bytes(fields[name]).decode().strip()))
+            said.append(f"{name}: numbers taken as text")
     if "bbox" in kind.optional and fields.get("bbox") == b"[]":  # as a file says that there is none
         fields.pop("bbox")
     encoded = msgspec.json.encode(fields)
@@ -152,6 +161,15 @@ def _whole(name: str, value: Any) -> tuple[int, str]:
     return 0, ""
 
 
+def plainly(said: str) -> str:
+    """Say in plain words what msgspec says is wrong with an element, and where."""
+    what, _, where = said.partition(" - at `$")
+    for kind, plain in _WRITE.items():
+        what = what.replace(f"`{kind}`", plain.partition(",")[0])
+    what = what.replace("`null`", "nothing").replace("`bool`", "true or false").replace(", got ", ", found ")
+    return f"{where.rstrip('`').lstrip('.')}: {what[:1].lower()}{what[1:]}".removeprefix(": ")
+
+
 def _of_one(name: str, at: int, one: msgspec.Raw, said: str) -> str:
     what, _, where = said.partition(" - at `$")
     try:
@@ -163,5 +181,7 @@ def _of_one(name: str, at: int, one: msgspec.Raw, said: str) -> str:
     field = where.partition("[")[0]
     given = f"{field}={fields[field]!r}: " if field in fields else f"{where}: " if where else ""
     of = f" (id {fields['id']})" if name and "id" in fields else ""
+    do = "; add it" if "missing" in what else ""
+    do = next((f"; write {how}" for kind, how in _WRITE.items() if f"Expected `{kind}" in what), do)
     null = " (null or not a number)" if "null" in what else ""
-    return f"{name}[{at}]{of}: {given}{what[:1].lower()}{what[1:]}{null}"
+    return f"{name}[{at}]{of}: {given}{what[:1].lower()}{what[1:]}{null}{do}"

@@ -11,7 +11,10 @@ from PIL import Image
 
 from trunkline.ground.errors import DataError
 from trunkline.tasks.check import check
+from trunkline.tasks.classification.folders import read_splits
+from trunkline.tasks.detection.options import Options
 from trunkline.tasks.detection.scenes import write_box_scenes
+from trunkline.tasks.detection.splits import read_split
 from trunkline.tasks.segmentation.scenes import write_pixel_scenes
 
 DATA = os.environ.get("TRUNKLINE_TEST_DATA", "")
@@ -125,3 +128,48 @@ def test_skip_is_recommended_only_where_something_is_left(data, tmp_path, left):
             file.write_bytes(b"no picture")
         found = str(check(root, format=form, loaders=0, progress=False))
         assert "header is damaged" in found and ("on_bad_sample=skip leaves out" in found) == bool(left)
+
+
+def test_skip_is_not_recommended_where_all_of_a_table_or_a_class_is_missing(data, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / "table").mkdir(exist_ok=True)
+        (tmp_path / f"table/{split}.csv").write_text("file,label\na.jpg,ant\nb.jpg,bee\n")
+    found = str(check(tmp_path / "table", format="csv", loaders=0, progress=False))
+    assert "there is no picture a.jpg" in found and "on_bad_sample=skip" not in found
+    with pytest.raises(DataError) as error:
+        read_splits(tmp_path / "table", form="csv")
+    assert "there is no picture a.jpg" in str(error.value) and "on_bad_sample=skip" not in str(error.value)
+    (data / "train/wasps").mkdir()
+    (data / "train/wasps/notes.txt").write_text("x")
+    assert "on_bad_sample=skip" not in str(check(data, loaders=0, progress=False)), "the class would be empty"
+    (data / "train/bees/notes.txt").write_text("x")
+    assert "on_bad_sample=skip leaves out 1" in str(check(data, loaders=0, progress=False))
+    (tmp_path / "loose/train").mkdir(parents=True)
+    photo(tmp_path / "loose/train/a.jpg")
+    (tmp_path / "loose/val").mkdir()
+    assert "on_bad_sample=skip" not in str(check(tmp_path / "loose", loaders=0, progress=False))
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_bad_boxes_are_left_out_only_where_another_is_left(tmp_path, left):
+    root = write_box_scenes(tmp_path / "boxes", train=2, val=2, size=64)
+    file = root / "annotations/instances_val.json"
+    said = json.loads(file.read_text())
+    for one in said["annotations"][left:]:
+        one["bbox"][2] = 0
+    file.write_text(json.dumps(said))
+    found = str(check(root, format="coco", loaders=0, progress=False))
+    assert "a box without area" in found and ("on_bad_box=skip leaves out" in found) == left
+    with pytest.raises(DataError) as error:
+        read_split(Options(data=str(root)), "val")
+    assert ("on_bad_box=skip" in str(error.value)) == left
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "test"])
+def test_folders_that_may_be_splits_of_another_name_are_said(data, name):
+    shutil.copytree(data / "val", data / name)
+    assert f"{name}/: is not read: train/ and val/ are" in str(check(data, loaders=0, progress=False))
+    shutil.rmtree(data / "val")
+    assert f"give val=0.2 to hold out a fifth of each class. Rename {name}/ to val/" in str(
+        check(data, loaders=0, progress=False)
+    )

@@ -1,6 +1,7 @@
 """What labelling tools write is read as the tools mean it: the same boxes from each, or a message that says what to choose."""
 
 import json
+import re
 from pathlib import Path
 
 import label_work as work
@@ -339,3 +340,60 @@ def test_blanks_around_labels_are_taken_off_and_counted_or_refused(tmp_path):
     file.write_text(file.read_text().replace('"ant"', '"bee "'))
     with pytest.raises(DataError, match="the categories 'bee ' and 'bee' differ in blanks alone"):
         work.split_of(tmp_path / "coco", "coco")
+
+
+@pytest.mark.parametrize("form", ["yolo", "voc", "labelme", "labelstudio", "csv"])
+def test_the_format_that_a_folder_shows_is_in_the_message(tmp_path, form):
+    writers = {"yolo": yolo_yaml, "labelme": labelme, "labelstudio": label_studio,
+               "voc": lambda root: [work.flat_voc(root / split) for split in ("train", "val")],
+               "csv": lambda root: [work.tensorflow_csv(root / split) for split in ("train", "val")]}  # fmt: skip
+    writers[form](tmp_path)
+    with pytest.raises(DataError, match=f"it looks like format={form}: give that"):
+        split_of(tmp_path, "coco")
+    split_of(tmp_path, form)
+
+
+@pytest.mark.parametrize("form", ["labelme", "labelstudio"])
+def test_a_damaged_file_does_not_hide_the_format(tmp_path, form):
+    if form == "labelme":
+        labelme_of(tmp_path / "train", shape("ant", [[1, 2], [9, 9]], "rectangle"))
+        file = tmp_path / "train/a.json"
+    else:
+        work.label_studio(tmp_path, "train")
+        file = tmp_path / "train.json"
+    file.write_text(file.read_text()[:-9])
+    assert format_of(tmp_path) == form
+    with pytest.raises(DataError, match=file.name):
+        split_of(tmp_path, form)
+
+
+def test_labels_that_are_numbers_are_text_and_counted(tmp_path):
+    box = [[1, 2], [9, 9]]
+    labelme_of(tmp_path / "data/train", shape(3, box, "rectangle"), shape("3", box, "rectangle"))
+    found = split_of(tmp_path / "data", "labelme")
+    assert found.classes == ("3",) and len(found.index.labels) == 2
+    assert any(r.endswith("labels that are numbers taken as text in 1 shape") for r in found.remarks())
+    work.coco(tmp_path / "coco", "annotations/instances_train.json", "images")
+    file = tmp_path / "coco/annotations/instances_train.json"
+    text = file.read_text()
+    file.write_text(text.replace('"ant"', "1"))
+    found = split_of(tmp_path / "coco", "coco")
+    assert found.classes == ("1", "bee")
+    assert f"{file}: name: numbers taken as text in 1 category" in found.remarks()
+    file.write_text(text.replace('"ant"', "[1]"))
+    with pytest.raises(DataError, match="expected `str`, got `array`; write text, in quotation marks"):
+        split_of(tmp_path / "coco", "coco")
+
+
+def test_what_is_wrong_with_a_file_of_labelme_is_said_in_plain_words(tmp_path):
+    labelme_of(tmp_path / "data/train", shape("ant", "none"))
+    said = "a.json: is not of LabelMe's format (shapes[0].points: expected a list, found text); open it in LabelMe"
+    with pytest.raises(DataError, match=re.escape(said)):
+        split_of(tmp_path / "data", "labelme")
+
+
+def test_names_of_yolo_with_numbers_before_them_are_refused(tmp_path):
+    darknet(tmp_path)
+    work.text(tmp_path / "classes.txt", "0: ant\n1: bee\n")
+    with pytest.raises(DataError, match=r"classes\.txt: '0: ant': expected a name a line alone"):
+        split_of(tmp_path, "yolo")

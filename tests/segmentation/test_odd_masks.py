@@ -105,6 +105,14 @@ def test_a_split_in_which_the_second_class_occurs_has_255_as_void(case):
     samples = read_split(Options(data=str(case), format="pairs"), "train")
     assert (samples.labels(0) == 255).any() and (samples.labels(3) == 1).sum() == 100
     assert any("which nothing declares; every class has pixels without it" in line for line in samples.remarks())
+    labels[-3:, -3:] = 7
+    Image.fromarray(labels).save(case / "masks/train/p3.png")
+    seven = read_split(Options(data=str(case), format="pairs", void=(7,)), "train").remarks()
+    assert any(
+        "are void: 7, by void=, or 255, which nothing declares; every class has pixels without it" in r for r in seven
+    )
+    labels[-3:, -3:] = 0
+    Image.fromarray(labels).save(case / "masks/train/p3.png")
     assert not [p for p in check(case, loaders=0, progress=False).problems if p["file"] == "train"]
     only_val = read_split(Options(data=str(case), format="pairs"), "val")
     with pytest.raises(Undecided):
@@ -350,3 +358,10 @@ def test_palettes_that_differ_between_splits_or_sides_are_refused(tmp_path):
     assert score_masks(tmp_path / "masks/train", tmp_path / "masks/train", classes=2).metrics["mIoU"] == 1
     assert main(["train", "segment", f"data={tmp_path}", "--run", str(tmp_path / "run"), *SHORT]) == 2
     assert not (tmp_path / "run/weights.safetensors").exists()
+
+
+@pytest.mark.parametrize("lines", ["0: back\n1: front\n", "0=back\n1=front\n", "back\n1: front\n"])
+def test_a_sign_behind_a_class_s_number_is_refused(tmp_path, lines):
+    (tmp_path / "classes.txt").write_text(lines)
+    with pytest.raises(DataError, match=r"line 2: '1[:=].*front' has a sign behind its number; expected `1 front`"):
+        read_classes(tmp_path / "classes.txt")

@@ -24,6 +24,7 @@ from ...data.below import files_in
 from ...data.repairs import Repairs, counted
 from ...data.words import WORDS
 from ...images.suffixes import SUFFIXES
+from ..coco_json import plainly
 from ..polygons import PARTLY
 from .labelled import Labelled, Labels, Picture, Reading, Wrong, around, outlined
 
@@ -33,7 +34,7 @@ _CIRCLE = 64  # points of a circle's polygon
 
 
 class _Shape(msgspec.Struct):
-    label: str
+    label: str | int | float
     points: list[tuple[float, float]]
     shape_type: str | None = "polygon"
     group_id: int | str | None = None
@@ -148,7 +149,10 @@ def _read(file: Path, wrong: Wrong) -> _File | None:
     except OSError as error:
         wrong.append(f"{file}: cannot be read ({error.strerror or error})")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        wrong.append(f"{file}: is not of LabelMe's format ({error})")
+        said = plainly(str(error)) if isinstance(error, msgspec.ValidationError) else f"damaged: {error}"
+        wrong.append(
+            f"{file}: is not of LabelMe's format ({said}); open it in LabelMe and save it again, or take it away"
+        )
     return None
 
 
@@ -173,6 +177,9 @@ def _objects(
     groups: dict[Any, Labelled] = {}
     for n, shape in enumerate(shapes):
         kind = shape.shape_type or "polygon"
+        if not isinstance(shape.label, str):
+            shape.label = str(shape.label)
+            repairs.add("labels that are numbers taken as text", "shape")
         if shape.label == IGNORED or kind in ("point", "line", "linestrip", "points"):
             repairs.add(
                 f"{'shapes called ' + IGNORED if shape.label == IGNORED else f'a {kind}, which has no area,'} left out",

@@ -17,7 +17,7 @@ from trunkline.ground.errors import DataError
 
 from ...data.below import files_in
 from ...data.repairs import Repairs, counted
-from ...data.text import text_of
+from ...data.text import numbered, text_of
 from ...data.words import ALL_WORDS, WORDS
 from ...formats import CONFIGS
 from ...images.suffixes import SUFFIXES
@@ -229,6 +229,10 @@ def _classes(root: Path, config: Path | None, said: dict[str, Any]) -> tuple[str
                 f"{config or root}: no names of the classes: add data.yaml with `names:`, or classes.txt with a name a line"
             )
         config, listed = file, [line.strip() for line in text_of(file).splitlines() if line.strip()]
+        if len(listed) > 0 and all(map(numbered, listed)):
+            raise DataError(
+                f"{file}: {listed[0]!r}: expected a name a line alone; numbers with names stand in data.yaml"
+            )
     if again := twice(listed):
         raise DataError(f"{config}: two classes are called {', '.join(again)}")
     return tuple(listed)

@@ -8,7 +8,7 @@ from trunkline.ground.errors import DataError
 
 from ....heads.contract import VOID
 from ...data.below import files_in
-from ...data.text import text_of
+from ...data.text import numbered, text_of
 from ...images.suffixes import JPEG, SUFFIXES
 from ..options import Options
 from .encoding import Colour, Encoding, with_void
@@ -172,6 +172,8 @@ def _mistakes(words: list[str], name: str) -> list[str]:
     """List what is wrong with one line by itself."""
     if words[0][0] == "#" and _class(words)[0] != "colour":
         return ["is no colour; expected # and six of 0 to 9, a to f, then the name"]
+    if signed := numbered(" ".join(words)):
+        return [f"has a sign behind its number; expected `{signed[0]} {signed[1]}`"]
     leading = [int(w) for w in words[:3] if w.isascii() and w.isdigit()]
     if len(leading) == 3 and max(leading) > 255:
         return ["is no colour; expected three numbers from 0 to 255, then the name"]

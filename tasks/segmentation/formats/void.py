@@ -70,6 +70,9 @@ def word_of(encoding: Encoding, form: str, given: Sequence[int]) -> str:
     said += ", …" if not encoding.coloured and len(numbers) > 6 else ""
     if form != "pairs":
         return f"{said}, as format={form} has it"
+    if encoding.assumed and numbers != [VOID]:
+        declared = f"{said.removesuffix(f', {VOID}')}, by {'void=' if given else 'classes.txt'}"
+        return f"{declared}, or {VOID}, which nothing declares; every class has pixels without it"
     if encoding.assumed:
         return f"{said}, which nothing declares; every class has pixels without it"
     return said if encoding.coloured else f"{said}, by {'void=' if given else 'classes.txt'}"
