@@ -14,7 +14,7 @@ import numpy as np
 from trunkline.ground.errors import DataError
 
 from ..data.repairs import Repair, counted
-from .coco_fill import fill
+from .coco_fill import extent, fill
 from .coco_json import LARGEST_WHOLE, UNREADABLE, Problems, decoded, malformed, read_bytes, rows, rows_of
 
 Whole = Annotated[int, msgspec.Meta(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)]
@@ -85,7 +85,7 @@ class Objects:
     """Annotations or results, a row each; `boxes` are `(N, 4)` float64: x, y, width, height in pixels.
 
     `segmentation` is each one's JSON as bytes, where it was asked for. `ids`, `area` and `crowd` are an annotation's,
-    `scores` a result's, and empty elsewhere.
+    `scores` a result's, and empty elsewhere; a result has an `area` where its box is that of its mask.
     """
 
     image_ids: np.ndarray
@@ -242,6 +242,8 @@ def read_results(file: str | os.PathLike[str], truth: Truth, masks: bool = False
     problems = Problems(file)
     found = _results(read_bytes(file), problems)
     problems.stop()
+    area = [] if masks else _fill_results(found, truth, problems)
+    problems.stop()
     lacking = np.array([(r.segmentation == NULL) if masks else (r.bbox is None) for r in found], dtype=bool)
     problems.some(np.flatnonzero(lacking), lambda i: f"[{i}]: has no {'segmentation' if masks else 'bbox'!r}")
     problems.stop()
@@ -249,12 +251,27 @@ def read_results(file: str | os.PathLike[str], truth: Truth, masks: bool = False
         _column(found, "image_id"), _column(found, "category_id"),
         np.zeros((len(found), 4)) if masks else _boxes(found),
         [r.segmentation for r in found] if masks else None, scores=_column(found, "score", np.float64),
-        file=os.fspath(file),
+        area=np.array(area, np.float64), file=os.fspath(file),
     )  # fmt: skip
     check_results(objects, truth, problems)
     problems.stop()
     objects.remarks = problems.repairs.lines() + wrong_results(objects, truth)
     return objects
+
+
+def _fill_results(found: list[_Result], truth: Truth, problems: Problems) -> list[float]:
+    """Give each result the box of its mask where none has a box, and return the masks' areas, as `loadRes` does; else []."""
+    if not found or any(r.bbox is not None or r.segmentation == NULL for r in found):
+        return []
+    sizes, areas = {i: (h, w) for i, h, w in zip(*_sizes(truth.images), strict=True)}, []
+    for at, row in enumerate(found):
+        known = extent(row.segmentation, *sizes.get(row.image_id, (0, 0)))
+        row.bbox, area = known or ((0.0, 0.0, 0.0, 0.0), 0.0)
+        areas.append(area)
+        if known is None:
+            problems.append(f"[{at}]: has no 'bbox', and no segmentation that would tell it")
+    problems.repairs.add("bbox: absent, box and area of the mask taken, as pycocotools does", "result", len(found))
+    return areas
 
 
 def _results(data: bytes, problems: Problems) -> list[_Result]:

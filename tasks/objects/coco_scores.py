@@ -63,7 +63,10 @@ def score(
     at each of them, ARs, ARm, ARl at the largest. `resampled` adds `intervals` of AP and AP50. Raises DataError for an
     engine that is not installed and for masks that cannot be used.
     """
-    run = ENGINES[chosen(engine)][1]
+    engine = chosen(engine)
+    run = ENGINES["pycocotools" if engine in FAST and len(results.area) else engine][
+        1
+    ]  # which takes areas beside boxes
     rows = np.flatnonzero(np.isin(results.category_ids, list(truth.categories)))  # pycocotools counts no others
     results = results.at(rows)
     limits = sorted(set(max_detections))
@@ -182,7 +185,10 @@ def _by_reference(
         theirs.dataset = _dataset(truth, given[0] if given else None)
         theirs.createIndex()
         rows = _mask_rows(results, _codes(truth, results, given[1])) if given else _box_rows(results)
-        ev = evaluation(theirs, theirs.loadRes(rows), "segm" if given else "bbox")
+        ours = theirs.loadRes(rows)
+        for row, area in zip(ours.dataset["annotations"], results.area.tolist(), strict=False):
+            row["area"] = area
+        ev = evaluation(theirs, ours, "segm" if given else "bbox")
         ev.params.maxDets = limits
         with _watched(ev):
             ev.evaluate()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_work import by_pycocotools, random_coco, write
 
+from trunkline.ground.errors import DataError
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.score.score_coco import coco
 from trunkline.tasks.objects.coco_file import read_results, read_truth
@@ -53,6 +54,21 @@ def test_random_sets_are_scored_alike_to_the_last_bit(tmp_path_factory, seed, ma
         assert np.array_equal(found.curves.precision, ev.eval["precision"])
         assert np.array_equal(found.curves.recall, ev.eval["recall"])
         assert [marked(found.metrics)[name] for name in NAMES] == ev.stats.tolist()
+
+
+@pytest.mark.parametrize("engine", ["pycocotools", *FAST])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_results_with_masks_alone_are_scored_by_the_masks_boxes_as_pycocotools_does(tmp_path, seed, engine):
+    truth, results = random_coco(seed, masks=True)
+    ev = by_pycocotools(truth, results, "bbox")
+    there, file = write(tmp_path, truth, results)
+    found = coco(there, file, engine=engine)
+    assert [marked(found.metrics)[name] for name in NAMES] == ev.stats.tolist() and ev.stats[0] > 0
+    said = f"{file}: bbox: absent, box and area of the mask taken, as pycocotools does in {len(results)} results"
+    assert said in found.warnings
+    results[1]["bbox"] = [1, 2, 3, 4]
+    with pytest.raises(DataError, match=r"\[0\]: has no 'bbox'"):
+        coco(*write(tmp_path, truth, results), engine=engine)
 
 
 @pytest.mark.parametrize("engine", ["pycocotools", *FAST])
