@@ -23,6 +23,7 @@ from ..images.suffixes import READ, SUFFIXES, unfit
 from ..objects.labels import rows
 from ..objects.labels.labelled import Wrong, twice
 from ..objects.labels.spelled import TAKEN, as_whole, told, twofold
+from ..objects.names import Alike
 from .folder import OTHER_NAMES, SPLITS, Folder, class_name
 from .shards import split_of
 
@@ -193,6 +194,7 @@ def _read(base: Path, file: Path, split: str, there: dict[str, str]) -> dict[str
     wrong, where, tests = Wrong(), rows.Found(base, file), 0
     composed = {unicodedata.normalize("NFC", n): n for n in there}  # macOS writes names in form D
     lines: list[tuple[str, str]] = []
+    alike = Alike(composed)
     for row in rows.rows_of(file, columns, wrong):
         line = f"{name}: line {row.line}"
         own = _SPLIT_OF.get(row.split, "") if by_column else split
@@ -203,7 +205,7 @@ def _read(base: Path, file: Path, split: str, there: dict[str, str]) -> dict[str
             tests += 1
         else:
             one = found.setdefault(own, _Split(file, Repairs(name)))
-            _add(one, row, line, there, composed, where)
+            _add(one, row, line, there, composed, where, alike)
     found = dict(sorted(found.items())) or {"": _Split(file, Repairs(name))}
     first = next(iter(found.values()))
     first.problems += [*((name, text.removeprefix(f"{file}: ")) for text in wrong), *lines]
@@ -218,7 +220,13 @@ def _read(base: Path, file: Path, split: str, there: dict[str, str]) -> dict[str
 
 
 def _add(
-    split: _Split, row: rows.Row, line: str, there: dict[str, str], composed: dict[str, str], where: rows.Found
+    split: _Split,
+    row: rows.Row,
+    line: str,
+    there: dict[str, str],
+    composed: dict[str, str],
+    where: rows.Found,
+    alike: Alike,
 ) -> None:
     """Take a row into its split, or note what is wrong with it."""
     given = unicodedata.normalize("NFC", row.file).removeprefix("./")
@@ -231,7 +239,9 @@ def _add(
             (line, f"{row.file}: may be {' or '.join(several)}; write its path below the data's folder")
         )
         return
-    found = row.file if row.file in there else composed.get(rows.placed(given, known, where, split.repairs) or "")
+    found = (
+        row.file if row.file in there else composed.get(rows.placed(given, known, where, split.repairs, alike) or "")
+    )
     reason = ""
     if found is None:
         reason = f"there is no picture {row.file} below {where.data}"

@@ -5,6 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ MOST = 20
 LOOKED_FOR = 100  # names, evenly taken: where they are there, all are taken as they stand
 _LABEL_STUDIO = re.compile(r"[0-9a-f]{8}-.")  # before the name of a picture that was uploaded
 PREFIX = 9  # its characters
+CASE = "file_name: small and capital letters as the picture's name has them"
 
 
 def placed(index: ObjectIndex, images: str, file: str) -> ObjectIndex:
@@ -82,19 +84,30 @@ def place(name: str, there: Collection[str], repairs: Repairs) -> str:
     return name
 
 
+class Alike:
+    """Pictures by their names whatever their capitals; they are sorted when the first name is not there as it stands."""
+
+    def __init__(self, there: Collection[str]):
+        self._there = there
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in self._there:
+            found[name.casefold()].append(name)
+        return dict(found)
+
+    def find(self, name: str, repairs: Repairs) -> str | None:
+        """Find the one picture whose name differs in small and capital letters alone, and count it; None where there is none."""
+        own = self._by_name.get(name.casefold(), [])
+        repairs.add(CASE, "image", len(own) == 1)
+        return own[0] if len(own) == 1 else None
+
+
 def _in_own_case(names: list[str], there: Collection[str], repairs: Repairs) -> list[str]:
     """Give names that are not there the one picture whose name differs in small and capital letters alone."""
-    if all(name in there for name in names):
-        return names
-    alike = defaultdict(list)
-    for name in there:
-        alike[name.casefold()].append(name)
-    found = []
-    for name in names:
-        own = alike[name.casefold()] if name not in there else []
-        found.append(own[0] if len(own) == 1 else name)
-        repairs.add("file_name: small and capital letters as the picture's name has them", "image", len(own) == 1)
-    return found
+    alike = Alike(there)
+    return [name if name in there else alike.find(name, repairs) or name for name in names]
 
 
 def readings(name: str) -> Iterator[tuple[str, str]]:

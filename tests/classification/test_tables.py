@@ -131,6 +131,14 @@ def test_pictures_are_found_by_what_people_write(six, place):
     assert not told or told[0].endswith(" in 6 images")
 
 
+def test_names_in_other_letters_lead_to_pictures(six):
+    write(six / "labels.csv", [(name.replace(".jpg", ".JPG"), label) for name, label in GOOD])
+    train = read_splits(six, val=0.4)["train"]
+    assert any(
+        "small and capital letters as the picture's name has them in 6 images" in line for line in train.remarks()
+    )
+
+
 def test_all_that_is_wrong_is_told_together(six):
     write(six / "labels.jsonl", [
         *GOOD, ("pictures/9.jpg", "ant"), ("pictures/0.jpg", "bee"), ("../six/pictures/1.jpg", "ant"),

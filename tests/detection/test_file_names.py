@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 
+import label_work as work
 import pytest
 from PIL import Image
 
@@ -88,6 +89,53 @@ def test_the_exports_of_others(shared_data, tmp_path):
         assert (
             sum("file_name: folders before the picture left out in 6 images" in o["what"] for o in found.oddities) == 2
         )
+
+
+SHOUTED = {"a.jpg": "A.JPG", "b.jpg": "B.Jpg", "c.jpg": "c.jpg"}
+CASE = "small and capital letters as the picture's name has them in 2 images"
+
+
+def shouted_yolo(root):
+    work.yolo_yaml(root)
+    work.text(root / "data.yaml", "train: train.txt\nval: images/val\nnames: [ant, bee]\n")
+    work.text(root / "train.txt", "".join(f"/home/me/images/train/{name}\n" for name in SHOUTED.values()))
+
+
+def shouted_csv(root):
+    work.tensorflow_csv(root)
+    file = root / "_annotations.csv"
+    text = file.read_text()
+    for name, other in SHOUTED.items():
+        text = text.replace(name, f"some/where/{other}")
+    file.unlink()
+    work.text(root / "train.csv", text)
+
+
+def shouted_studio(root):
+    work.label_studio(root, "train")
+    text = (root / "train.json").read_text()
+    for name, other in SHOUTED.items():
+        text = text.replace(name, other)
+    work.text(root / "train.json", text)
+
+
+@pytest.mark.parametrize(
+    ("form", "write"), [("yolo", shouted_yolo), ("csv", shouted_csv), ("labelstudio", shouted_studio)]
+)
+def test_names_in_other_letters_lead_to_pictures_in_every_reader(tmp_path, form, write):
+    write(tmp_path)
+    found = work.split_of(tmp_path, form)
+    work.same(found, 1e-3)
+    assert any(CASE in line for line in found.remarks())
+
+
+def test_two_names_in_other_letters_lead_to_no_picture_alone(tmp_path):
+    work.pictures(tmp_path, ("a.jpg",))
+    work.text(tmp_path / "train.csv", "file,label,xmin,ymin,xmax,ymax\na.jpg,ant,1,2,3,4\nA.JPG,ant,1,2,5,6\n")
+    with pytest.raises(
+        DataError, match=r"a\.jpg and A\.JPG differ in small and capital letters alone, and only a\.jpg"
+    ):
+        work.split_of(tmp_path, "csv")
 
 
 def test_a_copy_of_a_file_names_itself_and_not_the_first_one(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from ...data.repairs import Repairs
 from ...data.text import text_of
 from ...data.words import WORDS
 from ...images.suffixes import SUFFIXES
-from ..names import place
+from ..names import CASE, PREFIX, place, readings
 from ..sizes import measured
 from ..voc_file import WORDS as FLAGS
 from .labelled import (
@@ -178,6 +178,7 @@ def _file(address: str, there: set[str], repairs: Repairs) -> str | None:
         folders = [n for n in there if n.endswith(f"/{name.rpartition('/')[2]}")]
         bare = place(name.rpartition("/")[2], {n.rpartition("/")[2] for n in there}, Repairs(""))
         folders = folders or [n for n in there if n.rpartition("/")[2] == bare]
+        folders = folders or [n for n in there if n.rpartition("/")[2].casefold() in _cases(path)]
         if len(folders) > 1:
             raise ValueError(f"the picture {address} may be {' or '.join(sorted(folders)[:4])}: leave one")
         if not folders:
@@ -185,9 +186,17 @@ def _file(address: str, there: set[str], repairs: Repairs) -> str | None:
         name = folders[0]
     if "\\" in path:
         repairs.add("pictures' names: backslashes taken as slashes", "task")
-    if name.rpartition("/")[2] != PureWindowsPath(path).name:
+    own, last = name.rpartition("/")[2], PureWindowsPath(path).name
+    repairs.add(CASE, "image", own not in (last, last[PREFIX:]) and own.casefold() in _cases(path))
+    if own.casefold() != last.casefold():
         repairs.add("pictures' names: Label Studio's prefix left out", "task")
     return name
+
+
+def _cases(path: str) -> tuple[str, ...]:
+    """Return a picture's name in small letters, as it stands and without Label Studio's prefix if it has one."""
+    last = PureWindowsPath(path).name
+    return tuple(n.rpartition("/")[2].casefold() for n, _ in readings(last))
 
 
 def _chosen(drawn: list[dict[str, Any]], annotator: str) -> dict[str, Any]:

@@ -226,21 +226,21 @@ def _joined(one: Labelled, other: Labelled, file: str, n: int, wrong: Wrong) -> 
 
 def _drawn(shape: _Shape, kind: str, size: tuple[int, int], where: str) -> Labelled:
     """Compute a shape's box and mask. Raises ValueError for a shape that says none."""
-    points = shape.points
+    points, label = shape.points, str(shape.label)
     if not all(math.isfinite(v) for point in points for v in point):
         raise ValueError("its points are not all numbers")
     if kind == "rectangle" and len(points) in (2, 4):
-        return Labelled(shape.label, around(points))
+        return Labelled(label, around(points))
     if kind == "polygon":
-        return outlined(shape.label, points, where)
+        return outlined(label, points, where)
     if kind == "circle" and len(points) == 2:
         (x, y), edge = points
         radius = math.dist((x, y), edge)
         turns = [2 * math.pi * i / _CIRCLE for i in range(_CIRCLE)]
         outline = [v for t in turns for v in (x + radius * math.cos(t), y + radius * math.sin(t))]
-        return Labelled(shape.label, (x - radius, y - radius, 2 * radius, 2 * radius), [outline])
+        return Labelled(label, (x - radius, y - radius, 2 * radius, 2 * radius), [outline])
     if kind == "mask" and len(points) == 2 and shape.mask:
-        return Labelled(shape.label, *_of_mask(shape, size))
+        return Labelled(label, *_of_mask(shape, size))
     raise ValueError(f"a {kind} of {counted(len(points), 'point')}; rectangles and circles have two")
 
 

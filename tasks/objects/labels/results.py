@@ -14,6 +14,7 @@ from ...data.repairs import Repairs, counted
 from ...data.text import text_of
 from ..coco_file import Objects, Truth, check_results, read_results, wrong_results
 from ..coco_json import Problems
+from ..names import Alike
 from . import rows
 from .labelled import Box, Number, Wrong, box_of_shares, number
 from .spelled import TAKEN, whole
@@ -48,6 +49,10 @@ def _objects(path: Path, truth: Truth, found: Iterator[Found], repairs: Repairs)
     number_of = {name: n for n, name in truth.categories.items()}
     none = max(truth.categories, default=0) + 1
     keys = [images.get(name, images.get(PurePosixPath(name).stem)) for name, _, _, _ in said]
+    if None in keys:
+        alike = Alike(images)
+        again = {name: alike.find(name, repairs) for (name, *_), key in zip(said, keys, strict=True) if key is None}
+        keys = [images.get(again.get(name) or "", key) for (name, *_), key in zip(said, keys, strict=True)]
     for name in dict.fromkeys(name for (name, _, _, _), key in zip(said, keys, strict=True) if key is None):
         wrong.append(f"{path}: {name} is not among the pictures of {truth.file}")
     wrong.stop()

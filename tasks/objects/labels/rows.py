@@ -22,7 +22,7 @@ from ...data.repairs import Repairs
 from ...data.text import text_of
 from ...data.words import ALL_WORDS, WORDS
 from ...images.suffixes import SUFFIXES
-from ..names import readings
+from ..names import Alike, readings
 from ..voc_file import WORDS as WORDS_OF_FLAGS
 from .labelled import Box, Labelled, Labels, Picture, Reading, Wrong
 from .spelled import TAKEN, as_whole, told, twofold
@@ -137,6 +137,7 @@ def read(found: Found, reading: Reading) -> Labels:
         lacking = "label" if not columns.label else "box"
         raise DataError(f"{found.file}: has no columns of a {lacking}; {_expected()}")
     there = set(files_in(found.data, tuple(SUFFIXES)))
+    alike = Alike(there)
     pictures: dict[str, Picture] = {}
     names: dict[str, str | None] = {}
     for row in rows_of(found.file, columns, wrong):
@@ -149,7 +150,7 @@ def read(found: Found, reading: Reading) -> Labels:
             wrong.append(f"{found.file}: line {row.line}: {columns.split}={row.split} in the table of {found.own[0]}")
             continue
         if row.file not in names:
-            names[row.file] = placed(row.file, there, found, repairs)
+            names[row.file] = placed(row.file, there, found, repairs, alike)
         name = names[row.file]
         if name is None:
             wrong.append(f"{found.file}: line {row.line}: there is no picture {row.file} below {found.data}")
@@ -203,22 +204,38 @@ def _check_apart(names: dict[str, str | None], found: Found, wrong: Wrong) -> No
     for name, several in said.items():
         if len({PurePosixPath(given.replace("\\", "/")).parent for given in several if given not in name}) > 1:
             wrong.append(f"{found.file}: {' and '.join(several[:4])} lead to one picture, {name}")
+        elif len({given.casefold() for given in several}) < len(several):
+            wrong.append(
+                f"{found.file}: {' and '.join(several[:4])} differ in small and capital letters alone, and only {name} is there"
+            )
 
 
-def placed(name: str, there: Collection[str], found: Found, repairs: Repairs) -> str | None:
-    """Find a row's picture below the data's folder: where `places` looks, or by a part of its name; None if nowhere."""
+def placed(name: str, there: Collection[str], found: Found, repairs: Repairs, alike: Alike) -> str | None:
+    """Find a row's picture below the data's folder: where `places` looks, or by a part of its name; None if nowhere.
+
+    What is not there as it is written is looked for in other letters' case, too.
+    """
     for reading, what in readings(name):
         if full := places(reading, there, found):
             repairs.add(f"file_name: {what}", "image", bool(what))
             return full[0]
+    for reading, _ in readings(name):
+        for full in _folders(reading, found):
+            if own := alike.find(full, repairs):
+                return own
     return None
 
 
 def places(name: str, there: Collection[str], found: Found) -> list[str]:
     """List the pictures that a name may mean: in the data's folder, beside the table, in `images/`, in `train/` for train.csv."""
+    return [full for full in _folders(name, found) if full in there]
+
+
+def _folders(name: str, found: Found) -> list[str]:
+    """List where `places` looks for a name."""
     beside, stem = found.file.parent.relative_to(found.data).as_posix(), found.file.stem
     folders = dict.fromkeys(("", "" if beside == "." else beside, "images", f"images/{stem}", stem))
-    return [full for folder in folders if (full := f"{folder}/{name}" if folder else name) in there]
+    return [f"{folder}/{name}" if folder else name for folder in folders]
 
 
 def columns_of(file: Path) -> Columns:

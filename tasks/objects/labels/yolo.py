@@ -21,7 +21,7 @@ from ...data.text import numbered, text_of
 from ...data.words import ALL_WORDS, WORDS
 from ...formats import CONFIGS
 from ...images.suffixes import SUFFIXES
-from ..names import place
+from ..names import Alike, place, readings
 from ..sizes import measured
 from .labelled import (
     Labelled,
@@ -258,12 +258,14 @@ def _pictures(found: Found, repairs: Repairs, wrong: Wrong) -> list[str]:
         lines = [line.strip() for line in text_of(source).splitlines() if line.strip()]
         there, lines_met = set(files_in(found.data, tuple(SUFFIXES))), set()
         said: dict[str, str] = {}
+        alike = Alike(there)
         for n, line in enumerate(lines, 1):
             if line in lines_met:
                 repairs.add("lines that stand in a list twice: taken once", "line")
                 continue
             lines_met.add(line)
             name = place(line.removeprefix("./").removeprefix(".\\"), there, repairs)
+            name = name if name in there else _alike(name, alike, repairs)
             if name not in there:
                 wrong.append(f"{source}: line {n}: there is no picture {line} below {found.data}")
             elif name in said:
@@ -271,6 +273,11 @@ def _pictures(found: Found, repairs: Repairs, wrong: Wrong) -> list[str]:
             said[name] = line
         names |= dict.fromkeys(said)
     return [*names]
+
+
+def _alike(name: str, alike: Alike, repairs: Repairs) -> str:
+    """Find a list's picture in other letters' case; the name as it stands where there is none."""
+    return next((own for reading, _ in readings(name) if (own := alike.find(reading, repairs))), name)
 
 
 def _label_file(data: Path, name: str) -> Path:
