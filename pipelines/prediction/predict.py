@@ -58,14 +58,13 @@ def stream(
 ) -> Iterator[Predicted]:
     """Predict files with a run's folder or a weights file, one after the other, in constant memory.
 
-    Only of several inputs all file names are kept, so that each file is predicted once.
-
-    Any option of the task can be given too (size=; a classifier's top=, how many classes it names; a detector's score=,
-    the lowest that it gives out); the message about an unknown one lists them all.
+    Only of several inputs all file names are kept, so that each file is predicted once. Any option of the task can be given too
+    (size=; a classifier's top=, a detector's score=); the message about an unknown one lists them all.
 
     inputs         files, folders (searched for what the task predicts, photos as a rule) and globs
     task           which task of a run that has several
-    out            a folder for predictions.jsonl, predictions.csv and sheet.png; a prediction that was stopped goes on
+    out            a folder for predictions.jsonl, predictions.csv and sheet.png, and for pictures that are made larger, under
+                   their own names (suffix=, ext=, quality=, outscale=); a prediction that was stopped goes on
     batch          samples at once; by default what the task takes (32 of a classifier, 4 of a detector or segmenter)
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     pictures       draw each picture too, into out/pictures
@@ -89,12 +88,10 @@ def stream(
     find_nothing(given, kind)
     if labels and labels not in (known := kind.predicted.labels_as):
         raise RecipeError(f"labels={labels}: expected {', '.join(known) or 'none: this task has no objects to write'}")
-    wanted, place = (
-        Predicting(where, precision, batch or kind.together, on_bad_sample),
-        Path(at_home(out)) if out else None,
-    )
-    found = (_stream_named if kind.predicted.named else _stream)(given, wanted, kind, place, pictures, plugin, launch)
-    return _with_labels(found, labels, place, where) if labels and place else found
+    wanted = Predicting(where, precision, batch or kind.together, on_bad_sample)
+    out = Path(at_home(out)) if out else None
+    found = (_stream_named if kind.predicted.named else _stream)(given, wanted, kind, out, pictures, plugin, launch)
+    return _with_labels(found, labels, out, where) if labels and out else found
 
 
 def _writes(pictures: bool, labels: str) -> list[str]:
