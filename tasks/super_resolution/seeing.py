@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...backbones.contract import sizes_of
 from ...heads.contract import Batch, Prediction
 from ...heads.model import Model
 from ...heads.upscaling import receptive_field
@@ -43,15 +44,15 @@ class Seeing:
     def picture(self, image: Tensor, channels: int, bits: int) -> np.ndarray:
         """Make `(3, h, w)` larger: `(H, W, channels)` uint8 or uint16. `image` is uint8, or float in 0..255."""
         most, scale = 2**bits - 1, self.options.scale
-        device = self.model.mean.device
+        device, unit = self.model.mean.device, sizes_of(self.model.backbone).unit
         reach = receptive_field(self.model.backbone, self.model.heads[self.task])
         overlap = overlap_of(reach, self.options.overlap)
         side = self.options.tiles
         if side is None:
             side = side_for(max(self.model.backbone.channels.values()), scale, overlap) if device.type == "cpu" else 0  # type: ignore[union-attr]
-        found = upscale(image.cpu(), self._see, scale, side, overlap, most, device)
+        found = upscale(image.cpu(), self._see, scale, side, overlap, most, device, unit)
         if side and max(image.shape[-2:]) > side and (reach is None or overlap < reach):
-            apart = difference(image.cpu(), self._see, scale, side, overlap, device)
+            apart = difference(image.cpu(), self._see, scale, side, overlap, device, unit)
             said = "an unknown distance" if reach is None else f"{reach} pixels"
             self.remark = (
                 f"tiles of {side} pixels overlap by {overlap}, and the network reaches {said}: two of them differ from both "

@@ -25,14 +25,17 @@ class Span:
     last: int
 
 
-def spans(length: int, side: int, overlap: int) -> list[Span]:
-    """Cut `length` into tiles of at most `side` pixels, each with `overlap` pixels beyond its own on both sides."""
+def spans(length: int, side: int, overlap: int, unit: int = 1) -> list[Span]:
+    """Cut `length` into tiles of about `side` pixels, each with `overlap` pixels beyond its own on both sides.
+
+    They begin at multiples of `unit`, of which a network that unshuffles pixels makes one place.
+    """
     own = max(1, side - 2 * overlap)
     if length <= side:
         return [Span(0, length, 0, length)]
     count = -(-length // own)
     edges = [length * n // count for n in range(count + 1)]
-    return [Span(max(0, a - overlap), min(length, b + overlap), a, b) for a, b in pairwise(edges)]
+    return [Span(max(0, a - overlap) // unit * unit, min(length, b + overlap), a, b) for a, b in pairwise(edges)]
 
 
 def overlap_of(reach: int | None, given: int | None) -> int:
@@ -48,7 +51,9 @@ def side_for(width: int, scale: int, overlap: int) -> int:
     return max(side, 2 * overlap + 16)
 
 
-def upscale(image: Tensor, see: See, scale: int, side: int, overlap: int, most: int, device: torch.device) -> Tensor:
+def upscale(
+    image: Tensor, see: See, scale: int, side: int, overlap: int, most: int, device: torch.device, unit: int = 1
+) -> Tensor:
     """See a picture `(3, h, w)` in tiles of at most `side` pixels (0: whole), one after the other on the device.
 
     Returns integers `(3, sh, sw)` on the CPU, 0 to `most`, uint8 or int32, rounded half up. On a GPU whose memory runs out, tiles
@@ -59,7 +64,7 @@ def upscale(image: Tensor, see: See, scale: int, side: int, overlap: int, most: 
     side = side or max(height, width)
     while True:
         try:
-            for rows, columns, found in _each(image, see, scale, side, overlap, device):
+            for rows, columns, found in _each(image, see, scale, side, overlap, device, unit):
                 made[:, rows, columns] = integers(found, most).to(made.dtype).cpu()
             return made
         except torch.OutOfMemoryError:
@@ -75,10 +80,10 @@ def integers(found: Tensor, most: int) -> Tensor:
 
 
 def _each(
-    image: Tensor, see: See, scale: int, side: int, overlap: int, device: torch.device
+    image: Tensor, see: See, scale: int, side: int, overlap: int, device: torch.device, unit: int
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     _, height, width = image.shape
-    for row, column in product(spans(height, side, overlap), spans(width, side, overlap)):
+    for row, column in product(spans(height, side, overlap, unit), spans(width, side, overlap, unit)):
         tile = image[None, :, row.start : row.stop, column.start : column.stop].to(device)
         found = see(tile)[0]
         top, left = (row.first - row.start) * scale, (column.first - column.start) * scale
@@ -86,21 +91,23 @@ def _each(
         yield slice(row.first * scale, row.last * scale), slice(column.first * scale, column.last * scale), own
 
 
-def difference(image: Tensor, see: See, scale: int, side: int, overlap: int, device: torch.device) -> float:
+def difference(
+    image: Tensor, see: See, scale: int, side: int, overlap: int, device: torch.device, unit: int = 1
+) -> float:
     """Measure how far a pair of tiles is from what the network says of both in one, in 0..1: the largest distance.
 
     The pair lies in the middle of the picture. 0 where one tile holds the picture.
     """
     _, height, width = image.shape
-    row, columns = spans(height, side, overlap), spans(width, side, overlap)
+    row, columns = spans(height, side, overlap, unit), spans(width, side, overlap, unit)
+    if len(columns) < 2 <= len(row):
+
+        def turned(tile: Tensor) -> Tensor:
+            return see(tile.transpose(2, 3)).transpose(2, 3)
+
+        return difference(image.transpose(1, 2), turned, scale, side, overlap, device, unit)
     if len(columns) < 2:
-        return (
-            0.0
-            if len(row) < 2
-            else difference(
-                image.transpose(1, 2), lambda t: see(t.transpose(2, 3)).transpose(2, 3), scale, side, overlap, device
-            )
-        )
+        return 0.0
     middle, at = row[len(row) // 2], (len(columns) - 1) // 2
     a, b = columns[at], columns[at + 1]
     both = image[None, :, middle.start : middle.stop, a.start : b.stop]
