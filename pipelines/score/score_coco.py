@@ -55,41 +55,63 @@ def coco(
     _check_most(max_detections)
     if origin not in (0, 1):
         raise RecipeError(f"origin={origin}: expected 1, or 0")
-    from ...tasks.detection.truth import read_any_truth
-    from ...tasks.objects.coco_scores import chosen, score
-    from ...tasks.objects.hints import FEW, hints, sizes_of
-    from ...tasks.objects.labels.results import read_any_results
+    from ...tasks.objects.coco_scores import chosen, engine_for, score
 
     file, engine = new_file(plot, ".png", "plot") if plot else None, chosen(engine)
     said = {"exif": exif, "origin": origin, "rotated": rotated, "annotator": annotator}
-    theirs = read_any_truth(truth, masks, split, truth_format, said)
+    theirs, found = _both((truth, split, truth_format, said), results, masks, images)
+    if strict:
+        refuse(theirs.warnings)
+    engine = engine_for(engine, found)
+    scores = score(theirs, found, masks, engine, max_detections)
+    theirs.warnings += _remarks(theirs, found, scores, masks)
+    for warning in theirs.warnings:
+        note(warning)
+    settings = {"protocol": "coco", "masks": masks, "engine": engine, "max_detections": [*max_detections]}
+    counts = {"images": len(theirs.images.ids), "objects": len(theirs.objects), "detections": len(found)}
+    scored = Scored(scores.metrics, scores.categories, settings, counts, _curves(theirs, scores), theirs.warnings)
+    if file:
+        draw(scored, file, "precision at IoU 0.5")
+    return scored
+
+
+def _both(
+    truth: tuple[str | Path, str, str, dict[str, Any]], results: str | Path, masks: bool, images: str | Path | None
+) -> tuple[Any, Any]:
+    """Read the truth (what, which split, which format, by which settings) and the results, of the chosen images alone."""
+    from ...tasks.detection.truth import read_any_truth
+    from ...tasks.objects.labels.results import read_any_results
+
+    given, split, form, said = truth
+    theirs = read_any_truth(given, masks, split, form, said)
     _name_apart(theirs)
     found = read_any_results(results, theirs, masks)
     if images:
         theirs, found = _subset(theirs, found, images)
     theirs.remarks = [line.partition(" Without it: categories=")[0] for line in theirs.remarks]  # a setting of training
     theirs.warnings += [*theirs.remarks, *found.remarks]
-    if strict:
-        refuse(theirs.warnings)
-    scores = score(theirs, found, masks, engine, max_detections)
+    return theirs, found
+
+
+def _remarks(theirs: Any, found: Any, scores: Any, masks: bool) -> list[str]:
+    """Say over how many classes a mean is, and what almost nothing matches may mean."""
+    from ...tasks.objects.hints import FEW, hints, sizes_of
+
+    lines = [] if len(found) else [f"{found.file}: has no result at all"]
+    lines += mean_over("AP", scores.categories, "no object in the truth")
+    if not masks and (scores.metrics.get("AP50") or 0) < FEW:
+        lines += hints(theirs.objects, found, sizes_of(theirs.images))
+    return lines
+
+
+def _curves(theirs: Any, scores: Any) -> dict[str, tuple[Any, Any]]:
+    """Give recall and precision at IoU 0.5 of each category that has objects."""
     recalls = [i / 100 for i in range(101)]
-    curves = {
+    return {
         name: (recalls, scores.curves.precision[0, :, k, 0, -1])
         for k, name in enumerate(theirs.categories[c] for c in sorted(theirs.categories))
         if scores.curves.precision[0, 0, k, 0, -1] > -1
     }
-    theirs.warnings += [] if len(found) else [f"{results}: has no result at all"]
-    theirs.warnings += mean_over("AP", scores.categories, "no object in the truth")
-    if not masks and (scores.metrics.get("AP50") or 0) < FEW:
-        theirs.warnings += hints(theirs.objects, found, sizes_of(theirs.images))
-    for warning in theirs.warnings:
-        note(warning)
-    settings = {"protocol": "coco", "masks": masks, "engine": engine, "max_detections": [*max_detections]}
-    counts = {"images": len(theirs.images.ids), "objects": len(theirs.objects), "detections": len(found)}
-    scored = Scored(scores.metrics, scores.categories, settings, counts, curves, theirs.warnings)
-    if file:
-        draw(scored, file, "precision at IoU 0.5")
-    return scored
 
 
 def _check_most(most: tuple[int, ...]) -> None:

@@ -109,6 +109,11 @@ def chosen(engine: str) -> str:
     return engine
 
 
+def engine_for(engine: str, results: Objects) -> str:
+    """Return the engine, or pycocotools in place of a fast one that takes no areas beside results' boxes."""
+    return "pycocotools" if engine in FAST and len(results.area) else engine
+
+
 def _mean(cells: np.ndarray) -> float | None:
     """Average the cells that have objects, in pycocotools' order of summation; None where none has."""
     cells = np.ascontiguousarray(cells)
