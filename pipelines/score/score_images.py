@@ -9,6 +9,7 @@ from trunkline.ground.errors import DataError, RecipeError
 
 from ...tasks.data.below import files_in
 from ...tasks.data.repairs import counted
+from ...tasks.data.text import text_of
 from ...tasks.super_resolution.files import FORMATS, read_picture
 from ...tasks.super_resolution.measures.protocol import compare, summary
 from ..runs.files import new_file, write_records
@@ -17,6 +18,7 @@ from .score import Scored
 
 _LISTED = 20
 _FEW = 5
+PREDICTIONS, SHEET, DRAWN = "predictions.jsonl", "sheet.png", "pictures/"  # of `predict`
 _SCALES = range(2, 17)  # that a message proposes
 
 
@@ -124,7 +126,7 @@ def _found(folder: str) -> dict[str, str]:
     if not storage.is_remote(folder) and not Path(folder).is_dir():
         raise DataError(f"{folder}: there is no such folder")
     found: dict[str, str] = {}
-    every = files_in(folder)
+    every = _without_sheet(folder, files_in(folder))
     for file in (f for f in every if PurePosixPath(f).suffix.lower() in FORMATS):
         name = str(PurePosixPath(file).with_suffix(""))
         if name in found:
@@ -135,6 +137,16 @@ def _found(folder: str) -> dict[str, str]:
     if left := [f for f in every if f not in found.values()]:
         note(f"{folder}: {counted(len(left), 'file')} of other kinds are left out: {', '.join(left[:_FEW])}")
     return found
+
+
+def _without_sheet(folder: str, files: list[str]) -> list[str]:
+    """Leave out what `predict` draws beside the pictures that it makes: its sheet and `pictures/`, unless its lines name them."""
+    if PREDICTIONS not in files:
+        return files
+    lines = text_of(storage.join(folder, PREDICTIONS))
+    return [
+        file for file in files if not (file == SHEET or file.startswith(DRAWN)) or f'"made": "{file}"' in lines
+    ]  # fmt: skip
 
 
 def _records(

@@ -1,0 +1,180 @@
+"""Super-resolution from pictures to files: train, resume, evaluate, predict, and what is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from trunkline.ground.errors import RecipeError, WeightsError
+from trunkline.pipelines import api
+from trunkline.pipelines.command.cli import main
+from trunkline.tasks.super_resolution.files import Picture, read_picture, write_picture
+from trunkline.tasks.super_resolution.scenes import write_pictures
+
+SHORT = (
+    "blocks=1",
+    "width=8",
+    "crop=32",
+    "batch=4",
+    "crops=2",
+    "log.tensorboard=false",
+    "machine.threads=1",
+    "machine.loaders=0",
+)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("scenes") / "pictures", train=6, val=3, size=64)
+
+
+def train(scenes, run, *settings, recipe="upscale", scale=4):
+    return main(["train", recipe, f"data={scenes}", f"scale={scale}", *SHORT, *settings, "--run", str(run)])
+
+
+@pytest.fixture(scope="module")
+def run(scenes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "one"
+    assert train(scenes, folder, "updates=4", "checkpoints.updates=2") == 0
+    return folder
+
+
+def test_a_run_has_scores_and_a_report_with_the_worst_pictures(run):
+    scores = json.loads((run / "scores.json").read_text())
+    assert {"psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"} <= scores.keys() and 15 < scores["psnr_y"] < 50
+    assert "Worst pictures" in (run / "report.html").read_text()
+    (picture, *_) = sorted((run / "predictions").rglob("examples/*.jpg"))
+    with Image.open(picture) as shown:
+        assert shown.width > 2 * shown.height  # three squares in a row
+
+
+def test_a_run_that_goes_on_ends_as_one_that_was_not_stopped(scenes, run, tmp_path):
+    shutil.copytree(run, tmp_path / "two")
+    again = tmp_path / "two"
+    for name in ("weights.safetensors", "scores.json", "report.html"):
+        (again / name).unlink()
+    shutil.rmtree(again / "checkpoints/000004")
+    for pointer in ("last", "best"):
+        (again / "checkpoints" / pointer).write_text(
+            (again / "checkpoints" / pointer).read_text().replace("000004", "000002")
+        )
+    assert train(scenes, again, "updates=4", "checkpoints.updates=2") == 0
+    one, two = (load_file(folder / "weights.safetensors") for folder in (run, again))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_what_evaluate_says_is_what_score_says_of_the_files(scenes, run, tmp_path, capsys):
+    for source in (run, run / "weights.safetensors"):
+        found = api.evaluate(source, data=str(scenes), loaders=0)
+        small = tmp_path / "small"
+        small.mkdir(exist_ok=True)
+        for file in (scenes / "val").iterdir():
+            from trunkline.tasks.super_resolution.resize import shrunk
+
+            write_picture(small / file.name, Picture(shrunk(read_picture(file).pixels, 4)))
+        out = tmp_path / f"out-{source.name}"
+        assert main(["predict", str(source), str(small), f"out={out}"]) == 0
+        scored = api.score("images", scenes / "val", out, scale=4)
+        assert {n: scored.metrics[n] for n in found.metrics} == pytest.approx(found.metrics, abs=1e-12)
+    assert main(["score", "images", str(scenes / "val"), str(out), "--scale", "4"]) == 0  # its sheet is none of them
+    assert "left as they are" in again(run, small, out, capsys)
+    (out / "00001.png").unlink()
+    before = {file.name: file.stat().st_mtime_ns for file in out.glob("0*.png")}
+    assert "2 of 3 are in" in again(run, small, out, capsys)
+    assert {n: t for n, t in ((f.name, f.stat().st_mtime_ns) for f in out.glob("0*.png")) if n in before} == before
+
+
+def again(run, small, out, capsys):
+    assert main(["predict", str(run), str(small), f"out={out}"]) == 0
+    return "".join(capsys.readouterr())
+
+
+def test_files_stay_what_they_are(run, tmp_path):
+    rng = np.random.default_rng(0)
+    given = tmp_path / "in"
+    kinds = {
+        "a/deep.png": Picture(rng.integers(0, 65536, (12, 17, 3), np.uint16)),
+        "a/grey.png": Picture(rng.integers(0, 256, (12, 17, 1), np.uint8)),
+        "b/clear.png": Picture(rng.integers(0, 256, (12, 17, 3), np.uint8), rng.integers(0, 256, (12, 17), np.uint8)),
+        "photo.jpg": Picture(rng.integers(0, 256, (12, 17, 3), np.uint8)),
+        "deep.tif": Picture(rng.integers(0, 65536, (12, 17, 1), np.uint16)),
+    }
+    for name, picture in kinds.items():
+        (given / name).parent.mkdir(parents=True, exist_ok=True)
+        write_picture(given / name, picture)
+    out = tmp_path / "out"
+    assert main(["predict", str(run), str(given), f"out={out}", "suffix=_x4"]) == 0
+    for name in kinds:
+        before, after = read_picture(given / name), read_picture((out / name).with_stem(f"{(out / name).stem}_x4"))
+        assert (after.look.height, after.look.width) == (48, 68)
+        assert (after.pixels.dtype, after.pixels.shape[2], after.alpha is None) == (
+            before.pixels.dtype, before.pixels.shape[2], before.alpha is None)  # fmt: skip
+    assert main(["predict", str(run), str(given / "photo.jpg"), f"out={tmp_path / 'x3'}", "outscale=3", "ext=png"]) == 0
+    assert read_picture(tmp_path / "x3/photo.png").pixels.shape == (36, 51, 3)
+    assert main(["predict", str(run), str(given / "a/deep.png"), f"out={tmp_path / 'jpg'}", "ext=jpg"]) == 2
+    (line,) = (tmp_path / "jpg/predictions.jsonl").read_text().splitlines()
+    assert "JPEG holds 8 bits a channel, and this picture has 16" in json.loads(line)["error"]
+
+
+def test_two_inputs_that_would_become_one_file_and_outputs_among_the_inputs_are_refused(run, scenes, tmp_path):
+    for name in ("one/x.png", "two/x.png"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(scenes / "val/00000.png", tmp_path / name)
+    with pytest.raises(RecipeError, match="both would become"):
+        list(api.predict(run, [tmp_path / "one", tmp_path / "two"], out=tmp_path / "out"))
+    with pytest.raises(RecipeError, match="is read; choose a folder beside it"):
+        list(api.predict(run, tmp_path / "one", out=tmp_path / "one"))
+
+
+def test_a_run_goes_on_from_weights_of_its_scale_alone(run, scenes, tmp_path, capsys):
+    assert train(scenes, tmp_path / "on", f"weights={run}", "updates=1") == 0
+    assert train(scenes, tmp_path / "x2", f"weights={run}", "updates=1", scale=2) == 2
+    said = "".join(capsys.readouterr())
+    assert "was trained for scale=4, and scale=2 was asked for" in said
+    assert not (tmp_path / "x2/checkpoints").exists()
+    with pytest.raises((RecipeError, WeightsError), match="scale"):
+        api.evaluate(run, data=str(scenes), options={"scale": 2}, loaders=0)
+
+
+def test_a_classifiers_trunk_is_refused_for_super_resolution(scenes, tmp_path, capsys):
+    assert (
+        main(["train", "upscale", f"data={scenes}", "backbone=resnet18", "updates=1", "--run", str(tmp_path / "r")])
+        == 2
+    )
+    assert "super-resolution needs a trunk of stride 1: one of srresnet" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("crop=30",), "crop=30: expected a multiple of scale=4, such as"),
+        (("crop=16",), "crop=16: expected at least 8 x scale, 32"),
+        (("batch=5", "crops=2"), "batch=5: expected a multiple of crops=2"),
+        (("val=1.5",), "val=1.5: expected a folder below data, or a share to hold out"),
+        (("tasks.super_resolution.more=ssim",), "more=ssim: expected of ms_ssim, haarpsi"),
+        (("scale=9",), "scale=9: expected a whole number from 1 to 8"),
+    ],
+)
+def test_wrong_settings_are_told(scenes, tmp_path, capsys, given, said):
+    words = [w for w in SHORT if w.partition("=")[0] not in {g.partition("=")[0] for g in given}]
+    assert main(["train", "upscale", f"data={scenes}", *words, *given, "updates=1", "--run", str(tmp_path / "r")]) == 2
+    assert said in "".join(capsys.readouterr()) and not (tmp_path / "r").exists()
+
+
+def test_against_a_critic_and_on(scenes, run, tmp_path):
+    critic = '{"kind": "relativistic", "weight": 0.01, "critic": "vgg", "width": 4, "norm": "spectral"}'
+    words = [f"weights={run}", "updates=2", f"tasks.super_resolution.adversarial={critic}"]
+    assert train(scenes, tmp_path / "gan", *words) == 0
+    log = (tmp_path / "gan/metrics.jsonl").read_text()
+    names = (
+        "super_resolution/l1",
+        "super_resolution/adversarial",
+        "critic/real",
+        "critic/fake",
+        "critic/accuracy_fake",
+    )
+    assert all(f'"{name}"' in log for name in names)
