@@ -63,10 +63,7 @@ def score(
     at each of them, ARs, ARm, ARl at the largest. `resampled` adds `intervals` of AP and AP50. Raises DataError for an
     engine that is not installed and for masks that cannot be used.
     """
-    engine = chosen(engine)
-    run = ENGINES["pycocotools" if engine in FAST and len(results.area) else engine][
-        1
-    ]  # which takes areas beside boxes
+    run = ENGINES[engine_for(chosen(engine), results)][1]
     rows = np.flatnonzero(np.isin(results.category_ids, list(truth.categories)))  # pycocotools counts no others
     results = results.at(rows)
     limits = sorted(set(max_detections))

@@ -48,11 +48,17 @@ def _coloured(data: bytes, colours: Encoding, numbers: Encoding, ignored: np.nda
 
 def _indexed(stored: Stored, colours: Encoding, numbers: Encoding, ignored: np.ndarray | None) -> Mask:
     """Read numbers of 8 bits, each of which has a colour: its palette's, or its own grey."""
-    pixels = stored.pixels
+    pixels, palette = stored.pixels, stored.palette
+    if palette is None:
+        palette = np.repeat(np.arange(256)[:, None], 3, 1)
+    shown = {n: int(r) << 16 | int(g) << 8 | int(b) for n, (r, g, b) in enumerate(palette.tolist())}
+    if all(colours.values.get(shown.get(n, -1)) in (None, number) for n, number in numbers.values.items()):
+        try:  # as `predict` writes them: no number has another class's colour
+            return Mask(labels_of(pixels, numbers, ignored), stored)
+        except DataError:
+            pass
     counted = pixels if ignored is None or ignored.shape != pixels.shape else pixels[~ignored]
     used = np.flatnonzero(np.bincount(counted.ravel(), minlength=256)).tolist()
-    palette = stored.palette if stored.palette is not None else np.repeat(np.arange(256)[:, None], 3, 1)
-    shown = {n: int(r) << 16 | int(g) << 8 | int(b) for n, (r, g, b) in enumerate(palette.tolist())}
     by_colour = {n: colours.values.get(shown.get(n, -1)) for n in used}
     by_number = {n: numbers.values.get(n) for n in used}
     declared = None not in by_colour.values()
