@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from trunkline.backbones import Preprocessing
 from trunkline.ground.errors import DataError
 from trunkline.tasks.check import check
+from trunkline.tasks.data.scan import scan
 from trunkline.tasks.detection.options import Options as BoxOptions
 from trunkline.tasks.detection.splits import read_split as read_boxes
 from trunkline.tasks.detection.task import Detection
@@ -55,6 +56,8 @@ def test_a_size_that_stays_decides_nothing(tmp_path, kind, orientation, suffix):
     folder = made(tmp_path / "data", orientation, suffix)
     with pytest.raises(DataError, match=rf"a\.{suffix}: its EXIF .*exif=turn .*exif=ignore .*on_bad_sample=skip"):
         _ = samples_of(folder, kind, "stop")[0]
+    (said,) = scan(samples_of(folder, kind, "stop"), 0, False).values()  # what on_bad_sample=skip leaves out
+    assert said.startswith(str(folder)) and "exif=turn" in said and "on_bad_sample" not in said
     with Image.open(folder / f"images/train/a.{suffix}") as image:
         shown = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     turned, stored = (samples_of(folder, kind, exif)[0].image.permute(1, 2, 0).numpy() for exif in ("turn", "ignore"))

@@ -156,7 +156,7 @@ def read_classes(file: Path, hint: str = "") -> Encoding:
         named = [row for row in rows if row[1] == "name"]
         rows = [(row[0], "name", n, row[3]) for n, row in enumerate(named)] + [row for row in rows if row[1] != "name"]
     kept = [(value, name) for _, _, value, name in rows if name != "void"]
-    if not 1 <= len(kept) <= 255:
+    if not 1 <= len(kept) <= 255 and (kept or not wrong):
         wrong.append(f"has {len(kept)} classes; expected 1 to 255")
     if wrong:
         raise DataError("\n".join(f"{file}: {w}" for w in wrong[:_LISTED]))
