@@ -40,8 +40,8 @@ def evaluate(source: str | Path, **settings: Any) -> Any:
     return run_it(_path_of(source), launch=launch, **typed_with_options(run_it, own))
 
 
-def convert(kind: Literal["data"], source: str | Path, **settings: Any) -> Any:
-    """Write a data set in another tool's format; see `trunkline.pipelines.tools.convert.data` for the settings."""
+def convert(kind: Literal["data", "weights"], source: str | Path, **settings: Any) -> Any:
+    """Write a data set, or weights, as another tool reads them; `trunkline.pipelines.tools.convert.KINDS` has the settings."""
     from .tools.convert import kind as function_of
 
     function = function_of(kind)

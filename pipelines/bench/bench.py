@@ -54,6 +54,7 @@ BENCHES = {
     "masks": "bench_detect:bench_masks",  # predicted masks to run-length codes
     "detect": "bench_detect:bench_detect",  # Mask R-CNN
     "segment": "bench_segment:bench_segment",  # DeepLab
+    "upscale": "bench_upscale:bench_upscale",  # super-resolution, by pixels and against a critic
     "gpu": "bench_gpu:bench_gpu",  # all that a GPU is asked: speeds, kernels, idle time, loader, compile
 }
 

@@ -172,7 +172,7 @@ def _score(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
 
 def _convert(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
-    what, source = _take(plain, 2, "data, then the folder of the data")
+    what, source = _take(plain, 2, "data or weights, then the folder of the data, or the run or file")
     from ..tools.convert import kind
 
     function = kind(what)

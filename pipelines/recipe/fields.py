@@ -8,6 +8,7 @@ from trunkline.ground.ranges import COUNT, POSITIVE, Range, ranged
 from ...cluster.config import Average, Machine, Optimizer, Schedule
 
 EPOCHS = Range(-1e9, 1e9)  # the check of the phase refuses what is not above 0
+RATE = Range(0, 1e6, "a number above 0", low_in=False)
 UPDATES = Range(-1e12, 1e12)
 
 
@@ -50,6 +51,7 @@ class Phase:
     updates: int | None = ranged(None, UPDATES)
     frozen: int = 0  # stages of the trunk that do not learn: 1 is the stem, 5 all of it
     cached: bool = False  # the trunk's maps are computed once; needs the whole trunk frozen
+    rate: float = ranged(1.0, RATE)  # what learning rates are multiplied by in it
     players: tuple[str, ...] = ()  # who learns in it, where a task has several players; empty: all of them
 
 

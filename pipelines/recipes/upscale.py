@@ -5,8 +5,9 @@ from typing import Literal
 from trunkline.ground.errors import RecipeError
 
 from ...cluster.config import Average, Optimizer, Schedule
+from ...heads.adversarial import Adversarial, Perceptual
 from ...tasks.super_resolution.options import Options
-from ..recipe.fields import Batches, Evaluation, Network, Phase, Recipe
+from ..recipe.fields import Batches, Evaluation, Network, Phase, Playing, Recipe
 
 
 def upscale(
@@ -23,6 +24,8 @@ def upscale(
     crops: int = 4,
     epochs: float | None = None,
     updates: int | None = None,
+    adversarial: int = 0,
+    perceptual: str = "",
     batch: int = 16,
     lr: float = 1e-3,
     ema: float = 0.999,
@@ -32,20 +35,23 @@ def upscale(
 ) -> Recipe:
     """Train a network that makes pictures larger, on your own pictures.
 
-    data       a folder of large pictures: train/ and val/, DIV2K's, or one set with val=0.1; small ones (LRx4 beside HR) are
-               used where they are, else made by MATLAB's bicubic
-    scale      how many times as large pictures become: 2, 3, 4, of edsr also 8, of rrdbnet 1, 2, 4
-    val        a folder below data, or a share to hold out
-    together   pictures that stay on one side of a share: a+b, by their names without suffix
-    weights    a network to go on with: a run, a published file (BasicSR, Real-ESRGAN), or none
-    backbone   msrresnet, srresnet, edsr, rrdbnet; by default a msrresnet of 8 blocks of 48 channels, which a CPU trains
-    crop       the side in pixels of the squares of large pictures that training sees
-    crops      so many squares each time that a picture is decoded
-    batch      squares an update; a multiple of crops
-    smoke      a tiny run of seconds on generated pictures, to see that everything works
+    data         a folder of large pictures: train/ and val/, DIV2K's, or one set with val=0.1; small ones (LRx4 beside HR) are
+                 used where they are, else made by MATLAB's bicubic
+    scale        how many times as large pictures become: 2, 3, 4, of edsr also 8, of rrdbnet 1, 2, 4
+    val          a folder below data, or a share to hold out
+    together     pictures that stay on one side of a share: a+b, by their names without suffix
+    weights      a network to go on with: a run, a published file (BasicSR, Real-ESRGAN), or none
+    backbone     msrresnet, srresnet, edsr, rrdbnet; by default a msrresnet of 8 blocks of 48 channels, which a CPU trains
+    crop         the side in pixels of the squares of large pictures that training sees
+    crops        so many squares each time that a picture is decoded
+    adversarial  updates against a critic after those of the pixels
+    perceptual   in these, the maps of a network that does not learn count too: a trunk's weights (its c3 and c4), or vgg19
+    batch        squares an update; a multiple of crops
+    smoke        a tiny run of seconds on generated pictures, to see that everything works
 
-    L1 loss, Adam with a cosine rate, flips and quarter turns, averaged weights. The weights kept are the average's of the last
-    update; a test set never selects.
+    L1 loss, Adam with a cosine rate, flips and quarter turns, averaged weights. Against a critic (BasicSR's, with spectral norm)
+    the rate is a tenth, and the pixels weigh 0.01, the critic's opinion 0.005, the maps 1. The weights kept are the last
+    average's; a test set never selects.
     """
     if epochs is not None and updates is not None:
         raise RecipeError(f"epochs={epochs:g} and updates={updates} both say how long: give one of them")
@@ -54,6 +60,10 @@ def upscale(
         blocks, width = blocks or 1, width or 8
         if epochs is None and updates is None:
             updates = 2
+    if perceptual and not adversarial:
+        raise RecipeError(
+            f"perceptual={perceptual}: counts in the updates against a critic; give adversarial=1000, say"
+        )
     if not data:
         raise RecipeError("data= is missing: give a folder of pictures, as large as they shall become")
     if batch % crops:
@@ -65,20 +75,30 @@ def upscale(
     unshuffle: Literal[1, 2, 4] = 1
     if backbone == "rrdbnet":
         unshuffle = 4 if scale == 1 else 2 if scale == 2 else 1
+    pixels = Phase("pixels", epochs=epochs, updates=updates, players=("generator",) if adversarial else ())
     return Recipe(
         tasks={
             "super_resolution": Options(
                 data=data, scale=scale, val=val, together=together, crop=crop, crops=crops, limit=limit,
+                adversarial=Adversarial(norm="spectral", width=16 if smoke else 64) if adversarial else None,
+                perceptual=_maps(perceptual) if perceptual else None,
             )
         },
         network=Network(
             backbone=backbone, weights=weights, weights_key=weights_key, blocks=blocks, width=width, unshuffle=unshuffle
         ),
         batch=Batches(batch // crops),
-        phases=(Phase("pixels", epochs=epochs, updates=updates),),
+        phases=(pixels, Phase("adversarial", updates=adversarial, rate=0.1)) if adversarial else (pixels,),
         optimizer=Optimizer("adam", lr=lr, weight_decay=0.0),
         schedule=Schedule("cosine", unit="run", warmup=0.01),
         average=Average(ema),
+        players={"critic": Playing(Optimizer("adam", lr=lr, weight_decay=0.0), Schedule("constant"))} if adversarial else {},
         evaluation=Evaluation(times=5, metric="psnr_y", batch=1),
         seed=seed,
     )  # fmt: skip
+
+
+def _maps(weights: str) -> Perceptual:
+    """Choose the maps that count: VGG-19's before its last ReLU, or those of a trunk's third and fourth stage."""
+    vgg = weights.partition(".")[0] == "vgg19" or "vgg19" in weights.rpartition("/")[2]
+    return Perceptual(weights) if vgg else Perceptual(weights, {"c3": 1.0, "c4": 1.0})

@@ -13,6 +13,7 @@ from trunkline.ground.storage import at_home
 from ...tasks.data.repairs import counted
 from ...tasks.formats import format_of
 from ..runs.files import new_folder
+from .convert_weights import weights
 
 Written = Literal["coco", "voc", "yolo", "yolo-seg", "labelme", "labelstudio", "csv"]
 
@@ -104,10 +105,10 @@ def data(
     return Conversion(str(folder), format, form, found.pictures, found.objects, found.classes, found.notes, found.lost)
 
 
-KINDS = {"data": data}
+KINDS = {"data": data, "weights": weights}
 
 
-def kind(name: str) -> Callable[..., Conversion]:
+def kind(name: str) -> Callable[..., Any]:
     """Return the function that converts a kind of thing. Raises RecipeError for an unknown one."""
     if name not in KINDS:
         raise RecipeError(f"{name!r}: cannot be converted{nearest(name, KINDS)}; expected {', '.join(KINDS)}")

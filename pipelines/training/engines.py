@@ -41,7 +41,7 @@ def make_engine(session: Session, phase: Phase, total: int, per_epoch: int) -> E
     make = load_named(row.make)(own, units)
     engines: dict[str, Any] = {}
     for number, (name, player) in enumerate(players.items()):
-        learning = _learning(session, name if number else "", total, per_epoch)
+        learning = _learning(session, phase, name if number else "", total, per_epoch)
         engines[name] = make(player.module, player.losses, learning, machine, session.workers)
     if not in_turns:
         return engines.popitem()[1]
@@ -119,7 +119,8 @@ def keyed(player: str, losses: Losses) -> Losses:
     return of
 
 
-def _learning(session: Session, player: str, total: int, per_epoch: int) -> Learning:
+def _learning(session: Session, phase: Phase, player: str, total: int, per_epoch: int) -> Learning:
     """Find how a player learns: as the recipe says for its name, else as it says for the model."""
     own: Any = session.recipe.players.get(player, session.recipe)
-    return Learning(own.optimizer, own.schedule, own.average, total, per_epoch)
+    optimizer = replace(own.optimizer, lr=own.optimizer.lr * phase.rate) if phase.rate != 1 else own.optimizer
+    return Learning(optimizer, own.schedule, own.average, total, per_epoch)

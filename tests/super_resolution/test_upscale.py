@@ -13,6 +13,7 @@ from trunkline.ground.errors import RecipeError, WeightsError
 from trunkline.pipelines import api
 from trunkline.pipelines.command.cli import main
 from trunkline.tasks.super_resolution.files import Picture, read_picture, write_picture
+from trunkline.tasks.super_resolution.resize import shrunk
 from trunkline.tasks.super_resolution.scenes import write_pictures
 
 SHORT = (
@@ -32,8 +33,10 @@ def scenes(tmp_path_factory):
     return write_pictures(tmp_path_factory.mktemp("scenes") / "pictures", train=6, val=3, size=64)
 
 
-def train(scenes, run, *settings, recipe="upscale", scale=4):
-    return main(["train", recipe, f"data={scenes}", f"scale={scale}", *SHORT, *settings, "--run", str(run)])
+def train(scenes, run, *settings, scale=4):
+    given = {word.partition("=")[0] for word in settings}
+    short = [word for word in SHORT if word.partition("=")[0] not in given]
+    return main(["train", "upscale", f"data={scenes}", f"scale={scale}", *short, *settings, "--run", str(run)])
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +76,6 @@ def test_what_evaluate_says_is_what_score_says_of_the_files(scenes, run, tmp_pat
         small = tmp_path / "small"
         small.mkdir(exist_ok=True)
         for file in (scenes / "val").iterdir():
-            from trunkline.tasks.super_resolution.resize import shrunk
-
             write_picture(small / file.name, Picture(shrunk(read_picture(file).pixels, 4)))
         out = tmp_path / f"out-{source.name}"
         assert main(["predict", str(source), str(small), f"out={out}"]) == 0
@@ -178,3 +179,36 @@ def test_against_a_critic_and_on(scenes, run, tmp_path):
         "critic/accuracy_fake",
     )
     assert all(f'"{name}"' in log for name in names)
+
+
+def test_two_phases_of_one_recipe(scenes, tmp_path):
+    assert (
+        train(scenes, tmp_path / "gan", "updates=2", "adversarial=2", "tasks.super_resolution.adversarial.width=4") == 0
+    )
+    lines = [json.loads(line) for line in (tmp_path / "gan/metrics.jsonl").read_text().splitlines()]
+    pixels, against = ([line for line in lines if line["kind"] == "train" and line["phase"] == n] for n in (0, 1))
+    assert len(pixels) == len(against) == 2
+    assert not any("adversarial" in name for line in pixels for name in line["losses"])
+    assert all("super_resolution/adversarial" in line["losses"] for line in against)
+    assert max(line["lr"] for line in against) == pytest.approx(max(line["lr"] for line in pixels) / 10)
+
+
+def test_weights_are_written_as_others_read_them(scenes, tmp_path):
+    spandrel = pytest.importorskip("spandrel")
+    assert train(scenes, tmp_path / "run", "updates=1", "backbone=rrdbnet", "width=16") == 0
+    found = api.convert("weights", tmp_path / "run", out=tmp_path / "x4.pth")
+    assert (found.arch, found.scale) == ("rrdbnet", 4)
+    theirs = spandrel.ModelLoader().load_from_file(str(tmp_path / "x4.pth"))
+    small = torch.from_numpy(shrunk(read_picture(scenes / "val/00000.png").pixels, 4)).permute(2, 0, 1)
+    with torch.inference_mode():
+        expected = theirs.model.eval()(small[None] / 255)[0].clamp(0, 1).mul(255).add(0.5).floor()
+    (tmp_path / "small").mkdir()
+    write_picture(tmp_path / "small/a.png", Picture(small.permute(1, 2, 0).numpy()))
+    for number, source in enumerate((tmp_path / "x4.pth", f"spandrel:{tmp_path / 'x4.pth'}")):
+        out = tmp_path / f"out{number}"
+        assert main(["predict", str(source), str(tmp_path / "small"), f"out={out}"]) == 0
+        made = read_picture(out / "a.png").pixels.astype(int)
+        assert np.abs(made - expected.permute(1, 2, 0).numpy()).max() <= 1  # a half may fall to either side
+    with pytest.raises(RecipeError, match="is there already"):
+        api.convert("weights", tmp_path / "run", out=tmp_path / "x4.pth")
+    assert train(scenes, tmp_path / "no", "updates=1", f"weights=spandrel:{tmp_path / 'x4.pth'}") == 2
