@@ -47,10 +47,10 @@ class PictureLosses:
 def picture_losses(found: Tensor, truth: Tensor, weighted: PictureLosses) -> dict[str, Tensor]:
     """Compute the losses whose weight is not 0, by name, each times its weight: scalars in fp32.
 
-    `found` is `(N, 3, H, W)` float in 0..1 units, `truth` the same shape, uint8 or float in 0..255 units. Each is the mean
-    over all values of the micro-batch, in 0..1 units: of |d|, of d², and of √(d² + 1e-12) (Lai et al. 2017, section 3.3).
+    `found` and `truth` are `(N, 3, H, W)` floats in 0..1. Each is the mean over all values of the micro-batch: of |d|, of d²,
+    and of √(d² + 1e-12) (Lai et al. 2017, section 3.3).
     """
-    difference = at_least_fp32(found) - truth.to(torch.promote_types(found.dtype, torch.float32)) / 255
+    difference = at_least_fp32(found) - truth.to(torch.promote_types(found.dtype, torch.float32))
     losses: dict[str, Tensor] = {}
     if weighted.l1:
         losses["l1"] = weighted.l1 * difference.abs().mean()
@@ -70,7 +70,7 @@ class _ToPicture(nn.Module):
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Compute the pixel losses of one micro-batch; the target `hr` is `(N, 3, sH, sW)`, uint8 or float in 0..255."""
-        return picture_losses(self(features, batch), batch.targets["hr"], self.weighted)
+        return picture_losses(self(features, batch), batch.targets["hr"] / 255, self.weighted)
 
     def predict(self, features: Features, batch: Batch) -> list[Prediction]:
         """Predict an Upscaled for each sample, cut to its own size where the batch states sizes."""

@@ -104,7 +104,7 @@ def _ours(work: Work, model: Any, machine: Any) -> dict[str, Callable[[], Any]]:
     against = Adversarial(weight=5e-3, pixel=1e-2) if model.beside else None
 
     def pixel(made: Any, truth: Any) -> Any:
-        return picture_losses(made, truth * 255, PictureLosses())
+        return picture_losses(made, truth, PictureLosses())
 
     players = players_of(model, TASK, against, pixel)
     engines = {name: TorchEngine(p.module, p.losses, learning, machine) for name, p in players.items()}

@@ -168,7 +168,7 @@ def _stream_named(
     """Yield predictions that are files of their own, those that are not there yet; `pictures` draws each beside its input."""
     settings: dict[str, Any] = {**asdict(wanted), "plugins": plugins.texts(plugin)}
     if not out:
-        yield from _shown_alone(list(expand(given, task)), settings, task, launch)
+        yield from _with_bar(list(expand(given, task)), settings, task, launch)
         return
     options = wanted.source.options
     plan = targets(given, out, str(options.get("suffix", "")), str(options.get("ext", "")))
@@ -177,7 +177,7 @@ def _stream_named(
         note(f"{len(plan) - len(goal)} of {len(plan)} are in {out} already: left as they are")
     output, remarks = NamedOutput(out, goal), dict[str, str]()
     try:
-        for predicted in _shown_alone(list(goal), settings, task, launch):
+        for predicted in _with_bar(list(goal), settings, task, launch):
             output.add(predicted, SHEET)
             if remark := getattr(predicted, "remark", ""):
                 remarks.setdefault(remark, predicted.file)
@@ -193,7 +193,7 @@ def _stream_named(
     note(f"wrote {len(goal)} {task.unit} to {out}, predictions.jsonl and sheet.png")
 
 
-def _shown_alone(
+def _with_bar(
     files: list[Path], settings: dict[str, Any], task: type[Task], launch: Launch | None
 ) -> Iterator[Predicted]:
     with bar("predict", len(files), task.unit) as advance, threads_kept():

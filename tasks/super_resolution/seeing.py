@@ -89,6 +89,5 @@ class Seeing:
 
 def rescaled(picture: Picture, height: int, width: int) -> Picture:
     """Bring a picture to another size by bicubic, antialiased."""
-
     alpha = None if picture.alpha is None else resized_integers(picture.alpha, height, width)
     return replace(picture, pixels=resized_integers(picture.pixels, height, width), alpha=alpha)

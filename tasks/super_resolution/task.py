@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,6 @@ class SuperResolution(Task):
         self._perceptual: PerceptualLoss | None = None
         self._read: dict[str, Picture] = {}  # of the files of a batch: their formats and colour profiles
 
-    def facts_of(self, training: Samples) -> dict[str, Any]:
-        """Return the scale: it is no other for the weights."""
-        return {"scale": self.options.scale}
-
     @property
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says: the scale. Reads no data."""
@@ -72,9 +69,7 @@ class SuperResolution(Task):
         Outside of training `hr` is a list of `(C, H, W)` and `kind` `(N, 2)`: channels and bits of the file.
         """
         if samples[0].image.ndim == 4:
-            images, large = (
-                [one for one in pair] for pair in zip(*((s.image, s.targets["hr"]) for s in samples), strict=True)
-            )
+            images, large = [s.image for s in samples], [s.targets["hr"] for s in samples]
             ids = [s.id for s in samples for _ in s.image]
             return Batch(self.name, ids, _joined(images), targets={"hr": _joined(large)})
         sizes = torch.tensor([s.image.shape[-2:] for s in samples])
@@ -129,10 +124,7 @@ class SuperResolution(Task):
         o = self.options
         if self._perceptual is None and o.perceptual is not None and (not playing or "critic" in playing):
             self._perceptual = perceptual_loss(o.perceptual)
-
-        def pixel(made: Tensor, truth: Tensor) -> dict[str, Tensor]:
-            return picture_losses(made, truth * 255, self._losses)
-
+        pixel = partial(picture_losses, weighted=self._losses)
         return players_of(model, self.name, o.adversarial, pixel, self._perceptual, playing)
 
     def read(self, address: str) -> Sample:
