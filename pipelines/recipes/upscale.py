@@ -44,7 +44,7 @@ def upscale(
     backbone     msrresnet, srresnet, edsr, rrdbnet; by default a msrresnet of 8 blocks of 48 channels, which a CPU trains
     crop         the side in pixels of the squares of large pictures that training sees
     crops        so many squares each time that a picture is decoded
-    adversarial  updates against a critic after those of the pixels
+    adversarial  updates against a critic after those of the pixels; with updates=0 weights= are taken as they are, and no others
     perceptual   in these, the maps of a network that does not learn count too: a trunk's weights (its c3 and c4), or vgg19
     batch        squares an update; a multiple of crops
     smoke        a tiny run of seconds on generated pictures, to see that everything works
@@ -75,7 +75,12 @@ def upscale(
     unshuffle: Literal[1, 2, 4] = 1
     if backbone == "rrdbnet":
         unshuffle = 4 if scale == 1 else 2 if scale == 2 else 1
-    pixels = Phase("pixels", epochs=epochs, updates=updates, players=("generator",) if adversarial else ())
+    if updates == 0 and (not adversarial or weights == "none"):
+        raise RecipeError(
+            "updates=0: leaves nothing to learn but against a critic, from weights that are there: give adversarial= and weights="
+        )
+    phases = [Phase("pixels", epochs=epochs, updates=updates, players=("generator",) if adversarial else ())]
+    phases += [Phase("adversarial", updates=adversarial, rate=0.1)] if adversarial else []
     return Recipe(
         tasks={
             "super_resolution": Options(
@@ -88,7 +93,7 @@ def upscale(
             backbone=backbone, weights=weights, weights_key=weights_key, blocks=blocks, width=width, unshuffle=unshuffle
         ),
         batch=Batches(batch // crops),
-        phases=(pixels, Phase("adversarial", updates=adversarial, rate=0.1)) if adversarial else (pixels,),
+        phases=tuple(phases[1:] if updates == 0 else phases),
         optimizer=Optimizer("adam", lr=lr, weight_decay=0.0),
         schedule=Schedule("cosine", unit="run", warmup=0.01),
         average=Average(ema),
