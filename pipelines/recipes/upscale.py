@@ -21,7 +21,7 @@ def upscale(
     blocks: int | None = None,
     width: int | None = None,
     crop: int = 96,
-    crops: int = 4,
+    crops: int = 1,
     epochs: float | None = None,
     updates: int | None = None,
     adversarial: int = 0,
@@ -43,7 +43,7 @@ def upscale(
     weights      a network to go on with: a run, a published file (BasicSR, Real-ESRGAN), or none
     backbone     msrresnet, srresnet, edsr, rrdbnet; by default a msrresnet of 8 blocks of 48 channels, which a CPU trains
     crop         the side in pixels of the squares of large pictures that training sees
-    crops        so many squares each time that a picture is decoded
+    crops        so many squares each time that a picture is decoded; more than 1 is quicker with large pictures, and learns less
     adversarial  updates against a critic after those of the pixels; with updates=0 weights= are taken as they are, and no others
     perceptual   in these, the maps of a network that does not learn count too: a trunk's weights (its c3 and c4), or vgg19
     batch        squares an update; a multiple of crops

@@ -50,7 +50,7 @@ class Options(TaskOptions):
     )  # of the bicubic that makes the small pictures
     limit: int = of_data(0, within=COUNT)  # only the first so many pictures of a split; 0 takes all
     crop: int = of_training(96, within=CROP)  # training sees squares of so many pixels of the large picture
-    crops: int = of_training(4, within=Range(1, 64))  # so many of them each time that a picture is decoded
+    crops: int = of_training(1, within=Range(1, 64))  # so many of them each time that a picture is decoded
     flip: float = of_training(0.5, within=SHARE)  # chance of a flip from left to right
     turn: float = of_training(0.5, within=SHARE)  # chances of a flip upside down, and of rows for columns
     l1: float = of_training(1.0, within=WEIGHT)  # the losses' weights; 0 leaves one out

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from statistics import median
 
 import numpy as np
 
@@ -22,6 +23,7 @@ _LARGE = ("HR", "hr", "GT", "gt", "GTmod12", "high", "HQ", "hq")
 _SMALL = re.compile(r"(LR|lr|LQ|lq|low)", re.ASCII)
 _DIV2K = {"train": "DIV2K_train", "val": "DIV2K_valid"}
 _MOST = 20
+_MANY = 64  # a picture that has room for more squares than so many times those it is read for is long to read
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def _groups(pairs: Sequence[tuple[str, str]], options: Options) -> list[str]:
 
 def _checked(found: PicturePairs, split: str) -> PicturePairs:
     """Check the sides of all pictures by their headers, and count those that are smaller than a crop."""
-    o, bad, padded = found.options, {}, 0
+    o, bad, padded, areas = found.options, {}, 0, []
     for row, (_, small) in enumerate(found.pairs):
         try:
             large = look_at(found.large(row))
@@ -190,6 +192,7 @@ def _checked(found: PicturePairs, split: str) -> PicturePairs:
             continue
         height, width = large.height, large.width
         padded += min(height, width) // o.scale * o.scale < o.crop
+        areas.append(height * width)
         if min(height, width) < LEAST * o.scale:
             bad[found.id(row)] = (
                 f"is {width} x {height} pixels; expected sides of at least {LEAST} x scale, {LEAST * o.scale}"
@@ -204,6 +207,11 @@ def _checked(found: PicturePairs, split: str) -> PicturePairs:
     if split == "train" and padded:
         said = f"{counted(padded, 'picture')} of {len(found)} smaller than crop={o.crop}: padded by reflection"
         found = found.with_note(said)
+    if split == "train" and areas and median(areas) > _MANY * o.crops * o.crop**2:
+        found = found.with_note(
+            f"pictures of {median(areas) / 1e6:.1f} megapixels are decoded for {counted(o.crops, 'square')} of {o.crop} pixels "
+            f"each: where reading is waited for, crops={4 * o.crops} reads them less often, and an update learns a little less"
+        )
     return found.without(bad) if bad else found
 
 

@@ -157,6 +157,17 @@ def test_a_look_at_the_whole_folder(tmp_path):
     ]
 
 
+def test_training_remarks_where_it_sees_little_or_too_much_of_a_picture(tmp_path):
+    picture(tmp_path / "train/a.png", 300, 300)
+    picture(tmp_path / "train/b.png", 280, 280)
+    (tmp_path / "val").mkdir()
+    notes = read(tmp_path, "train", crop=32).notes
+    assert len(notes) == 1 and "pictures of 0.1 megapixels are decoded for 1 square of 32 pixels each" in notes[0]
+    assert "crops=4" in notes[0] and not read(tmp_path, "train", crop=32, crops=4).notes
+    picture(tmp_path / "train/c.png", 40, 300)
+    assert read(tmp_path, "train").notes == ("1 picture of 3 smaller than crop=96: padded by reflection",)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from([2, 3, 4]),
