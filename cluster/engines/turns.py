@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoint import check_tensors, read_tensors, write_tensors
 from ..contract import Player, Report
@@ -15,13 +17,25 @@ from .torch_engine import TorchEngine
 
 @contextlib.contextmanager
 def still(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Keep these modules from learning: no gradient for them, and each forward leaves their buffers as they were."""
+    """Keep these modules from learning: no gradient for them, and each forward leaves their buffers as they were.
+
+    Batch norms that would only write their statistics have none meanwhile, which costs nothing; all other buffers are put
+    back.
+    """
     modules = list(modules)
     learning = [p for module in modules for p in module.parameters() if p.requires_grad]
-    hooks = []
-    for part in (m for module in modules for m in module.modules()):
-        if held := [(b, b.detach().clone()) for b in part.buffers(recurse=False)]:
-            hooks.append(part.register_forward_hook(lambda *_, held=held: _put_back(held)))
+    parts = [part for module in modules for part in module.modules()]
+    norms = [(part, dict(part._buffers)) for part in parts if isinstance(part, _BatchNorm) and part.training]
+    held = [(part, _saved(part)) for part in parts if not isinstance(part, _BatchNorm)]
+    before = [torch.empty_like(b) for _, buffers in held for b in buffers]
+    _copied(before, [b for _, buffers in held for b in buffers])
+    kept, hooks = iter(before), []
+    for part, buffers in held:
+        if buffers:
+            own = [next(kept) for _ in buffers]
+            hooks.append(part.register_forward_hook(lambda *_, to=buffers, own=own: _copied(to, own)))
+    for part, statistics in norms:
+        part._buffers.update(dict.fromkeys(statistics))
     for p in learning:
         p.requires_grad_(False)
     try:
@@ -31,11 +45,19 @@ def still(modules: Iterable[nn.Module]) -> Iterator[None]:
             p.requires_grad_(True)
         for hook in hooks:
             hook.remove()
+        for part, statistics in norms:
+            part._buffers.update(statistics)
 
 
-def _put_back(held: list[tuple[Tensor, Tensor]]) -> None:
-    for buffer, before in held:
-        buffer.data.copy_(before)  # through data: autograd does not count it as a change
+def _saved(part: nn.Module) -> list[Tensor]:
+    """Return a module's own buffers that a checkpoint holds; the others are constants."""
+    return [b for name, b in part._buffers.items() if b is not None and name not in part._non_persistent_buffers_set]
+
+
+def _copied(to: list[Tensor], of: list[Tensor]) -> None:
+    """Copy all at once; through data, so that autograd does not count it as a change."""
+    if to:
+        torch._foreach_copy_([t.data for t in to], [t.data for t in of])  # pyright: ignore[reportPrivateImportUsage]
 
 
 class TurnsEngine:

@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from trunkline.cluster.engines import turns
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("backbones", "heads", "tasks", "cluster")
@@ -67,9 +70,11 @@ def launches(func: Any, args: Any, kwargs: Any) -> int:
 
 
 def of_an_update(engine: Any, micro_batches: list[Any]) -> Counter[str]:
-    """Count the operations of one update of this worker."""
+    """Count the operations of one update of this worker, of all players where there are several.
+
+    What puts the buffers of a player back that only looks on counts too, though it is within the losses.
+    """
     counted = Operations()
-    losses, step, backward = engine.losses, engine.optimizer.step, torch.Tensor.backward
 
     def away(function):
         def run(*args, **kwargs):
@@ -78,12 +83,18 @@ def of_an_update(engine: Any, micro_batches: list[Any]) -> Counter[str]:
 
         return run
 
-    engine.losses, engine.optimizer.step, torch.Tensor.backward = away(losses), away(step), away(backward)
-    try:
+    def copied(to, of, real=turns._copied):
+        counted.found["put back"] += bool(to and counted.away)
+        real(to, of)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for one in getattr(engine, "engines", {"": engine}).values():
+            patch.setattr(one, "losses", away(one.losses))
+            patch.setattr(one.optimizer, "step", away(one.optimizer.step))
+        patch.setattr(torch.Tensor, "backward", away(torch.Tensor.backward))
+        patch.setattr(turns, "_copied", copied)
         with counted:
             engine.update(micro_batches)
-    finally:
-        engine.losses, engine.optimizer.step, torch.Tensor.backward = losses, step, backward
     return counted.found
 
 

@@ -13,15 +13,20 @@ from trunkline.backbones.contract import Preprocessing
 from trunkline.backbones.pyramid import Pyramid
 from trunkline.cluster.config import Average, Learning, Machine, Optimizer, Schedule
 from trunkline.cluster.engines.torch_engine import TorchEngine
+from trunkline.cluster.engines.turns import TurnsEngine
 from trunkline.cluster.launchers.local import run_local
 from trunkline.cluster.launchers.worker import Job
 from trunkline.cluster.workers import ALONE, Workers
+from trunkline.heads.adversarial import Adversarial
 from trunkline.heads.classification import ClassificationHead
 from trunkline.heads.contract import Batch
+from trunkline.heads.critic import make_critic
 from trunkline.heads.model import Model, losses
 from trunkline.heads.one_stage import OneStageHead
+from trunkline.heads.players import players_of
 from trunkline.heads.rcnn import RCNNHead
 from trunkline.heads.segmentation import SegmentationHead
+from trunkline.heads.upscaling import PictureLosses, UpscalingHead, picture_losses
 
 NETWORKS = ("resnet50", "deeplabv3plus", "mask_rcnn")
 TRUNKS = [
@@ -84,6 +89,29 @@ def test_one_worker(network, trunk):
 )
 def test_an_average_adds_three_at_most(network, trunk):
     assert added(network, 1, trunk, average=0.9).total() <= added(network, 1, trunk).total() + 3
+
+
+@pytest.mark.parametrize("norm", ["batch", "spectral"])
+def test_each_of_two_players(norm):
+    """Besides, each convolution with a spectral norm of a critic that looks on has one copy, of the ten that it needs itself."""
+    torch.manual_seed(0)
+    trunk = backbone("msrresnet", blocks=2, width=8)
+    head = UpscalingHead("msrresnet", trunk.channels, 4, preprocessing=trunk.preprocessing)
+    critic = make_critic("vgg", 32, 4, norm)
+    model = Model(trunk, {"task": head}, trunk.preprocessing, {"critic": critic})
+    players = players_of(model, "task", Adversarial(), lambda made, truth: picture_losses(made, truth, PictureLosses()))
+    machine = Machine("cpu", "fp32", channels_last=False, deterministic=True, threads=1, loaders=0)
+    learning = Learning(Optimizer("adam", lr=1e-3), Schedule("constant"), Average(), 10, 5)
+    engines = {name: TorchEngine(p.module, p.losses, learning, machine) for name, p in players.items()}
+    engine = TurnsEngine(players, engines, {})
+    images, large = (torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8) for side in (8, 32))
+    batches = [Batch("task", ["a", "b"], images, targets={"hr": large}, key=at) for at in range(4)]
+    engine.update(batches[:2])
+    normed = sum(isinstance(m, torch.nn.Conv2d) for m in critic.modules()) if norm == "spectral" else 0
+    for count in (1, 4):
+        found = +of_an_update(engine, batches[:count])
+        assert found.total() <= (2 * 15 + normed) * count, found
+        assert found["put back"] == normed * count, found
 
 
 def test_a_penalty_and_clipping_add_a_dozen_at_most():
