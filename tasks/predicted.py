@@ -50,6 +50,11 @@ class Predicted:
         """Return the bytes of the file that it is."""
         raise NotImplementedError
 
+    @classmethod
+    def from_kept(cls, line: dict[str, Any], content: bytes) -> Self:
+        """Build it from what `kept` gave and the bytes of its file."""
+        raise NotImplementedError
+
     def found(self) -> dict[str, Any]:
         """Convert what is said of the file to JSON."""
         raise NotImplementedError

@@ -23,7 +23,7 @@ from ..runs.machine import threads_kept
 from ..show import bar, note
 from .named import NamedOutput
 from .picture_names import targets
-from .predictions import SHEET, Output, Predictions
+from .predictions import Output, Predictions
 
 CHUNK = 65_536  # files whose names are sent to a pool at once
 
@@ -172,19 +172,19 @@ def _stream_named(
         return
     options = wanted.source.options
     plan = targets(given, out, str(options.get("suffix", "")), str(options.get("ext", "")))
-    goal = {picture: file for picture, file in plan if not (file.exists() or file.is_symlink())}
+    output, remarks = NamedOutput(out, plan, task.predicted), dict[str, str]()
+    goal = output.wanted
     if len(goal) < len(plan):
         note(f"{len(plan) - len(goal)} of {len(plan)} are in {out} already: left as they are")
-    output, remarks = NamedOutput(out, goal), dict[str, str]()
     try:
         for predicted in _with_bar(list(goal), settings, task, launch):
-            output.add(predicted, SHEET)
-            if remark := getattr(predicted, "remark", ""):
-                remarks.setdefault(remark, predicted.file)
-            if pictures and not predicted.error:
+            if pictures and not predicted.error:  # before the file, which says that this one is done
                 (out / "pictures").mkdir(exist_ok=True)
                 name = goal[Path(predicted.file)].relative_to(out).as_posix().replace("/", "-")
                 predicted.image().save(out / "pictures" / f"{name}.png")
+            output.add(predicted)
+            if remark := getattr(predicted, "remark", ""):
+                remarks.setdefault(remark, predicted.file)
             yield predicted
     finally:
         output.close()

@@ -14,6 +14,7 @@ from ...tasks.images.drawing import contact_sheet
 from ...tasks.predicted import Predicted
 
 SHEET = 48  # pictures on a contact sheet
+COLUMNS = 6
 
 
 class Predictions(list[Predicted]):
@@ -21,7 +22,7 @@ class Predictions(list[Predicted]):
 
     def sheet(self, most: int = SHEET) -> Any:
         """Draw a contact sheet of the first `most` pictures that could be read."""
-        return contact_sheet([(p.small(), p.caption()) for p in self if not p.error][:most], columns=6)
+        return contact_sheet([(p.small(), p.caption()) for p in self if not p.error][:most], columns=COLUMNS)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

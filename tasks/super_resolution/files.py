@@ -96,12 +96,17 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     """
     with _named(path):
         data = storage.read(path)
-        with _opened(data) as image:
-            look = _look(image, data)
-            channels = _deep(image, data, look) if look.bits == 16 else _plain(image, data, look)
-            pixels = np.ascontiguousarray(channels[:, :, : look.channels])
-            alpha = np.ascontiguousarray(channels[:, :, -1]) if look.alpha else None
-            return Picture(pixels, alpha, image.info.get("icc_profile") or None, look.format)
+    return decoded(path, data)
+
+
+def decoded(path: str | os.PathLike[str], data: bytearray) -> Picture:
+    """Decode a file's bytes as `read_picture` does; `path` is its name in errors. Raises DataError as it does."""
+    with _named(path), _opened(data) as image:
+        look = _look(image, data)
+        channels = _deep(image, data, look) if look.bits == 16 else _plain(image, data, look)
+        pixels = np.ascontiguousarray(channels[:, :, : look.channels])
+        alpha = np.ascontiguousarray(channels[:, :, -1]) if look.alpha else None
+        return Picture(pixels, alpha, image.info.get("icc_profile") or None, look.format)
 
 
 def why_not(name: str | os.PathLike[str], look: Look) -> str:

@@ -1,8 +1,7 @@
 """A picture that was made larger, as the file that it becomes."""
 
 import base64
-import io
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..predicted import Predicted
@@ -11,6 +10,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ...heads.contract import Prediction
+
+SMALL = (400, 400)  # pixels at most: twice a sheet's cell
 
 
 @dataclass
@@ -53,6 +54,12 @@ class PredictedUpscale(Predicted):
         """Return the bytes of the file."""
         return base64.b64decode(self.content)
 
+    @classmethod
+    def from_kept(cls, line: dict[str, Any], content: bytes) -> Self:
+        """Build it from what `kept` gave and the bytes of its file."""
+        own = {f.name: line[f.name] for f in fields(cls) if f.name in line}
+        return cls.from_line({**own, "content": base64.b64encode(content).decode()})
+
     def row(self) -> list[str]:
         """Write width, height and bits."""
         return [str(self.width), str(self.height), str(self.bits)]
@@ -66,10 +73,12 @@ class PredictedUpscale(Predicted):
         return f"{self.width} x {self.height}"
 
     def small(self) -> Any:
-        """Draw the middle of the picture, on the left by bicubic, on the right as it was made."""
+        """Draw the picture, small, on the left by bicubic, on the right as it was made."""
         from .draw import halves
 
-        return halves(self._opened(), self.file)
+        page = halves(self._opened(), self.file)
+        page.thumbnail(SMALL)
+        return page
 
     def image(self) -> "Image":
         """Draw the whole picture, on the left by bicubic, on the right as it was made."""
@@ -78,6 +87,7 @@ class PredictedUpscale(Predicted):
         return beside_bicubic(self._opened(), self.file)
 
     def _opened(self) -> "Image":
-        from PIL import Image
+        from .draw import shown
+        from .files import decoded
 
-        return Image.open(io.BytesIO(self.file_content())).convert("RGB")
+        return shown(decoded(f"{self.file}.{self.ext}", bytearray(self.file_content())).pixels)
