@@ -47,13 +47,18 @@ def at_call(owner, name: str, number: int, act, after: bool = False):
 
 def in_child(resolved, run: Path, prepare: Callable[[], None] = lambda: None) -> int:
     """Train in a forked process; its exit status, negative for a signal."""
+    return forked(lambda: train(resolved, run), prepare)
+
+
+def forked(act: Callable[[], object], prepare: Callable[[], None] = lambda: None) -> int:
+    """Do something in a forked process; its exit status, negative for a signal."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
             torch.set_num_threads(1)
             prepare()
-            train(resolved, run)
+            act()
             code = 0
         except Stopped as stopped:
             code = 128 + stopped.signum

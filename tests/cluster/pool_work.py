@@ -4,7 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from trunkline.pipelines.command.cli import main
+from trunkline.tasks.super_resolution.files import Picture, write_picture
 
 
 def many(scenes: Path, folder: Path, count: int) -> Path:
@@ -22,6 +25,27 @@ def split_of(scenes: Path, folder: Path, count: int) -> Path:
     many(scenes, folder / "val", count)
     shutil.copytree(scenes / "train", folder / "train")
     return folder
+
+
+def mixed(folder: Path) -> Path:
+    """Eight pictures to make larger, of several sizes and kinds and in subfolders, and a file that is none."""
+    draw = np.random.default_rng(3)
+    kinds = {"deep.png": (14, 21, 3, np.uint16, False), "grey.png": (24, 9, 1, np.uint8, False),
+             "a/clear.png": (17, 12, 3, np.uint8, True), "a/photo.jpg": (40, 56, 3, np.uint8, False),
+             "a/b/deep.tif": (11, 30, 1, np.uint16, False), "a/b/clear.png": (13, 13, 1, np.uint16, True),
+             "c/photo.webp": (31, 18, 3, np.uint8, False), "photo.bmp": (8, 33, 3, np.uint8, False)}  # fmt: skip
+    for name, (height, width, channels, kind, alpha) in kinds.items():
+        most, shape = int(np.iinfo(kind).max) + 1, (height, width)
+        pixels = draw.integers(0, most, (*shape, channels), kind)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_picture(folder / name, Picture(pixels, draw.integers(0, most, shape, kind) if alpha else None))
+    (folder / "a/none.png").write_bytes(b"no picture")
+    return folder
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """What a folder holds, by path."""
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
 def evaluated(run: Path, data: Path, out: Path, capsys, *more: str) -> tuple[dict, bytes]:

@@ -1,17 +1,26 @@
 """Super-resolution from pictures to files: train, resume, evaluate, predict, and what is refused."""
 
 import json
+import os
 import shutil
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from run_work import assert_equal, at_call, die, final, forked, in_child
 from safetensors.torch import load_file
 
+from trunkline.cluster.engines.torch_engine import TorchEngine
+from trunkline.cluster.launchers.local import run_local
+from trunkline.cluster.launchers.worker import Job
 from trunkline.ground.errors import RecipeError, WeightsError
 from trunkline.pipelines import api
 from trunkline.pipelines.command.cli import main
+from trunkline.pipelines.prediction import named
+from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.tasks.super_resolution.files import Picture, read_picture, write_picture
 from trunkline.tasks.super_resolution.resize import shrunk
 from trunkline.tasks.super_resolution.scenes import write_pictures
@@ -121,6 +130,15 @@ def test_files_stay_what_they_are(run, tmp_path):
     assert "JPEG holds 8 bits a channel, and this picture has 16" in json.loads(line)["error"]
 
 
+def test_the_sheet_shows_deep_grey_pictures_as_they_look(run, tmp_path):
+    write_picture(tmp_path / "deep.tif", Picture(np.full((40, 60, 1), 20_000, np.uint16)))
+    (made,) = api.predict(run, tmp_path / "deep.tif", out=tmp_path / "out")
+    small = np.asarray(made.small()).astype(int)
+    assert small.shape == (160, 240, 3)
+    for half in (small[:, :110], small[:, 130:]):
+        assert abs(half.mean() - 20_000 / 257) < 12
+
+
 def test_two_inputs_that_would_become_one_file_and_outputs_among_the_inputs_are_refused(run, scenes, tmp_path):
     for name in ("one/x.png", "two/x.png"):
         (tmp_path / name).parent.mkdir()
@@ -212,3 +230,107 @@ def test_weights_are_written_as_others_read_them(scenes, tmp_path):
     with pytest.raises(RecipeError, match="is there already"):
         api.convert("weights", tmp_path / "run", out=tmp_path / "x4.pth")
     assert train(scenes, tmp_path / "no", "updates=1", f"weights=spandrel:{tmp_path / 'x4.pth'}") == 2
+
+
+# Killed and resumed, and whoever computes
+
+
+def in_half(owner, name):
+    """Make the third call of `owner.name` write half of its content, and die."""
+    whole = getattr(owner, name)
+
+    def half(self, content):
+        whole(self, content[: len(content) // 2])
+        die()
+
+    calls = iter((whole, whole, half))
+    setattr(owner, name, lambda self, content: next(calls)(self, content))
+
+
+MOMENTS = {
+    "its file half written": lambda: in_half(Path, "write_bytes"),
+    "between its line and its file": lambda: at_call(Path, "replace", 4, die),  # the first one is the lines'
+    "after its file": lambda: at_call(Path, "replace", 4, die, after=True),
+    "before the sheet": lambda: at_call(named, "contact_sheet", 1, die),
+}
+
+
+@pytest.fixture(scope="module")
+def larger(run, tmp_path_factory):
+    """Pictures made larger, with one that cannot be read in their middle."""
+    root = tmp_path_factory.mktemp("larger")
+    write_pictures(root / "in", train=2, val=3, size=24)
+    (root / "in/train/00000b.png").write_bytes(b"no picture")
+    enlarge(run, root, "one")
+    return root
+
+
+def enlarge(run, root, out):
+    return list(api.predict(run, root / "in", out=root / out, threads=1, pictures=True))
+
+
+def files_in(folder):
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize("moment", [*MOMENTS, "half its line"])
+def test_a_killed_prediction_goes_on_to_the_same_files(run, larger, moment):
+    out = moment.replace(" ", "-")
+    prepare = MOMENTS.get(moment, MOMENTS["between its line and its file"])
+    assert forked(lambda: enlarge(run, larger, out), prepare) == -signal.SIGKILL, "it was not killed"
+    if moment == "half its line":
+        lines = larger / out / "predictions.jsonl"
+        lines.write_bytes(lines.read_bytes()[:-20])
+    assert files_in(larger / out) != files_in(larger / "one")
+    enlarge(run, larger, out)
+    assert files_in(larger / out) == files_in(larger / "one")
+    enlarge(run, larger, out)  # nothing is left to do, and the unreadable one is told again, once
+    assert files_in(larger / out) == files_in(larger / "one")
+
+
+GAN = {"blocks": 1, "width": 8, "crop": 32, "crops": 2, "batch": 12, "batch.micro": 2, "updates": 2, "adversarial": 2,
+       "tasks.super_resolution.adversarial.width": 4, "ema": 0.9, "checkpoints.updates": 1, "machine.threads": 1,
+       "machine.loaders": 0, "machine.precision": "fp32", "log.tensorboard": False}  # fmt: skip
+"""Updates of three micro-batches, two by the pixels and two against a critic with spectral norm."""
+
+
+@pytest.fixture(scope="module")
+def gan(scenes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gan") / "one"
+    assert in_child(resolve("upscale", {"data": str(scenes), **GAN}), folder) == 0
+    return folder
+
+
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
+def test_any_workers_and_both_engines_end_with_the_bits_and_files_of_one_process(
+    size, scenes, gan, tmp_path, monkeypatch
+):
+    pytest.importorskip("deepspeed")
+    here = str(Path(__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
+    zeros = [None, 0, 1] if size < 3 else [None, 0]  # stage 1 is for powers of two
+    given = {"data": str(scenes), **{k: str(v).lower() for k, v in GAN.items()}}
+    runs = [{"recipe": "upscale", "given": given, "run": str(tmp_path / f"{zero}"), "zero": zero} for zero in zeros]
+    run_local(Job("run_work:several", {"runs": runs}, 120.0), size, tmp_path / "logs", 2)
+    wanted = results_of(gan)
+    assert {name.partition(".")[2] for name in wanted} >= {"safetensors", "json", "jsonl", "jpg"}
+    for zero in zeros:
+        assert_equal(tmp_path / f"{zero}", gan)
+        assert results_of(tmp_path / f"{zero}") == wanted, zero
+
+
+def results_of(folder):
+    """The weights, the scores, the records and the drawn pictures."""
+    kept = ("weights.safetensors", "scores.json", "predictions/")
+    return {name: content for name, content in files_in(folder).items() if name.startswith(kept)}
+
+
+@pytest.mark.parametrize("step", [2, 6, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4, 5))])
+def test_killed_in_either_phase_and_turn_and_resumed_is_undisturbed(step, scenes, gan, tmp_path):
+    """Steps 1 and 2 are by the pixels; then the generator and the critic step by turns."""
+    resolved = resolve("upscale", {"data": str(scenes), **GAN})
+    assert in_child(resolved, tmp_path / "run", lambda: at_call(TorchEngine, "_step", step, die)) == -signal.SIGKILL
+    assert in_child(resolved, tmp_path / "run") == 0
+    assert any(name.startswith("critic/optimizer:") for name in final(gan))
+    assert_equal(tmp_path / "run", gan)
+    assert results_of(tmp_path / "run") == results_of(gan)
