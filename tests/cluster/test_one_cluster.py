@@ -126,7 +126,8 @@ def test_pictures_made_larger_on_a_cluster_that_is_killed(upscaler, nodes, tmp_p
     assert files_in(out) == files_in(tmp_path / "one")
 
 
-@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 3])
 def test_scores_and_records_of_larger_pictures_are_those_of_one_process(upscaler, nodes, tmp_path, capsys, workers):
     def scored(name: str, *more: str) -> tuple[dict, bytes]:
         capsys.readouterr()

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from trunkline.cluster.engines.torch_engine import TorchEngine
 from trunkline.cluster.launchers.local import run_local
+from trunkline.cluster.launchers.ray_pool import Actor
 from trunkline.cluster.launchers.worker import Job
 from trunkline.ground.errors import RecipeError, WeightsError
 from trunkline.pipelines import api
@@ -286,6 +288,28 @@ def test_a_killed_prediction_goes_on_to_the_same_files(run, larger, moment):
     assert files_in(larger / out) == files_in(larger / "one")
     enlarge(run, larger, out)  # nothing is left to do, and the unreadable one is told again, once
     assert files_in(larger / out) == files_in(larger / "one")
+
+
+@contextmanager
+def pool_here(call, args, launch):
+    """A pool of Ray's actors without Ray: they take turns in this process, and all that they are told and say is JSON."""
+    actors = [Actor(call, json.loads(json.dumps(args)), 1) for _ in range(launch.workers)]
+    yield lambda items: (json.loads(actors[n % len(actors)]({"item": [json.dumps(item)]})["result"][0])["result"]
+                         for n, item in enumerate(items))  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_scores_and_records_of_a_pool_are_those_of_one_process(run, tmp_path, capsys, monkeypatch, workers):
+    pytest.importorskip("ray")
+    monkeypatch.setattr("trunkline.cluster.launchers.ray_pool.pool", pool_here)
+    monkeypatch.setenv("TRUNKLINE_CORES", "1")
+    found = []
+    for name, more in (("one", []), ("pool", ["--launch", "ray", "--workers", str(workers)])):
+        capsys.readouterr()
+        own = ["loaders=0", "threads=1", "batch=2", "tiles=12", "overlap=2", f"out={tmp_path / name}", "--json"]
+        assert main(["evaluate", str(run), *own, *more]) == 0
+        found.append((json.loads(capsys.readouterr().out), (tmp_path / name).read_bytes()))
+    assert found[0] == found[1] and len(found[0][1].splitlines()) == 3
 
 
 GAN = {"blocks": 1, "width": 8, "crop": 32, "crops": 2, "batch": 12, "batch.micro": 2, "updates": 2, "adversarial": 2,
