@@ -9,7 +9,7 @@ from ...heads.adversarial import Adversarial, Perceptual
 from ...tasks.super_resolution.options import Options
 from ..recipe.fields import Batches, Evaluation, Network, Phase, Playing, Recipe
 
-_ADAM = {"betas": (0.9, 0.99)}  # BasicSR's
+_BASICSR = {"betas": (0.9, 0.99)}  # of Adam
 
 
 def srresnet(
@@ -32,19 +32,14 @@ def srresnet(
     To expect, x4, on Y without a border of 4 pixels: Set5 32.05 dB, Set14 28.49, BSD100 27.58 (their table 2). A plain loop
     needs about a day of one GPU of today. None of it was run here.
     """
-    return _tiny(
-        Recipe(
-            tasks={"super_resolution": Options(data=data, val=val, scale=scale, crop=96, crops=1, l1=0.0, mse=1.0)},
-            network=Network(backbone="srresnet"),
-            batch=Batches(batch),
-            phases=(Phase("pixels", updates=updates),),
-            optimizer=Optimizer("adam", lr=1e-4, weight_decay=0.0),
-            schedule=Schedule("constant"),
-            evaluation=Evaluation(times=20, metric="psnr_y", batch=1),
-            seed=seed,
-        ),
-        smoke,
-    )
+    return _recipe(
+        Options(data=data, val=val, scale=scale, crop=96, crops=1, l1=0.0, mse=1.0),
+        Network(backbone="srresnet"),
+        Optimizer("adam", lr=1e-4, weight_decay=0.0),
+        Schedule("constant"),
+        metric="psnr_y",
+        updates=updates, batch=batch, seed=seed, smoke=smoke,
+    )  # fmt: skip
 
 
 def srgan(
@@ -72,31 +67,19 @@ def srgan(
     """
     if not weights and not smoke:
         raise RecipeError("weights= is missing: give the run of srresnet from which SRGAN begins")
-    theirs = Perceptual(vgg, {"relu5_4": 1.0}, "mse", 1.0, 1 / 12.75)
     options = Options(
         data=data, val=val, scale=scale, crop=96, crops=1, l1=0.0, mse=1.0,
         adversarial=Adversarial("vanilla", weight=1e-3, pixel=0.0, critic="srgan"),
-        perceptual=None if smoke else theirs,
+        perceptual=Perceptual(vgg, {"relu5_4": 1.0}, "mse", 1.0, 1 / 12.75),
     )  # fmt: skip
-    return _tiny(
-        Recipe(
-            tasks={"super_resolution": options},
-            network=Network(backbone="srresnet", weights="none" if smoke else weights),
-            batch=Batches(batch),
-            phases=(Phase("adversarial", updates=updates),),
-            optimizer=Optimizer("adam", lr=1e-4, weight_decay=0.0),
-            schedule=Schedule("multistep", unit="run", milestones=(0.5,), gamma=0.1),
-            evaluation=Evaluation(times=20, metric="psnr_y", batch=1),
-            players={
-                "critic": Playing(
-                    Optimizer("adam", lr=1e-4, weight_decay=0.0),
-                    Schedule("multistep", unit="run", milestones=(0.5,), gamma=0.1),
-                )
-            },
-            seed=seed,
-        ),
-        smoke,
-    )
+    return _recipe(
+        options,
+        Network(backbone="srresnet", weights=weights),
+        Optimizer("adam", lr=1e-4, weight_decay=0.0),
+        Schedule("multistep", unit="run", milestones=(0.5,), gamma=0.1),
+        metric="psnr_y",
+        updates=updates, batch=batch, seed=seed, smoke=smoke,
+    )  # fmt: skip
 
 
 def msrresnet(
@@ -117,20 +100,15 @@ def msrresnet(
     To expect, x4, in RGB without a border of 4 pixels (docs/ModelZoo.md there): Set5 30.25 dB, Set14 26.78, DIV2K 28.99.
     None of it was run here.
     """
-    return _tiny(
-        Recipe(
-            tasks={"super_resolution": Options(data=data, scale=scale, crop=32 * scale, crops=1)},
-            network=Network(backbone="msrresnet"),
-            batch=Batches(batch),
-            phases=(Phase("pixels", updates=updates),),
-            optimizer=Optimizer("adam", lr=2e-4, weight_decay=0.0, options=_ADAM),
-            schedule=Schedule("cosine", cycles=4, final=5e-4),
-            average=Average(0.999, warmup=False),
-            evaluation=Evaluation(times=20, metric="psnr_rgb", batch=1),
-            seed=seed,
-        ),
-        smoke,
-    )
+    return _recipe(
+        Options(data=data, scale=scale, crop=32 * scale, crops=1),
+        Network(backbone="msrresnet"),
+        Optimizer("adam", lr=2e-4, weight_decay=0.0, options=_BASICSR),
+        Schedule("cosine", cycles=4, final=5e-4),
+        Average(0.999, warmup=False),
+        metric="psnr_rgb",
+        updates=updates, batch=batch, seed=seed, smoke=smoke,
+    )  # fmt: skip
 
 
 def msrgan(
@@ -157,46 +135,56 @@ def msrgan(
     """
     if not weights and not smoke:
         raise RecipeError("weights= is missing: give the run of msrresnet, or its file, from which MSRGAN begins")
-    theirs = Perceptual(vgg, {"conv5_4": 1.0}, "l1", 1.0)
     options = Options(
         data=data, scale=scale, crop=32 * scale, crops=1,
         adversarial=Adversarial("vanilla", weight=5e-3, pixel=1e-2, critic="vgg", reuse=True),
-        perceptual=None if smoke else theirs,
+        perceptual=Perceptual(vgg, {"conv5_4": 1.0}, "l1", 1.0),
     )  # fmt: skip
-    optimizer = Optimizer("adam", lr=1e-4, weight_decay=0.0, options=_ADAM)
-    schedule = Schedule("multistep", unit="run", milestones=(0.125, 0.25, 0.5, 0.75), gamma=0.5)
-    return _tiny(
-        Recipe(
-            tasks={"super_resolution": options},
-            network=Network(backbone="msrresnet", weights="none" if smoke else weights),
-            batch=Batches(batch),
-            phases=(Phase("adversarial", updates=updates),),
-            optimizer=optimizer,
-            schedule=schedule,
-            average=Average(0.999, warmup=False),
-            evaluation=Evaluation(times=20, metric="psnr_rgb", batch=1),
-            players={"critic": Playing(optimizer, schedule)},
-            seed=seed,
-        ),
-        smoke,
-    )
+    return _recipe(
+        options,
+        Network(backbone="msrresnet", weights=weights),
+        Optimizer("adam", lr=1e-4, weight_decay=0.0, options=_BASICSR),
+        Schedule("multistep", unit="run", milestones=(0.125, 0.25, 0.5, 0.75), gamma=0.5),
+        Average(0.999, warmup=False),
+        metric="psnr_rgb",
+        updates=updates, batch=batch, seed=seed, smoke=smoke,
+    )  # fmt: skip
 
 
-def _tiny(recipe: Recipe, smoke: bool) -> Recipe:
-    """Make a published recipe a run of seconds where `smoke` is asked for; else check that it has data."""
-    ((name, options),) = recipe.tasks.items()
-    if not smoke:
-        if not options.data:
-            raise RecipeError("data= is missing: give a folder of large pictures")
-        return recipe
-    against = options.adversarial and replace(options.adversarial, width=4)
-    small = replace(
-        options, data=options.data or "demo:pictures:smoke", val="", crop=8 * options.scale, adversarial=against
-    )
-    return replace(
-        recipe,
-        tasks={name: small},
-        network=replace(recipe.network, blocks=1, width=8),
-        batch=Batches(2),
-        phases=tuple(replace(phase, updates=2) for phase in recipe.phases),
+def _recipe(
+    options: Options,
+    network: Network,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    average: Average | None = None,
+    *,
+    metric: str,
+    updates: int,
+    batch: int,
+    seed: int,
+    smoke: bool,
+) -> Recipe:
+    """Put a recipe of one phase together; its critic, where it has one, learns at the generator's rate.
+
+    Raises RecipeError without data. `smoke` makes it a run of seconds: a small network from random weights, without VGG, on
+    generated pictures where there are no others.
+    """
+    if not options.data and not smoke:
+        raise RecipeError("data= is missing: give a folder of large pictures")
+    critic = options.adversarial
+    if smoke:
+        data, critic, updates, batch = options.data or "demo:pictures:smoke", critic and replace(critic, width=4), 2, 2
+        options = replace(options, data=data, val="", crop=8 * options.scale, adversarial=critic, perceptual=None)
+        network = replace(network, weights="none", blocks=1, width=8)
+    return Recipe(
+        tasks={"super_resolution": options},
+        network=network,
+        batch=Batches(batch),
+        phases=(Phase("adversarial" if critic else "pixels", updates=updates),),
+        optimizer=optimizer,
+        schedule=schedule,
+        average=average or Average(),
+        evaluation=Evaluation(times=20, metric=metric, batch=1),
+        players={"critic": Playing(optimizer, schedule)} if critic else {},
+        seed=seed,
     )
