@@ -85,7 +85,10 @@ def _summary(result: Check) -> list[str]:
         few = dict(list(counts.items())[:SHOWN])
         more = f", and {len(counts) - SHOWN} more classes" if len(counts) > SHOWN else ""
         each = ", ".join(f"{name} {n}" for name, n in few.items())
-        lines.append(f"  {split}: {sum(counts.values())} {result.counted} in {len(counts)} classes ({each}{more})")
+        among = (
+            "" if [*counts] == [result.counted] else f" in {len(counts)} classes ({each}{more})"
+        )  # or without classes
+        lines.append(f"  {split}: {sum(counts.values())} {result.counted}{among}")
     for name, (low, middle, high) in result.sizes.items():
         lines.append(f"  {name}: {low:,.0f} to {high:,.0f}, median {middle:,.0f}")
     for name, kinds in (("formats", result.formats), ("modes", result.modes)):

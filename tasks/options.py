@@ -96,7 +96,7 @@ def followed(options: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def belonging(options: Any, to: str) -> set[str]:
-    """Find the names of the options that belong to `data`, or to `training`."""
+    """Find the names of the options that belong to `data`, to `training`, or to the `network`, which decide its layers."""
     return {f.name for f in fields(options) if f.metadata.get("of") == to}
 
 

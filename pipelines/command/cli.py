@@ -285,11 +285,15 @@ def _doctor(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
 
 def _demo(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
-    from ..tools.demo import demo
+    from ..tools.demo import demo, scores_of
 
     (folder,) = _take(plain or ["demo"], 1, "")
-    run = demo(folder, **typed(demo, settings))
-    _result(run.scores, as_json, ("details",), run.shown)
+    runs = demo(folder, **typed(demo, settings))
+    if as_json:
+        print(json.dumps(scores_of(runs), ensure_ascii=False))
+        return 0
+    for run in runs.values():
+        _result(run.scores, False, ("details",), run.shown)
     return 0
 
 

@@ -53,7 +53,7 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
         f"{_HERE}.bench.bench:options",
     ),
     "doctor": ("", "whether this installation and machine are fit", None),
-    "demo": ("[FOLDER]", "generated scenes: train, evaluate, report, in three minutes", f"{_HERE}.tools.demo:demo"),
+    "demo": ("[FOLDER]", "generated pictures: train, evaluate, report, in four minutes", f"{_HERE}.tools.demo:demo"),
 }
 _OWN = {  # settings of a verb that are not its recipe's
     "train": "\n\n  --run DIR    the run's folder; a run that is there goes on (default: the next free runs/RECIPE-N)",

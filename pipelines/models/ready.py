@@ -176,6 +176,17 @@ def fetched(source: str | Path) -> Path:
     return run.path
 
 
+def _same_network(run: Run, own: Any, changed: Any) -> None:
+    """Raise RecipeError where options that decide a network's layers are not those that the run was trained with."""
+    pairs = [(key, getattr(own, key), getattr(changed, key)) for key in sorted(belonging(own, "network"))]
+    if wrong := [
+        f"{run.path}: was trained for {key}={was}, and {key}={now} was asked for: leave {key}= out"
+        for key, was, now in pairs
+        if was != now
+    ]:
+        raise RecipeError(wrong)
+
+
 def _from_run(run: Run, source: Source) -> Ready:
     recipe = from_plain(run.recipe["resolved"])
     root, name = run.checkpoints, source.checkpoint
@@ -189,6 +200,7 @@ def _from_run(run: Run, source: Source) -> Ready:
     state = checkpoint.read_state(folder, *STATE)
     task = task_kind(replace(source, source=str(run.path))).name
     options = changed_options(task, recipe.tasks[task], source.options, source.files)
+    _same_network(run, recipe.tasks[task], options)
     recipe = replace(recipe, tasks={**recipe.tasks, task: options})
     tasks, model, facts = build(recipe, Facts(**state["facts"]))
     has = (folder / "ema.safetensors").is_file()

@@ -133,7 +133,7 @@ def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
 def describe(kind: Any) -> str:
     """Describe a type in words."""
     if get_origin(kind) is Literal:
-        return "one of " + ", ".join(str(a) for a in get_args(kind))
+        return "one of " + ", ".join(str(a) or "empty" for a in get_args(kind))
     if get_origin(kind) in (Union, types.UnionType):
         words = dict.fromkeys(describe(a) for a in get_args(kind))
         if any(word.startswith("one of") and word.endswith(", none") for word in words):

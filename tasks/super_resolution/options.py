@@ -39,7 +39,7 @@ class Options(TaskOptions):
     format: Literal["auto", "pictures", "pairs"] = of_data(
         "auto"
     )  # pictures: small ones are made even where there are some
-    scale: int = ranged(4, SCALE)
+    scale: int = ranged(4, SCALE, of="network")
     train: str = of_data("")
     val: str = ranged("", PLACE, of="data", kept=False)
     train_lr: str = of_data("")

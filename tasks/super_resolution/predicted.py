@@ -69,8 +69,8 @@ class PredictedUpscale(Predicted):
         return self.row()[:2]
 
     def caption(self) -> str:
-        """Write its size."""
-        return f"{self.width} x {self.height}"
+        """Write its size, and which half of `small` is which."""
+        return f"{self.width} x {self.height}: bicubic | made"
 
     def small(self) -> Any:
         """Draw the picture, small, on the left by bicubic, on the right as it was made."""

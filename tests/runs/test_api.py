@@ -278,9 +278,13 @@ def test_bench_says_our_speed_theirs_and_the_ratio(scenes):
 
 
 def test_demo_in_a_smoke_run(tmp_path):
-    run = trunkline.demo(tmp_path / "demo", smoke=True)
-    assert (tmp_path / "demo" / "data" / "train").is_dir() and run.path == tmp_path / "demo" / "run"
-    assert run.scores["samples"] == 20 and run.report.is_file()
+    runs = trunkline.demo(tmp_path / "demo", smoke=True)
+    classifier, upscaler = runs["classification"], runs["super_resolution"]
+    assert (tmp_path / "demo/data/train").is_dir() and classifier.path == tmp_path / "demo/run"
+    assert classifier.scores["samples"] == 20 and classifier.report.is_file()
+    assert upscaler.scores["samples"] == 2 and upscaler.report.is_file()
+    assert sorted(file.name for file in (tmp_path / "demo/large").glob("0*.png")) == ["00000.png", "00001.png"]
+    assert (tmp_path / "demo/large/sheet.png").is_file()
 
 
 def test_calls_leave_torchs_number_of_threads(run, scenes):

@@ -1,4 +1,4 @@
-"""The demonstration proves learning: no linear model on pixels could do it, and chance is one in ten."""
+"""The demonstration proves learning: no linear model on pixels names its shapes, and bicubic is far from its pictures."""
 
 import json
 import subprocess
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import trunkline
 from trunkline.pipelines.recipe.demo_data import write
 from trunkline.tasks.classification.folders import read_splits
 
@@ -38,11 +39,15 @@ def test_a_linear_model_on_pixels_stays_below_forty_percent(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_learns_in_three_minutes(tmp_path):
+def test_the_demo_learns_in_four_minutes(tmp_path):
     start = time.monotonic()
     command = [str(Path(sys.executable).with_name("trunkline")), "demo", str(tmp_path / "demo"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["top1"] > 0.90
-    assert "transfer" in done.stderr  # what to run next
-    assert time.monotonic() - start < 180
+    seconds, found = time.monotonic() - start, json.loads(done.stdout)
+    assert found["top1"] > 0.90
+    bicubic = trunkline.score("images", tmp_path / "demo/pictures/val", tmp_path / "demo/bicubic", scale=4).metrics
+    assert found["super_resolution"]["psnr_y"] > bicubic["psnr_y"] + 4 > 31
+    assert found["super_resolution"]["ssim_y"] > bicubic["ssim_y"] + 0.04
+    assert "transfer" in done.stderr and "upscale" in done.stderr  # what to run next
+    assert seconds < 240

@@ -75,11 +75,15 @@ def test_commands(home, capsys, name, one_core):
 
 def test_demo(home, monkeypatch):
     from trunkline.pipelines.recipe import demo_data
+    from trunkline.pipelines.tools import demo
     from trunkline.pipelines.training import train
 
     monkeypatch.setattr(demo_data, "write", lambda name, folder: folder.mkdir(parents=True))
     monkeypatch.setattr(train, "train", lambda resolved, run: run)
-    assert trunkline.demo("~/demo", smoke=True) == home / "demo/run" and (home / "demo/data").is_dir()
+    monkeypatch.setattr(demo, "_beside_bicubic", lambda upscaler, large, root: None)
+    runs = {"classification": home / "demo/run", "super_resolution": home / "demo/upscaler"}
+    assert trunkline.demo("~/demo", smoke=True) == runs
+    assert (home / "demo/data").is_dir() and (home / "demo/pictures").is_dir()
 
 
 def test_functions(home, one_core):

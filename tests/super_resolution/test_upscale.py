@@ -159,6 +159,15 @@ def test_a_run_goes_on_from_weights_of_its_scale_alone(run, scenes, tmp_path, ca
     assert not (tmp_path / "x2/checkpoints").exists()
     with pytest.raises((RecipeError, WeightsError), match="scale"):
         api.evaluate(run, data=str(scenes), options={"scale": 2}, loaders=0)
+    assert main(["predict", str(run), str(scenes / "val"), f"out={tmp_path / 'out'}", "scale=2"]) == 2
+    assert f"{run}: was trained for scale=4, and scale=2 was asked for: leave scale= out" in capsys.readouterr().err
+
+
+def test_bicubic_is_no_run_where_its_own_results_lie(scenes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["predict", "bicubic", str(scenes / "val"), "scale=2", "out=bicubic"]) == 0
+    assert len([*(tmp_path / "bicubic").glob("*.png")]) == 3
 
 
 def test_a_classifiers_trunk_is_refused_for_super_resolution(scenes, tmp_path, capsys):
