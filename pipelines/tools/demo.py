@@ -10,7 +10,7 @@ from ..runs.run import Run
 from ..show import note
 
 SCALE = 4
-_UPSCALER = {"backbone": "msrresnet", "blocks": 4, "width": 32, "crop": 96, "crops": 4, "batch": 16, "lr": 1e-3}
+_UPSCALER = {"backbone": "msrresnet", "blocks": 4, "width": 32}
 _UPDATES = 300  # of the upscaler: about a minute of one core
 
 
