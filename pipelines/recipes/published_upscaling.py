@@ -58,7 +58,7 @@ def srgan(
     data     a folder of large pictures, as for srresnet
     weights  the run of srresnet, or its file
     vgg      VGG-19's weights: torchvision's name, or its file
-    smoke    a tiny run of seconds on generated pictures, without VGG, to see that everything works
+    smoke    a tiny run of seconds on generated pictures, from random weights and without VGG, to see that everything works
 
     The command: trunkline train srgan data=pictures val=0.01 weights=runs/srresnet --run runs/srgan
 
@@ -126,7 +126,7 @@ def msrgan(
     data     the folder of DIV2K, as for msrresnet
     weights  the run of msrresnet, or BasicSR's file
     vgg      VGG-19's weights: torchvision's name, or its file
-    smoke    a tiny run of seconds on generated pictures, without VGG, to see that everything works
+    smoke    a tiny run of seconds on generated pictures, from random weights and without VGG, to see that everything works
 
     The command: trunkline train msrgan data=DIV2K weights=MSRResNet_x4.pth --run runs/msrgan
 
