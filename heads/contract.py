@@ -83,7 +83,7 @@ class Player:
 
     It sits out the first `waits` updates of a phase. `watch(update, numbers)` is told what an update's report says of
     it, by name; it returns lines for the notes of the run, each of which is written once, and raises EngineError where
-    the run should not go on.
+    the run should not go on. `uses` are networks that its losses call and that never learn, for what counts memory.
     """
 
     module: "nn.Module"
@@ -91,6 +91,7 @@ class Player:
     tasks: tuple[str, ...] = ()
     waits: int = 0
     watch: "Callable[[int, Mapping[str, float]], list[str]] | None" = None
+    uses: "tuple[nn.Module, ...]" = ()
 
 
 @runtime_checkable

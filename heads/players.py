@@ -52,7 +52,11 @@ def players_of(
     critic = model.beside.get("critic")
     against = settings if critic is not None and (not playing or "critic" in playing) else None
     losses = _Losses(model, task, against, pixel, perceptual, critic)
-    generator = Player(model, losses.of_generator, waits=against.warmup if against else 0, watch=watch_outputs(task))
+    maps = getattr(perceptual, "network", None) if against else None
+    generator = Player(
+        model, losses.of_generator, waits=against.warmup if against else 0, watch=watch_outputs(task),
+        uses=() if maps is None else (maps,),
+    )  # fmt: skip
     if critic is None:
         return {"generator": generator}
     return {"generator": generator, "critic": Player(critic, losses.of_critic, watch=WatchCritic())}

@@ -105,6 +105,7 @@ def _model(
     stride_in: Literal["3x3", "1x1"] | None = None,
     weights_key: str = "",
     classes: tuple[str, ...] = (),
+    blend: str = "",
 ) -> None:
     """Declare the settings of `model`; it is never called."""
 

@@ -11,7 +11,7 @@ from trunkline.ground.errors import DataError as DataError
 from trunkline.ground.errors import RecipeError
 
 from .options import belonging
-from .predicted import Predicted, PredictedFields
+from .predicted import Predicted, PredictedFields, Writing
 from .samples import Sample as Sample
 from .samples import Samples as Samples
 from .scores import Block, Metric
@@ -78,6 +78,8 @@ class Task(ABC):
     """What a prediction of one input becomes."""
     for_results: ClassVar[Mapping[str, Any]] = {}
     """The options that records need so that the evaluator's `results` finds everything in them."""
+    writing: Writing = Writing()
+    """How predictions that are files of their own are written, where `predict` was told."""
 
     def __init__(self, options: Any, preprocessing: "Preprocessing", facts: dict[str, Any] | None = None):
         self.options, self.preprocessing = options, preprocessing

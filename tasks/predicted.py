@@ -7,10 +7,39 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from trunkline.ground.ranges import Range, ranged
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..heads.contract import Prediction
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How predictions that are files of their own are written: said to `predict` each time, stored by no run and no weights.
+
+    suffix    stands behind each name (_x4)
+    ext       the format of all (png), which is also the end of their names; empty: each keeps its own
+    quality   of JPEG and WebP
+    outscale  how many times as large as its source a picture becomes; None: as large as it was made
+    """
+
+    suffix: str = ""
+    ext: str = ""
+    quality: int = ranged(95, Range(1, 100))
+    outscale: float | None = ranged(None, Range(0, 16, "a number above 0, up to 16", low_in=False))
+
+    @property
+    def end(self) -> str:
+        """The end of every name, in small letters and with its dot; empty: each file's own."""
+        return f".{self.ext.lower().lstrip('.')}" if self.ext else ""
+
+    def problems(self) -> list[str]:
+        """Refuse a suffix that would be a folder."""
+        if {"/", "\\", "\0"} & {*self.suffix}:
+            return [f"suffix={self.suffix}: expected a part of a name, without slashes"]
+        return []
 
 
 @dataclass

@@ -20,6 +20,7 @@ from ..feeding.draws import Draws
 from ..feeding.loader import decoding
 from ..feeding.ordered import in_order, ordered_lists
 from ..launch.worker import mistakes_as_engine_errors
+from ..models.blend import blend_of
 from ..models.build import folder_of
 from ..models.ready import Ready, Source, fetched, ready, task_kind, tasks_of
 from ..recipe import plugin as plugins
@@ -71,6 +72,7 @@ def evaluate(
     stride_in: Literal["3x3", "1x1"] | None = None,
     weights_key: str = "",
     classes: tuple[str, ...] = (),
+    blend: str = "",
     out: str | Path | None = None,
     results: str | Path | None = None,
     plugin: str | Path | None = None,
@@ -95,13 +97,14 @@ def evaluate(
     classes        names for the outputs of a weights file that has none; by default the data's, by position
     out            a JSON lines file for one record a sample
     results        a folder for what the official tools read (COCO's JSON, VOC's comp4 files, masks)
+    blend          FILE:0.8 mixes in another run or weights file of the same network: 0.8 of its weights, 0.2 of the source's
     plugin         the recipe file that defines the run's task, if the task is your own
     """
     source = storage.at_home(source)
     if plugin:
         plugins.load(plugin)
     where = Source(absolute(source), task, checkpoint, ema, device, threads, backbone, stride_in, weights_key, classes,
-                   options or {})  # fmt: skip
+                   options or {}, blend=absolute_blend(blend) if blend else "")  # fmt: skip
     wanted = Evaluating(where, storage.absolute(data) if data else None, split, precision, batch, loaders)
     with threads_kept():
         return _each(wanted, Written(out, results), plugin, launch, str(source))
@@ -160,6 +163,8 @@ def _one(wanted: Evaluating, written: Written, plugin: str | Path | None, launch
             scores, records = score(p.found.model, p.found.task, p.samples, batches, p.precision)
     where = {"data": p.found.options.data, "split": wanted.split, "precision": wanted.precision}
     scores.details |= {"origin": p.found.origin | {"source": shown} | where}
+    if wanted.source.blend:
+        scores.notes = (*scores.notes, blend_of(wanted.source.blend).said(shown))
     if file:
         write_records(file, records)
     if folder:
@@ -177,6 +182,12 @@ def absolute(source: str | Path) -> str:
     """Make a file's or folder's path absolute, so that other processes find it; keep a published name as it is."""
     there = Path(source).is_file() or folder_of(source) is not None
     return str(Path(source).absolute()) if there else str(source)
+
+
+def absolute_blend(blend: str) -> str:
+    """Write `FILE:SHARE` as other processes find it: an absolute path, and the number in one form. Raises RecipeError."""
+    asked = blend_of(blend)
+    return f"{absolute(asked.source)}:{asked.share!r}"
 
 
 def prepare(wanted: Evaluating) -> Prepared:

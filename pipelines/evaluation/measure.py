@@ -114,12 +114,12 @@ _NOTHING: Any = object()
 
 
 def apart(model: Model) -> Model:
-    """Copy the model, in evaluation mode and without the hooks of the engine that trains the original."""
+    """Copy the model, in evaluation mode, without what learns beside it and without hooks of the original's engine."""
     hooks = [(m, m._forward_hooks) for m in model.modules()]
     for module, _ in hooks:  # an engine's hooks stay with its own model
         module._forward_hooks = type(module._forward_hooks)()
     try:
-        twin = copy.deepcopy(model)
+        twin = copy.deepcopy(model, {id(model.beside): {}})  # a critic is no part of the result
     finally:
         for module, own in hooks:
             module._forward_hooks = own

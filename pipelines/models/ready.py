@@ -19,6 +19,7 @@ from ..recipe.limits import check_options
 from ..recipe.plain import from_plain
 from ..runs.machine import check_device, resolve_machine
 from ..runs.run import STATE, Run
+from .blend import blend_of, mix_in, refuse_foreign
 from .build import Facts, build, folder_of, from_weights, held_by, task_class, weights_of
 from .foreign import TASK as FOREIGN
 from .foreign import is_foreign
@@ -35,6 +36,7 @@ class Source:
     classes     names for the outputs of a file's head that has none
     options     fields of the task's options that replace the stored ones
     files       whether files are predicted: then there is no data set, and options of one are refused
+    blend       FILE:SHARE, a network that is mixed in; empty: none
     """
 
     source: str
@@ -49,6 +51,7 @@ class Source:
     classes: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     files: bool = False
+    blend: str = ""
 
 
 @dataclass
@@ -71,9 +74,13 @@ def ready(source: Source) -> Ready:
     """Load a run's checkpoint (`last`, `best` or a number; averaged weights where there are any), or a weights file.
 
     `options` replace fields of the task's options, as text or as values; with other `data`, fields that say how the run's
-    own data is laid out return to their defaults. Options of training alone are refused. Raises RecipeError where a folder
-    holds no run or a setting does not fit, WeightsError where the source is no file that can be used.
+    own data is laid out return to their defaults. Options of training alone are refused. `blend` mixes the weights with
+    another network's: of a run, its last checkpoint's. Raises RecipeError where a folder holds no run, a setting does not fit or
+    two networks do not go together, WeightsError where the source is no file that can be used.
     """
+    blend = blend_of(source.blend) if source.blend else None
+    if blend:
+        refuse_foreign(source.source, blend)
     path = fetched(source.source)
     machine, _ = resolve_machine(
         Machine(device=source.device, threads="auto" if source.threads is None else source.threads)
@@ -104,7 +111,19 @@ def ready(source: Source) -> Ready:
         torch.set_num_threads(machine.threads)
     place(found.model, machine.device, machine.channels_last is True).eval()
     found.recipe = replace(found.recipe, machine=machine)
+    if blend:
+        mix_in(found, ready(_mixed_in(source, blend.source, found.task.name)), blend)
     return found
+
+
+def _mixed_in(source: Source, other: str, task: str) -> Source:
+    """Say how the network that is mixed in is loaded: what a file does not say of itself, it shares with the first."""
+    data = {key: value for key, value in source.options.items() if key == "data"}
+    where = Source(other, device=source.device, threads=source.threads, options=data, files=source.files)
+    if is_remote(other) or folder_of(other):
+        return replace(where, task=task)
+    return replace(where, backbone=source.backbone, stride_in=source.stride_in, weights_key=source.weights_key,
+                   classes=source.classes)  # fmt: skip
 
 
 def changed_options(name: str, own: Any, given: dict[str, Any], files: bool = False) -> Any:

@@ -9,11 +9,11 @@ from trunkline.ground.errors import DataError, RecipeError
 from trunkline.ground.storage import at_home
 
 from ...tasks.data.repairs import counted
-from ...tasks.predicted import Predicted
+from ...tasks.predicted import Predicted, Writing
 from ...tasks.super_resolution.files import Look, Picture, look_at, read_picture, why_not, write_picture
 from ...tasks.super_resolution.resize import resized_integers
 from ..show import bar, note
-from .picture_names import targets
+from .picture_names import targets, writing_problems
 
 _LISTED = 20
 
@@ -64,11 +64,11 @@ def bicubic(
     quality  of JPEG and WebP, 1 to 100
     """
     problems = [f"scale={scale}: expected a whole number from 2 to 16"] if not 2 <= scale <= 16 else []
-    problems += [f"quality={quality}: expected 1 to 100"] if not 1 <= quality <= 100 else []
-    if problems:
+    writing = Writing(suffix, ext, quality)
+    if problems := problems + writing_problems(writing):
         raise RecipeError(problems)
     given = [at_home(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
-    plan = targets(given, Path(at_home(out)), suffix, ext)
+    plan = targets(given, Path(at_home(out)), writing)
     unread = _check(plan, scale)
     return _upscale(plan, unread, scale, quality, out)
 

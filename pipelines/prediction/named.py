@@ -10,7 +10,7 @@ from trunkline.ground.errors import RecipeError
 
 from ...tasks.images.drawing import contact_sheet
 from ...tasks.predicted import Predicted
-from .predictions import COLUMNS, SHEET
+from .predictions import COLUMNS, SETTINGS, SHEET, begin
 
 
 class NamedOutput:
@@ -18,15 +18,17 @@ class NamedOutput:
 
     `predictions.jsonl` has a line for each that was written, and `sheet.png` the first of them. What is there is left as it is;
     `wanted` are the files that are not. A file appears whole or not at all, and a prediction that was killed goes on to the same
-    files, lines and sheet.
+    files, lines and sheet. `settings` decide the pictures; they stay in settings.json. Raises RecipeError where that has others,
+    or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, plan: list[tuple[Path, Path]], kind: type[Predicted]):
-        self.folder, self.plan, self.kind = folder, plan, kind
+    def __init__(self, folder: Path, plan: list[tuple[Path, Path]], kind: type[Predicted], settings: dict[str, Any]):
+        self.folder, self.plan, self.kind, self._empty = folder, plan, kind, not (folder / SETTINGS).exists()
         self.wanted = {picture: file for picture, file in plan if not (file.exists() or file.is_symlink())}
         self._file = folder / "predictions.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            begin(folder, settings)
             self._written = self._kept()
             self._rewrite()
             self._lines = self._file.open("a", encoding="utf-8", errors="backslashreplace")
@@ -67,6 +69,7 @@ class NamedOutput:
             # the line first: where the file is then not there, `_kept` drops it
             self._note({**p.kept(), "made": target.relative_to(self.folder).as_posix()})
             beside.replace(target)
+            self._empty = False
         except OSError as error:
             beside.unlink(missing_ok=True)
             raise RecipeError(f"{target}: cannot be written ({error.strerror})") from None
@@ -77,11 +80,13 @@ class NamedOutput:
         self._lines.flush()
 
     def close(self) -> None:
-        """Put the lines in order, and draw the sheet of the first pictures."""
+        """Order the lines, and draw the sheet of the first pictures. Where none was ever made, other settings may follow."""
         sheet = self.folder / "sheet.png"
         try:
             self._lines.close()
             self._rewrite()
+            if self._empty:
+                (self.folder / SETTINGS).unlink(missing_ok=True)
             if (self.wanted or not sheet.exists()) and (cells := [(p.small(), p.caption()) for p in self._first()]):
                 contact_sheet(cells, columns=COLUMNS).save(sheet)
         except OSError as error:

@@ -1,26 +1,30 @@
 """Where pictures that are made of pictures are written: names, subfolders and formats as they are, nothing over another."""
 
-import os
 from pathlib import Path
 
 from trunkline.ground.errors import RecipeError
+from trunkline.ground.ranges import problems_of
 
 from ...tasks.images.photos import photos
+from ...tasks.predicted import Writing
 from ...tasks.super_resolution.files import FORMATS
 
 _LISTED = 20
 
 
-def targets(inputs: list[str], out: Path, suffix: str = "", ext: str = "") -> list[tuple[Path, Path]]:
+def writing_problems(writing: Writing) -> list[str]:
+    """List what pictures cannot be written as: numbers out of range, a suffix that is a folder, an unknown format."""
+    unknown = writing.end and writing.end not in FORMATS
+    return problems_of(writing) + ([f"ext={writing.end}: expected {', '.join(FORMATS)}"] if unknown else [])
+
+
+def targets(inputs: list[str], out: Path, writing: Writing) -> list[tuple[Path, Path]]:
     """Plan the files below `out` that the pictures of files, folders and globs become: `(picture, file)`, in order, each once.
 
-    What lies in a subfolder of a folder goes into the same of `out`. `suffix` stands behind the name (`_x4`), `ext` in place of
-    its end. Raises RecipeError for inputs without a picture, names that two pictures would get, ends that no picture is written
-    with, and an `out` that lies in a folder that is read.
+    What lies in a subfolder of a folder goes into the same of `out`. Raises RecipeError for inputs without a picture, names that
+    two pictures would get, what `writing_problems` lists, and an `out` that lies in a folder that is read.
     """
-    ext = f".{ext.lower().lstrip('.')}" if ext else ""
-    problems = [f"ext={ext}: expected {', '.join(FORMATS)}"] if ext and ext not in FORMATS else []
-    problems += [f"suffix={suffix}: expected a part of a name, without slashes"] if {"/", os.sep} & {*suffix} else []
+    problems = writing_problems(writing)
     planned: dict[Path, Path] = {}
     taken: dict[Path, Path] = {}
     for given in inputs:
@@ -35,7 +39,7 @@ def targets(inputs: list[str], out: Path, suffix: str = "", ext: str = "") -> li
             )
         for picture in found:
             below = picture.relative_to(folder) if folder else Path(picture.name)
-            file = out / below.with_name(below.stem + suffix + (ext or below.suffix))
+            file = out / below.with_name(below.stem + writing.suffix + (writing.end or below.suffix))
             if taken.setdefault(file, picture).absolute() != picture.absolute():
                 problems.append(
                     f"{taken[file]} and {picture}: both would become {file}; give another out= to one of them"

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,17 +12,18 @@ from trunkline.ground.storage import at_home
 from ...cluster.config import Launch
 from ...tasks.contract import Task
 from ...tasks.images.decode import HOW_TO_GO_ON
-from ...tasks.predicted import Predicted
+from ...tasks.predicted import Predicted, Writing
 from ...tasks.samples import Sample
-from ..evaluation.evaluate import absolute
+from ..evaluation.evaluate import absolute, absolute_blend
 from ..evaluation.measure import inference
 from ..launch.worker import mistakes_as_engine_errors
+from ..models.blend import blend_of
 from ..models.ready import Source, ready, task_kind
 from ..recipe import plugin as plugins
 from ..runs.machine import threads_kept
 from ..show import bar, note
 from .named import NamedOutput
-from .picture_names import targets
+from .picture_names import targets, writing_problems
 from .predictions import Output, Predictions
 
 CHUNK = 65_536  # files whose names are sent to a pool at once
@@ -52,6 +53,11 @@ def stream(
     stride_in: Literal["3x3", "1x1"] | None = None,
     weights_key: str = "",
     classes: tuple[str, ...] = (),
+    suffix: str = "",
+    ext: str = "",
+    quality: int = 95,
+    outscale: float | None = None,
+    blend: str = "",
     plugin: str | Path | None = None,
     launch: Launch | None = None,
     options: dict[str, Any] | None = None,
@@ -64,7 +70,7 @@ def stream(
     inputs         files, folders (searched for what the task predicts, photos as a rule) and globs
     task           which task of a run that has several
     out            a folder for predictions.jsonl, predictions.csv and sheet.png, and for pictures that are made larger, under
-                   their own names (suffix=, ext=, quality=, outscale=); a prediction that was stopped goes on
+                   their own names; a prediction that was stopped goes on
     batch          samples at once; by default what the task takes (32 of a classifier, 4 of a detector or segmenter)
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     pictures       draw each picture too, into out/pictures
@@ -72,30 +78,57 @@ def stream(
     weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
     classes        names for the outputs of a weights file that has none, in their order
     on_bad_sample  skip: a file that cannot be read becomes a line with its error; stop: it ends the work
+    suffix, ext, quality, outscale  of pictures that are made larger: what stands behind each name (_x4), another format (png),
+                   1 to 100 of JPEG and WebP, and how many times as large they become, by bicubic of what the network made
+    blend          FILE:0.8 mixes in another run or weights file of the same network: 0.8 of its weights, 0.2 of the source's
     plugin         the recipe file that defines the run's task, if the task is your own
     """
-    problems = [f"batch={batch}: expected a number above 0"] if batch is not None and batch < 1 else []
-    problems += [f"threads={threads}: expected a number above 0"] if threads is not None and threads < 1 else []
-    problems += [f"{key} needs out=FOLDER" for key in _writes(pictures, labels) if not out]
+    where = Source(absolute(at_home(source)), task, checkpoint, ema, device, threads, backbone, stride_in, weights_key, classes,
+                   options or {}, True, blend)  # fmt: skip
+    wanted = Predicting(where, precision, batch, on_bad_sample, Writing(suffix, ext, quality, outscale))
+    given = [at_home(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
+    return _begun(given, wanted, Path(at_home(out)) if out else None, pictures, labels, plugin, launch)
+
+
+def _begun(
+    given: list[str],
+    wanted: "Predicting",
+    out: Path | None,
+    pictures: bool,
+    labels: str,
+    plugin: Any,
+    launch: Launch | None,
+) -> Iterator[Predicted]:
+    """Check the settings, and begin to predict."""
+    where, writing = wanted.source, wanted.writing
+    problems = [f"{key}={n}: expected a number above 0" for key, n in (("batch", wanted.batch), ("threads", where.threads))
+                if n is not None and n < 1] + writing_problems(writing)  # fmt: skip
+    files = {"pictures": "true" * pictures, "labels": labels, "suffix": writing.suffix}
+    problems += [f"{key}={value} needs out=FOLDER" for key, value in files.items() if value and not out]
     if problems:
         raise RecipeError(problems)
-    given = [at_home(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     if plugin:
         plugins.load(plugin)
-    where = Source(absolute(at_home(source)), task, checkpoint, ema, device, threads, backbone, stride_in, weights_key, classes,
-                   options or {}, files=True)  # fmt: skip
+    if where.blend:
+        where = replace(where, blend=absolute_blend(where.blend))
+        note(blend_of(where.blend).said(where.source))
     kind = task_kind(where)
     find_nothing(given, kind)
     if labels and labels not in (known := kind.predicted.labels_as):
         raise RecipeError(f"labels={labels}: expected {', '.join(known) or 'none: this task has no objects to write'}")
-    wanted = Predicting(where, precision, batch or kind.together, on_bad_sample)
-    out = Path(at_home(out)) if out else None
+    _check_writing(kind, writing)
+    wanted = replace(wanted, source=where, batch=wanted.batch or kind.together)
     found = (_stream_named if kind.predicted.named else _stream)(given, wanted, kind, out, pictures, plugin, launch)
     return _with_labels(found, labels, out, where) if labels and out else found
 
 
-def _writes(pictures: bool, labels: str) -> list[str]:
-    return ["pictures=true"] * pictures + [f"labels={labels}"] * bool(labels)
+def _check_writing(kind: type[Task], writing: Writing) -> None:
+    """Raise RecipeError where it is said how pictures are written and the task makes none."""
+    said = {f.name: value for f in fields(writing) if (value := getattr(writing, f.name)) != f.default}
+    if said and not kind.predicted.named:
+        raise RecipeError(
+            [f"{key}={v}: the task {kind.name} makes no pictures; leave it out" for key, v in said.items()]
+        )
 
 
 def _with_labels(found: Iterator[Predicted], form: str, out: Path, where: Source) -> Iterator[Predicted]:
@@ -115,8 +148,9 @@ class Predicting:
 
     source: Source
     precision: str
-    batch: int
+    batch: int | None
     on_bad_sample: str
+    writing: Writing
 
 
 def _stream(
@@ -130,8 +164,9 @@ def _stream(
 ) -> Iterator[Predicted]:
     """Yield the predictions one after the other, first those that the output already holds."""
     settings: dict[str, Any] = {**asdict(wanted), "plugins": plugins.texts(plugin)}
-    output = Output(out, {**settings, "inputs": given}, task.predicted, pictures) if out else None
-    done, first = (output.done, -(output.done % wanted.batch)) if output else (0, 0)
+    decides = {key: value for key, value in settings.items() if key != "writing"} | {"inputs": given}
+    output = Output(out, decides, task.predicted, pictures) if out else None
+    done, first = (output.done, -(output.done % settings["batch"])) if output else (0, 0)
     whole = False
     try:
         total = sum(1 for _ in expand(given, task))
@@ -170,9 +205,8 @@ def _stream_named(
     if not out:
         yield from _with_bar(list(expand(given, task)), settings, task, launch)
         return
-    options = wanted.source.options
-    plan = targets(given, out, str(options.get("suffix", "")), str(options.get("ext", "")))
-    output, remarks = NamedOutput(out, plan, task.predicted), dict[str, str]()
+    plan = targets(given, out, wanted.writing)
+    output, remarks = NamedOutput(out, plan, task.predicted, _decides(settings)), dict[str, str]()
     goal = output.wanted
     if len(goal) < len(plan):
         note(f"{len(plan) - len(goal)} of {len(plan)} are in {out} already: left as they are")
@@ -191,6 +225,12 @@ def _stream_named(
     for remark, file in remarks.items():
         note(f"{file}: {remark}")
     note(f"wrote {len(goal)} {task.unit} to {out}, predictions.jsonl and sheet.png")
+
+
+def _decides(settings: dict[str, Any]) -> dict[str, Any]:
+    """Select what decides pictures that their names do not tell, one beside the other."""
+    own = {key: settings[key] for key in ("precision", "plugins")}
+    return {**settings["source"], **own, **{key: settings["writing"][key] for key in ("quality", "outscale")}}
 
 
 def _with_bar(
@@ -267,6 +307,7 @@ def computer(
     if say and "checkpoint" not in found.origin:
         say(f"weights: {found.facts.loaded}")
     task, kind = found.task, found.task.predicted
+    task.writing = Writing(**settings["writing"])
     transform, device = task.transform(False), next(found.model.parameters()).device
     depth = getattr(task.options, "depth", "")
     exif = "ignore" if getattr(task.options, "exif", "") == "ignore" else ""

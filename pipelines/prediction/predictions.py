@@ -15,6 +15,7 @@ from ...tasks.predicted import Predicted
 
 SHEET = 48  # pictures on a contact sheet
 COLUMNS = 6
+SETTINGS = "settings.json"
 
 
 class Predictions(list[Predicted]):
@@ -35,6 +36,20 @@ def _as_read(settings: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(settings, default=str))
 
 
+def begin(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a prediction. Raises RecipeError where those of another one are there, OSError where it cannot."""
+    there = folder / SETTINGS
+    if there.is_file():
+        before, settings = json.loads(there.read_text(encoding="utf-8")), _as_read(settings)
+        wrong = [f"{k}={v} now, {before.get(k)} there" for k, v in settings.items() if v != before.get(k)]
+        if wrong:
+            raise RecipeError(
+                f"out={folder}: holds a prediction that was begun with other settings ({'; '.join(wrong)}); give those "
+                "again to go on with it, or choose another folder"
+            )
+    there.write_text(json.dumps(settings, default=str), encoding="utf-8")
+
+
 class Output:
     """A folder for predictions.jsonl, predictions.csv and sheet.png, in which an interrupted prediction can go on.
 
@@ -44,27 +59,14 @@ class Output:
 
     def __init__(self, folder: Path, settings: dict[str, Any], kind: type[Predicted], pictures: bool = False):
         self.folder, self.kind, self.pictures, self.done = folder, kind, pictures, 0
-        self._note = folder / "settings.json"
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            if not self._note.is_file():
-                raise RecipeError(f"out={folder}: is there already and not empty; choose another folder")
-            before, settings = json.loads(self._note.read_text(encoding="utf-8")), _as_read(settings)
-            wrong = [
-                f"{k}={settings.get(k)} now, {before.get(k)} there"
-                for k in settings
-                if settings.get(k) != before.get(k)
-            ]
-            if wrong:
-                raise RecipeError(
-                    f"out={folder}: holds a prediction that was begun with other settings ({'; '.join(wrong)}); give those "
-                    "again to go on with it, or choose another folder"
-                )
+        self._note = folder / SETTINGS
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not self._note.is_file():
+            raise RecipeError(f"out={folder}: is there already and not empty; choose another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._note.touch()
+            begin(folder, settings)
         except OSError as error:
             raise RecipeError(f"out={folder}: cannot be written ({error.strerror}); choose another folder") from None
-        self._note.write_text(json.dumps(settings, default=str), encoding="utf-8")
         self._lines = (folder / "predictions.jsonl").open("a+b")
         self._keep_whole_lines()
         self._table = (folder / "predictions.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="")
@@ -118,7 +120,7 @@ class Output:
         self._lines.close()
         self._table.close()
         if not whole and not self.done:  # nothing to go on with
-            for name in ("predictions.jsonl", "predictions.csv", "settings.json"):
+            for name in ("predictions.jsonl", "predictions.csv", SETTINGS):
                 (self.folder / name).unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()

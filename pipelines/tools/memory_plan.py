@@ -17,7 +17,7 @@ from ..recipe.demo_data import placed
 from ..recipe.fields import Recipe
 from ..recipe.knobs import Resolved
 from ..runs.machine import check_device, resolve_machine
-from ..training.memory import LIBRARIES, SHARE, free_memory, kept_for_backward
+from ..training.memory import LIBRARIES, SHARE, Turn, free_memory, kept_for_backward, largest_phase, turns_of
 
 STAGES: tuple[int | None, ...] = (None, 0, 1, 2, 3)
 GIB, MIB = 2**30, 2**20
@@ -93,17 +93,24 @@ def _sharing(device: str, workers: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """What the parts are reckoned from: numbers of elements, and bytes."""
+class _Learner:
+    """A player: the model, or what takes its turns beside it (a critic)."""
 
     weights: int  # elements of all parameters and buffers
     trained: int  # elements of those that learn
     largest: int  # elements of the largest of those
     state: float  # elements of optimizer state for each element that learns
     average: bool
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the parts are reckoned from: numbers of elements, and bytes."""
+
+    learners: dict[str, _Learner]  # by name; the model is the first, and has an empty one
+    beside: int  # elements of networks that rest, or that losses call and that never learn
     exact: bool
-    kept: int  # bytes that a forward keeps for its backward, whatever the number of samples
-    each: int  # and for each sample
+    passes: list[tuple[int, int]]  # of each turn: bytes that it keeps for its backward, and for each sample
     batch: int  # samples an update
     program: int  # bytes of the interpreter, its libraries and their kernels
     width: int  # bytes of an element
@@ -126,7 +133,9 @@ def plan(resolved: Resolved, launch: Launch) -> MemoryPlan:
     micro = size if recipe.batch.micro in ("all", "auto") else int(recipe.batch.micro)
     needs = [
         Need(
-            zero, _parts(facts, zero, workers, micro, own.offload, device), _refused(recipe, workers, zero, own.offload)
+            zero,
+            _parts(facts, zero, workers, micro, own.offload, device),
+            _refused(recipe, workers, zero, own.offload, tuple(facts.learners)),
         )
         for zero in STAGES
     ]
@@ -148,18 +157,36 @@ def _facts(recipe: Recipe, device: str) -> _Facts:
 
     program = _resident() + LIBRARIES if device == "cpu" else 500 * MIB  # of a GPU: its context and kernels
     tasks, model, _ = build(recipe)
-    phase = min(recipe.phases, key=lambda p: p.frozen)
+    phase = largest_phase(recipe)
     model.freeze(phase.frozen)
-    kept = each = 0
-    for task in tasks.values() if not phase.cached else ():  # the task that needs most decides
+    turns: list[Turn] = []
+    passes = [(0, 0)]
+    for task in tasks.values():
+        turns += (own := turns_of(task, model, phase.players))
+        if phase.cached:
+            continue
         draws = Draws(task, task.samples("train"), recipe.seed, training=True)
         sample = task.collate([draws.draw((0, 0, 0))])
-        kept, each = max((kept, each), kept_for_backward(model, sample, recipe.machine), key=sum)
-    learns = [p.numel() for p in model.parameters() if p.requires_grad]
-    weights = sum(t.numel() for t in (*model.parameters(), *model.buffers()))
-    return _Facts(weights, sum(learns), max(learns), _state_of(recipe.optimizer), recipe.average.decay > 0,
-                  recipe.machine.reduction == "exact", kept, each, recipe.batch.size, program,
-                  8 if recipe.machine.precision == "fp64" else 4)  # fmt: skip
+        passes += [kept_for_backward(turn, sample, recipe.machine) for turn in own]
+    learners: dict[str, _Learner] = {}
+    for turn in turns:  # the model is all tasks' first player
+        name = "" if turn.player.module is model else turn.name
+        learners.setdefault(name, _learner(recipe, name, turn.player.module))
+    rest = [m for m in model.beside.values() if all(m is not turn.player.module for turn in turns)]
+    used = {id(m): m for turn in turns for m in turn.player.uses}
+    return _Facts(learners, sum(map(_elements, (*rest, *used.values()))), recipe.machine.reduction == "exact", passes,
+                  recipe.batch.size, program, 8 if recipe.machine.precision == "fp64" else 4)  # fmt: skip
+
+
+def _learner(recipe: Recipe, name: str, module: nn.Module) -> _Learner:
+    """Count a player, which learns as the recipe says for its name, else as it says for the model ("")."""
+    own: Any = recipe.players.get(name, recipe)
+    learns = [p.numel() for p in module.parameters() if p.requires_grad]
+    return _Learner(_elements(module), sum(learns), max(learns), _state_of(own.optimizer), own.average.decay > 0)
+
+
+def _elements(module: nn.Module) -> int:
+    return sum(t.numel() for t in (*module.parameters(), *module.buffers()))
 
 
 def _resident() -> int:
@@ -183,41 +210,54 @@ def _state_of(optimizer: Optimizer) -> float:
 
 
 def _parts(f: _Facts, zero: int | None, workers: int, micro: int, offload: bool, device: str) -> dict[str, int]:
-    """Estimate the bytes of one worker at its peak, by part."""
-    stage, width = zero or 0, f.width
-    share = f.trained / workers if stage else f.trained  # elements on one worker of what stages 1 and up divide
-    many = workers > 1 or micro < f.batch
-    weights = f.weights * width
-    if stage == 3:  # divided, except the parameters gathered at one time
-        weights = int(weights / workers + 2 * f.largest * width)
-    if stage < 2:
-        sums = f.trained * ((8 if f.exact else 0) + width) if many else 0  # and the gradients side by side
-        gradients = f.trained * width + sums
-    else:  # this worker's part, and the buckets in transit
-        gradients = int(share * width) + 2 * min(BUCKET, f.trained) * width
-    state = int(share * f.state * width)
-    if stage:  # plus a copy of the weights that this worker updates, and DeepSpeed's flat buffers
-        state += int(share * width) + f.trained * width
-    if offload and stage and device != "cpu":
-        state = 0
-    passes = f.kept + int(BACKWARD * micro * f.each)
-    gathered = int(f.trained * f.state * width) + (f.weights * width if stage == 3 else 0) if stage else 0
+    """Estimate the bytes of one worker at its peak, by part; players learn in turns, and each keeps what it learns with."""
+    each = [_held(learner, f, zero, workers, workers > 1 or micro < f.batch) for learner in f.learners.values()]
+    first, width = next(iter(f.learners.values())), f.width
+    passes = max(kept + int(BACKWARD * micro * sample) for kept, sample in f.passes)
+    gathered = max(held.pop("gathered") for held in each)
+    parts = {part: sum(held[part] for held in each) for part in each[0]}
+    if offload and zero and device != "cpu":
+        parts["optimizer state"] = 0
+    if f.beside:
+        parts["networks that do not learn"] = f.beside * width
     return {
         "program": f.program,
-        "weights": weights,
-        "gradients and their sums": gradients,
-        "optimizer state": state,
-        "averaged weights": f.weights * width // (workers if stage == 3 else 1) if f.average else 0,
-        "weights for evaluation": f.weights * width,
+        **parts,
+        "weights for evaluation": first.weights * width,
         "forward and backward": passes,
         "a checkpoint, beyond that": max(0, gathered - passes),
     }
 
 
-def _refused(recipe: Recipe, workers: int, zero: int | None, offload: bool) -> str:
+def _held(learner: _Learner, f: _Facts, zero: int | None, workers: int, many: bool) -> dict[str, int]:
+    """Estimate what one player holds throughout, by part, and what is `gathered` of it for a checkpoint."""
+    stage, width, trained = zero or 0, f.width, learner.trained
+    share = trained / workers if stage else trained  # elements on one worker of what stages 1 and up divide
+    whole = learner.weights * width
+    weights = int(whole / workers + 2 * learner.largest * width) if stage == 3 else whole  # divided, but those gathered
+    if stage < 2:
+        sums = trained * ((8 if f.exact else 0) + width) if many else 0  # and the gradients side by side
+        gradients = trained * width + sums
+    else:  # this worker's part, and the buckets in transit
+        gradients = int(share * width) + 2 * min(BUCKET, trained) * width
+    state = int(share * learner.state * width)
+    if stage:  # plus a copy of the weights that this worker updates, and DeepSpeed's flat buffers
+        state += int(share * width) + trained * width
+    return {
+        "weights": weights,
+        "gradients and their sums": gradients,
+        "optimizer state": state,
+        "averaged weights": whole // (workers if stage == 3 else 1) if learner.average else 0,
+        "gathered": int(trained * learner.state * width) + (whole if stage == 3 else 0) if stage else 0,
+    }
+
+
+def _refused(recipe: Recipe, workers: int, zero: Any, offload: bool, players: tuple[str, ...]) -> str:
     if zero is None:
         return ""
     problems = refuse(recipe.optimizer, recipe.machine, workers, zero, offload and zero > 0)
+    if len(players) > 1:
+        problems += filter(None, [ZeroOptions(zero).several(tuple(name or "the model" for name in players))])
     return "; ".join(p.partition(": ")[2] or p for p in problems)
 
 

@@ -1,25 +1,58 @@
 """How many samples fit into memory at once: what `batch.micro=auto` becomes."""
 
 import gc
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from trunkline.ground.errors import EngineError
 
 from ...cluster.engines.memory_format import place
-from ...cluster.engines.torch_engine import AUTOCAST
-from ...heads.contract import Batch
+from ...cluster.engines.torch_engine import AUTOCAST, summed
+from ...cluster.engines.turns import still
+from ...heads.contract import Batch, Player
 from ...heads.model import Model
-from ..recipe.fields import Machine
+from ...tasks.contract import Task
+from ..recipe.fields import Machine, Phase, Recipe
 
 SHARE = 0.8  # of the free memory may be used
 LIBRARIES = 300 * 2**20  # bytes that kernels keep for themselves on a CPU, as measured
 
 
-def fitting_micro_batch(model: Model, sample: Batch, size: int, machine: Machine) -> tuple[int, str]:
+@dataclass(frozen=True)
+class Turn:
+    """A player's turn in an update; `others` play too, and are still meanwhile."""
+
+    name: str
+    player: Player
+    others: tuple[nn.Module, ...]
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All players' modules, this one's first."""
+        return (self.player.module, *self.others)
+
+
+def largest_phase(recipe: Recipe) -> Phase:
+    """Find the phase that needs most memory: it freezes least, and most players play in it."""
+    return min(recipe.phases, key=lambda p: (p.frozen, bool(p.players), -len(p.players)))
+
+
+def turns_of(task: Task, model: Model, playing: tuple[str, ...]) -> list[Turn]:
+    """List the turns that the players of a phase have on a task's micro-batches, the model's first."""
+    first, *others = task.players(model, playing)
+    found = []
+    for name in [first, *(name for name in others if not playing or name in playing)]:
+        players = task.players(model, playing)  # anew, as players may keep things for each other's turns
+        found.append(Turn(name, players[name], tuple(p.module for n, p in players.items() if n != name)))
+    return found
+
+
+def fitting_micro_batch(turns: Sequence[Turn], sample: Batch, size: int, machine: Machine) -> tuple[int, str]:
     """Find the largest divisor of `size` whose micro-batch fits, and say why. `sample` is a batch of one.
 
     On a GPU the largest is tried, then the next smaller one. Elsewhere running out of memory would end the process, so the
@@ -28,14 +61,15 @@ def fitting_micro_batch(model: Model, sample: Batch, size: int, machine: Machine
     divisors = [d for d in range(size, 0, -1) if size % d == 0]
     if torch.device(machine.device).type == "cuda":
         for micro in divisors:
-            if _fits(model, sample, micro, machine):
+            if all(_fits(turn, sample, micro, machine) for turn in turns):
                 return micro, "the largest that this GPU ran"
         raise EngineError("not even a micro-batch of one sample fits this GPU: choose a smaller size= or backbone=")
-    kept, each = kept_for_backward(model, sample, machine)
-    free, fixed, each = free_memory(), _fixed(model) + kept + LIBRARIES, 2 * each  # the backward holds as much again
+    passes = [kept_for_backward(turn, sample, machine) for turn in turns]
+    free, fixed = free_memory(), sum(_fixed(turn.player.module) for turn in turns) + LIBRARIES
     for micro in divisors:
-        if fixed + micro * each <= SHARE * free:
-            return micro, f"{(fixed + micro * each) / 2**30:.1f} of {free / 2**30:.1f} GiB that are free"
+        need = fixed + max(kept + micro * 2 * each for kept, each in passes)  # the backward holds as much again
+        if need <= SHARE * free:
+            return micro, f"{need / 2**30:.1f} of {free / 2**30:.1f} GiB that are free"
     raise EngineError(
         f"not even a micro-batch of one sample fits the {free / 2**30:.1f} GiB that are free: choose a smaller size= or backbone="
     )
@@ -55,22 +89,26 @@ def free_memory() -> int:
     return min(known)
 
 
-def _fixed(model: Model) -> int:
+def _fixed(module: nn.Module) -> int:
     """Sum the bytes of gradient, its sum in fp64 and two optimizer moments of all that learns."""
-    return sum(p.numel() * (4 + 8 + 8) for p in model.parameters() if p.requires_grad)
+    return sum(p.numel() * (4 + 8 + 8) for p in module.parameters() if p.requires_grad)
 
 
-def kept_for_backward(model: Model, sample: Batch, machine: Machine) -> tuple[int, int]:
-    """Measure the bytes that a forward pass keeps for its backward: a fixed part, and a part for each sample."""
-    place(model, machine.device, machine.channels_last is True)
-    two, four = (_kept(model, _repeat(sample, n), machine) for n in (2, 4))
+def kept_for_backward(turn: Turn, sample: Batch, machine: Machine) -> tuple[int, int]:
+    """Measure the bytes that a turn's forward passes keep for its backward: a fixed part, and a part for each sample.
+
+    The weights of the players and of networks that never learn are not among them.
+    """
+    two, four = (_kept(turn, _repeat(sample, n), machine) for n in (2, 4))
     each = max(0, four - two) // 2
     return max(0, two - 2 * each), each
 
 
-def _kept(model: Model, batch: Batch, machine: Machine) -> int:
+def _kept(turn: Turn, batch: Batch, machine: Machine) -> int:
     kept: dict[int, int] = {}
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    _placed(turn, machine)
+    modules = (*turn.modules, *turn.player.uses)
+    own = {t.untyped_storage().data_ptr() for m in modules for t in (*m.parameters(), *m.buffers())}
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -79,27 +117,33 @@ def _kept(model: Model, batch: Batch, machine: Machine) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-        _loss(model, batch, machine)
+        _loss(turn, batch, machine)
     return sum(kept.values())
 
 
-def _fits(model: Model, sample: Batch, micro: int, machine: Machine) -> bool:
+def _fits(turn: Turn, sample: Batch, micro: int, machine: Machine) -> bool:
     try:
-        _loss(model, _repeat(sample, micro), machine).backward()
+        _placed(turn, machine)
+        _loss(turn, _repeat(sample, micro), machine).backward()
         return True
     except torch.OutOfMemoryError:
         return False
     finally:
-        model.zero_grad(set_to_none=True)
+        for module in turn.modules:
+            module.zero_grad(set_to_none=True)
         gc.collect()
         torch.cuda.empty_cache()
 
 
-def _loss(model: Model, batch: Batch, machine: Machine) -> torch.Tensor:
-    place(model, machine.device, machine.channels_last is True).train()
+def _placed(turn: Turn, machine: Machine) -> None:
+    for module in turn.modules:
+        place(module, machine.device, machine.channels_last is True).train()
+
+
+def _loss(turn: Turn, batch: Batch, machine: Machine) -> torch.Tensor:
     dtype = AUTOCAST.get(machine.precision)
-    with torch.autocast(torch.device(machine.device).type, dtype, enabled=dtype is not None):
-        return torch.stack([v.float() for v in model.losses(batch.to(machine.device)).values()]).sum()
+    with still(turn.others), torch.autocast(torch.device(machine.device).type, dtype, enabled=dtype is not None):
+        return summed(turn.player.losses(turn.player.module, batch.to(machine.device)))
 
 
 def _repeat(batch: Batch, times: int) -> Batch:

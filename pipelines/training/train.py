@@ -1,6 +1,7 @@
 """Training: from a resolved recipe to a run's folder."""
 
 import contextlib
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from .engines import make_engine
 from .features import cache, weights_digest
 from .finish import finish
 from .loop import run_phase
-from .memory import fitting_micro_batch
+from .memory import fitting_micro_batch, largest_phase, turns_of
 from .parts import mixture, read_parts
 from .progress import Progress
 from .session import Session, listening
@@ -192,8 +193,11 @@ def _fitting_micro_batch(session: Session, name: str) -> int:
     else:
         draws = Draws(part.task, part.training, recipe.seed, training=True)
         sample = part.task.collate([draws.draw((0, 0, 0))])
-        session.model.freeze(min(p.frozen for p in recipe.phases))
-        micro, why = fitting_micro_batch(apart(session.model), sample, size, recipe.machine)
+        phase = largest_phase(recipe)
+        session.model.freeze(phase.frozen)
+        twin = apart(session.model)
+        twin.beside.update(copy.deepcopy(session.model.beside))
+        micro, why = fitting_micro_batch(turns_of(part.task, twin, phase.players), sample, size, recipe.machine)
     key = f"batches.{name}.micro" if part.folder else "batch.micro"
     document = run.recipe
     put_at(document["resolved"], key, micro)

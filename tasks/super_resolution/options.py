@@ -73,10 +73,6 @@ class Options(TaskOptions):
     grey: Literal["rgb", "own"] = "rgb"  # a grey picture is scored as three equal channels, or as its own luma
     edge: int | None = ranged(None, COUNT)  # pixels that scores leave out at each side; none: as many as the scale
     more: tuple[str, ...] = ()  # other measures, of piq: ms_ssim, haarpsi, gmsd, lpips, dists
-    outscale: float | None = ranged(None, Range(0, 16, "a number above 0, up to 16", low_in=False))
-    suffix: str = ""  # of what predict writes: behind the file's name
-    ext: Literal["", "png", "jpg", "webp", "tif", "bmp"] = ""  # its format; empty: the file's own
-    quality: int = ranged(95, Range(1, 100))  # of JPEG and WebP
 
     def uncached(self) -> str:
         """Say that maps of crops that differ each time cannot be cached."""
@@ -92,6 +88,4 @@ class Options(TaskOptions):
             found.append(f"crop={self.crop}: expected at least {LEAST} x scale, {LEAST * self.scale}")
         if unknown := [name for name in self.more if name not in MEASURES]:
             found.append(f"more={','.join(unknown)}: expected of {', '.join(MEASURES)}")
-        if "/" in self.suffix or "\\" in self.suffix or "\0" in self.suffix:
-            found.append(f"suffix={self.suffix!r}: is part of a file's name, which has no slash")
         return found

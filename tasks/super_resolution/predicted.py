@@ -31,12 +31,12 @@ class PredictedUpscale(Predicted):
 
     @classmethod
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
-        """Build it from an Enlarged: the file that the options ask for. Raises DataError for bits that a format lacks."""
+        """Build it from an Enlarged: the file that `task.writing` asks for. Raises DataError for bits that a format lacks."""
         from .files import encoded
 
         picture, ext = task.finished(file, prediction)
         height, width = picture.pixels.shape[:2]
-        content = base64.b64encode(encoded(f"{file}.{ext}", picture, task.options.quality)).decode()
+        content = base64.b64encode(encoded(f"{file}.{ext}", picture, task.writing.quality)).decode()
         return cls(
             file, None, width, height, picture.pixels.itemsize * 8, ext, content, getattr(prediction, "remark", "")
         )

@@ -142,14 +142,14 @@ class SuperResolution(Task):
         return Sample(address, Path(address), pixels, targets)
 
     def _check_target(self, address: str) -> None:
-        look, o = look_at(address), self.options
-        scale = o.outscale or o.scale
+        look = look_at(address)
+        scale = self.writing.outscale or self.options.scale
         larger = replace(look, height=round(look.height * scale), width=round(look.width * scale))
         if wrong := why_not(f"x.{self._ext(address)}", larger):
             raise DataError(f"{address}: {wrong} (ext=png)")
 
     def _ext(self, file: str) -> str:
-        return self.options.ext or Path(file).suffix.lower().removeprefix(".")
+        return (self.writing.end or Path(file).suffix.lower()).removeprefix(".")
 
     def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         """Upscale each picture by itself, in tiles where it is large: an Enlarged each, of the file's channels and bits."""
@@ -166,10 +166,10 @@ class SuperResolution(Task):
 
     def finished(self, file: str, prediction: Enlarged) -> tuple[Picture, str]:
         """Make the picture that is written for a file, with its colour profile, and the end of its name."""
-        about, o = self._read.pop(file), self.options
+        about, scale, wanted = self._read.pop(file), self.options.scale, self.writing.outscale
         picture = replace(about, pixels=prediction.picture, alpha=prediction.alpha)
-        if o.outscale and o.outscale != o.scale:
-            height, width = (max(1, round(side / o.scale * o.outscale)) for side in picture.pixels.shape[:2])
+        if wanted and wanted != scale:
+            height, width = (max(1, round(side / scale * wanted)) for side in picture.pixels.shape[:2])
             picture = rescaled(picture, height, width)
         return picture, self._ext(file)
 

@@ -1,60 +1,21 @@
 """Super-resolution from pictures to files: train, resume, evaluate, predict, and what is refused."""
 
 import json
-import os
 import shutil
-import signal
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from run_work import assert_equal, at_call, die, final, forked, in_child
 from safetensors.torch import load_file
+from upscaler_work import SHORT, train
 
-from trunkline.cluster.engines.torch_engine import TorchEngine
-from trunkline.cluster.launchers.local import run_local
-from trunkline.cluster.launchers.ray_pool import Actor
-from trunkline.cluster.launchers.worker import Job
+import trunkline
 from trunkline.ground.errors import RecipeError, WeightsError
 from trunkline.pipelines import api
 from trunkline.pipelines.command.cli import main
-from trunkline.pipelines.prediction import named
-from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.tasks.super_resolution.files import Picture, read_picture, write_picture
 from trunkline.tasks.super_resolution.resize import shrunk
-from trunkline.tasks.super_resolution.scenes import write_pictures
-
-SHORT = (
-    "blocks=1",
-    "width=8",
-    "crop=32",
-    "batch=4",
-    "crops=2",
-    "log.tensorboard=false",
-    "machine.threads=1",
-    "machine.loaders=0",
-)
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("scenes") / "pictures", train=6, val=3, size=64)
-
-
-def train(scenes, run, *settings, scale=4):
-    given = {word.partition("=")[0] for word in settings}
-    short = [word for word in SHORT if word.partition("=")[0] not in given]
-    return main(["train", "upscale", f"data={scenes}", f"scale={scale}", *short, *settings, "--run", str(run)])
-
-
-@pytest.fixture(scope="module")
-def run(scenes, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "one"
-    assert train(scenes, folder, "updates=4", "checkpoints.updates=2") == 0
-    return folder
 
 
 def test_a_run_has_scores_and_a_report_with_the_worst_pictures(run):
@@ -93,10 +54,10 @@ def test_what_evaluate_says_is_what_score_says_of_the_files(scenes, run, tmp_pat
         scored = api.score("images", scenes / "val", out, scale=4)
         assert {n: scored.metrics[n] for n in found.metrics} == pytest.approx(found.metrics, abs=1e-12)
     assert main(["score", "images", str(scenes / "val"), str(out), "--scale", "4"]) == 0  # its sheet is none of them
-    assert "left as they are" in again(run, small, out, capsys)
+    assert "left as they are" in again(source, small, out, capsys)
     (out / "00001.png").unlink()
     before = {file.name: file.stat().st_mtime_ns for file in out.glob("0*.png")}
-    assert "2 of 3 are in" in again(run, small, out, capsys)
+    assert "2 of 3 are in" in again(source, small, out, capsys)
     assert {n: t for n, t in ((f.name, f.stat().st_mtime_ns) for f in out.glob("0*.png")) if n in before} == before
 
 
@@ -139,6 +100,50 @@ def test_the_sheet_shows_deep_grey_pictures_as_they_look(run, tmp_path):
     assert small.shape == (160, 240, 3)
     for half in (small[:, :110], small[:, 130:]):
         assert abs(half.mean() - 20_000 / 257) < 12
+
+
+def test_names_and_contents_of_files_agree(run, scenes, tmp_path, capsys):
+    given, formats = (
+        scenes / "val/00000.png",
+        {"png": "PNG", ".JPG": "JPEG", "webp": "WEBP", "tif": "TIFF", "bmp": "BMP"},
+    )
+    for ext, format in formats.items():
+        (made,) = trunkline.predict(run, given, out=tmp_path / "out", ext=ext, suffix="_x4")
+        file = tmp_path / "out" / f"00000_x4.{ext.lower().lstrip('.')}"
+        with Image.open(file) as opened:
+            assert opened.format == format and made.ext == file.suffix[1:]
+    for quality in (20, 95):
+        assert (
+            main(["predict", str(run), str(given), f"out={tmp_path / str(quality)}", "ext=jpg", f"quality={quality}"])
+            == 0
+        )
+    small, large = ((tmp_path / quality / "00000.jpg").stat().st_size for quality in ("20", "95"))
+    assert small < large / 2
+    before = read_picture(given).look
+    (made,) = trunkline.predict(run, given, outscale=1.5, ext="webp")  # without a folder
+    assert made.ext == "webp" and (made.height, made.width) == (before.height * 1.5, before.width * 1.5)
+    stored = json.loads((run / "recipe.json").read_text())["resolved"]["tasks"]["super_resolution"]
+    assert not {"suffix", "ext", "quality", "outscale"} & stored.keys()
+    capsys.readouterr()
+    for key in ("suffix=_x", "ext=png", "quality=9", "outscale=2"):
+        assert train(scenes, tmp_path / "r", f"tasks.super_resolution.{key}") == 2
+        assert main(["evaluate", str(run), key]) == 2
+        assert "".join(capsys.readouterr()).count("there is no such") == 2
+    wrong = {"quality=0": "expected 1 to 100", "ext=gif": "ext=.gif: expected", "outscale=0": "a number above 0",
+             "suffix=a/b": "without slashes", "suffix=_x4": "needs out=FOLDER"}  # fmt: skip
+    for setting, said in wrong.items():
+        assert main(["predict", str(run), str(given), setting]) == 2 and said in capsys.readouterr().err
+
+
+def test_a_folder_holds_pictures_of_one_kind(run, scenes, tmp_path, capsys):
+    call, out = ["predict", str(run), str(scenes / "val"), f"out={tmp_path / 'out'}"], tmp_path / "out"
+    assert main([*call, "outscale=3"]) == 0
+    (out / "00001.png").unlink()
+    assert main(call) == 2
+    assert "begun with other settings (outscale=None now, 3.0 there)" in capsys.readouterr().err
+    assert main([*call, "outscale=3", "checkpoint=best"]) == 2
+    assert "checkpoint=best now, last there" in capsys.readouterr().err and not (out / "00001.png").exists()
+    assert main([*call, "outscale=3", "batch=2"]) == 0 and (out / "00001.png").exists()
 
 
 def test_two_inputs_that_would_become_one_file_and_outputs_among_the_inputs_are_refused(run, scenes, tmp_path):
@@ -241,129 +246,3 @@ def test_weights_are_written_as_others_read_them(scenes, tmp_path):
     with pytest.raises(RecipeError, match="is there already"):
         api.convert("weights", tmp_path / "run", out=tmp_path / "x4.pth")
     assert train(scenes, tmp_path / "no", "updates=1", f"weights=spandrel:{tmp_path / 'x4.pth'}") == 2
-
-
-# Killed and resumed, and whoever computes
-
-
-def in_half(owner, name):
-    """Make the third call of `owner.name` write half of its content, and die."""
-    whole = getattr(owner, name)
-
-    def half(self, content):
-        whole(self, content[: len(content) // 2])
-        die()
-
-    calls = iter((whole, whole, half))
-    setattr(owner, name, lambda self, content: next(calls)(self, content))
-
-
-MOMENTS = {
-    "its file half written": lambda: in_half(Path, "write_bytes"),
-    "between its line and its file": lambda: at_call(Path, "replace", 4, die),  # the first one is the lines'
-    "after its file": lambda: at_call(Path, "replace", 4, die, after=True),
-    "before the sheet": lambda: at_call(named, "contact_sheet", 1, die),
-}
-
-
-@pytest.fixture(scope="module")
-def larger(run, tmp_path_factory):
-    """Pictures made larger, with one that cannot be read in their middle."""
-    root = tmp_path_factory.mktemp("larger")
-    write_pictures(root / "in", train=2, val=3, size=24)
-    (root / "in/train/00000b.png").write_bytes(b"no picture")
-    enlarge(run, root, "one")
-    return root
-
-
-def enlarge(run, root, out):
-    return list(api.predict(run, root / "in", out=root / out, threads=1, pictures=True))
-
-
-def files_in(folder):
-    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
-
-
-@pytest.mark.parametrize("moment", [*MOMENTS, "half its line"])
-def test_a_killed_prediction_goes_on_to_the_same_files(run, larger, moment):
-    out = moment.replace(" ", "-")
-    prepare = MOMENTS.get(moment, MOMENTS["between its line and its file"])
-    assert forked(lambda: enlarge(run, larger, out), prepare) == -signal.SIGKILL, "it was not killed"
-    if moment == "half its line":
-        lines = larger / out / "predictions.jsonl"
-        lines.write_bytes(lines.read_bytes()[:-20])
-    assert files_in(larger / out) != files_in(larger / "one")
-    enlarge(run, larger, out)
-    assert files_in(larger / out) == files_in(larger / "one")
-    enlarge(run, larger, out)  # nothing is left to do, and the unreadable one is told again, once
-    assert files_in(larger / out) == files_in(larger / "one")
-
-
-@contextmanager
-def pool_here(call, args, launch):
-    """A pool of Ray's actors without Ray: they take turns in this process, and all that they are told and say is JSON."""
-    actors = [Actor(call, json.loads(json.dumps(args)), 1) for _ in range(launch.workers)]
-    yield lambda items: (json.loads(actors[n % len(actors)]({"item": [json.dumps(item)]})["result"][0])["result"]
-                         for n, item in enumerate(items))  # fmt: skip
-
-
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_scores_and_records_of_a_pool_are_those_of_one_process(run, tmp_path, capsys, monkeypatch, workers):
-    pytest.importorskip("ray")
-    monkeypatch.setattr("trunkline.cluster.launchers.ray_pool.pool", pool_here)
-    monkeypatch.setenv("TRUNKLINE_CORES", "1")
-    found = []
-    for name, more in (("one", []), ("pool", ["--launch", "ray", "--workers", str(workers)])):
-        capsys.readouterr()
-        own = ["loaders=0", "threads=1", "batch=2", "tiles=12", "overlap=2", f"out={tmp_path / name}", "--json"]
-        assert main(["evaluate", str(run), *own, *more]) == 0
-        found.append((json.loads(capsys.readouterr().out), (tmp_path / name).read_bytes()))
-    assert found[0] == found[1] and len(found[0][1].splitlines()) == 3
-
-
-GAN = {"blocks": 1, "width": 8, "crop": 32, "crops": 2, "batch": 12, "batch.micro": 2, "updates": 2, "adversarial": 2,
-       "tasks.super_resolution.adversarial.width": 4, "ema": 0.9, "checkpoints.updates": 1, "machine.threads": 1,
-       "machine.loaders": 0, "machine.precision": "fp32", "log.tensorboard": False}  # fmt: skip
-"""Updates of three micro-batches, two by the pixels and two against a critic with spectral norm."""
-
-
-@pytest.fixture(scope="module")
-def gan(scenes, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gan") / "one"
-    assert in_child(resolve("upscale", {"data": str(scenes), **GAN}), folder) == 0
-    return folder
-
-
-@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
-def test_any_workers_and_both_engines_end_with_the_bits_and_files_of_one_process(
-    size, scenes, gan, tmp_path, monkeypatch
-):
-    pytest.importorskip("deepspeed")
-    here = str(Path(__file__).parents[1])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
-    zeros = [None, 0, 1] if size < 3 else [None, 0]  # stage 1 is for powers of two
-    given = {"data": str(scenes), **{k: str(v).lower() for k, v in GAN.items()}}
-    runs = [{"recipe": "upscale", "given": given, "run": str(tmp_path / f"{zero}"), "zero": zero} for zero in zeros]
-    run_local(Job("run_work:several", {"runs": runs}, 120.0), size, tmp_path / "logs", 2)
-    wanted = results_of(gan)
-    assert {name.partition(".")[2] for name in wanted} >= {"safetensors", "json", "jsonl", "jpg"}
-    for zero in zeros:
-        assert_equal(tmp_path / f"{zero}", gan)
-        assert results_of(tmp_path / f"{zero}") == wanted, zero
-
-
-def results_of(folder):
-    """The weights, the scores, the records and the drawn pictures."""
-    kept = ("weights.safetensors", "scores.json", "predictions/")
-    return {name: content for name, content in files_in(folder).items() if name.startswith(kept)}
-
-
-@pytest.mark.parametrize("step", [2, 6, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4, 5))])
-def test_killed_in_either_phase_and_turn_and_resumed_is_undisturbed(step, scenes, gan, tmp_path):
-    """Steps 1 and 2 are by the pixels; then the generator and the critic step by turns."""
-    resolved = resolve("upscale", {"data": str(scenes), **GAN})
-    assert in_child(resolved, tmp_path / "run", lambda: at_call(TorchEngine, "_step", step, die)) == -signal.SIGKILL
-    assert in_child(resolved, tmp_path / "run") == 0
-    assert any(name.startswith("critic/optimizer:") for name in final(gan))
-    assert_equal(tmp_path / "run", gan)
-    assert results_of(tmp_path / "run") == results_of(gan)

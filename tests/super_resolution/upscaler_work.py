@@ -1,4 +1,4 @@
-"""Small networks of super-resolution with values that matter, and what their files should hold."""
+"""Small networks of super-resolution with values that matter, what their files should hold, and short trainings."""
 
 import torch
 
@@ -6,6 +6,7 @@ from trunkline.backbones import backbone
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
 from trunkline.heads.upscaling import UpscalingHead
+from trunkline.pipelines.command.cli import main
 
 TASK = "super_resolution"
 BASICSR = "https://github.com/XPixelGroup/BasicSR/blob/8d56e3a045f9fb3e1d8872f92ee4a4f07f886b0a/basicsr/archs/"
@@ -84,3 +85,21 @@ def rrdbnet_keys(scale=4, blocks=23, width=64):
     for name in ("conv_body", "conv_up1", "conv_up2", "conv_hr"):
         keys |= convolution(name, width, width)
     return keys | convolution("conv_last", 3, width)
+
+
+SHORT = (
+    "blocks=1",
+    "width=8",
+    "crop=32",
+    "batch=4",
+    "crops=2",
+    "log.tensorboard=false",
+    "machine.threads=1",
+    "machine.loaders=0",
+)
+
+
+def train(scenes, run, *settings, scale=4):
+    given = {word.partition("=")[0] for word in settings}
+    short = [word for word in SHORT if word.partition("=")[0] not in given]
+    return main(["train", "upscale", f"data={scenes}", f"scale={scale}", *short, *settings, "--run", str(run)])
