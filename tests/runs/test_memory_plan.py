@@ -115,10 +115,11 @@ def said_of_taken(recipe: str, words: list[str], updates: list[str], launch: lis
 @pytest.mark.parametrize("settings", [["batch=16", "crop=192"], ["batch=16", "perceptual", "crop=192"],
                                       ["batch=32", "batch.micro=2", "perceptual"]], ids=" ".join)  # fmt: skip
 def test_a_run_with_a_critic_takes_what_is_said(pictures, maps, tmp_path, settings):
-    """As above; a network that only passes gradients on keeps less in a backward than is reckoned, so up to two fifths more."""
+    """As above; a network that only passes gradients on keeps less in a backward than is reckoned: two fifths more with one."""
+    most = 1.4 if "perceptual" in settings else 1.25
     settings = [f"perceptual={maps('resnet50')}" if s == "perceptual" else s for s in settings]
     words = [f"data={pictures}", "machine.precision=fp32", *settings]
-    assert 0.8 < said_of_taken("upscale", words, ["updates=1", "adversarial=2"], [], tmp_path) < 1.4
+    assert 0.8 < said_of_taken("upscale", words, ["updates=1", "adversarial=2"], [], tmp_path) < most
 
 
 @pytest.fixture(scope="module")
