@@ -14,6 +14,7 @@ class Fault(NamedTuple):
 
 
 SUMS, BUFFERS, ENGINE = "cluster/engines/sums.py", "cluster/engines/buffers.py", "cluster/engines/torch_engine.py"
+TURNS, LARGER = "cluster/engines/turns.py", "tasks/super_resolution"
 FAULTS = (
     Fault("a map's layout is guessed", "backbones/timm_facts.py", 'return layout == "NHWC"', "return False",
           "backbones/test_timm_maps.py"),
@@ -38,7 +39,9 @@ FAULTS = (
           "cluster/test_engine.py"),
     Fault("a head without a micro-batch is moved", SUMS, "p.grad = view.to(p.dtype) if somewhere else None",
           "p.grad = view.to(p.dtype)", "cluster/test_engine.py"),
-    Fault("a player's buffers move in another's turn", "cluster/engines/turns.py", "        buffer.data.copy_(before)",
+    Fault("a player's buffers move in another's turn", TURNS, "hooks.append(part.register_forward_hook(", "str((",
+          "super_resolution/test_players.py"),
+    Fault("a player's batch norm moves in another's turn", TURNS, "        part._buffers.update(dict.fromkeys(statistics))",
           "        pass", "super_resolution/test_players.py"),
     Fault("the critic's turn has the pictures of the other order", "heads/players.py", "            if settings.reuse:",
           "            if not settings.reuse:", "super_resolution/test_players.py"),
@@ -102,4 +105,17 @@ FAULTS = (
     Fault("a mirrored picture keeps its mask", "tasks/segmentation/transforms.py",
           "image, mask = image.flip(-1), mask.flip(-1)", "image, mask = image.flip(-1), mask",
           "segmentation/test_segmentation_data.py"),
+    Fault("PSNR counts the border", f"{LARGER}/measures/protocol.py", "pixels[border : height - border, border : width - border]",
+          "pixels", "score/test_measures.py"),
+    Fault("a picture is shrunk along its rows first", f"{LARGER}/resize.py", "return (down, along) if", "return (along, down) if",
+          "super_resolution/test_resize.py"),
+    Fault("a tile sees nothing beyond its lower edge", f"{LARGER}/tiles.py", "min(length, b + overlap)", "b",
+          "super_resolution/test_tiles.py"),
+    Fault("a square's small pixels are made of the square alone", f"{LARGER}/transforms.py", "REACH = 3", "REACH = 0",
+          "super_resolution/test_pairs.py"),
+    Fault("a killed prediction keeps the line of a picture that is not there", "pipelines/prediction/named.py",
+          'if (self.folder / line["made"]).exists() if "made" in line', 'if True if "made" in line',
+          "super_resolution/test_upscale_killed.py"),
+    Fault("of two networks the shares are changed over", "pipelines/models/blend.py", "double() * (1 - share)",
+          "double() * share", "super_resolution/test_upscale_killed.py"),
 )  # fmt: skip
