@@ -22,6 +22,7 @@ def upscale(
     width: int | None = None,
     crop: int = 96,
     crops: int = 1,
+    jitter: tuple[float, ...] = (0.6, 1.0),
     epochs: float | None = None,
     updates: int | None = None,
     adversarial: int = 0,
@@ -44,6 +45,7 @@ def upscale(
     backbone     msrresnet, srresnet, edsr, rrdbnet; by default a msrresnet of 8 blocks of 48 channels, which a CPU trains
     crop         the side in pixels of the squares of large pictures that training sees
     crops        so many squares each time that a picture is decoded; more than 1 is quicker with large pictures, and learns less
+    jitter       two scales up to 1: each time large pictures are resized by another one between them; empty: never
     adversarial  updates against a critic after those of the pixels; with updates=0 weights= are taken as they are, and no others
     perceptual   in these, the maps of a network that does not learn count too: a trunk's weights (its c3 and c4), or vgg19
     batch        squares an update; a multiple of crops
@@ -84,7 +86,7 @@ def upscale(
     return Recipe(
         tasks={
             "super_resolution": Options(
-                data=data, scale=scale, val=val, together=together, crop=crop, crops=crops, limit=limit,
+                data=data, scale=scale, val=val, together=together, crop=crop, crops=crops, jitter=jitter, limit=limit,
                 adversarial=Adversarial(norm="spectral", width=16 if smoke else 64) if adversarial else None,
                 perceptual=_maps(perceptual) if perceptual else None,
             )

@@ -6,7 +6,7 @@ from typing import Literal
 from trunkline.ground.ranges import COUNT, SHARE, Range, Texts, ranged
 
 from ...heads.adversarial import Adversarial, Perceptual
-from ..options import WEIGHT, TaskOptions, of_data, of_training
+from ..options import WEIGHT, TaskOptions, of_data, of_training, pair_problems
 
 SCALE = Range(1, 8, "a whole number from 1 to 8")
 CROP = Range(0, 4096, "a number of pixels from 1 to 4096", low_in=False)
@@ -53,6 +53,7 @@ class Options(TaskOptions):
     crops: int = of_training(1, within=Range(1, 64))  # so many of them each time that a picture is decoded
     flip: float = of_training(0.5, within=SHARE)  # chance of a flip from left to right
     turn: float = of_training(0.5, within=SHARE)  # chances of a flip upside down, and of rows for columns
+    jitter: tuple[float, ...] = of_training(())  # two scales up to 1 between which a large picture is resized first
     l1: float = of_training(1.0, within=WEIGHT)  # the losses' weights; 0 leaves one out
     mse: float = of_training(0.0, within=WEIGHT)
     charbonnier: float = of_training(0.0, within=WEIGHT)
@@ -86,6 +87,7 @@ class Options(TaskOptions):
             found.append(f"crop={self.crop}: expected a multiple of scale={self.scale}, such as {near}")
         elif self.crop < LEAST * self.scale:
             found.append(f"crop={self.crop}: expected at least {LEAST} x scale, {LEAST * self.scale}")
+        found += pair_problems("jitter", self.jitter, most=1)
         if unknown := [name for name in self.more if name not in MEASURES]:
             found.append(f"more={','.join(unknown)}: expected of {', '.join(MEASURES)}")
         return found

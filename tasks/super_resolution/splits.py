@@ -212,6 +212,8 @@ def _checked(found: PicturePairs, split: str) -> PicturePairs:
             f"pictures of {median(areas) / 1e6:.1f} megapixels are decoded for {counted(o.crops, 'square')} of {o.crop} pixels "
             f"each: where reading is waited for, crops={4 * o.crops} reads them less often, and an update learns a little less"
         )
+    if split == "train" and o.jitter and found.small_folder:
+        found = found.with_note(f"small pictures are given, so jitter={o.jitter[0]:g},{o.jitter[1]:g} resizes none")
     return found.without(bad) if bad else found
 
 

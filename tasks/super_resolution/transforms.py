@@ -1,5 +1,6 @@
 """Aligned crops of large and small pictures for training; whole pairs for scores."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..samples import Sample
 from .options import Options
-from .resize import shrunk
+from .resize import resized_integers, shrunk
 
 REACH = 3  # small pixels around a crop that its own small pixels depend on: the kernel reaches 2, cut at the border
 
@@ -43,17 +44,36 @@ class TrainTransform:
         large, other = _padded(large, o.crop), None if small is None else _padded(_pixels(small), side)
         cuts = []
         for _ in range(o.crops):
-            top = int(torch.randint(large.shape[0] // o.scale - side + 1, (1,)))
-            left = int(torch.randint(large.shape[1] // o.scale - side + 1, (1,)))
-            cut = large[top * o.scale : top * o.scale + o.crop, left * o.scale : left * o.scale + o.crop]
+            whole = jittered(large, o) if other is None else large
+            top, left = (int(torch.randint(length // o.scale - side + 1, (1,))) for length in whole.shape[:2])
+            cut = whole[top * o.scale : top * o.scale + o.crop, left * o.scale : left * o.scale + o.crop]
             seen = (
                 other[top : top + side, left : left + side]
                 if other is not None
-                else small_part(large, top, left, side, o)
+                else small_part(whole, top, left, side, o)
             )
             cuts.append(_turned(seen, cut, o))
         image, hr = (torch.stack([_as_input(one) for one in both]) for both in zip(*cuts, strict=True))
         return replace(sample, image=image, targets={"hr": hr})
+
+
+def jittered(large: np.ndarray, options: Options) -> np.ndarray:
+    """Take a part of a large picture `(H, W, C)` resized by a factor between the two of `jitter`: a picture of its own.
+
+    It has room for a crop and the pixels that this depends on, where the picture has it. A factor that would make the picture
+    smaller than a crop is raised; without `jitter`, and where the factor is then 1, the picture itself is returned.
+    """
+    if not options.jitter:
+        return large
+    low, high = options.jitter
+    factor = max(low + (high - low) * float(torch.rand(1)), options.crop / min(large.shape[:2]))
+    if factor >= 1:
+        return large
+    room, s = options.crop + 2 * REACH * options.scale, options.scale
+    sides = [min(length, math.ceil(room / factor)) for length in large.shape[:2]]
+    y, x = (int(torch.randint(length - side + 1, (1,))) for length, side in zip(large.shape[:2], sides, strict=True))
+    height, width = (max(options.crop, round(side * factor / s) * s) for side in sides)
+    return resized_integers(large[y : y + sides[0], x : x + sides[1]], height, width, border=options.border)
 
 
 def small_part(large: np.ndarray, top: int, left: int, side: int, options: Options) -> np.ndarray:

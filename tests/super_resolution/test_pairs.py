@@ -13,7 +13,7 @@ from trunkline.tasks.samples import Sample
 from trunkline.tasks.super_resolution.options import Options
 from trunkline.tasks.super_resolution.resize import shrunk
 from trunkline.tasks.super_resolution.splits import read_split
-from trunkline.tasks.super_resolution.transforms import EvalTransform, TrainTransform, small_part
+from trunkline.tasks.super_resolution.transforms import EvalTransform, TrainTransform, jittered, small_part
 
 
 def picture(file, width=64, height=48, seed=0, grey=False, bits=8):
@@ -201,6 +201,38 @@ def test_squares_of_large_and_small_are_aligned(size, given_):
         assert (
             np.abs(again - small.permute(1, 2, 0).numpy()[3:-3, 3:-3]).max() <= 1
         )  # beyond the kernel's reach of the cut
+
+
+def test_a_resized_picture_is_one_of_its_own():
+    """Factors are spread over the range; what is seen of small pixels is what our shrinking makes of the large ones."""
+    rng = np.random.default_rng(0)
+    waves = np.sin(np.arange(200)[:, None] / 3) * np.sin(np.arange(260) / 3)
+    large = (127 + 100 * waves[:, :, None] + rng.integers(0, 9, 3)).astype(np.uint8)
+    options = Options(crop=48, crops=30, jitter=(0.5, 1.0))
+    torch.manual_seed(0)
+    shapes = [jittered(large, options) for _ in range(40)]
+    assert all(min(one.shape[:2]) >= 48 and one.shape[0] % 4 == 0 == one.shape[1] % 4 for one in shapes)
+    energy = [float(np.abs(np.diff(one.astype(float), axis=1)).mean()) for one in shapes]
+    whole = float(np.abs(np.diff(large.astype(float), axis=1)).mean())
+    assert 1.6 * whole < max(energy) < 2.1 * whole and min(energy) < 1.15 * whole  # waves become up to twice as short
+    found = TrainTransform(options)(Sample("a", "a", torch.from_numpy(large).permute(2, 0, 1)))
+    assert found.image.shape == (30, 3, 12, 12) and found.targets["hr"].shape == (30, 3, 48, 48)
+    for small, big in zip(found.image, found.targets["hr"], strict=True):
+        again = shrunk(big.permute(1, 2, 0).numpy(), 4)[3:-3, 3:-3].astype(int)
+        assert np.abs(again - small.permute(1, 2, 0).numpy()[3:-3, 3:-3]).max() <= 1
+    tiny = large[:50, :60]
+    assert min(jittered(tiny, options).shape[:2]) == 48 and jittered(tiny, Options(crop=96, jitter=(0.5, 1))) is tiny
+    assert jittered(large, Options()) is large
+
+
+def test_pairs_are_not_resized_and_that_is_said(tmp_path):
+    pairs(tmp_path / "train")
+    pairs(tmp_path / "val")
+    assert (
+        "small pictures are given, so jitter=0.5,1 resizes none"
+        in read(tmp_path, "train", jitter=(0.5, 1.0), crop=32).notes
+    )
+    assert not read(tmp_path, "train", jitter=(0.5, 1.0), crop=32, format="pictures").notes
 
 
 def test_sixteen_bits_and_grey_go_in_as_fractions_and_three_channels():
