@@ -73,7 +73,7 @@ def upscale(
         raise RecipeError(f"batch={batch}: expected a multiple of crops={crops}, such as {near}")
     if weights == "none" and backbone is None:
         backbone, blocks, width = "msrresnet", blocks or 8, width or 48
-    updates = 4000 if epochs is None and updates is None else updates
+    updates = 3000 if epochs is None and updates is None else updates
     unshuffle: Literal[1, 2, 4] = 1
     if backbone == "rrdbnet":
         unshuffle = 4 if scale == 1 else 2 if scale == 2 else 1
