@@ -87,7 +87,7 @@ def upscale(
         tasks={
             "super_resolution": Options(
                 data=data, scale=scale, val=val, together=together, crop=crop, crops=crops, jitter=jitter, limit=limit,
-                adversarial=Adversarial(norm="spectral", width=16 if smoke else 64) if adversarial else None,
+                adversarial=Adversarial(norm="spectral", width=16 if smoke else 32) if adversarial else None,
                 perceptual=_maps(perceptual) if perceptual else None,
             )
         },
