@@ -70,9 +70,17 @@ def refuse_kind(task: str, kind: Any) -> list[str]:
     return [f"{task}'s options: expected {wanted}"]
 
 
-def of_data(default: Any, kept: bool = False, within: Range | None = None) -> Any:
-    """Make a field of options that belongs to `data`. With `kept` it also holds for other data, until it is set."""
-    return ranged(default, within, of="data", kept=kept)
+def of_data(default: Any, kept: bool = False, within: Range | None = None, hint: str = "") -> Any:
+    """Make a field of options that belongs to `data`. With `kept` it also holds for other data, until it is set.
+
+    `hint` follows what is said of a wrong value.
+    """
+    return ranged(default, within, of="data", kept=kept, hint=hint)
+
+
+def of_scores(default: Any, within: Range | None = None) -> Any:
+    """Make a field of options that nothing but scores reads."""
+    return ranged(default, within, of="scores")
 
 
 def of_training(default: Any, within: Range | None = None) -> Any:
@@ -96,8 +104,13 @@ def followed(options: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def belonging(options: Any, to: str) -> set[str]:
-    """Find the names of the options that belong to `data`, to `training`, or to the `network`, which decide its layers."""
+    """Find the names of the options that belong to `data`, `training`, `scores`, or to the `network`, which decide its layers."""
     return {f.name for f in fields(options) if f.metadata.get("of") == to}
+
+
+def hint_of(options: Any, key: str) -> str:
+    """Say what may have been meant where an option has a wrong value, as `; edge= says …`; empty: nothing is known."""
+    return next((f"; {hint}" for f in fields(options) if f.name == key and (hint := f.metadata.get("hint"))), "")
 
 
 def reset(options: Any) -> dict[str, Any]:

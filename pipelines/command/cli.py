@@ -190,7 +190,7 @@ def _predict(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     headings: tuple[str, ...] = ()
     for p in api.predictions(plain[0], plain[1:], settings):
         if as_json:
-            print(json.dumps(p.line(), ensure_ascii=False))
+            print(json.dumps(p.kept() if "out" in settings else p.line(), ensure_ascii=False))
         if p.error:
             note(p.error)
         elif not as_json and len(shown) < _MOST_ROWS:

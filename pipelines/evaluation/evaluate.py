@@ -13,6 +13,7 @@ from ...backbones.contract import remarks_of
 from ...cluster.config import Launch
 from ...tasks.data.fingerprint import compare
 from ...tasks.data.repairs import refuse
+from ...tasks.images.decode import HOW_TO_GO_ON
 from ...tasks.options import belonging
 from ...tasks.samples import Samples
 from ...tasks.scores import Scores, joined
@@ -29,6 +30,8 @@ from ..runs.machine import threads_kept
 from ..runs.run import Run
 from ..show import bar, note, samples_left_out
 from .measure import checked_result, inference, score
+
+_FEW = 5  # samples that a line names
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,7 @@ def _folder(found: Ready) -> str:
 
 
 def _readable(found: Ready, wanted: Evaluating, path: Path, loaders: int) -> Samples:
-    """Read the split, without the samples that cannot be decoded where on_bad_sample=skip says so."""
+    """Read the split, without the samples that cannot be used where on_bad_sample=skip says so."""
     samples = found.task.samples(wanted.split)
     if found.options.on_bad_sample != "skip":
         return samples
@@ -234,7 +237,9 @@ def _readable(found: Ready, wanted: Evaluating, path: Path, loaders: int) -> Sam
     reasons = dict(samples.excluded) | found.task.scan(samples, loaders) if stored is None else stored
     samples = samples.without(reasons)
     if samples.excluded:
-        note(f"{samples_left_out(len(samples.excluded))} that cannot be decoded")
+        first = [f"{name}: {why.partition(f'; {HOW_TO_GO_ON}')[0]}" for name, why in [*samples.excluded.items()][:_FEW]]
+        more = " …" if len(samples.excluded) > _FEW else ""
+        note(f"{samples_left_out(len(samples.excluded))} that cannot be used: {'; '.join(first)}{more}")
     return samples
 
 

@@ -41,8 +41,9 @@ def blend_of(text: str) -> Blend:
     except ValueError:
         number = -1.0
     if not source or not 0 <= number <= 1:
+        file = source or ("" if 0 <= number <= 1 else text.strip(":")) or "FILE"
         raise RecipeError(
-            f"blend={text}: expected FILE:SHARE, with FILE's share of the weights from 0 to 1, as blend={source or text}:0.8 "
+            f"blend={text}: expected FILE:SHARE, with FILE's share of the weights from 0 to 1, as blend={file}:0.8 "
             "(0.8 of FILE and 0.2 of the network that is named first)"
         )
     return Blend(str(at_home(source)), number)

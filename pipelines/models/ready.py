@@ -11,7 +11,7 @@ from trunkline.ground.storage import is_remote
 from ...cluster import checkpoint
 from ...heads.model import Model
 from ...tasks.contract import Task
-from ...tasks.options import belonging, followed, reset
+from ...tasks.options import belonging, followed, hint_of, reset
 from ...tasks.table import options as known_options
 from ..recipe.convert import convert
 from ..recipe.fields import Machine, Network, Recipe
@@ -87,7 +87,7 @@ def ready(source: Source) -> Ready:
     )
     check_device(machine.device)
     if folder_of(path):
-        if given := [name for name in ("weights_key", "classes") if getattr(source, name)]:
+        if given := [name for name in ("backbone", "stride_in", "weights_key", "classes") if getattr(source, name)]:
             raise RecipeError(f"{source.source}: is a run, which says it itself; leave {' and '.join(given)} out")
         found = _from_run(Run(path), source)
     else:
@@ -129,10 +129,11 @@ def _mixed_in(source: Source, other: str, task: str) -> Source:
 def changed_options(name: str, own: Any, given: dict[str, Any], files: bool = False) -> Any:
     """Replace the given fields of a task's options.
 
-    Raises RecipeError with each that is unknown, out of its range, of training alone or, for `files`, of a data set.
+    Raises RecipeError with each that is unknown, out of its range, of training alone or, for `files`, of a data set or of scores.
     """
     hints = get_type_hints(type(own))
     idle, data = belonging(own, "training"), {"data", *belonging(own, "data")} if files else set()
+    scores = belonging(own, "scores") if files else set()
     problems = [
         f"{key}={value}: there is no such setting{nearest(key, hints)}; this task has {', '.join(hints)}"
         for key, value in given.items()
@@ -142,13 +143,14 @@ def changed_options(name: str, own: Any, given: dict[str, Any], files: bool = Fa
     problems += [
         f"{key}={given[key]}: is of a data set, and here are files; leave it out" for key in given if key in data
     ]
+    problems += [f"{key}={given[key]}: only scores read it; leave it out" for key in given if key in scores]
     values = reset(own) if given.get("data") else {}
     for key, value in given.items():
         if key in hints:
             try:
                 values[key] = convert(hints[key], value, key)
             except RecipeError as error:
-                problems += error.problems
+                problems += [problem + hint_of(own, key) for problem in error.problems]
     if problems:
         raise RecipeError(problems)
     changed = replace(own, **values, **followed(own, values))

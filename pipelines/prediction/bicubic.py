@@ -14,6 +14,7 @@ from ...tasks.super_resolution.files import Look, Picture, look_at, read_picture
 from ...tasks.super_resolution.resize import resized_integers
 from ..show import bar, note
 from .picture_names import targets, writing_problems
+from .predictions import SETTINGS
 
 _LISTED = 20
 
@@ -39,8 +40,8 @@ class Upscaled(Predicted):
         return [self.out, str(self.width), str(self.height), "now" if self.written else "before"]
 
     def caption(self) -> str:
-        """Write its size."""
-        return f"{self.width} x {self.height}"
+        """Write its name and its size."""
+        return f"{Path(self.file).name}: {self.width} x {self.height}"
 
 
 def bicubic(
@@ -68,7 +69,10 @@ def bicubic(
     if problems := problems + writing_problems(writing):
         raise RecipeError(problems)
     given = [at_home(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
-    plan = targets(given, Path(at_home(out)), writing)
+    folder = Path(at_home(out))
+    if (folder / SETTINGS).exists():
+        raise RecipeError(f"out={out}: holds pictures that a network made ({SETTINGS} says how); choose another folder")
+    plan = targets(given, folder, writing)
     unread = _check(plan, scale)
     return _upscale(plan, unread, scale, quality, out)
 
@@ -117,7 +121,7 @@ def _other(file: Path, wanted: Look) -> list[str]:
 def _upscale(
     plan: list[tuple[Path, Path]], unread: dict[Path, str], scale: int, quality: int, out: str | Path
 ) -> Iterator[Upscaled]:
-    kept = 0
+    kept = made = failed = 0
     with bar("upscale", len(plan), "pictures") as advance:
         for picture, file in plan:
             try:
@@ -125,22 +129,28 @@ def _upscale(
                     raise DataError(unread[picture])
                 is_there = file.exists()
                 kept += is_there
-                made = look_at(file) if is_there else _write(picture, file, scale, quality)
-                yield Upscaled(str(picture), None, str(file), made.width, made.height, not is_there)
+                look = look_at(file) if is_there else _write(picture, file, scale, quality)
+                made += not is_there
+                yield Upscaled(str(picture), None, str(file), look.width, look.height, not is_there)
             except DataError as error:
+                failed += 1
                 yield Upscaled(str(picture), str(error))
             advance()
     said = f" ({counted(kept, 'picture')} were there already and are kept)" if kept else ""
-    note(f"wrote {counted(len(plan) - kept - len(unread), 'picture')} into {out}{said}")
+    lost = f"; {counted(failed, 'picture')} failed" if failed else ""
+    note(f"wrote {counted(made, 'picture')} into {out}{said}{lost}")
 
 
 def _write(picture: Path, file: Path, scale: int, quality: int) -> Look:
     read = read_picture(picture)
     planes = [None if p is None else _upscaled(p, scale) for p in (read.pixels, read.alpha)]
     assert planes[0] is not None
-    file.parent.mkdir(parents=True, exist_ok=True)
     made = Picture(planes[0], planes[1], read.icc, read.format)
-    write_picture(file, made, quality)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(file, made, quality)
+    except OSError as error:
+        raise RecipeError(f"{file}: cannot be written ({error.strerror}); mend that, or choose another out=") from None
     return made.look
 
 

@@ -12,24 +12,37 @@ from ...tasks.images.drawing import contact_sheet
 from ...tasks.predicted import Predicted
 from .predictions import COLUMNS, SETTINGS, SHEET, begin
 
+LINES, SHEET_FILE, DRAWN = "predictions.jsonl", "sheet.png", "pictures"
+OWN = {
+    LINES: "stands a line for each picture",
+    SETTINGS: "stands how the pictures were made",
+    SHEET_FILE: "the contact sheet is drawn",
+    DRAWN: "lies what pictures=true draws",
+}
+"""The names in its folder that no picture can have, in words that follow `and there`."""
+_LISTED = 20
+
 
 class NamedOutput:
     """A folder in which each input file of a `plan` (`(input, file)`, in order) gets a file of its own.
 
     `predictions.jsonl` has a line for each that was written, and `sheet.png` the first of them. What is there is left as it is;
     `wanted` are the files that are not. A file appears whole or not at all, and a prediction that was killed goes on to the same
-    files, lines and sheet. `settings` decide the pictures; they stay in settings.json. Raises RecipeError where that has others,
-    or the folder cannot be written.
+    files, lines and sheet. `settings` decide the pictures; they stay in settings.json. `made` and `failed` count what is added,
+    `drawn` says whether `close` drew the sheet. Raises RecipeError where settings.json has others, where a file is there that
+    was not made here or of another picture, and where the folder cannot be written.
     """
 
     def __init__(self, folder: Path, plan: list[tuple[Path, Path]], kind: type[Predicted], settings: dict[str, Any]):
         self.folder, self.plan, self.kind, self._empty = folder, plan, kind, not (folder / SETTINGS).exists()
         self.wanted = {picture: file for picture, file in plan if not (file.exists() or file.is_symlink())}
-        self._file = folder / "predictions.jsonl"
+        self.made, self.failed, self.drawn = 0, 0, False
+        self._file = folder / LINES
         try:
+            self._written = self._kept()
+            self._check()
             folder.mkdir(parents=True, exist_ok=True)
             begin(folder, settings)
-            self._written = self._kept()
             self._rewrite()
             self._lines = self._file.open("a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
@@ -46,6 +59,25 @@ class NamedOutput:
                     lines.append(line)
         return lines
 
+    def _check(self) -> None:
+        """Raise RecipeError with the planned files that are there and have no line, or that of another picture."""
+        lines = {line["made"]: line["file"] for line in self._written if "made" in line}
+        problems = []
+        for picture, file in self.plan:
+            if picture in self.wanted:
+                continue
+            before = lines.get(file.relative_to(self.folder).as_posix())
+            if before is None:
+                problems.append(
+                    f"{file}: is there already, and no line of {LINES} says that it was made here; remove it, or choose another "
+                    "out="
+                )
+            elif before != str(picture) and Path(before).exists() and not Path(before).samefile(picture):
+                problems.append(f"{file}: was made of {before}, and {picture} would become it; choose another out=")
+        if problems:
+            more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+            raise RecipeError(problems[:_LISTED] + more)
+
     def _rewrite(self) -> None:
         """Put the lines in the plan's order, behind those of other predictions."""
         place = {path: n for n, paths in enumerate(self.plan) for path in paths}
@@ -59,6 +91,7 @@ class NamedOutput:
     def add(self, p: Predicted) -> None:
         """Write a prediction's file and its line."""
         if p.error:
+            self.failed += 1
             self._note(p.kept())
             return
         target = self.wanted[Path(p.file)]
@@ -70,6 +103,7 @@ class NamedOutput:
             self._note({**p.kept(), "made": target.relative_to(self.folder).as_posix()})
             beside.replace(target)
             self._empty = False
+            self.made += 1
         except OSError as error:
             beside.unlink(missing_ok=True)
             raise RecipeError(f"{target}: cannot be written ({error.strerror})") from None
@@ -81,7 +115,7 @@ class NamedOutput:
 
     def close(self) -> None:
         """Order the lines, and draw the sheet of the first pictures. Where none was ever made, other settings may follow."""
-        sheet = self.folder / "sheet.png"
+        sheet = self.folder / SHEET_FILE
         try:
             self._lines.close()
             self._rewrite()
@@ -89,6 +123,7 @@ class NamedOutput:
                 (self.folder / SETTINGS).unlink(missing_ok=True)
             if (self.wanted or not sheet.exists()) and (cells := [(p.small(), p.caption()) for p in self._first()]):
                 contact_sheet(cells, columns=COLUMNS).save(sheet)
+                self.drawn = True
         except OSError as error:
             raise RecipeError(f"out={self.folder}: cannot be written ({error.strerror})") from None
 

@@ -1,5 +1,7 @@
 """Where pictures that are made of pictures are written: names, subfolders and formats as they are, nothing over another."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from trunkline.ground.errors import RecipeError
@@ -18,14 +20,21 @@ def writing_problems(writing: Writing) -> list[str]:
     return problems_of(writing) + ([f"ext={writing.end}: expected {', '.join(FORMATS)}"] if unknown else [])
 
 
-def targets(inputs: list[str], out: Path, writing: Writing) -> list[tuple[Path, Path]]:
+def targets(
+    inputs: list[str], out: Path, writing: Writing, reserved: Mapping[str, str] | None = None
+) -> list[tuple[Path, Path]]:
     """Plan the files below `out` that the pictures of files, folders and globs become: `(picture, file)`, in order, each once.
 
-    What lies in a subfolder of a folder goes into the same of `out`. Raises RecipeError for inputs without a picture, names that
-    two pictures would get, what `writing_problems` lists, and an `out` that lies in a folder that is read.
+    What lies in a subfolder of a folder goes into the same of `out`; a picture that is given by two paths has the first one.
+    `reserved` are names in `out` that something else has, each with what that is; a folder's holds for all below it. Raises
+    RecipeError for inputs without a picture, names that two pictures would get or that are reserved, what `writing_problems`
+    lists, an `out` that is a file or lies in a folder that is read, and files in the way: folders, links that lead nowhere,
+    and the pictures that are read.
     """
     problems = writing_problems(writing)
-    planned: dict[Path, Path] = {}
+    if out.exists() and not out.is_dir():
+        problems.append(f"out={out}: is a file; give a folder for the pictures")
+    planned: dict[str, tuple[Path, Path]] = {}
     taken: dict[Path, Path] = {}
     for given in inputs:
         folder = Path(given) if Path(given).is_dir() else None
@@ -40,12 +49,37 @@ def targets(inputs: list[str], out: Path, writing: Writing) -> list[tuple[Path, 
         for picture in found:
             below = picture.relative_to(folder) if folder else Path(picture.name)
             file = out / below.with_name(below.stem + writing.suffix + (writing.end or below.suffix))
-            if taken.setdefault(file, picture).absolute() != picture.absolute():
-                problems.append(
-                    f"{taken[file]} and {picture}: both would become {file}; give another out= to one of them"
-                )
-            planned.setdefault(picture, file)
-    if problems:
+            if _place(first := taken.setdefault(file, picture)) != _place(picture):
+                if os.path.realpath(first) == os.path.realpath(picture):
+                    continue
+                problems.append(f"{first} and {picture}: both would become {file}; give another out= to one of them")
+            planned.setdefault(_place(picture), (picture, file))
+    plan = [*planned.values()]
+    if problems := problems + _in_the_way(plan, out, reserved or {}):
         more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
         raise RecipeError(problems[:_LISTED] + more)
-    return [*planned.items()]
+    return plan
+
+
+def _place(path: Path) -> str:
+    """Write a path in one form; a link is a file of its own."""
+    return os.path.abspath(path)  # noqa: PTH100 - a `..` goes too
+
+
+def _in_the_way(plan: list[tuple[Path, Path]], out: Path, reserved: Mapping[str, str]) -> list[str]:
+    """List the files that cannot be made where they are planned."""
+    problems: list[str] = []
+    read: set[str] = set()
+    for picture, file in plan:
+        below = file.relative_to(out)
+        if what := reserved.get(below.parts[0].lower()):
+            remedy = "give suffix=, as _x4" if len(below.parts) == 1 else "give that folder an out= of its own"
+            problems.append(f"{picture}: would become {file}, and there {what}; {remedy}")
+        elif os.path.lexists(file):
+            read = read or {os.path.realpath(p) for p, _ in plan}
+            if os.path.realpath(file) in read:
+                problems.append(f"{picture}: would become {file}, which is read; choose another out=, or give suffix=")
+            elif not file.is_file():
+                kind = "a folder" if file.is_dir() else "no file, or a link that leads nowhere"
+                problems.append(f"{file}: is {kind}, and {picture} would become it; remove it, or choose another out=")
+    return problems

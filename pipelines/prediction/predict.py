@@ -11,6 +11,7 @@ from trunkline.ground.storage import at_home
 
 from ...cluster.config import Launch
 from ...tasks.contract import Task
+from ...tasks.data.repairs import counted
 from ...tasks.images.decode import HOW_TO_GO_ON
 from ...tasks.predicted import Predicted, Writing
 from ...tasks.samples import Sample
@@ -18,13 +19,14 @@ from ..evaluation.evaluate import absolute, absolute_blend
 from ..evaluation.measure import inference
 from ..launch.worker import mistakes_as_engine_errors
 from ..models.blend import blend_of
-from ..models.ready import Source, ready, task_kind
+from ..models.digest import weights_digest
+from ..models.ready import Ready, Source, ready, task_kind
 from ..recipe import plugin as plugins
 from ..runs.machine import threads_kept
 from ..show import bar, note
-from .named import NamedOutput
+from .named import DRAWN, LINES, OWN, SHEET_FILE, NamedOutput
 from .picture_names import targets, writing_problems
-from .predictions import Output, Predictions
+from .predictions import WEIGHTS, Output, Predictions
 
 CHUNK = 65_536  # files whose names are sent to a pool at once
 
@@ -111,7 +113,6 @@ def _begun(
         plugins.load(plugin)
     if where.blend:
         where = replace(where, blend=absolute_blend(where.blend))
-        note(blend_of(where.blend).said(where.source))
     kind = task_kind(where)
     find_nothing(given, kind)
     if labels and labels not in (known := kind.predicted.labels_as):
@@ -205,39 +206,52 @@ def _stream_named(
     if not out:
         yield from _with_bar(list(expand(given, task)), settings, task, launch)
         return
-    plan = targets(given, out, wanted.writing)
-    output, remarks = NamedOutput(out, plan, task.predicted, _decides(settings)), dict[str, str]()
-    goal = output.wanted
-    if len(goal) < len(plan):
-        note(f"{len(plan) - len(goal)} of {len(plan)} are in {out} already: left as they are")
-    try:
-        for predicted in _with_bar(list(goal), settings, task, launch):
-            if pictures and not predicted.error:  # before the file, which says that this one is done
-                (out / "pictures").mkdir(exist_ok=True)
-                name = goal[Path(predicted.file)].relative_to(out).as_posix().replace("/", "-")
-                predicted.image().save(out / "pictures" / f"{name}.png")
-            output.add(predicted)
-            if remark := getattr(predicted, "remark", ""):
-                remarks.setdefault(remark, predicted.file)
-            yield predicted
-    finally:
-        output.close()
+    plan = targets(given, out, wanted.writing, OWN)
+    with threads_kept():
+        found = ready(wanted.source if launch is None else replace(wanted.source, device="cpu"))
+        output, remarks = NamedOutput(out, plan, task.predicted, _decides(settings, found)), dict[str, str]()
+        goal = output.wanted
+        if len(goal) < len(plan):
+            note(f"{len(plan) - len(goal)} of {len(plan)} are in {out} already: left as they are")
+        try:
+            for predicted in _with_bar(list(goal), settings, task, launch, found):
+                if pictures and not predicted.error:  # before the file, which says that this one is done
+                    (out / DRAWN).mkdir(exist_ok=True)
+                    name = goal[Path(predicted.file)].relative_to(out).as_posix().replace("/", "-")
+                    predicted.image().save(out / DRAWN / f"{name}.png")
+                output.add(predicted)
+                if remark := getattr(predicted, "remark", ""):
+                    remarks.setdefault(remark, predicted.file)
+                yield predicted
+        finally:
+            output.close()
     for remark, file in remarks.items():
         note(f"{file}: {remark}")
-    note(f"wrote {len(goal)} {task.unit} to {out}, predictions.jsonl and sheet.png")
+    failed = (
+        f"; {counted(output.failed, unit)} failed" if (unit := task.unit.removesuffix("s")) and output.failed else ""
+    )
+    drawn = f", {LINES} and {SHEET_FILE}" if output.drawn else f" and {LINES}"
+    note(f"wrote {counted(output.made, unit)} to {out}{drawn}{failed}")
 
 
-def _decides(settings: dict[str, Any]) -> dict[str, Any]:
-    """Select what decides pictures that their names do not tell, one beside the other."""
+def _decides(settings: dict[str, Any], found: Ready) -> dict[str, Any]:
+    """Select what decides pictures that their names do not tell, one beside the other; of the model as it predicts."""
     own = {key: settings[key] for key in ("precision", "plugins")}
-    return {**settings["source"], **own, **{key: settings["writing"][key] for key in ("quality", "outscale")}}
+    own |= {key: settings["writing"][key] for key in ("quality", "outscale")}
+    if "update" in found.origin:
+        own["checkpoint"] = f"{found.origin['update']:06d}"
+    return {**settings["source"], **own, WEIGHTS: weights_digest(found.model)}
 
 
 def _with_bar(
-    files: list[Path], settings: dict[str, Any], task: type[Task], launch: Launch | None
+    files: list[Path],
+    settings: dict[str, Any],
+    task: type[Task],
+    launch: Launch | None,
+    found: Ready | None = None,
 ) -> Iterator[Predicted]:
     with bar("predict", len(files), task.unit) as advance, threads_kept():
-        for predicted in _compute(iter(files), settings, task.predicted, launch):
+        for predicted in _compute(iter(files), settings, task.predicted, launch, found):
             advance()
             yield predicted
 
@@ -266,21 +280,36 @@ def expand(inputs: list[str], task: type[Task]) -> Iterator[Path]:
 
 
 def _compute(
-    files: Iterator[Path], settings: dict[str, Any], kind: type[Predicted], launch: Launch | None
+    files: Iterator[Path],
+    settings: dict[str, Any],
+    kind: type[Predicted],
+    launch: Launch | None,
+    found: Ready | None = None,
 ) -> Iterator[Predicted]:
+    """Yield a prediction for each file. `found` is the model where it is loaded already; workers of a pool load their own."""
     batches = iter(lambda: list(itertools.islice(files, settings["batch"])), [])
     if launch is None:
-        compute = computer(settings, say=note)
+        compute = computer(settings, note, found)
         for batch in batches:
             yield from compute([str(f) for f in batch])
         return
     from ...cluster.launchers.table import pool
 
+    mixed = _mixture(settings)
     with pool(f"{__name__}:remote", settings, launch) as results:
         while chunk := list(itertools.islice(batches, max(1, CHUNK // settings["batch"]))):
             computed = results([[str(f.absolute()) for f in batch] for batch in chunk])
             for batch, lines in zip(chunk, computed, strict=True):
+                if mixed:  # the workers have read both networks
+                    note(mixed)
+                    mixed = ""
                 yield from (kind.from_line({**line, "file": str(f)}) for f, line in zip(batch, lines, strict=True))
+
+
+def _mixture(settings: dict[str, Any]) -> str:
+    """Say which two networks are mixed; empty where none is mixed in."""
+    source = settings["source"]
+    return blend_of(source["blend"]).said(source["source"]) if source["blend"] else ""
 
 
 def remote(settings: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any]]]:
@@ -297,15 +326,17 @@ def remote(settings: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any
 
 
 def computer(
-    settings: dict[str, Any], say: Callable[[str], None] | None = None
+    settings: dict[str, Any], say: Callable[[str], None] | None = None, found: Ready | None = None
 ) -> Callable[[list[str]], list[Predicted]]:
-    """Load the model, and return a function from the file names of a batch to its predictions, one for each file.
+    """Load the model unless it is `found`, and return a function from a batch's file names to its predictions, one for each.
 
-    `say` is told what was loaded from a weights file.
+    `say` is told what was loaded from a weights file, and what was mixed in.
     """
-    found = ready(Source(**settings["source"]))
+    found = found or ready(Source(**settings["source"]))
     if say and "checkpoint" not in found.origin:
         say(f"weights: {found.facts.loaded}")
+    if say and (mixed := _mixture(settings)):
+        say(mixed)
     task, kind = found.task, found.task.predicted
     task.writing = Writing(**settings["writing"])
     transform, device = task.transform(False), next(found.model.parameters()).device

@@ -15,7 +15,8 @@ from ...tasks.predicted import Predicted
 
 SHEET = 48  # pictures on a contact sheet
 COLUMNS = 6
-SETTINGS = "settings.json"
+SETTINGS, WEIGHTS = "settings.json", "weights"  # the file, and what in it is a digest
+_BESIDE = f".{SETTINGS}.part"
 
 
 class Predictions(list[Predicted]):
@@ -37,17 +38,40 @@ def _as_read(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def begin(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the settings of a prediction. Raises RecipeError where those of another one are there, OSError where it cannot."""
-    there = folder / SETTINGS
+    """Write the settings of a prediction, whole or not at all.
+
+    Raises RecipeError where those of another one or damaged ones are there, OSError where it cannot.
+    """
+    there, settings = folder / SETTINGS, _as_read(settings)
     if there.is_file():
-        before, settings = json.loads(there.read_text(encoding="utf-8")), _as_read(settings)
-        wrong = [f"{k}={v} now, {before.get(k)} there" for k, v in settings.items() if v != before.get(k)]
+        before = _stored(there)
+        wrong = [
+            f"{k}={v} now, {before.get(k)} there" for k, v in settings.items() if v != before.get(k) and k != WEIGHTS
+        ]
+        if settings.get(WEIGHTS) != before.get(WEIGHTS):
+            wrong.insert(0, f"the weights of {settings.get('source')} are others than those that made what is there")
         if wrong:
             raise RecipeError(
                 f"out={folder}: holds a prediction that was begun with other settings ({'; '.join(wrong)}); give those "
                 "again to go on with it, or choose another folder"
             )
-    there.write_text(json.dumps(settings, default=str), encoding="utf-8")
+        return
+    beside = folder / _BESIDE
+    beside.write_text(json.dumps(settings), encoding="utf-8")
+    beside.replace(there)
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    """Read the settings of a prediction. Raises RecipeError where the file is damaged."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RecipeError(
+            f"{file}: is damaged, so nothing says how what lies there was made; delete the folder, or choose another out="
+        )
+    return found
 
 
 class Output:
@@ -60,7 +84,8 @@ class Output:
     def __init__(self, folder: Path, settings: dict[str, Any], kind: type[Predicted], pictures: bool = False):
         self.folder, self.kind, self.pictures, self.done = folder, kind, pictures, 0
         self._note = folder / SETTINGS
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not self._note.is_file():
+        held = folder.exists() and (not folder.is_dir() or any(f.name != _BESIDE for f in folder.iterdir()))
+        if held and not self._note.is_file():
             raise RecipeError(f"out={folder}: is there already and not empty; choose another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import load_named, nearest
 from trunkline.ground.storage import at_home
 
-from ...tasks.options import belonging
+from ...tasks.options import belonging, hint_of
 from ...tasks.table import options as task_options
 from .limits import check_options
 
@@ -126,7 +126,7 @@ def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
                 check_options(name, options)
             return []
         except RecipeError as error:
-            found = found or error.problems
+            found = found or [problem + hint_of(kind, key) for problem in error.problems]
     return found
 
 

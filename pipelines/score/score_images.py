@@ -41,7 +41,8 @@ def images(
     scale   how many times larger than its source each upscaled picture is
     border  pixels that do not count on each side; by default as many as the scale
     grey    rgb: grey is repeated to RGB first, as the field does; own: the grey plane itself is the Y (1.32 dB lower)
-    suffix  what stands behind the true picture's name in the other's (_x4 for baby_x4.png); found where there is only one
+    suffix  what stands behind the true picture's name in the other's (_x4 for baby_x4.png; empty: nothing); found where there
+            is only one
     more    further measures: ms_ssim, haarpsi, gmsd; lpips and dists where their weights are on disk
     out     a new file (.jsonl) for one record a picture
     """
@@ -97,12 +98,11 @@ def _pairs(truth: str, upscaled: str, suffix: str | None) -> tuple[list[tuple[st
     lacking = [f"{storage.join(truth, file)}: has no upscaled picture {name}{end}.* in {upscaled}" for name, file in
                true.items() if name + end not in other]  # fmt: skip
     extra = [file for name, file in other.items() if name.removesuffix(end) not in true or not name.endswith(end)]
-    if suffix is None or not end:
+    if suffix is None:
         lacking += [f"{storage.join(upscaled, file)}: has no true picture in {truth}" for file in extra]
     elif extra:
-        remarks.append(
-            f"{upscaled}: {counted(len(extra), 'picture')} without {end} do not count: {', '.join(extra[:_FEW])}"
-        )
+        what = f"without {end}" if end else "of other names"
+        remarks.append(f"{upscaled}: {counted(len(extra), 'picture')} {what} do not count: {', '.join(extra[:_FEW])}")
     if lacking:
         more = [f"and {len(lacking) - _LISTED} more"] if len(lacking) > _LISTED else []
         raise DataError("\n".join(["half a pair:", *lacking[:_LISTED], *more]) if len(lacking) > 1 else lacking[0])

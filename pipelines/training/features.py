@@ -1,7 +1,6 @@
 """The maps of a frozen trunk, computed once and kept in the run's folder."""
 
 import contextlib
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..evaluation.measure import in_turn, inference
 from ..feeding.cache import Cache
 from ..feeding.draws import Draws
 from ..feeding.ordered import in_order
+from ..models.digest import weights_digest
 from ..show import bar
 from .checks import publish
 from .parts import Part
@@ -69,14 +69,6 @@ def _write(file: Path, tensors: dict[str, Tensor], digest: str) -> None:
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)  # what is left where the disk was full
-
-
-def weights_digest(module: torch.nn.Module) -> str:
-    """Compute BLAKE2b over a module's tensors and their names (32 hex digits): other weights have other features."""
-    total = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(module.state_dict().items()):
-        total.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
 
 
 def compute_maps(session: Session, model: Model, task: Task, samples: Samples, precision: str) -> dict[str, Tensor]:

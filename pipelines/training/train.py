@@ -24,6 +24,7 @@ from ..feeding.loader import decoding
 from ..feeding.plan import Mixture
 from ..feeding.updates import cached_updates, updates
 from ..models.build import Facts, build
+from ..models.digest import weights_digest
 from ..recipe.demo_data import placed
 from ..recipe.fields import Phase, Recipe, batches_of, learning_tasks
 from ..recipe.knobs import Resolved
@@ -34,7 +35,7 @@ from ..runs.run import STATE, Metrics, Run, claim, locked
 from ..show import samples_left_out
 from .checks import check_frozen, check_lengths, divide, metric_of, preflight, shared
 from .engines import make_engine
-from .features import cache, weights_digest
+from .features import cache
 from .finish import finish
 from .loop import run_phase
 from .memory import fitting_micro_batch, largest_phase, turns_of

@@ -34,7 +34,7 @@ class PictureEvaluator:
         return metrics_of(self.options)
 
     def measure(self, batch: Batch, predictions: list[Prediction]) -> list[Record]:
-        """Measure each prediction against the large picture. Raises DataError where their sizes differ."""
+        """Measure each prediction against the large picture. Raises DataError where `compare` cannot."""
         o, records = self.options, []
         edge = o.scale if o.edge is None else o.edge
         for prediction, large in zip(predictions, batch.targets["hr"], strict=True):
@@ -43,7 +43,11 @@ class PictureEvaluator:
             if truth.shape[:2] != prediction.picture.shape[:2]:
                 sizes = [f"{p.shape[1]} x {p.shape[0]}" for p in (prediction.picture, truth)]
                 raise DataError(f"{prediction.id}: is {sizes[0]} pixels; the truth is {sizes[1]}")
-            record: Record = {"id": prediction.id, **compare(truth, prediction.picture, edge, o.grey, more=o.more)}
+            try:
+                scores = compare(truth, prediction.picture, edge, o.grey, o.more, key="edge")
+            except DataError as error:
+                raise DataError(f"{self.samples.root / prediction.id}: {error}") from None
+            record: Record = {"id": prediction.id, **scores}
             records.append(record | ({"remark": prediction.remark} if prediction.remark else {}))
         return records
 

@@ -6,7 +6,7 @@ from typing import Literal
 from trunkline.ground.ranges import COUNT, SHARE, Range, Texts, ranged
 
 from ...heads.adversarial import Adversarial, Perceptual
-from ..options import WEIGHT, TaskOptions, of_data, of_training, pair_problems
+from ..options import WEIGHT, TaskOptions, of_data, of_scores, of_training, pair_problems
 
 SCALE = Range(1, 8, "a whole number from 1 to 8")
 CROP = Range(0, 4096, "a number of pixels from 1 to 4096", low_in=False)
@@ -46,7 +46,7 @@ class Options(TaskOptions):
     val_lr: str = of_data("")
     together: tuple[str, ...] = of_data(())  # pictures that stay on one side of a share: a+b names two
     border: Literal["mirror", "replicate"] = of_data(
-        "mirror", kept=True
+        "mirror", kept=True, hint="edge= says how many pixels at each side scores leave out"
     )  # of the bicubic that makes the small pictures
     limit: int = of_data(0, within=COUNT)  # only the first so many pictures of a split; 0 takes all
     crop: int = of_training(96, within=CROP)  # training sees squares of so many pixels of the large picture
@@ -71,9 +71,11 @@ class Options(TaskOptions):
     )  # pixels that a tile sees beyond its own; none: the network's reach, up to 48
     ensemble: bool = False  # see every picture flipped and turned too, and take the mean of the eight
     alpha: Literal["bicubic", "network"] = "bicubic"  # how transparency is made larger
-    grey: Literal["rgb", "own"] = "rgb"  # a grey picture is scored as three equal channels, or as its own luma
-    edge: int | None = ranged(None, COUNT)  # pixels that scores leave out at each side; none: as many as the scale
-    more: tuple[str, ...] = ()  # other measures, of piq: ms_ssim, haarpsi, gmsd, lpips, dists
+    grey: Literal["rgb", "own"] = of_scores(
+        "rgb"
+    )  # a grey picture is scored as three equal channels, or as its own luma
+    edge: int | None = of_scores(None, COUNT)  # pixels that scores leave out at each side; none: as many as the scale
+    more: tuple[str, ...] = of_scores(())  # other measures, of piq: ms_ssim, haarpsi, gmsd, lpips, dists
 
     def uncached(self) -> str:
         """Say that maps of crops that differ each time cannot be cached."""

@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..predicted import Predicted
@@ -69,8 +70,8 @@ class PredictedUpscale(Predicted):
         return self.row()[:2]
 
     def caption(self) -> str:
-        """Write its size, and which half of `small` is which."""
-        return f"{self.width} x {self.height}: bicubic | made"
+        """Write its file's name and its size, and which half of `small` is which."""
+        return f"{Path(self.file).name}: {self.width} x {self.height}, bicubic | made"
 
     def small(self) -> Any:
         """Draw the picture, small, on the left by bicubic, on the right as it was made."""

@@ -27,9 +27,9 @@ def resized(pixels: np.ndarray, height: int, width: int, *, border: Border = "mi
     """Resize a picture `(H, W)` or `(H, W, C)` to `height` x `width`: float64 in the same units, neither clipped nor rounded.
 
     Integers (uint8, uint16) are clipped and rounded between the two passes, as the rule above says: `to_integers` of the
-    result is what MATLAB gives. Floats are not. `border` says what lies beyond the edges: `mirror` (the edge's pixel is
-    repeated first, as MATLAB does) or `replicate` (the edge's pixel again and again). Raises DataError for an empty picture
-    or size. Source: Keys 1981; MATLAB's `imresize.m`.
+    result is what MATLAB gives. Floats are not, and other kinds of numbers are refused. `border` says what lies beyond the
+    edges: `mirror` (the edge's pixel is repeated first, as MATLAB does) or `replicate` (the edge's pixel again and again).
+    Raises DataError for an empty picture or size. Source: Keys 1981; MATLAB's `imresize.m`.
     """
     _check(pixels, height, width)
     (first, size), (second, last) = _order(pixels, height, width)
@@ -41,9 +41,11 @@ def resized(pixels: np.ndarray, height: int, width: int, *, border: Border = "mi
 def resized_integers(pixels: np.ndarray, height: int, width: int, *, border: Border = "mirror") -> np.ndarray:
     """Resize a picture of uint8 or uint16 as `to_integers(resized(…))` does, in bands: little memory beside both pictures.
 
-    Raises DataError as `resized`.
+    Raises DataError as `resized`, and for floats.
     """
     _check(pixels, height, width)
+    if pixels.dtype.kind != "u":
+        raise DataError(f"pixels of the kind {pixels.dtype} have no integers: expected uint8 or uint16")
     for axis, size in _order(pixels, height, width):
         pixels = _integers_along(pixels, axis, size, border)
     return pixels
@@ -52,9 +54,12 @@ def resized_integers(pixels: np.ndarray, height: int, width: int, *, border: Bor
 def shrunk(pixels: np.ndarray, scale: int, border: Border = "mirror") -> np.ndarray:
     """Shrink a picture `(H, W)` or `(H, W, C)` by a whole number: integers come back as such (the rule above), floats as float64.
 
-    Raises DataError where a side is no multiple of the scale: the truth is to be cropped first, else the pixels of both
-    pictures do not lie on each other.
+    Raises DataError for other kinds of numbers, and where a side is no multiple of the scale: the truth is to be cropped first,
+    else the pixels of both pictures do not lie on each other.
     """
+    _check_pixels(pixels)
+    if not isinstance(scale, (int, np.integer)) or scale < 1:
+        raise DataError(f"scale={scale}: expected a whole number from 1 on")
     height, width = pixels.shape[:2]
     if height % scale or width % scale:
         raise DataError(
@@ -81,7 +86,17 @@ def to_integers(values: np.ndarray, bits: int) -> np.ndarray:
     return clipped.astype(kind)
 
 
+def _check_pixels(pixels: np.ndarray) -> None:
+    if not isinstance(pixels, np.ndarray):
+        raise DataError(f"{type(pixels).__name__}: expected a picture as an array of numpy, uint8, uint16 or floats")
+    if pixels.dtype not in (np.uint8, np.uint16) and pixels.dtype.kind != "f":
+        raise DataError(f"pixels of the kind {pixels.dtype} cannot be resized: expected uint8, uint16 or floats")
+    if pixels.ndim not in (2, 3):
+        raise DataError(f"pixels of the shape {pixels.shape} cannot be resized: expected (H, W) or (H, W, C)")
+
+
 def _check(pixels: np.ndarray, height: int, width: int) -> None:
+    _check_pixels(pixels)
     if min(*pixels.shape[:2], height, width) < 1:
         raise DataError(f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be made {width} x {height}")
 

@@ -55,8 +55,8 @@ class Seeing:
             apart = difference(image.cpu(), self._see, scale, side, overlap, device, unit)
             said = "an unknown distance" if reach is None else f"{reach} pixels"
             self.remark = (
-                f"tiles of {side} pixels overlap by {overlap}, and the network reaches {said}: two of them differ from both "
-                f"seen at once by {apart * most:.2g} of {most} at most"
+                f"tiles of {side} pixels overlap by {overlap}, and the network reaches {said}: the middle pair of tiles "
+                f"differs by {apart * most:.2g} of {most} from both seen at once; others may differ more"
             )
         pixels = found.permute(1, 2, 0).numpy()
         if channels == 1:

@@ -105,6 +105,15 @@ def test_a_suffix_is_found_where_it_is_the_only_one(folders, capsys):
         images(truth, upscaled, scale=4)
     chosen = images(truth, upscaled, scale=4, suffix="_x4")
     assert chosen.metrics == plain.metrics and "3 pictures without _x4 do not count" in chosen.warnings[0]
+    for name in NAMES:
+        write_picture(upscaled / f"{name}.png", read_picture(upscaled / f"{name}_x4.png"))
+    with pytest.raises(DataError, match=r'paired in 3 ways.*suffix="" \(a\)'):
+        images(truth, upscaled, scale=4)
+    capsys.readouterr()
+    assert main(["score", "images", str(truth), str(upscaled), "--scale=4", "suffix=", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {name: found[name] for name in plain.metrics} == plain.metrics
+    assert "6 pictures of other names do not count" in found["warnings"][0]
 
 
 def test_half_a_pair_is_refused_from_both_sides(folders):
@@ -172,7 +181,9 @@ def test_wrong_settings_and_folders_are_told(folders, tmp_path, capsys):
     with pytest.raises(DataError, match=r"hr/b\.png: it is no image"):
         images(truth, upscaled, scale=4)
     write_picture(truth / "b.png", Picture(smooth(1)))
-    with pytest.raises(DataError, match=r"sr/a\.png: 56 x 48 pixels are too few: without a border of 20"):
+    with pytest.raises(
+        DataError, match=r"sr/a\.png: 56 x 48 pixels are too few: without a border of 20 pixels \(border=\)"
+    ):
         images(truth, upscaled, scale=4, border=20)
 
 
@@ -247,6 +258,32 @@ def test_what_bicubic_cannot_do_is_told_before_it_begins(tmp_path, capsys):
     assert main([*call, "scale=2", "workers=2"]) == 2 and "there is no such setting" in capsys.readouterr().err
     assert main([*call, "scale=2", "ext=gif"]) == 2 and "ext=.gif: expected" in capsys.readouterr().err
     assert not out.exists()
+    out.write_text("a file")
+    with pytest.raises(RecipeError, match=f"out={out}: is a file; give a folder"):
+        trunkline.predict("bicubic", source, scale=2, out=out)
+    out.unlink()
+    out.mkdir()
+    (out / "settings.json").write_text("{}")
+    with pytest.raises(RecipeError, match="holds pictures that a network made"):
+        trunkline.predict("bicubic", source, scale=2, out=out)
+
+
+def test_bicubic_makes_a_file_once_and_writes_over_none_that_it_reads(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "in"
+    source.mkdir()
+    write_picture(source / "sheet.png", Picture(smooth(0)))  # bicubic draws no sheet
+    (tmp_path / "other").symlink_to(source)
+    monkeypatch.chdir(tmp_path)
+    given = ["in/sheet.png", str(source / "sheet.png"), "in/../in/sheet.png", "other/sheet.png"]
+    every = trunkline.predict("bicubic", given, scale=2, out="out")
+    assert [p.file for p in every] == ["in/sheet.png"] and [p.caption() for p in every] == ["sheet.png: 112 x 96"]
+    for out in (source, tmp_path / "other"):
+        with pytest.raises(RecipeError, match=r"sheet\.png, which is read; choose another out=, or give suffix="):
+            trunkline.predict("bicubic", source / "sheet.png", scale=2, out=out)
+    (tmp_path / "full/sheet.png").mkdir(parents=True)
+    with pytest.raises(RecipeError, match=r"full/sheet\.png: is a folder, and in/sheet\.png would become it"):
+        trunkline.predict("bicubic", "in/sheet.png", scale=2, out="full")
+    assert [f.name for f in source.iterdir()] == ["sheet.png"]
 
 
 def test_a_picture_that_cannot_be_read_is_a_line_and_the_others_are_made(tmp_path, capsys):
@@ -259,6 +296,9 @@ def test_a_picture_that_cannot_be_read_is_a_line_and_the_others_are_made(tmp_pat
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert ["error" in row for row in rows] == [False, True, True] and "it holds floats" in rows[1]["error"]
     assert [f.name for f in out.iterdir()] == ["a.png"]
+    assert main(["predict", "bicubic", str(source), "scale=2", f"out={tmp_path / 'again'}"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "wrote 1 picture into" in said and "; 2 pictures failed" in said
 
 
 def test_a_folder_of_that_name_is_a_model_as_ever(tmp_path, monkeypatch, capsys):

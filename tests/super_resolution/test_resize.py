@@ -133,6 +133,21 @@ def test_what_cannot_be_resized_is_refused():
         resized(np.zeros((4, 4)), 4, 0)
     with pytest.raises(DataError, match="border=wrap: expected mirror or replicate"):
         resized(np.zeros((4, 4)), 2, 2, border="wrap")  # type: ignore[arg-type]
+    for scale in (0, -2, 0.5):
+        with pytest.raises(DataError, match=f"scale={scale}: expected a whole number"):
+            shrunk(np.zeros((4, 4), np.uint8), scale)  # type: ignore[arg-type]
+    for kind in (np.int64, np.uint32, np.bool_, np.complex64):
+        for call in (lambda p: shrunk(p, 2), lambda p: resized(p, 2, 2), lambda p: resized_integers(p, 2, 2)):
+            with pytest.raises(
+                DataError, match=rf"{np.dtype(kind)} cannot be resized: expected uint8, uint16 or floats"
+            ):
+                call(np.zeros((4, 4), kind))
+    with pytest.raises(DataError, match="float32 have no integers"):
+        resized_integers(np.zeros((4, 4), np.float32), 2, 2)
+    with pytest.raises(DataError, match="list: expected a picture as an array of numpy"):
+        shrunk([[1, 2], [3, 4]], 2)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"shape \(4,\) cannot be resized: expected \(H, W\)"):
+        shrunk(np.zeros(4, np.uint8), 2)
     with pytest.raises(DataError, match="NaN"):
         to_integers(np.array([np.nan]), 8)
     with pytest.raises(DataError, match="bits=12"):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from upscaler_work import SHORT, train
 
 import trunkline
@@ -141,9 +142,118 @@ def test_a_folder_holds_pictures_of_one_kind(run, scenes, tmp_path, capsys):
     (out / "00001.png").unlink()
     assert main(call) == 2
     assert "begun with other settings (outscale=None now, 3.0 there)" in capsys.readouterr().err
-    assert main([*call, "outscale=3", "checkpoint=best"]) == 2
-    assert "checkpoint=best now, last there" in capsys.readouterr().err and not (out / "00001.png").exists()
-    assert main([*call, "outscale=3", "batch=2"]) == 0 and (out / "00001.png").exists()
+    other = min(folder.name for folder in (run / "checkpoints").glob("0*"))
+    assert main([*call, "outscale=3", f"checkpoint={other}"]) == 2
+    said = capsys.readouterr().err
+    assert f"the weights of {run} are others than those that made what is there" in said
+    assert f"checkpoint={other} now, 000004 there" in said and not (out / "00001.png").exists()
+    assert main([*call, "outscale=3", "checkpoint=000004"]) == 0 and (out / "00001.png").exists()
+    settings = out / "settings.json"
+    settings.write_bytes(settings.read_bytes()[:-9])
+    assert main([*call, "outscale=3"]) == 2
+    assert f"{settings}: is damaged" in (said := capsys.readouterr().err) and "delete the folder, or choose" in said
+
+
+def test_other_weights_under_the_same_name_are_refused(run, scenes, tmp_path, capsys):
+    file, out = tmp_path / "x4.safetensors", tmp_path / "out"
+    call = ["predict", str(file), str(scenes / "val"), f"out={out}"]
+    shutil.copy(run / "weights.safetensors", file)
+    assert main(call) == 0
+    (out / "00001.png").unlink()
+    with safe_open(file, "pt") as opened:
+        header = opened.metadata()
+    tensors = load_file(file)
+    tensors["conv_last.bias"][0] += 1e-3
+    save_file(tensors, file, header)
+    capsys.readouterr()
+    assert main(call) == 2 and not (out / "00001.png").exists()
+    assert f"({'the weights of'} {file} are others than those that made what is there)" in capsys.readouterr().err
+    shutil.copy(run / "weights.safetensors", file)
+    assert main([*call, "batch=2"]) == 0 and (out / "00001.png").exists()
+
+
+def test_names_that_predict_needs_itself_are_refused_before_the_first_picture(run, scenes, tmp_path, capsys):
+    given, out = tmp_path / "in", tmp_path / "out"
+    (given / "pictures").mkdir(parents=True)
+    for name in ("sheet.png", "a.png", "pictures/b.png"):
+        shutil.copy(scenes / "val/00000.png", given / name)
+    assert main(["predict", str(run), str(given), f"out={out}", "pictures=true"]) == 2
+    said = capsys.readouterr().err
+    assert f"sheet.png: would become {out}/sheet.png, and there the contact sheet is drawn; give suffix=" in said
+    assert f"b.png: would become {out}/pictures/b.png, and there lies what pictures=true draws" in said
+    assert not out.exists()
+    shutil.rmtree(given / "pictures")
+    assert main(["predict", str(run), str(given), f"out={out}", "pictures=true", "suffix=_x4"]) == 0
+    assert sorted(f.name for f in out.glob("*.png")) == ["a_x4.png", "sheet.png", "sheet_x4.png"]
+
+
+def test_what_was_not_made_here_is_not_taken_for_a_result(run, scenes, tmp_path, capsys):
+    given, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(scenes / "val", given)
+    out.mkdir()
+    assert main(["predict", "bicubic", str(given), "scale=4", f"out={out}"]) == 0
+    capsys.readouterr()
+    wrong = {
+        out: f"{out}/00000.png: is there already, and no line of predictions.jsonl says that it was made here",
+        given: f"{given}/00000.png: would become {given}/00000.png, which is read",
+    }
+    for folder, said in wrong.items():
+        before = sorted(folder.iterdir())
+        assert main(["predict", str(run), str(given / "00000.png"), f"out={folder}"]) == 2
+        assert said in capsys.readouterr().err and sorted(folder.iterdir()) == before
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / "00000.png").symlink_to(tmp_path / "nowhere")
+    assert main(["predict", str(run), str(given), f"out={odd}"]) == 2
+    assert f"{odd}/00000.png: is no file, or a link that leads nowhere" in capsys.readouterr().err
+    made = tmp_path / "made"
+    assert main(["predict", str(run), str(given), str(given / "00000.png"), f"out={made}"]) == 0
+    shutil.copytree(given, tmp_path / "two")
+    capsys.readouterr()
+    assert main(["predict", str(run), str(tmp_path / "two"), f"out={made}"]) == 2
+    assert f"was made of {given}/00000.png, and {tmp_path}/two/00000.png would become it" in capsys.readouterr().err
+
+
+def test_what_was_made_and_what_failed_is_counted(run, scenes, tmp_path, capsys):
+    given, out = tmp_path / "in", tmp_path / "out"
+    given.mkdir()
+    (given / "bad.png").write_bytes(b"no picture")
+    call = ["predict", str(run), str(given), f"out={out}"]
+    assert main(call) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"wrote 0 images to {out} and predictions.jsonl; 1 image failed" in said and not (out / "sheet.png").exists()
+    shutil.copy(scenes / "val/00000.png", given / "good.png")
+    assert main([*call, "--json"]) == 2
+    shown = capsys.readouterr()
+    assert f"wrote 1 image to {out}, predictions.jsonl and sheet.png; 1 image failed" in " ".join(shown.err.split())
+    bad, good = (json.loads(line) for line in shown.out.splitlines())
+    assert "error" in bad and good["width"] == 256 and "content" not in good
+    assert main([*call[:-1], "--json"]) == 2
+    assert "content" in json.loads(capsys.readouterr().out.splitlines()[1])
+    (made,) = api.predict(run, given / "good.png")
+    assert made.caption() == "good.png: 256 x 256, bicubic | made"
+
+
+def test_settings_that_predict_or_a_run_does_not_read_are_refused(run, scenes, tmp_path, capsys):
+    wrong = {"edge=2": "only scores read it", "grey=own": "only scores read it", "more=gmsd": "only scores read it",
+             "backbone=msrresnet": "which says it itself; leave backbone out", "crop=64": "only training reads it",
+             "stride_in=3x3": "which says it itself; leave stride_in out"}  # fmt: skip
+    for setting, said in wrong.items():
+        assert main(["predict", str(run), str(scenes / "val"), setting]) == 2 and said in capsys.readouterr().err, (
+            setting
+        )
+    small = tmp_path / "data"
+    shutil.copytree(scenes / "val", small / "val")
+    Image.new("RGB", (8, 8)).save(small / "val/small.png")
+    call = ["evaluate", str(run), f"data={small}", "loaders=0", "on_bad_sample=skip"]
+    assert main([*call, "edge=2"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "left out 1 sample that cannot be used: val/small.png: is 8 x 8 pixels; expected sides of at least" in said
+    assert main([*call, "edge=30"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{small}/val/00000.png: 64 x 64 pixels are too few: without a border of 30 pixels (edge=)" in said
+    assert main([*call, "border=2"]) == 2
+    assert "border=2: expected one of mirror, replicate; edge= says how many pixels" in capsys.readouterr().err
 
 
 def test_two_inputs_that_would_become_one_file_and_outputs_among_the_inputs_are_refused(run, scenes, tmp_path):

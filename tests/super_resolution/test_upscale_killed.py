@@ -42,8 +42,8 @@ def in_half(owner, name):
 
 MOMENTS = {
     "its file half written": lambda: in_half(Path, "write_bytes"),
-    "between its line and its file": lambda: at_call(Path, "replace", 4, die),  # the first one is the lines'
-    "after its file": lambda: at_call(Path, "replace", 4, die, after=True),
+    "between its line and its file": lambda: at_call(Path, "replace", 5, die),  # first come settings and lines
+    "after its file": lambda: at_call(Path, "replace", 5, die, after=True),
     "before the sheet": lambda: at_call(named, "contact_sheet", 1, die),
 }
 
@@ -214,7 +214,8 @@ def test_other_networks_are_not_mixed_in(pair, run, scenes, tmp_path, capsys):
     one, two = pair
     wrong = {
         f"{two}": "expected FILE:SHARE",
-        f"{two}:": "expected FILE:SHARE",
+        f"{two}:": f"as blend={two}:0.8",
+        ":0.3": "as blend=FILE:0.8",
         f"{two}:1.5": "from 0 to 1",
         f"{two}:nan": "from 0 to 1",
         f"{tmp_path / 'x2'}:0.5": "scale: 2, not 4",
@@ -227,7 +228,8 @@ def test_other_networks_are_not_mixed_in(pair, run, scenes, tmp_path, capsys):
     capsys.readouterr()
     for blend, said in wrong.items():
         for call in (["predict", str(one), str(scenes / "val")], ["evaluate", str(one), "loaders=0"]):
-            assert main([*call, f"blend={blend}"]) == 2 and said in capsys.readouterr().err, blend
+            assert main([*call, f"blend={blend}"]) == 2 and said in (err := capsys.readouterr().err), blend
+            assert "buffers too" not in err
     with pytest.raises(RecipeError, match="is another network than"):
         trunkline.model(one, blend=f"{tmp_path / 'x2'}:0.5")
 

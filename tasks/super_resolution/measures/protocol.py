@@ -103,17 +103,22 @@ _WEIGHTS = _gaussian()
 
 
 def compare(
-    truth: np.ndarray, found: np.ndarray, border: int, grey: Grey = "rgb", more: tuple[str, ...] = ()
+    truth: np.ndarray,
+    found: np.ndarray,
+    border: int,
+    grey: Grey = "rgb",
+    more: tuple[str, ...] = (),
+    key: str = "border",
 ) -> dict[str, float]:
     """Score an upscaled picture against the true one, both `(H, W)` or `(H, W, C)`, uint8 or uint16, C 1 or 3, without alpha.
 
-    Returns `psnr_y`, `ssim_y`, `psnr_rgb`, `ssim_rgb`, and what `more` names (`of_piq.NAMES`). `border` pixels are
-    cropped on each side first. Numbers of 16 bits are scored as number / 257, unrounded. Grey is repeated to RGB, whose Y has
-    219/255 of its range (1.32 dB more); with `grey="own"` the grey plane itself is the Y. Equal pictures have a PSNR of
-    infinity (`summary` says what becomes of it). Raises DataError for other shapes or kinds, for pictures that are too small,
-    and for `own` where one is grey and the other is not.
+    Returns `psnr_y`, `ssim_y`, `psnr_rgb`, `ssim_rgb`, and what `more` names (`of_piq.NAMES`). `border` pixels are cropped on
+    each side first; `key` is the setting that errors name for it. Numbers of 16 bits are scored as number / 257, unrounded.
+    Grey is repeated to RGB, whose Y has 219/255 of its range (1.32 dB more); with `grey="own"` the grey plane itself is the
+    Y. Equal pictures have a PSNR of infinity (`summary` says what becomes of it). Raises DataError for other shapes or kinds,
+    for pictures that are too small, and for `own` where one is grey and the other is not.
     """
-    true, other = (_cropped(p, border) for p in (truth, found))
+    true, other = (_cropped(p, border, key) for p in (truth, found))
     if truth.shape[:2] != found.shape[:2]:
         sizes = [f"{p.shape[1]} x {p.shape[0]}" for p in (found, truth)]
         raise DataError(f"the upscaled picture has {sizes[0]} pixels, the true one {sizes[1]}")
@@ -133,7 +138,7 @@ def compare(
     return scores
 
 
-def _cropped(pixels: np.ndarray, border: int) -> np.ndarray:
+def _cropped(pixels: np.ndarray, border: int, key: str) -> np.ndarray:
     """Bring a picture to float64 `(H, W, C)` from 0 to 255, without its border."""
     if pixels.dtype not in (np.uint8, np.uint16):
         raise DataError(f"pixels of the kind {pixels.dtype} cannot be scored: expected uint8 or uint16")
@@ -143,7 +148,8 @@ def _cropped(pixels: np.ndarray, border: int) -> np.ndarray:
     height, width = pixels.shape[:2]
     if min(height, width) < 2 * border + _WINDOW:
         raise DataError(
-            f"{width} x {height} pixels are too few: without a border of {border} pixels, {_WINDOW} x {_WINDOW} must be left"
+            f"{width} x {height} pixels are too few: without a border of {border} pixels ({key}=), {_WINDOW} x {_WINDOW} must be "
+            "left"
         )
     values = pixels[border : height - border, border : width - border].astype(np.float64)
     return values / _TO_8_BITS if pixels.dtype == np.uint16 else values
