@@ -301,9 +301,12 @@ def test_a_picture_that_cannot_be_read_is_a_line_and_the_others_are_made(tmp_pat
     assert "wrote 1 picture into" in said and "; 2 pictures failed" in said
 
 
-def test_a_folder_of_that_name_is_a_model_as_ever(tmp_path, monkeypatch, capsys):
+def test_a_file_of_that_name_is_a_model_as_ever(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bicubic").mkdir()
+    assert main(["predict", "bicubic", "in", "out=out"]) == 2 and "scale= is missing" in capsys.readouterr().err
+    (tmp_path / "bicubic").rmdir()
+    (tmp_path / "bicubic").write_bytes(b"no weights")
     assert main(["predict", "bicubic", "in", "out=out"]) == 2
-    assert "bicubic/recipe.json: not there" in capsys.readouterr().err
+    assert "bicubic: " in (said := capsys.readouterr().err) and "scale=" not in said
     assert main(["predict", "--help"]) == 0 and "SOURCE|bicubic" in capsys.readouterr().out
