@@ -61,18 +61,23 @@ class NamedOutput:
 
     def _check(self) -> None:
         """Raise RecipeError with the planned files that are there and have no line, or that of another picture."""
-        lines = {line["made"]: line["file"] for line in self._written if "made" in line}
+        lines = {line["made"]: line.get("file") for line in self._written if "made" in line}
         problems = []
         for picture, file in self.plan:
             if picture in self.wanted:
                 continue
-            before = lines.get(file.relative_to(self.folder).as_posix())
-            if before is None:
+            made = file.relative_to(self.folder).as_posix()
+            if made not in lines:
                 problems.append(
                     f"{file}: is there already, and no line of {LINES} says that it was made here; remove it, or choose another "
                     "out="
                 )
-            elif before != str(picture) and Path(before).exists() and not Path(before).samefile(picture):
+            elif (
+                (before := lines[made])
+                and before != str(picture)
+                and Path(before).exists()
+                and not Path(before).samefile(picture)
+            ):
                 problems.append(f"{file}: was made of {before}, and {picture} would become it; choose another out=")
         if problems:
             more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []

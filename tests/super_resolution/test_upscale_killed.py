@@ -207,6 +207,18 @@ def test_a_mixture_predicts_and_scores_as_its_weights(pair, scenes, tmp_path, ca
     assert said["notes"][-1].startswith("blend: 0.75 of ")
 
 
+def test_a_pool_makes_the_files_of_one_process_and_says_the_mixture(pair, scenes, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setattr("trunkline.cluster.launchers.ray_pool.pool", pool_here)
+    monkeypatch.setenv("TRUNKLINE_CORES", "1")
+    call = ["predict", str(pair[0]), str(scenes / "val"), f"blend={pair[1]}:0.75", "threads=1"]
+    for out, more in (("one", []), ("pool", ["--launch", "ray", "--workers", "2"])):
+        capsys.readouterr()
+        assert main([*call, f"out={tmp_path / out}", *more]) == 0
+        assert " ".join(capsys.readouterr().err.split()).count(f"blend: 0.75 of {pair[1]} and 0.25 of {pair[0]}") == 1
+    assert files_in(tmp_path / "one") == files_in(tmp_path / "pool")
+
+
 def test_other_networks_are_not_mixed_in(pair, run, scenes, tmp_path, capsys):
     assert train(scenes, tmp_path / "x2", "backbone=srresnet", "updates=1", scale=2) == 0
     assert train(scenes, tmp_path / "wide", "backbone=srresnet", "updates=1", "width=12") == 0
