@@ -49,8 +49,6 @@ class Perceptual:
     criterion  the mean of absolute (l1) or squared (mse) differences of a map
     weight     of their sum
     rescale    what maps are multiplied by before they are compared (Ledig et al. 2017: 1/12.75)
-    shift      each time both pictures are cut at the left and at the top by another number of pixels below this: strides and
-               pools of the network, always at one place, leave a grid in the pictures
     """
 
     weights: str = ""
@@ -58,7 +56,6 @@ class Perceptual:
     criterion: Literal["l1", "mse"] = "l1"
     weight: float = ranged(1.0, WEIGHT)
     rescale: float = ranged(1.0, Range(0, 1e6, "a number above 0", low_in=False))
-    shift: int = ranged(1, Range(1, 64))
 
     def problems(self) -> list[str]:
         """List maps that cannot be of one network."""

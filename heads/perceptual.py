@@ -77,9 +77,6 @@ class PerceptualLoss:
         """Compute the loss in fp32 (fp64 for pictures in fp64), times `settings.weight`."""
         own, settings = next(self.network.parameters()), self.settings
         dtype = torch.float64 if made.dtype == torch.float64 else torch.float32
-        if settings.shift > 1:
-            top, left = torch.randint(settings.shift, (2,)).tolist()
-            made, truth = made[..., top:, left:], truth[..., top:, left:]
         if own.device != made.device or own.dtype != dtype:
             self.network.to(made.device, dtype)
             self._numbers = tuple(n.to(made.device, dtype) for n in self._numbers)

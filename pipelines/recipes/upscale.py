@@ -108,4 +108,4 @@ def upscale(
 def _maps(weights: str) -> Perceptual:
     """Choose the maps that count: VGG-19's before its last ReLU, or those of a trunk's third and fourth stage."""
     vgg = weights.partition(".")[0] == "vgg19" or "vgg19" in weights.rpartition("/")[2]
-    return Perceptual(weights) if vgg else Perceptual(weights, {"c3": 1.0, "c4": 1.0}, weight=0.1, shift=16)
+    return Perceptual(weights) if vgg else Perceptual(weights, {"c3": 1.0, "c4": 1.0})
