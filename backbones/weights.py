@@ -127,8 +127,11 @@ def read_weights(
     asked = {"arch": arch, "stride_in": stride_in}
     for name, value in asked.items():
         if value is not None and stated.get(name, value) != value:
+            shown = "backbone" if name == "arch" else name
+            remedy = f"give weights of {value}, or leave" if name == "arch" else "leave"
             raise WeightsError(
-                f"{label}: {name}={stated[name]} by the file, {name}={value} asked for; leave {name}= out"
+                f"{label}: {shown}={stated[name]} by the file, {shown}={value} asked for; {remedy} {shown}= "
+                f"{'(arch= in Python) ' if name == 'arch' else ''}out"
             )
         if value is not None:
             stated[name] = value

@@ -208,8 +208,14 @@ def _factor(arch: str, scale: int, unshuffle: int) -> int:
     if factor not in row["factors"]:
         scales = [str(f // unshuffle) for f in row["factors"] if f % unshuffle == 0]
         behind = f" behind a pixel-unshuffle of {unshuffle}" if unshuffle > 1 else ""
-        raise WeightsError(f"scale={scale}: {arch}{behind} enlarges by {' or '.join(scales) or 'no whole number'}")
+        raise WeightsError(f"scale={scale}: {arch}{behind} enlarges by {_listed(scales)}")
     return factor
+
+
+def _listed(scales: list[str]) -> str:
+    if len(scales) < 2:
+        return scales[0] if scales else "no whole number"
+    return f"{', '.join(scales[:-1])} or {scales[-1]}"
 
 
 def _steps(factor: int) -> list[int]:

@@ -152,6 +152,14 @@ class Task(ABC):
 
         return {"model": Player(model, losses)}
 
+    def before_training(self) -> None:
+        """Read what training needs besides the data and `weights=`: it is asked for before the first update of a run.
+
+        Raises WeightsError or RecipeError where something is missing, so that no phase is lost to that. By default there is
+        nothing.
+        """
+        return None
+
     # What a published file says
 
     def stated(self) -> dict[str, str]:

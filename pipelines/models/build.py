@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from trunkline.ground.errors import DataError, RecipeError
+from trunkline.ground.errors import DataError, RecipeError, WeightsError
 from trunkline.ground.keys import key, seed_model
 from trunkline.ground.names import load_named
 
@@ -47,15 +47,16 @@ def weights_of(
 ) -> Weights | None:
     """Read the weights that `weights=` names: a file, a published name or a run's folder; None for `none`.
 
-    Raises RecipeError for a folder without weights, WeightsError for weights that cannot be used.
+    Of a run that has not ended, its last checkpoint's are taken, and `source` says so. Raises RecipeError for a folder without
+    weights, WeightsError for weights that cannot be used.
     """
     if str(source) == "none":
         return None
     folder = folder_of(source)
     if folder is not None and not Run(folder).weights.is_file():
-        raise RecipeError(
-            f"weights={source}: that folder holds no weights.safetensors; give a finished run's folder or a file"
-        )
+        from .published import saved_so_far
+
+        return saved_so_far(Run(folder), arch=arch, stride_in=stride_in, key=key)
     return read_weights(Run(folder).weights if folder else source, arch=arch, stride_in=stride_in, key=key)
 
 
@@ -97,7 +98,7 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
     The weights are random or those of `network.weights`; with `facts` the model is ready for a checkpoint's tensors.
     """
     network = recipe.network
-    weights = None if facts else weights_of(network.weights, network.backbone, network.stride_in, network.weights_key)
+    weights = None if facts else _begun_from(network)
     preprocessing = stated(facts) if facts else weights.preprocessing if weights else untrained(network)
     tasks = {
         name: make_task(name, options, preprocessing, facts.tasks[name] if facts else None)
@@ -119,6 +120,15 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
     own = {name: task.facts for name, task in tasks.items()}
     said = (trunk.arch, trunk.stride_in, asdict(preprocessing), own, loaded, settings_of(trunk))
     return tasks, model, facts or Facts(*said)
+
+
+def _begun_from(network: Network) -> Weights | None:
+    """Read the weights that training begins from. What is wrong with them is told of the key `weights`."""
+    try:
+        return weights_of(network.weights, network.backbone, network.stride_in, network.weights_key)
+    except (WeightsError, RecipeError) as error:
+        said = str(error)
+        raise type(error)(f"weights={said}" if said.startswith(network.weights) else said) from None
 
 
 def untrained(network: Network) -> Preprocessing:

@@ -79,10 +79,13 @@ def resolve(name: str, given: dict[str, Any], also: Sequence[str] = ()) -> Resol
     fields = dict(walk(recipe)) if recipe else {}
     sets = {k: changed_by(function, knobs, k, hints[k]) for k in knobs} if not unknown else {}
     tree = to_plain(recipe) if recipe else {}
+    others = _variants(function, knobs, {n: hints[n] for n in given if n in hints}) if problems else []
     for key, text in dotted.items():
         if recipe is None:
             break
         if key not in fields and not _is_free(recipe, key):
+            if any(key in dict(walk(other)) or _is_free(other, key) for other in others):
+                continue  # it may be there once the mistakes that are told already are mended
             why = _no_task(recipe, key) or f"there is no such setting{nearest(key, [*hints, *fields, *also])}"
             problems.append(f"{key}={text}: {why}")
             continue
@@ -205,6 +208,19 @@ def _anyhow(function: Callable[..., Recipe], knobs: dict[str, Any] | None = None
             recipe = function(**given)
             return recipe if isinstance(recipe, Recipe) else None
     return None
+
+
+def _variants(function: Callable[..., Recipe], knobs: dict[str, Any], given: dict[str, Any]) -> list[Recipe]:
+    """Call a recipe whose knobs are wrong with some of them, or with other values, where it then gives a recipe.
+
+    `given` has the types of the knobs that were given; `knobs` the values of those that could be converted.
+    """
+    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    settings = [{name: value for name, value in knobs.items() if name != left} for left in knobs]
+    for name, kind in given.items():
+        values = [*([knobs[name]] if name in knobs else []), *_others(kind, defaults[name], defaults[name])]
+        settings += [{name: value, **more} for value in values for more in ({}, {"smoke": True})]
+    return [made for each in settings if (made := _anyhow(function, each))]
 
 
 def _others(kind: Any, value: Any, default: Any) -> list[Any]:

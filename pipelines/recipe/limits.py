@@ -104,8 +104,11 @@ def _phases(recipe: Recipe) -> list[str]:
     for i, phase in enumerate(recipe.phases):
         if (phase.epochs is None) == (phase.updates is None):
             problems.append(f"phases.{i}: give either epochs or updates, not {'both' if phase.epochs else 'neither'}")
-        if (phase.epochs is not None and phase.epochs <= 0) or (phase.updates is not None and phase.updates <= 0):
-            problems.append(f"phases.{i}: its length must be above 0")
+        problems += [
+            f"phases.{i}.{key}={value:g}: the length of a phase must be above 0"
+            for key, value in (("epochs", phase.epochs), ("updates", phase.updates))
+            if value is not None and value <= 0
+        ]
         if phase.frozen < 0 or (ours and phase.frozen > most):
             problems.append(f"phases.{i}.frozen={phase.frozen}: expected 0 (nothing) to {most} (the whole trunk)")
         if phase.cached and ours and phase.frozen != most:

@@ -84,6 +84,7 @@ def srgan(
 
 def msrresnet(
     data: str = "",
+    val: str = "",
     scale: int = 4,
     updates: int = 1_000_000,
     batch: int = 16,
@@ -93,6 +94,7 @@ def msrresnet(
     """Train MSRResNet on DIV2K with the L1 loss, as BasicSR does (options/train/SRResNet_SRGAN).
 
     data   the folder that holds DIV2K_train_HR, DIV2K_valid_HR and, if you have them, DIV2K_*_LR_bicubic
+    val    of other pictures: a folder below data, or a share to hold out
     smoke  a tiny run of seconds on generated pictures, to see that everything works
 
     The command: trunkline train msrresnet data=DIV2K --run runs/msrresnet
@@ -101,7 +103,7 @@ def msrresnet(
     None of it was run here.
     """
     return _recipe(
-        Options(data=data, scale=scale, crop=32 * scale, crops=1),
+        Options(data=data, val=val, scale=scale, crop=32 * scale, crops=1),
         Network(backbone="msrresnet"),
         Optimizer("adam", lr=2e-4, weight_decay=0.0, options=_BASICSR),
         Schedule("cosine", cycles=4, final=5e-4),
@@ -113,6 +115,7 @@ def msrresnet(
 
 def msrgan(
     data: str = "",
+    val: str = "",
     weights: str = "",
     vgg: str = "vgg19",
     scale: int = 4,
@@ -124,6 +127,7 @@ def msrgan(
     """Train MSRGAN on DIV2K from an MSRResNet, as BasicSR does (options/train/SRResNet_SRGAN).
 
     data     the folder of DIV2K, as for msrresnet
+    val      of other pictures: a folder below data, or a share to hold out
     weights  the run of msrresnet, or BasicSR's file
     vgg      VGG-19's weights: torchvision's name, or its file
     smoke    a tiny run of seconds on generated pictures, from random weights and without VGG, to see that everything works
@@ -136,7 +140,7 @@ def msrgan(
     if not weights and not smoke:
         raise RecipeError("weights= is missing: give the run of msrresnet, or its file, from which MSRGAN begins")
     options = Options(
-        data=data, scale=scale, crop=32 * scale, crops=1,
+        data=data, val=val, scale=scale, crop=32 * scale, crops=1,
         adversarial=Adversarial("vanilla", weight=5e-3, pixel=1e-2, critic="vgg", reuse=True),
         perceptual=Perceptual(vgg, {"conv5_4": 1.0}, "l1", 1.0),
     )  # fmt: skip
@@ -174,7 +178,8 @@ def _recipe(
     critic = options.adversarial
     if smoke:
         data, critic, updates, batch = options.data or "demo:pictures:smoke", critic and replace(critic, width=4), 2, 2
-        options = replace(options, data=data, val="", crop=8 * options.scale, adversarial=critic, perceptual=None)
+        val = options.val if options.data else ""  # generated pictures are split
+        options = replace(options, data=data, val=val, crop=8 * options.scale, adversarial=critic, perceptual=None)
         network = replace(network, weights="none", blocks=1, width=8)
     return Recipe(
         tasks={"super_resolution": options},

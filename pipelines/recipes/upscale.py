@@ -4,10 +4,13 @@ from typing import Literal
 
 from trunkline.ground.errors import RecipeError
 
+from ...backbones.table import SUPER_RESOLUTION
 from ...cluster.config import Average, Optimizer, Schedule
 from ...heads.adversarial import Adversarial, Perceptual
-from ...tasks.super_resolution.options import Options
+from ...tasks.super_resolution.options import CROPS, Options
 from ..recipe.fields import Batches, Evaluation, Network, Phase, Playing, Recipe
+
+_SCALES = {"rrdbnet": (1, 2, 4)}  # where a recipe sets its unshuffle; of others all that their tails have
 
 
 def upscale(
@@ -55,10 +58,11 @@ def upscale(
     the rate is a tenth, and the pixels weigh 1, the critic's opinion 0.005, a trunk's maps 0.1; with VGG-19's maps, as MSRGAN
     has them, 0.01, 0.005 and 1. The weights kept are the last average's; a test set never selects.
     """
-    if epochs is not None and updates is not None:
-        raise RecipeError(f"epochs={epochs:g} and updates={updates} both say how long: give one of them")
+    if problems := _problems(scale, backbone, crops, batch, epochs, updates, adversarial):
+        raise RecipeError(problems)
     if smoke:
         data, crop, batch, crops = data or "demo:pictures:smoke", min(crop, 8 * scale), min(batch, 4), min(crops, 2)
+        crops = crops if batch % crops == 0 else 1
         blocks, width = blocks or 1, width or 8
         if epochs is None and updates is None:
             updates = 2
@@ -68,9 +72,6 @@ def upscale(
         )
     if not data:
         raise RecipeError("data= is missing: give a folder of pictures, as large as they shall become")
-    if batch % crops:
-        near = max(1, round(batch / crops)) * crops
-        raise RecipeError(f"batch={batch}: expected a multiple of crops={crops}, such as {near}")
     if weights == "none" and backbone is None:
         backbone, blocks, width = "msrresnet", blocks or 8, width or 48
     updates = 3000 if epochs is None and updates is None else updates
@@ -107,6 +108,40 @@ def upscale(
         evaluation=Evaluation(times=5, metric="psnr_y", batch=1),
         seed=seed,
     )  # fmt: skip
+
+
+def _problems(
+    scale: int,
+    backbone: str | None,
+    crops: int,
+    batch: int,
+    epochs: float | None,
+    updates: int | None,
+    adversarial: int,
+) -> list[str]:
+    """List what is wrong with the numbers that the recipe computes with, by the names of its knobs."""
+    found = []
+    if epochs is not None and updates is not None:
+        found.append(f"epochs={epochs:g} and updates={updates} both say how long: give one of them")
+    if epochs is not None and not epochs > 0:
+        found.append(f"epochs={epochs:g}: expected a number above 0")
+    if updates is not None and updates < 0:
+        found.append(f"updates={updates}: expected a whole number above 0, or 0 for none of the pixels' alone")
+    if adversarial < 0:
+        found.append(f"adversarial={adversarial}: expected a whole number of updates, 0 for none")
+    if batch < 1:
+        found.append(f"batch={batch}: expected a whole number above 0")
+    if not 1 <= crops <= CROPS.high:
+        found.append(f"crops={crops}: expected a whole number from 1 to {CROPS.high:g}")
+    elif batch > 0 and batch % crops:
+        near = max(1, round(batch / crops)) * crops
+        fewer = next(n for n in range(crops, 0, -1) if batch % n == 0)
+        found.append(f"batch={batch}: expected a multiple of crops={crops}, such as batch={near}, or crops={fewer}")
+    if backbone in SUPER_RESOLUTION:
+        scales = _SCALES.get(backbone) or SUPER_RESOLUTION[backbone]["factors"]
+        if scale not in scales:
+            found.append(f"scale={scale}: {backbone} enlarges by {', '.join(map(str, scales[:-1]))} or {scales[-1]}")
+    return found
 
 
 def _maps(weights: str) -> Perceptual:

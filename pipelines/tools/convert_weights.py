@@ -16,13 +16,14 @@ class Converted:
     arch: str
     scale: int
     tensors: int
+    source: str = ""  # what was read, and of a run that has not ended, which checkpoint
 
     def to_json(self) -> dict[str, Any]:
         """Return every field as plain data."""
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.out}: {self.tensors} tensors of {self.arch} x{self.scale}, under params_ema"
+        return f"{self.out}: {self.tensors} tensors of {self.arch} x{self.scale}, under params_ema, from {self.source}"
 
 
 def weights(source: str | Path, *, out: str | Path, weights_key: str = "") -> Converted:
@@ -43,13 +44,17 @@ def weights(source: str | Path, *, out: str | Path, weights_key: str = "") -> Co
     from ..models.build import weights_of
 
     found = weights_of(at_home(source), key=weights_key)
-    if found is None or found.arch not in SUPER_RESOLUTION or not found.rest:
-        what = "no weights" if found is None else f"a network {found.arch}"
+    if found is None:
+        raise RecipeError(f"{source}: is no weights; give a run's folder or a file")
+    if found.arch not in SUPER_RESOLUTION:
         raise RecipeError(
-            f"{source}: is {what}; networks of super-resolution are written so ({', '.join(SUPER_RESOLUTION)}), "
-            "with their tails"
+            f"{source}: holds {found.arch}; networks of super-resolution are written so ({', '.join(SUPER_RESOLUTION)})"
+        )
+    if not found.rest:
+        raise RecipeError(
+            f"{source}: holds the trunk of {found.arch} without its tail; give a file of the whole network"
         )
     tensors = {**found.tensors, **found.rest}
     file.parent.mkdir(parents=True, exist_ok=True)
     save_pth(file, tensors)
-    return Converted(str(file), found.arch, int(found.info["trunkline_scale"]), len(tensors))
+    return Converted(str(file), found.arch, int(found.info["trunkline_scale"]), len(tensors), found.source)

@@ -39,8 +39,9 @@ def preflight(recipe: Recipe) -> None:
     problems: list[str] = []
     with _collected(problems):
         check_device(recipe.machine.device)
-    for optimizer in (recipe.optimizer, *(p.optimizer for p in recipe.players.values())):
-        with _collected(problems):
+    own = {f"players.{name}.": player.optimizer for name, player in recipe.players.items()}
+    for place, optimizer in {"": recipe.optimizer, **own}.items():
+        with _collected(problems, place):
             try_optimizer(optimizer)
     with _collected(problems):
         norm_layer(recipe.network.norm)
@@ -62,11 +63,12 @@ def preflight(recipe: Recipe) -> None:
 
 
 @contextlib.contextmanager
-def _collected(problems: list[str]) -> Iterator[None]:
+def _collected(problems: list[str], place: str = "") -> Iterator[None]:
+    """Add a mistake to `problems`; `place` is what stands before the keys that it names."""
     try:
         yield
     except Mistake as error:
-        problems.append(str(error))
+        problems.append(f"{place}{error}")
 
 
 def metric_of(recipe: Recipe, found: Mapping[str, tuple[Task, Samples]]) -> tuple[str, bool]:
@@ -97,10 +99,20 @@ def check_frozen(recipe: Recipe, model: Model) -> None:
 
 
 def check_lengths(session: Session, state: dict[str, Any] | None) -> None:
-    """Raise RecipeError if a finished phase changes length, or a running one is made shorter than the updates already done."""
+    """Raise RecipeError if a finished phase changes length, or a running one is made shorter than the updates already done.
+
+    Also where the model would wait for all of a phase.
+    """
     recipe, over = session.recipe, session.progress.over
     for number, phase in enumerate(recipe.phases):
         length = mixture(recipe, session.parts, number).length(phase.epochs, phase.updates)
+        for part in session.parts.values():
+            first, player = next(iter(part.task.players(session.model, phase.players).items()))
+            if player.waits >= length:
+                raise RecipeError(
+                    f"phases.{number} ({phase.name}): has {length} updates, and warmup={player.waits} of the task {part.name} "
+                    f"lets the {first} wait for all: make the phase longer, or warmup (of the task's adversarial) smaller"
+                )
         if number < len(over) and over[number][0] != length:
             raise RecipeError(
                 f"phases.{number}: was to be {over[number][0]} updates long, is over, and cannot be {length} long now: "

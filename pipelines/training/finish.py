@@ -2,11 +2,10 @@
 
 from torch import Tensor
 
-from ...backbones.weights import save_weights
 from ...cluster import checkpoint
 from ...cluster.workers import ALONE
 from ...tasks.scores import Scores, joined
-from ..models.build import needs_pyramid, published, settings_of
+from ..models.published import write_published
 from ..report.report import write_report
 from ..runs.files import write_records
 from ..show import note, scores_line
@@ -57,21 +56,7 @@ def _publish(session: Session, part: Part, tensors: dict[str, Tensor], update: i
     run, network = session.run, session.recipe.network
     file = run.published(part.folder)
     file.parent.mkdir(exist_ok=True)
-    info = {
-        "trunkline_recipe": run.recipe["recipe"],
-        "trunkline_update": str(update),
-        "trunkline_output_stride": str(network.output_stride),
-        "trunkline_norm": network.norm,
-        "trunkline_pyramid": network.pyramid if needs_pyramid(session.model, part.name) else "none",
-        "trunkline_task": part.name,
-        **({} if network.wrapper == "none" else {"trunkline_wrapper": network.wrapper}),
-        **{f"trunkline_{name}": str(value) for name, value in settings_of(session.model.backbone).items()},
-        **part.task.stated(),
-    }
-    save_weights(
-        file, published(session.model, tensors, part.name), arch=session.facts.arch, stride_in=session.facts.stride_in,
-        classes=part.task.facts.get("classes"), preprocessing=part.task.preprocessing, info=info,
-    )  # fmt: skip
+    write_published(file, run.recipe["recipe"], network, part.task, session.model, session.facts, tensors, update)
 
 
 def _scored(session: Session, tensors: dict[str, Tensor], update: int) -> Evaluated:

@@ -123,6 +123,8 @@ def prepare(recipe: Recipe, run: Run, workers: Workers, launch: Launch) -> tuple
     if isinstance(recipe.machine.threads, int):
         torch.set_num_threads(recipe.machine.threads)
     tasks, model, facts = build(recipe, Facts(**state["facts"]) if state else None)
+    for task in tasks.values():
+        task.before_training()
     if not state and workers.leads:
         run.write("load.json", {"report": facts.loaded, "tasks": facts.tasks})
     check_frozen(recipe, model)

@@ -25,7 +25,8 @@ def split_rows(
 
     Of each class about `share` is held out (above 0, below 1; at least one file, never all). `group` is a regular
     expression that is searched in each id. All files for which its first group (else the whole match) is the same text
-    are on one side; `groups` gives each row's group in its place. The result depends on the ids, labels, groups, share and
+    are on one side; `groups` gives each row's group in its place.
+    A class called "" is that of a task without classes. The result depends on the ids, labels, groups, share and
     seed alone. Groups are taken in the order of a hash of their names, each where it brings the classes nearer to their
     share. A new file moves the files of its class by at most about one. Raises DataError where the share is out
     of range, where the expression is invalid or fails to match, or where a class cannot be on both sides.
@@ -37,7 +38,7 @@ def split_rows(
     targets = [max(1, min(n - 1, round(share * n))) if n else 0 for n in totals.tolist()]
     if not group and not len(groups):
         if lone := [
-            f"class {classes[c]!r} has 1 file: none would be left for training"
+            f"{_shown(classes[c])} 1 file: none would be left for training"
             for c in np.flatnonzero(totals == 1).tolist()
         ]:
             raise DataError("\n".join([*lone, HOW_TO_GO_ON]))
@@ -55,6 +56,10 @@ def split_rows(
                 held[c] += n
     _mend(order, members, totals.tolist(), held, chosen, classes)
     return np.fromiter((text in chosen for text in names), bool, len(names))
+
+
+def _shown(name: str) -> str:
+    return f"class {name!r} has" if name else "there is"
 
 
 def _first_by_hash(name, labels: np.ndarray, totals: np.ndarray, targets: list[int], seed: int) -> np.ndarray:
@@ -97,9 +102,12 @@ def _mend(order, members, totals, held, chosen, classes) -> None:
                 and all(kept[c] > n for c, n in members[text].items())
             ]
             if not able:
-                problems.append(
-                    f"class {classes[cls]!r} would have none for {side}: its groups are too few or too large"
+                who = (
+                    f"class {classes[cls]!r} would have none for {side}: its"
+                    if classes[cls]
+                    else f"none would be for {side}: the"
                 )
+                problems.append(f"{who} groups are too few or too large")
                 break
             text = min(able, key=lambda t: sum(members[t].values()))
             (chosen.add if into else chosen.remove)(text)

@@ -17,6 +17,14 @@ NEEDS = (
 """What is to be installed for suffixes that cannot be read here, as a line says it."""
 READ = SUFFIXES - NEEDS.keys()
 """The suffixes that can be read here, in small letters."""
+UNREAD = (
+    frozenset(
+        (".gif", ".apng", ".jp2", ".j2k", ".jpf", ".jpx", ".jxl", ".tga", ".ico", ".pcx", ".psd", ".svg", ".exr", ".hdr", ".xcf",
+         ".pbm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw")
+    )
+    | NEEDS.keys()
+)  # fmt: skip
+"""The suffixes of other pictures, in small letters: files that somebody may take for data, and that are not read."""
 _BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), ".heic"
 )

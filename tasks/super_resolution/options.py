@@ -10,11 +10,20 @@ from ..options import WEIGHT, TaskOptions, of_data, of_scores, of_training, pair
 
 SCALE = Range(1, 8, "a whole number from 1 to 8")
 CROP = Range(0, 4096, "a number of pixels from 1 to 4096", low_in=False)
+CROPS = Range(1, 64)
 OVERLAP = Range(0, 1024)
 TILES = Range(0, 65536)
 TRAINING = {"of": "training"}
 LEAST = 8  # pixels of the low-resolution side of a picture that is trained on
 MEASURES = ("ms_ssim", "haarpsi", "gmsd", "lpips", "dists")
+
+
+def _is_share(text: str) -> bool:
+    """Say whether a text is a number."""
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
 
 
 def _is_place(text: str) -> bool:
@@ -50,7 +59,7 @@ class Options(TaskOptions):
     )  # of the bicubic that makes the small pictures
     limit: int = of_data(0, within=COUNT)  # only the first so many pictures of a split; 0 takes all
     crop: int = of_training(96, within=CROP)  # training sees squares of so many pixels of the large picture
-    crops: int = of_training(1, within=Range(1, 64))  # so many of them each time that a picture is decoded
+    crops: int = of_training(1, within=CROPS)  # so many of them each time that a picture is decoded
     flip: float = of_training(0.5, within=SHARE)  # chance of a flip from left to right
     turn: float = of_training(0.5, within=SHARE)  # chances of a flip upside down, and of rows for columns
     jitter: tuple[float, ...] = of_training(())  # two scales up to 1 between which a large picture is resized first
@@ -90,6 +99,38 @@ class Options(TaskOptions):
         elif self.crop < LEAST * self.scale:
             found.append(f"crop={self.crop}: expected at least {LEAST} x scale, {LEAST * self.scale}")
         found += pair_problems("jitter", self.jitter, most=1)
+        found += self._losses()
+        if self.format == "pictures":
+            found += [
+                f"{key}={name}: names small pictures, and format=pictures makes them; leave one of the two out"
+                for key, name in (("train_lr", self.train_lr), ("val_lr", self.val_lr))
+                if name
+            ]
+        if self.val_lr and _is_share(self.val):
+            found.append(
+                f"val_lr={self.val_lr}: val={self.val} is a share of one set, whose small pictures train_lr= names; leave it out"
+            )
         if unknown := [name for name in self.more if name not in MEASURES]:
             found.append(f"more={','.join(unknown)}: expected of {', '.join(MEASURES)}")
+        return found
+
+    def _losses(self) -> list[str]:
+        """Say where nothing is left to learn from, with the critic or without it."""
+        found = []
+        if not (self.l1 or self.mse or self.charbonnier):
+            found.append(
+                "l1=0: mse and charbonnier are 0 too, and the pixel phase needs a loss: give one of l1, mse, charbonnier a "
+                "weight above 0 (adversarial.pixel=0 leaves them out beside the critic)"
+            )
+        against, maps = self.adversarial, self.perceptual
+        by_maps = maps is not None and maps.weight > 0 and any(maps.layers.values())
+        if against and not (against.weight or against.pixel or by_maps):
+            found.append(
+                "adversarial.weight=0: adversarial.pixel is 0 too and no perceptual loss counts, so that the generator has "
+                "nothing to learn from: give one of them a weight above 0"
+            )
+        if maps and not against:
+            found.append(
+                "perceptual: counts in the updates against a critic alone: give adversarial too, or leave it out"
+            )
         return found

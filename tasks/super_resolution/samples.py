@@ -33,6 +33,7 @@ class PicturePairs:
     classes: tuple[str, ...] = ()
     excluded: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()  # folders of small pictures of other scales, which are not read
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -64,6 +65,8 @@ class PicturePairs:
     def remarks(self) -> list[str]:
         """Say what is odd, and where small pictures are made."""
         made = f"small pictures: bicubic of the large ones, antialiased, border={self.options.border}"
+        if self.aside:
+            made += f"; {', '.join(self.aside)} {'is' if len(self.aside) == 1 else 'are'} left out at scale={self.options.scale}"
         return [*self.notes, f"small pictures: {self.small_folder}" if self.small_folder else made]
 
     def with_note(self, note: str) -> "PicturePairs":

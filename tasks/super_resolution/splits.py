@@ -1,6 +1,7 @@
 """Where the pictures of a split lie, large ones and small ones, and the split that is read from them."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -14,15 +15,16 @@ from ..data.below import files_in
 from ..data.repairs import counted
 from ..data.split import split_rows
 from ..data.words import WORDS
-from ..images.suffixes import READ
-from .files import look_at
-from .options import LEAST, Options
+from ..images.suffixes import READ, UNREAD
+from .files import Look, look_at
+from .options import CROPS, LEAST, Options
 from .samples import PicturePairs
 
 _LARGE = ("HR", "hr", "GT", "gt", "GTmod12", "high", "HQ", "hq")
 _SMALL = re.compile(r"(LR|lr|LQ|lq|low)", re.ASCII)
 _DIV2K = {"train": "DIV2K_train", "val": "DIV2K_valid"}
 _MOST = 20
+_FEW = 5  # names that a remark lists
 _MANY = 64  # a picture that has room for more squares than so many times those it is read for is long to read
 
 
@@ -33,6 +35,7 @@ class Place:
     large: str
     small: str = ""
     whole: bool = False  # the data is not split
+    aside: tuple[str, ...] = ()  # folders of small pictures of other scales, which are not read
 
 
 def read_split(options: Options, split: str) -> PicturePairs:
@@ -48,11 +51,27 @@ def read_split(options: Options, split: str) -> PicturePairs:
         raise DataError(f"val={options.val}: {root} has a val of its own; leave val= out")
     if place.whole and split == "train" and not share:
         raise DataError(
-            f"{root}: is not split: give val=0.1 to hold out a tenth of its pictures, or make folders train/ and val/"
+            f"{root}: is not split: give val=0.1 (tasks.super_resolution.val) to hold out a tenth of its pictures, or make "
+            "folders train/ and val/"
+        )
+    if options.together and not share:
+        raise DataError(
+            f"together={','.join(options.together)}: keeps pictures on one side of a share, and none is held out here: give "
+            "val=0.1, or leave together= out"
+        )
+    if options.scale == 1 and not place.small:
+        raise DataError(
+            f"scale=1: small pictures made of those in {root / place.large} would equal them: give pairs (HR/ and LR/), or a "
+            "larger scale"
         )
     large = files_in(root / place.large, tuple(READ))
+    left = [
+        said
+        for folder in (place.large, place.small)
+        if (said := _left_out(root / folder)) and (folder or not place.large)
+    ]
     if not large:
-        raise DataError(f"{root / place.large}: holds no picture")
+        raise DataError(": ".join([f"{root / place.large}", "holds no picture that is read", *left]))
     pairs = _paired(root, place, large, options.scale) if place.small else [(name, "") for name in large]
     if share:
         held = split_rows(
@@ -60,7 +79,17 @@ def read_split(options: Options, split: str) -> PicturePairs:
         )
         pairs = [pair for pair, out in zip(pairs, held, strict=True) if out == (split == "val")]
     pairs = pairs[: options.limit] if options.limit else pairs
-    return _checked(PicturePairs(root, place.large, place.small, tuple(pairs), options), split)
+    found = PicturePairs(root, place.large, place.small, tuple(pairs), options, notes=tuple(left), aside=place.aside)
+    return _checked(found, split)
+
+
+def _left_out(folder: Path) -> str:
+    """Say which files of a folder look like pictures and are not read; "" where there are none."""
+    names = files_in(folder, tuple(UNREAD))
+    if not names:
+        return ""
+    shown = f"{', '.join(names[:_FEW])}{', …' if len(names) > _FEW else ''}"
+    return f"{counted(len(names), 'file')} of other kinds {'is' if len(names) == 1 else 'are'} left out: {shown}"
 
 
 def place_of(options: Options, split: str) -> Place:
@@ -96,9 +125,11 @@ def find(options: Options, root: Path, split: str, quiet: bool = False) -> Place
         return Place(_below(root, named, split), _below(root, given, f"{split}_lr") if given else "")
     inner = next((word for word in WORDS[split] if (root / word).is_dir()), "")
     if not inner and (root / f"{_DIV2K[split]}_HR").is_dir():
-        small = f"{_DIV2K[split]}_LR_bicubic/X{options.scale}"
+        sets = f"{_DIV2K[split]}_LR_bicubic"
+        small = f"{sets}/X{options.scale}"
         found = given or (small if (root / small).is_dir() else "")
-        return Place(f"{_DIV2K[split]}_HR", _below(root, found, f"{split}_lr") if found else "")
+        others = sorted(f"{sets}/{p.name}" for p in (root / sets).glob("X*")) if not found else []
+        return Place(f"{_DIV2K[split]}_HR", _below(root, found, f"{split}_lr") if found else "", aside=tuple(others))
     if not inner and quiet:
         return None
     large = next((f"{inner}/{word}".lstrip("/") for word in _LARGE if (root / inner / word).is_dir()), inner)
@@ -110,7 +141,8 @@ def find(options: Options, root: Path, split: str, quiet: bool = False) -> Place
     if len(fitting) > 1:
         several = ", ".join(f"{split}_lr={f'{inner}/{name}'.lstrip('/')}" for name in fitting)
         raise DataError(f"{beside}: several sets of small pictures fit scale={options.scale}: give one of {several}")
-    return Place(large, f"{inner}/{fitting[0]}".lstrip("/") if fitting else "", whole=not inner)
+    aside = () if fitting else tuple(f"{inner}/{name}".lstrip("/") for name in small)
+    return Place(large, f"{inner}/{fitting[0]}".lstrip("/") if fitting else "", whole=not inner, aside=aside)
 
 
 def _root(options: Options) -> Path:
@@ -165,7 +197,10 @@ def _paired(root: Path, place: Place, large: Sequence[str], scale: int) -> list[
 
 
 def _groups(pairs: Sequence[tuple[str, str]], options: Options) -> list[str]:
-    """Give each picture its group: those that `together` names share one. Raises DataError for a name that is not there."""
+    """Give each picture its group: those that `together` names share one, and sets with a name in common are one.
+
+    Raises DataError for a name that is not there.
+    """
     stems = {PurePosixPath(large).with_suffix("").as_posix(): large for large, _ in pairs}
     group = {large: large for large, _ in pairs}
     wrong = []
@@ -174,15 +209,17 @@ def _groups(pairs: Sequence[tuple[str, str]], options: Options) -> list[str]:
         wrong += [
             f"together={said}: there is no picture {name} below {options.data}" for name in names if name not in stems
         ]
-        for name in names:
-            group[stems.get(name, name)] = said
+        earlier = {group[stems[name]] for name in names if name in stems} & set(options.together)
+        label = min(earlier, default=said)
+        members = {stems[name] for name in names if name in stems}
+        group = {large: label if large in members or own in earlier else own for large, own in group.items()}
     _stop(wrong)
     return [group[large] for large, _ in pairs] if options.together else []
 
 
 def _checked(found: PicturePairs, split: str) -> PicturePairs:
     """Check the sides of all pictures by their headers, and count those that are smaller than a crop."""
-    o, bad, padded, areas = found.options, {}, 0, []
+    o, bad, padded, areas, unlike = found.options, {}, 0, [], Counter[str]()
     for row, (_, small) in enumerate(found.pairs):
         try:
             large = look_at(found.large(row))
@@ -191,6 +228,7 @@ def _checked(found: PicturePairs, split: str) -> PicturePairs:
             bad[found.id(row)] = str(error).removeprefix(f"{found.large(row)}: ")
             continue
         height, width = large.height, large.width
+        unlike.update(_unlike(large, less) if less else ())
         padded += min(height, width) // o.scale * o.scale < o.crop
         areas.append(height * width)
         if min(height, width) < LEAST * o.scale:
@@ -204,17 +242,31 @@ def _checked(found: PicturePairs, split: str) -> PicturePairs:
             )
     if bad and o.on_bad_sample != "skip":
         _stop([f"{found.root / name}: {what}" for name, what in bad.items()])
+    for said, count in unlike.items():
+        found = found.with_note(f"{counted(count, 'pair')} of {len(found)}: the small picture is {said}")
     if split == "train" and padded:
         said = f"{counted(padded, 'picture')} of {len(found)} smaller than crop={o.crop}: padded by reflection"
         found = found.with_note(said)
-    if split == "train" and areas and median(areas) > _MANY * o.crops * o.crop**2:
+    more = int(min(4 * o.crops, CROPS.high))
+    if split == "train" and areas and median(areas) > _MANY * o.crops * o.crop**2 and more > o.crops:
         found = found.with_note(
             f"pictures of {median(areas) / 1e6:.1f} megapixels are decoded for {counted(o.crops, 'square')} of {o.crop} pixels "
-            f"each: where reading is waited for, crops={4 * o.crops} reads them less often, and an update learns a little less"
+            f"each: where reading is waited for, crops={more} (with a batch of a multiple of {more}) reads them less often, and "
+            "an update learns a little less"
         )
     if split == "train" and o.jitter and found.small_folder:
         found = found.with_note(f"small pictures are given, so jitter={o.jitter[0]:g},{o.jitter[1]:g} resizes none")
     return found.without(bad) if bad else found
+
+
+def _unlike(large: Look, small: Look) -> list[str]:
+    """Say how the small picture of a pair is another kind of file than the large one."""
+    said, colours = [], {1: "grey", 3: "in colour"}
+    if small.channels != large.channels:
+        said.append(f"{colours[small.channels]}, the large one {colours[large.channels]}")
+    if small.bits != large.bits:
+        said.append(f"of {small.bits} bits, the large one of {large.bits} bits")
+    return said
 
 
 def _stop(wrong: Sequence[str]) -> None:

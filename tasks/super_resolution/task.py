@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from trunkline.ground.errors import DataError
+from trunkline.ground.errors import DataError, WeightsError
 
 from ...backbones.contract import Backbone, Preprocessing, within
 from ...backbones.table import SPANDREL, SUPER_RESOLUTION
@@ -44,6 +44,7 @@ class SuperResolution(Task):
         super().__init__(options, preprocessing, facts)
         self._splits: dict[str, PicturePairs] = {}
         self._perceptual: PerceptualLoss | None = None
+        self._bicubic: dict[str, float] = {}  # what bicubic scores on each picture that was scored
         self._read: dict[str, Picture] = {}  # of the files of a batch: their formats and colour profiles
 
     @property
@@ -122,10 +123,23 @@ class SuperResolution(Task):
     def players(self, model: Model, playing: tuple[str, ...]) -> dict[str, Player]:
         """Say who learns: the generator, and the critic where there is one (`heads.players`)."""
         o = self.options
-        if self._perceptual is None and o.perceptual is not None and (not playing or "critic" in playing):
-            self._perceptual = perceptual_loss(o.perceptual)
+        if not playing or "critic" in playing:
+            self.before_training()
         pixel = partial(picture_losses, weighted=self._losses)
         return players_of(model, self.name, o.adversarial, pixel, self._perceptual, playing)
+
+    def before_training(self) -> None:
+        """Build the network of the perceptual loss, once, where there is one. Raises WeightsError, which names `perceptual`."""
+        settings = self.options.perceptual
+        if self._perceptual is not None or settings is None:
+            return
+        try:
+            self._perceptual = perceptual_loss(settings)
+        except WeightsError as error:
+            said = str(error).removeprefix(f"perceptual.weights={settings.weights}: ").removeprefix("perceptual.")
+            raise WeightsError(
+                f"perceptual={settings.weights}: {said} (tasks.{self.name}.perceptual.weights)"
+            ) from None
 
     def read(self, address: str) -> Sample:
         """Read a picture as what it is; its transparency becomes `alpha` `(H, W)`.
@@ -176,7 +190,7 @@ class SuperResolution(Task):
     def evaluator(self, samples: Samples) -> PictureEvaluator:
         """Build the evaluator of these pairs."""
         assert isinstance(samples, PicturePairs)
-        return PictureEvaluator(samples)
+        return PictureEvaluator(samples, self._bicubic)
 
     def draw(self, sample: Sample, prediction: Prediction) -> Image.Image:
         """Draw where the picture is farthest from its truth, large: bicubic, what was made, the truth."""

@@ -171,7 +171,7 @@ def test_a_published_name_from_end_to_end(server, monkeypatch):
     assert str(trunk.report).startswith("120 of 122 tensors from resnet18.IMAGENET1K_V1")
     assert trunk.classes[0] == "tench" and trunk.preprocessing == Preprocessing()
     assert torch.equal(trunk.conv1.weight, published.conv1.weight)
-    with pytest.raises(WeightsError, match=r"arch=resnet18 by the file, arch=resnet34"):
+    with pytest.raises(WeightsError, match=r"backbone=resnet18 by the file, backbone=resnet34"):
         backbone("resnet34", "resnet18.IMAGENET1K_V1")
 
 

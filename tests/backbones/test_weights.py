@@ -326,7 +326,10 @@ def test_headers_that_cannot_be_read_are_told_together(tensors, tmp_path):
 def test_a_contradicted_file_is_an_error(tensors, tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(path, tensors, arch="resnet18", stride_in="3x3", classes=None, preprocessing=Preprocessing())
-    with pytest.raises(WeightsError, match=r"arch=resnet18 by the file, arch=resnet34 asked for"):
+    with pytest.raises(
+        WeightsError,
+        match=r"backbone=resnet18 by the file, backbone=resnet34 asked for; give weights of resnet34, or leave",
+    ):
         backbone("resnet34", path)
     with pytest.raises(WeightsError, match=r"stride_in=3x3 by the file, stride_in=1x1 asked for"):
         backbone(weights=path, stride_in="1x1")

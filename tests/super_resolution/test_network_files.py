@@ -223,7 +223,7 @@ def test_other_values_than_the_file_has_are_refused(tmp_path):
     ):
         with pytest.raises(WeightsError, match=said):
             backbone(weights=weights, **given)
-    with pytest.raises(WeightsError, match="arch=rrdbnet by the file, arch=edsr asked for"):
+    with pytest.raises(WeightsError, match="backbone=rrdbnet by the file, backbone=edsr asked for"):
         read_weights(path, arch="edsr")
     head = UpscalingHead("rrdbnet", {"c2": 8}, 4, unshuffle=2, preprocessing=weights.preprocessing)
     with pytest.raises(WeightsError, match="was trained for scale=2, and scale=4 was asked for"):

@@ -277,9 +277,9 @@ def test_what_a_trunk_does_not_take_is_refused(given, said):
 
 
 @pytest.mark.parametrize(("arch", "scale", "unshuffle", "said"), [
-    ("msrresnet", 8, 1, "scale=8: msrresnet enlarges by 2 or 3 or 4"),
-    ("rrdbnet", 3, 1, "scale=3: rrdbnet enlarges by 1 or 2 or 4 or 8"),
-    ("rrdbnet", 3, 2, "behind a pixel-unshuffle of 2 enlarges by 1 or 2 or 4"),
+    ("msrresnet", 8, 1, "scale=8: msrresnet enlarges by 2, 3 or 4"),
+    ("rrdbnet", 3, 1, "scale=3: rrdbnet enlarges by 1, 2, 4 or 8"),
+    ("rrdbnet", 3, 2, "behind a pixel-unshuffle of 2 enlarges by 1, 2 or 4"),
     ("resnet18", 4, 1, "needs a trunk of stride 1"),
 ])  # fmt: skip
 def test_a_scale_without_a_tail_is_refused(arch, scale, unshuffle, said):

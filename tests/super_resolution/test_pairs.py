@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trunkline.ground.errors import DataError
+from trunkline.heads.adversarial import Adversarial, Perceptual
 from trunkline.tasks.check import check
 from trunkline.tasks.samples import Sample
 from trunkline.tasks.super_resolution.options import Options
@@ -91,6 +92,93 @@ def test_what_is_not_split_is_scored_whole_and_trained_on_with_a_share(tmp_path)
         assert any({f"{n}.png" for n in names} <= ids for ids in both.values())
     with pytest.raises(DataError, match=r"together=t1\+x9: there is no picture x9"):
         read(tmp_path, val="0.3", together=("t1+x9",))
+
+
+def test_pictures_that_are_named_with_a_common_one_stay_together(tmp_path):
+    for n in range(12):
+        picture(tmp_path / f"t{n}.png", seed=n)
+    for said in (("t1+t10", "t10+t11"), ("t1+t10", "t3+t11", "t10+t3")):
+        names = {f"{name}.png" for words in said for name in words.split("+")}
+        for share in ("0.2", "0.35", "0.5", "0.7"):
+            for split in ("train", "val"):
+                found = read(tmp_path, split, val=share, together=said)
+                assert {found.id(i) for i in range(len(found))} & names in (set(), names)
+
+
+def named_without_a_share(folder):
+    pairs(folder)
+    return {"together": ("0+1",)}
+
+
+def equal_sizes(folder):
+    picture(folder / "a.png")
+    return {"scale": 1}
+
+
+def one_of_a_share(folder):
+    picture(folder / "a.png")
+    return {"val": "0.5"}
+
+
+def all_together(folder):
+    pairs(folder, count=2)
+    return {"val": "0.5", "together": ("0+1",)}
+
+
+@pytest.mark.parametrize(("made", "said"), [
+    (named_without_a_share, r"together=0\+1: keeps pictures on one side of a share, and none is held out here"),
+    (equal_sizes, r"scale=1: small pictures made of those in .* would equal them: give pairs"),
+    (one_of_a_share, r"^there is 1 file: none would be left for training"),
+    (all_together, r"^none would be for \w+: the groups are too few or too large"),
+])  # fmt: skip
+def test_options_that_do_not_go_with_the_data_are_refused(tmp_path, made, said):
+    options = made(tmp_path)
+    with pytest.raises(DataError, match=said):
+        read(tmp_path, **options)
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"l1": 0.0}, "l1=0: mse and charbonnier are 0 too"),
+    ({"format": "pictures", "train_lr": "LR"}, "train_lr=LR: names small pictures, and format=pictures makes them"),
+    ({"val": "0.2", "val_lr": "LR"}, "val_lr=LR: val=0.2 is a share of one set, whose small pictures train_lr= names"),
+    ({"perceptual": Perceptual("x.pth")}, "perceptual: counts in the updates against a critic alone"),
+    ({"adversarial": Adversarial(weight=0.0, pixel=0.0)}, "adversarial.weight=0: adversarial.pixel is 0 too"),
+    ({"adversarial": Adversarial(weight=0.0, pixel=0.0), "perceptual": Perceptual("x.pth", weight=0.0)}, "weight=0: "),
+])  # fmt: skip
+def test_options_of_which_one_is_not_read_or_nothing_is_learnt_are_told(options, said):
+    (line,) = Options(**options).problems()
+    assert said in line
+
+
+def test_options_that_go_together_are_none():
+    for options in ({"l1": 0.0, "charbonnier": 1.0}, {"adversarial": Adversarial(pixel=0.0)}, {"val_lr": "LR"},
+                    {"adversarial": Adversarial(weight=0.0, pixel=0.0), "perceptual": Perceptual("x.pth")}):  # fmt: skip
+        assert Options(**options).problems() == []
+
+
+def test_what_is_left_out_or_unlike_is_counted(tmp_path):
+    pairs(tmp_path, small="LRx3")
+    for name in ("b.gif", "a.GIF", "notes.txt"):
+        (tmp_path / "HR" / name).write_bytes(b"GIF89a")
+    found = read(tmp_path).remarks()
+    assert "2 files of other kinds are left out: a.GIF, b.gif" in found
+    assert found[-1].endswith("border=mirror; LRx3 is left out at scale=4")
+    told = [e["what"] for e in check(tmp_path, task="super_resolution", loaders=0, progress=False).oddities]
+    assert "2 files of other kinds are left out: a.GIF, b.gif" in told
+    pairs(tmp_path)
+    small = np.asarray(Image.open(tmp_path / "LRx4/0.png").convert("L"))
+    Image.fromarray(small).save(tmp_path / "LRx4/0.png")
+    Image.fromarray(small.astype(np.uint16) * 257).save(tmp_path / "LRx4/1.png")
+    found = read(tmp_path).remarks()
+    assert "2 pairs of 3: the small picture is grey, the large one in colour" in found
+    assert "1 pair of 3: the small picture is of 16 bits, the large one of 8 bits" in found
+    assert found[-1] == "small pictures: LRx4"
+
+
+def test_a_folder_of_other_kinds_alone_says_so(tmp_path):
+    (tmp_path / "a.gif").write_bytes(b"GIF89a")
+    with pytest.raises(DataError, match=r"holds no picture that is read: 1 file of other kinds is left out: a\.gif"):
+        read(tmp_path)
 
 
 def two_sets(folder):

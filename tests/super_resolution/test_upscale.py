@@ -15,6 +15,7 @@ import trunkline
 from trunkline.ground.errors import RecipeError, WeightsError
 from trunkline.pipelines import api
 from trunkline.pipelines.command.cli import main
+from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.tasks.super_resolution.files import Picture, read_picture, write_picture
 from trunkline.tasks.super_resolution.resize import shrunk
 
@@ -298,7 +299,25 @@ def test_a_classifiers_trunk_is_refused_for_super_resolution(scenes, tmp_path, c
     [
         (("crop=30",), "crop=30: expected a multiple of scale=4, such as"),
         (("crop=16",), "crop=16: expected at least 8 x scale, 32"),
-        (("batch=5", "crops=2"), "batch=5: expected a multiple of crops=2"),
+        (("batch=5", "crops=2"), "batch=5: expected a multiple of crops=2, such as batch=4, or crops=1"),
+        (("batch=2", "crops=4"), "batch=2: expected a multiple of crops=4, such as batch=4, or crops=2"),
+        (("crops=0",), "crops=0: expected a whole number from 1 to 64"),
+        (("adversarial=-1",), "adversarial=-1: expected a whole number of updates"),
+        (("backbone=rrdbnet", "scale=3"), "scale=3: rrdbnet enlarges by 1, 2 or 4"),
+        (("tasks.super_resolution.l1=0",), "tasks.super_resolution.l1=0: mse and charbonnier are 0 too"),
+        (("weights=nothing.pth",), "weights=nothing.pth: no such file"),
+        (
+            (
+                "adversarial=3",
+                "tasks.super_resolution.adversarial.warmup=3",
+                "tasks.super_resolution.adversarial.width=4",
+            ),
+            "phases.1 (adversarial): has 3 updates, and warmup=3 of the task super_resolution lets the generator wait",
+        ),
+        (
+            ("adversarial=3", "players.critic.optimizer.name=sgdd"),
+            "players.critic.optimizer.name='sgdd' is not an optimizer",
+        ),
         (("val=1.5",), "val=1.5: expected a folder below data, or a share to hold out"),
         (("tasks.super_resolution.more=ssim",), "more=ssim: expected of ms_ssim, haarpsi"),
         (("scale=9",), "scale=9: expected a whole number from 1 to 8"),
@@ -308,6 +327,100 @@ def test_wrong_settings_are_told(scenes, tmp_path, capsys, given, said):
     words = [w for w in SHORT if w.partition("=")[0] not in {g.partition("=")[0] for g in given}]
     assert main(["train", "upscale", f"data={scenes}", *words, *given, "updates=1", "--run", str(tmp_path / "r")]) == 2
     assert said in "".join(capsys.readouterr()) and not (tmp_path / "r").exists()
+
+
+def test_lengths_are_told_by_the_names_of_their_knobs(scenes, tmp_path, capsys):
+    for given in ("updates=-1", "epochs=0"):
+        assert main(["train", "upscale", f"data={scenes}", given, "--run", str(tmp_path / "r")]) == 2
+        assert f"{given}: expected a" in capsys.readouterr().err
+
+
+def test_keys_that_are_right_are_not_told_beside_a_mistake():
+    """Of what the recipe has against a critic alone, while another knob is wrong or this one is."""
+    keys = {"players.critic.optimizer.lr": "1e-4", "tasks.super_resolution.adversarial.width": "8"}
+    for knobs in ({"adversarial": "5", "batch": "5", "crops": "2"}, {"adversarial": "many"}, {"adversarial": "-1"}):
+        with pytest.raises(RecipeError) as caught:
+            resolve("upscale", {"data": "x", **knobs, **keys, "players.critc.optimizer.lr": "1"})
+        told = str(caught.value)
+        assert "players.critc.optimizer.lr=1: there is no such setting" in told and len(caught.value.problems) == 2
+        assert not any(f"{key}=" in told for key in keys)
+
+
+def test_a_share_may_be_a_number():
+    for name in ("upscale", "srresnet", "msrresnet"):
+        for value in (0.3, "0.3", np.float64(0.3)):
+            assert resolve(name, {"data": "x", "val": value}).recipe.tasks["super_resolution"].val == "0.3"
+    smoke = {"data": "x", "val": "0.3", "smoke": True}
+    assert all(
+        resolve(n, smoke).recipe.tasks["super_resolution"].val == "0.3" for n in ("srresnet", "msrgan", "upscale")
+    )
+    assert resolve("srresnet", smoke | {"data": ""}).recipe.tasks["super_resolution"].val == ""
+    with pytest.raises(RecipeError, match="backbone=True"):
+        resolve("upscale", {"data": "x", "backbone": True})
+    assert resolve("upscale", {"data": "x", "smoke": True, "batch": 3, "crops": 3}).recipe.batch.size == 3
+
+
+def test_the_maps_network_is_read_before_the_first_update(scenes, tmp_path, capsys):
+    words = ("updates=2", "adversarial=2", "tasks.super_resolution.adversarial.width=4")
+    assert train(scenes, tmp_path / "r", *words, "perceptual=gone.pth") == 2
+    said = "".join(capsys.readouterr())
+    assert "perceptual=gone.pth: gone.pth: no such file" in said and not (tmp_path / "r").exists()
+    assert (
+        main(
+            [
+                "train",
+                "srgan",
+                f"data={scenes}",
+                "weights=none",
+                "vgg=no.pth",
+                "updates=1",
+                "batch=2",
+                "--run",
+                str(tmp_path / "s"),
+            ]
+        )
+        == 2
+    )
+    assert "perceptual=no.pth: no such file, and no name of VGG-19's" in capsys.readouterr().err
+
+
+def test_a_run_that_stopped_gives_its_last_checkpoint(scenes, run, tmp_path, capsys):
+    half = tmp_path / "half"
+    shutil.copytree(run, half)
+    (half / "weights.safetensors").unlink()
+    found = api.convert("weights", half, out=tmp_path / "half.pth")
+    assert str(found).endswith(f"from {half} (not ended: the averaged weights of its checkpoint 000004)")
+    api.convert("weights", run, out=tmp_path / "run.pth")
+    one, two = (torch.load(tmp_path / f"{n}.pth", weights_only=True)["params_ema"] for n in ("run", "half"))
+    assert one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)
+    assert train(scenes, tmp_path / "on", f"weights={half}", "updates=1") == 0
+    assert "the averaged weights of its checkpoint 000004" in (tmp_path / "on/load.json").read_text()
+    capsys.readouterr()
+    for words in (["upscale", "backbone=edsr"], ["srgan", "vgg=none"]):
+        assert main(["train", *words, f"data={scenes}", f"weights={half}", "--run", str(tmp_path / "r")]) == 2
+        other = "edsr" if "edsr" in words[1] else "srresnet"
+        assert (
+            f"backbone=msrresnet by the file, backbone={other} asked for; give weights of {other}"
+            in capsys.readouterr().err
+        )
+    shutil.rmtree(half / "checkpoints")
+    for source, said in ((half, "a run that has saved nothing yet"), (scenes, "no run")):
+        with pytest.raises(RecipeError, match=f"^{source}: that folder holds no weights.* {said}"):
+            api.convert("weights", source, out=tmp_path / "no.pth")
+    with pytest.raises(RecipeError, match="^none: is no weights"):
+        api.convert("weights", "none", out=tmp_path / "no.pth")
+
+
+def test_bicubics_score_stands_in_notes_and_report(scenes, run, tmp_path):
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.mkdir()
+    for file in (scenes / "val").iterdir():
+        write_picture(small / file.name, Picture(shrunk(read_picture(file).pixels, 4)))
+    assert main(["predict", "bicubic", str(small), "scale=4", f"out={large}"]) == 0
+    scored = api.score("images", scenes / "val", large, scale=4).metrics["psnr_y"]
+    line = f"bicubic has psnr_y {scored:.2f} dB on these 3 pictures"
+    notes = [json.loads(text).get("text") for text in (run / "metrics.jsonl").read_text().splitlines()]
+    assert notes.count(line) == 1 and line in (run / "report.html").read_text()
 
 
 def test_against_a_critic_and_on(scenes, run, tmp_path):

@@ -138,6 +138,14 @@ def compare(
     return scores
 
 
+def psnr_y(truth: np.ndarray, found: np.ndarray, border: int, grey: Grey = "rgb", key: str = "border") -> float:
+    """Compute the `psnr_y` of `compare` alone. Raises DataError as it does."""
+    true, other = (_cropped(p, border, key) for p in (truth, found))
+    if grey == "own" and 1 in (true.shape[2], other.shape[2]):
+        return psnr(_grey_plane(true), _grey_plane(other))
+    return psnr(*(luma(p.repeat(3, 2) if p.shape[2] == 1 else p) for p in (true, other)))
+
+
 def _cropped(pixels: np.ndarray, border: int, key: str) -> np.ndarray:
     """Bring a picture to float64 `(H, W, C)` from 0 to 255, without its border."""
     if pixels.dtype not in (np.uint8, np.uint16):
