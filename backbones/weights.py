@@ -124,17 +124,7 @@ def read_weights(
         stated.setdefault("arch", found.upscaler.arch)
         if stated["arch"] != found.upscaler.arch:
             raise WeightsError(f"{label}: its header says {stated['arch']}, its tensors are of {found.upscaler.arch}")
-    asked = {"arch": arch, "stride_in": stride_in}
-    for name, value in asked.items():
-        if value is not None and stated.get(name, value) != value:
-            shown = "backbone" if name == "arch" else name
-            remedy = f"give weights of {value}, or leave" if name == "arch" else "leave"
-            raise WeightsError(
-                f"{label}: {shown}={stated[name]} by the file, {shown}={value} asked for; {remedy} {shown}= "
-                f"{'(arch= in Python) ' if name == 'arch' else ''}out"
-            )
-        if value is not None:
-            stated[name] = value
+    stated |= _asked({"arch": arch, "stride_in": stride_in}, stated, label)
     if stated.get("arch") is None:
         stated["arch"] = infer_arch(found.tensors, label, found.kind)
     _check_stated(stated, label)
@@ -148,6 +138,20 @@ def read_weights(
         info["assumed"] = assumed
     check_classes(stated.get("classes"), found.tensors, label)
     return Weights(tensors=found.tensors, source=label, sha256=sha256(path), info=info, rest=found.rest, **stated)
+
+
+def _asked(given: Mapping[str, str | None], stated: Mapping[str, Any], label: str) -> dict[str, str]:
+    """Return what was asked for. Raises WeightsError where the file says otherwise."""
+    asked = {name: value for name, value in given.items() if value is not None}
+    for name, value in asked.items():
+        if stated.get(name, value) != value:
+            arch = name == "arch"
+            shown, python = ("backbone", "(arch= in Python) ") if arch else (name, "")
+            remedy = f"give weights of {value}, or leave" if arch else "leave"
+            raise WeightsError(
+                f"{label}: {shown}={stated[name]} by the file, {shown}={value} asked for; {remedy} {shown}= {python}out"
+            )
+    return asked
 
 
 def _of_file(found: Found) -> dict[str, str]:

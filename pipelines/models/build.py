@@ -1,5 +1,6 @@
 """From a recipe, or from what a checkpoint says, to a task and a model."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,13 +18,15 @@ from ...backbones.pyramid import Pyramid
 from ...backbones.sources import is_name
 from ...backbones.super_resolution.settings import usual_preprocessing
 from ...backbones.table import SETTINGS, SUPER_RESOLUTION, wrappers
-from ...backbones.weights import CLASSIFIER, Weights
+from ...backbones.weights import CLASSIFIER, Weights, save_weights
+from ...cluster import checkpoint
 from ...heads.contract import HEAD
 from ...heads.model import Model
 from ...tasks.contract import Published, Task, check_has, forgotten
 from ...tasks.table import tasks as known_tasks
 from ..recipe.fields import Network, Recipe
-from ..runs.run import Run
+from ..recipe.plain import from_plain
+from ..runs.run import STATE, Run
 from .foreign import from_spandrel, is_foreign
 
 
@@ -54,8 +57,6 @@ def weights_of(
         return None
     folder = folder_of(source)
     if folder is not None and not Run(folder).weights.is_file():
-        from .published import saved_so_far
-
         return saved_so_far(Run(folder), arch=arch, stride_in=stride_in, key=key)
     return read_weights(Run(folder).weights if folder else source, arch=arch, stride_in=stride_in, key=key)
 
@@ -321,3 +322,73 @@ def needs_pyramid(model: Model, task: str) -> bool:
     """Say whether there is a pyramid around the trunk and the task's head reads its maps."""
     pyramid = isinstance(model.backbone, Pyramid)
     return pyramid and any(name in model.backbone.levels for name in model.heads[task].needs)  # type: ignore[union-attr]
+
+
+def write_published(
+    file: Path,
+    recipe: str,
+    network: Network,
+    task: Task,
+    model: Model,
+    facts: Facts,
+    tensors: dict[str, torch.Tensor],
+    update: int,
+) -> None:
+    """Write the trunk and the task's head as one file of published weights; `recipe` is the recipe's name."""
+    info = {
+        "trunkline_recipe": recipe,
+        "trunkline_update": str(update),
+        "trunkline_output_stride": str(network.output_stride),
+        "trunkline_norm": network.norm,
+        "trunkline_pyramid": network.pyramid if needs_pyramid(model, task.name) else "none",
+        "trunkline_task": task.name,
+        **({} if network.wrapper == "none" else {"trunkline_wrapper": network.wrapper}),
+        **{f"trunkline_{name}": str(value) for name, value in settings_of(model.backbone).items()},
+        **task.stated(),
+    }
+    save_weights(
+        file, published(model, tensors, task.name), arch=facts.arch, stride_in=facts.stride_in,
+        classes=task.facts.get("classes"), preprocessing=task.preprocessing, info=info,
+    )  # fmt: skip
+
+
+def saved_so_far(run: Run, **stated: Any) -> Weights:
+    """Read from a run without published weights what its last checkpoint holds, averaged weights where there are any.
+
+    It is written to a file beside first, so that both kinds are read alike; `stated` is for `read_weights`. `source` says
+    which checkpoint it is. Raises RecipeError where nothing is saved yet, and where a run has several tasks.
+    """
+    known = checkpoint.find(run.checkpoints) if run.checkpoints.is_dir() else None
+    if not run.exists() or not known:
+        what = (
+            "a run that has saved nothing yet: let it go on, and stop it after a checkpoint"
+            if run.exists()
+            else "no run"
+        )
+        raise RecipeError(
+            f"{run.path}: that folder holds no weights.safetensors; give a finished run's folder or a file (it is {what})"
+        )
+    said = run.recipe
+    recipe = from_plain(said["resolved"])
+    if len(recipe.tasks) > 1:
+        raise RecipeError(
+            f"{run.path}: that run has the tasks {', '.join(recipe.tasks)}: give one of the files that it has at its end, as "
+            f"{run.published(next(iter(recipe.tasks)))}"
+        )
+    folder = run.checkpoints / known
+    state = checkpoint.read_state(folder, *STATE)
+    facts = Facts(**state["facts"])
+    tasks, model, _ = build(recipe, facts)
+    averaged = (folder / "ema.safetensors").is_file()
+    tensors = checkpoint.read_tensors(folder / ("ema.safetensors" if averaged else "model.safetensors"))
+    checkpoint.check_tensors(folder, model.state_dict(), tensors)
+    (task,) = tasks.values()
+    with tempfile.TemporaryDirectory() as beside:
+        file = Path(beside) / run.weights.name
+        write_published(file, said["recipe"], recipe.network, task, model, facts, tensors, state["update"])
+        kind = "averaged" if averaged else "raw"
+        source = f"{run.path} (not ended: the {kind} weights of its checkpoint {known})"
+        try:
+            return replace(read_weights(file, **stated), source=source)
+        except WeightsError as error:
+            raise WeightsError(str(error).replace(str(file), source)) from None

@@ -30,8 +30,8 @@ def convert(kind: Any, value: Any, key: str) -> Any:
         value = str(value)
     elif type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
         value = value.item()
-    if str in (kind, *get_args(kind)) and _is_number(value) and not {int, float} & {*get_args(kind)}:
-        value = str(value)  # a text that may be a number, such as val=0.2: from Python it comes as one
+    if isinstance(value, float) and 0 < value < 1 and str in (kind, *get_args(kind)) and float not in get_args(kind):
+        value = str(value)  # a share where a folder's name may stand: from Python val=0.2 comes as a number
     if isinstance(value, str) and Path in (kind, *get_args(kind)):
         value = at_home(value)
     if kind is Any:  # a free option, such as optimizer.options.betas: what JSON makes of it
@@ -56,10 +56,6 @@ def convert(kind: Any, value: Any, key: str) -> Any:
         raise RecipeError(f"{key}={value}: expected a value for each name; give {key}.NAME=VALUE")
     hint = nearest(str(value), [str(a) for a in choices(kind)]) if choices(kind) else ""
     raise RecipeError(f"{key}={value}: expected {describe(kind)}{hint}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def in_new_words(settings: dict[str, Any], known: list[str]) -> dict[str, Any]:

@@ -136,7 +136,9 @@ class SuperResolution(Task):
         try:
             self._perceptual = perceptual_loss(settings)
         except WeightsError as error:
-            said = str(error).removeprefix(f"perceptual.weights={settings.weights}: ").removeprefix("perceptual.")
+            said = str(error)
+            for place in (f"perceptual.weights={settings.weights}: ", "perceptual.", f"{settings.weights}: "):
+                said = said.removeprefix(place)
             raise WeightsError(
                 f"perceptual={settings.weights}: {said} (tasks.{self.name}.perceptual.weights)"
             ) from None

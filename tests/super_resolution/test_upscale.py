@@ -142,6 +142,8 @@ def test_a_share_may_be_a_number():
     for name in ("upscale", "srresnet", "msrresnet"):
         for value in (0.3, "0.3", np.float64(0.3)):
             assert resolve(name, {"data": "x", "val": value}).recipe.tasks["super_resolution"].val == "0.3"
+    for name in ("detect", "segment"):
+        assert any(o.val == ("0.3",) for o in resolve(name, {"data": "x", "val": 0.3}).recipe.tasks.values())
     smoke = {"data": "x", "val": "0.3", "smoke": True}
     assert all(
         resolve(n, smoke).recipe.tasks["super_resolution"].val == "0.3" for n in ("srresnet", "msrgan", "upscale")
@@ -156,23 +158,9 @@ def test_the_maps_network_is_read_before_the_first_update(scenes, tmp_path, caps
     words = ("updates=2", "adversarial=2", "tasks.super_resolution.adversarial.width=4")
     assert train(scenes, tmp_path / "r", *words, "perceptual=gone.pth") == 2
     said = "".join(capsys.readouterr())
-    assert "perceptual=gone.pth: gone.pth: no such file" in said and not (tmp_path / "r").exists()
-    assert (
-        main(
-            [
-                "train",
-                "srgan",
-                f"data={scenes}",
-                "weights=none",
-                "vgg=no.pth",
-                "updates=1",
-                "batch=2",
-                "--run",
-                str(tmp_path / "s"),
-            ]
-        )
-        == 2
-    )
+    assert "perceptual=gone.pth: no such file" in said and not (tmp_path / "r").exists()
+    words = ["weights=none", "vgg=no.pth", "updates=1", "batch=2", "--run", str(tmp_path / "s")]
+    assert main(["train", "srgan", f"data={scenes}", *words]) == 2
     assert "perceptual=no.pth: no such file, and no name of VGG-19's" in capsys.readouterr().err
 
 
