@@ -103,7 +103,7 @@ def test_pictures_are_made_larger_to_the_files_of_one_process(
 ):
     """Of several sizes and kinds, in subfolders, with lines and sheet."""
     assert main(enlarging(upscaler, photos, tmp_path / "out", *TILES[tiles], *on(nodes, workers))) == 2
-    assert files_in(tmp_path / "out") == larger[tiles] and len(larger[tiles]) == 8 + 2
+    assert files_in(tmp_path / "out") == larger[tiles] and len(larger[tiles]) == 8 + 3
 
 
 @pytest.mark.slow
