@@ -25,15 +25,13 @@ def still(modules: Iterable[nn.Module]) -> Iterator[None]:
     modules = list(modules)
     learning = [p for module in modules for p in module.parameters() if p.requires_grad]
     parts = [part for module in modules for part in module.modules()]
-    norms = [(part, dict(part._buffers)) for part in parts if isinstance(part, _BatchNorm) and part.training]
-    held = [(part, _saved(part)) for part in parts if not isinstance(part, _BatchNorm)]
-    before = [torch.empty_like(b) for _, buffers in held for b in buffers]
-    _copied(before, [b for _, buffers in held for b in buffers])
-    kept, hooks = iter(before), []
-    for part, buffers in held:
-        if buffers:
-            own = [next(kept) for _ in buffers]
-            hooks.append(part.register_forward_hook(lambda *_, to=buffers, own=own: _copied(to, own)))
+    norms = [(part, dict(part._buffers)) for part in parts if _only_writes(part)]
+    held = [(part, buffers, [torch.empty_like(b) for b in buffers]) for part in parts
+            if not _only_writes(part) and (buffers := _saved(part))]  # fmt: skip
+    _copied([b for *_, before in held for b in before], [b for _, buffers, _ in held for b in buffers])
+    hooks = [
+        part.register_forward_hook(lambda *_, to=buffers, of=before: _copied(to, of)) for part, buffers, before in held
+    ]
     for part, statistics in norms:
         part._buffers.update(dict.fromkeys(statistics))
     for p in learning:
@@ -47,6 +45,11 @@ def still(modules: Iterable[nn.Module]) -> Iterator[None]:
             hook.remove()
         for part, statistics in norms:
             part._buffers.update(statistics)
+
+
+def _only_writes(part: nn.Module) -> bool:
+    """Say whether a module computes the same without its buffers; SyncBatchNorm insists on them."""
+    return isinstance(part, _BatchNorm) and part.training and not isinstance(part, nn.SyncBatchNorm)
 
 
 def _saved(part: nn.Module) -> list[Tensor]:

@@ -108,7 +108,7 @@ def _ours(work: Work, model: Any, machine: Any) -> dict[str, Callable[[], Any]]:
 
     players = players_of(model, TASK, against, pixel)
     engines = {name: TorchEngine(p.module, p.losses, learning, machine) for name, p in players.items()}
-    engine: Any = TurnsEngine(players, engines, {}) if len(engines) > 1 else engines.popitem()[1]  # type: ignore[arg-type]
+    engine: Any = TurnsEngine(players, engines, {}) if len(engines) > 1 else engines.popitem()[1]
     names = [str(i) for i in range(len(work.small))]
     batch = Batch(TASK, names, work.small, targets={"hr": work.large}).to(work.device)
     twin = apart(model)

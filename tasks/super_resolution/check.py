@@ -13,9 +13,9 @@ from trunkline.ground.errors import DataError
 from ..checked import NONE, SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
 from .files import read_picture
-from .options import Options
+from .options import Options, share_of
 from .samples import PicturePairs
-from .splits import place_of, read_split, share_of
+from .splits import place_of, read_split
 from .transforms import eval_transform
 
 ALL = "all"  # what is not split
@@ -81,7 +81,7 @@ def check_pictures(
 def _splits(options: Options) -> list[tuple[str, Options]]:
     """List the splits to look at: train and val, or all where the data is not split."""
     try:
-        whole = place_of(options, "train").whole and not share_of(options)
+        whole = place_of(options, "train").whole and not share_of(options.val)
     except (DataError, OSError):  # told by the look at the splits
         whole = False
     return [(ALL, options)] if whole else [("train", options), ("val", options)]

@@ -18,12 +18,12 @@ LEAST = 8  # pixels of the low-resolution side of a picture that is trained on
 MEASURES = ("ms_ssim", "haarpsi", "gmsd", "lpips", "dists")
 
 
-def _is_share(text: str) -> bool:
-    """Say whether a text is a number."""
+def share_of(val: str) -> float:
+    """Return the share that `val` holds out; 0 where it names a folder or nothing."""
     try:
-        return float(text) > 0
+        return float(val or 0)
     except ValueError:
-        return False
+        return 0.0
 
 
 def _is_place(text: str) -> bool:
@@ -106,7 +106,7 @@ class Options(TaskOptions):
                 for key, name in (("train_lr", self.train_lr), ("val_lr", self.val_lr))
                 if name
             ]
-        if self.val_lr and _is_share(self.val):
+        if self.val_lr and share_of(self.val):
             found.append(
                 f"val_lr={self.val_lr}: val={self.val} is a share of one set, whose small pictures train_lr= names; leave it out"
             )

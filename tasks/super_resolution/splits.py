@@ -17,7 +17,7 @@ from ..data.split import split_rows
 from ..data.words import WORDS
 from ..images.suffixes import READ, UNREAD
 from .files import Look, look_at
-from .options import CROPS, LEAST, Options
+from .options import CROPS, LEAST, Options, share_of
 from .samples import PicturePairs
 
 _LARGE = ("HR", "hr", "GT", "gt", "GTmod12", "high", "HQ", "hq")
@@ -45,7 +45,7 @@ def read_split(options: Options, split: str) -> PicturePairs:
     """
     if split not in ("train", "val"):
         raise DataError(f"split {split!r}: expected train or val")
-    root, share = _root(options), share_of(options)
+    root, share = _root(options), share_of(options.val)
     place = place_of(options, "train" if share else split)
     if share and not place.whole and find(options, root, "val", quiet=True):
         raise DataError(f"val={options.val}: {root} has a val of its own; leave val= out")
@@ -105,21 +105,13 @@ def place_of(options: Options, split: str) -> Place:
     return replace(place, small="") if options.format == "pictures" else place
 
 
-def share_of(options: Options) -> float:
-    """Return the share that `val` holds out; 0 where it names a folder or nothing."""
-    try:
-        return float(options.val or 0)
-    except ValueError:
-        return 0.0
-
-
 def find(options: Options, root: Path, split: str, quiet: bool = False) -> Place | None:
     """Find a split's folders: those that are named, `train/` and `val/`, DIV2K's, or all that lies there.
 
     Raises DataError where a named folder is not there, or several sets of small pictures fit; with `quiet` None is returned
     where a split has no folder of its own.
     """
-    named = {"train": options.train, "val": "" if share_of(options) else options.val}[split]
+    named = {"train": options.train, "val": "" if share_of(options.val) else options.val}[split]
     given = {"train": options.train_lr, "val": options.val_lr}[split]
     if named:
         return Place(_below(root, named, split), _below(root, given, f"{split}_lr") if given else "")

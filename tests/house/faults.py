@@ -39,7 +39,7 @@ FAULTS = (
           "cluster/test_engine.py"),
     Fault("a head without a micro-batch is moved", SUMS, "p.grad = view.to(p.dtype) if somewhere else None",
           "p.grad = view.to(p.dtype)", "cluster/test_engine.py"),
-    Fault("a player's buffers move in another's turn", TURNS, "hooks.append(part.register_forward_hook(", "str((",
+    Fault("a player's buffers move in another's turn", TURNS, "of=before: _copied(to, of)", "of=before: None",
           "super_resolution/test_players.py"),
     Fault("a player's batch norm moves in another's turn", TURNS, "        part._buffers.update(dict.fromkeys(statistics))",
           "        pass", "super_resolution/test_players.py"),

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from turns_work import CROP, TASK, Row, engine_of, micro_batches, model_of, pixe
 
 import trunkline
 from trunkline.cluster.engines.torch_engine import TorchEngine
+from trunkline.cluster.engines.turns import still
 from trunkline.cluster.launchers.local import run_local
 from trunkline.cluster.launchers.worker import Job
 from trunkline.cluster.workers import Workers
@@ -37,6 +39,20 @@ def found_by_workers(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]))
     yield
     torch.use_deterministic_algorithms(False)
+
+
+def test_modules_that_are_still_keep_their_buffers_whatever_kind_they_are():
+    torch.manual_seed(0)
+    norms = [torch.nn.BatchNorm2d(4), torch.nn.SyncBatchNorm(4), torch.nn.BatchNorm2d(4).eval()]
+    module = torch.nn.Sequential(torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(3, 4, 3)), *norms)
+    images = torch.rand(2, 3, 8, 8)
+    before, expected = {n: v.clone() for n, v in module.state_dict().items()}, deepcopy(module)(images)
+    with still([module]):
+        assert torch.equal(module(images), expected) and torch.equal(module(images), expected)
+        assert not any(p.requires_grad for p in module.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    module(images)
+    assert not torch.equal(module[1].running_mean, before["1.running_mean"])
 
 
 # Against the plain loop

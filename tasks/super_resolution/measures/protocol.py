@@ -118,13 +118,7 @@ def compare(
     Y. Equal pictures have a PSNR of infinity (`summary` says what becomes of it). Raises DataError for other shapes or kinds,
     for pictures that are too small, and for `own` where one is grey and the other is not.
     """
-    true, other = (_cropped(p, border, key) for p in (truth, found))
-    if truth.shape[:2] != found.shape[:2]:
-        sizes = [f"{p.shape[1]} x {p.shape[0]}" for p in (found, truth)]
-        raise DataError(f"the upscaled picture has {sizes[0]} pixels, the true one {sizes[1]}")
-    planes = [_grey_plane(p) for p in (true, other)] if grey == "own" and 1 in (true.shape[2], other.shape[2]) else None
-    true, other = (p.repeat(3, 2) if p.shape[2] == 1 else p for p in (true, other))
-    y = planes or [luma(true), luma(other)]
+    y, (true, other) = _planes(truth, found, border, grey, key)
     scores = {
         "psnr_y": psnr(*y),
         "ssim_y": ssim(*y),
@@ -140,10 +134,20 @@ def compare(
 
 def psnr_y(truth: np.ndarray, found: np.ndarray, border: int, grey: Grey = "rgb", key: str = "border") -> float:
     """Compute the `psnr_y` of `compare` alone. Raises DataError as it does."""
-    true, other = (_cropped(p, border, key) for p in (truth, found))
-    if grey == "own" and 1 in (true.shape[2], other.shape[2]):
-        return psnr(_grey_plane(true), _grey_plane(other))
-    return psnr(*(luma(p.repeat(3, 2) if p.shape[2] == 1 else p) for p in (true, other)))
+    return psnr(*_planes(truth, found, border, grey, key)[0])
+
+
+def _planes(
+    truth: np.ndarray, found: np.ndarray, border: int, grey: Grey, key: str
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Crop both pictures, and return their Y planes and their RGB."""
+    both = [_cropped(p, border, key) for p in (truth, found)]
+    if truth.shape[:2] != found.shape[:2]:
+        sizes = [f"{p.shape[1]} x {p.shape[0]}" for p in (found, truth)]
+        raise DataError(f"the upscaled picture has {sizes[0]} pixels, the true one {sizes[1]}")
+    rgb = [p.repeat(3, 2) if p.shape[2] == 1 else p for p in both]
+    own = grey == "own" and any(p.shape[2] == 1 for p in both)
+    return ([_grey_plane(p) for p in both] if own else [luma(p) for p in rgb]), rgb
 
 
 def _cropped(pixels: np.ndarray, border: int, key: str) -> np.ndarray:
