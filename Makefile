@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-
 STAMP := $(INSTALLED)$(EXTRAS)
-TESTED := $(INSTALLED)dev,cluster,coco,segmentation,super-resolution
+TESTED := $(INSTALLED)dev,cluster,coco,segmentation,super-resolution,video
 
 .PHONY: help install demo test types suite verify lint bench clean
 

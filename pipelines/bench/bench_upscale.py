@@ -73,9 +73,9 @@ def sides(work: Work, machine: Any, players: bool) -> tuple[Any, Any]:
     import torch
 
     from ...backbones import backbone
-    from ...heads.critic import make_critic
     from ...heads.model import Model
-    from ...heads.upscaling import UpscalingHead
+    from ...heads.super_resolution.critic import make_critic
+    from ...heads.super_resolution.upscaling import UpscalingHead
 
     torch.manual_seed(0)
     trunk = backbone("msrresnet", blocks=work.blocks, width=work.width)
@@ -94,10 +94,10 @@ def _ours(work: Work, model: Any, machine: Any) -> dict[str, Callable[[], Any]]:
     from ...cluster.config import Average, Learning, Optimizer, Schedule
     from ...cluster.engines.torch_engine import TorchEngine
     from ...cluster.engines.turns import TurnsEngine
-    from ...heads.adversarial import Adversarial
     from ...heads.contract import Batch
-    from ...heads.players import players_of
-    from ...heads.upscaling import PictureLosses, picture_losses
+    from ...heads.super_resolution.adversarial import Adversarial
+    from ...heads.super_resolution.players import players_of
+    from ...heads.super_resolution.upscaling import PictureLosses, picture_losses
     from ..evaluation.measure import apart, inference
 
     learning = Learning(Optimizer("adam", lr=1e-5, weight_decay=0.0), Schedule("constant"), Average(), 10**6, 100)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from trunkline.ground.errors import RecipeError
 
 from ...cluster.config import Average, Optimizer, Schedule
-from ...heads.adversarial import Adversarial, Perceptual
+from ...heads.super_resolution.adversarial import Adversarial, Perceptual
 from ...tasks.super_resolution.options import Options
 from ..recipe.fields import Batches, Evaluation, Network, Phase, Playing, Recipe
 

@@ -6,7 +6,7 @@ from trunkline.ground.errors import RecipeError
 
 from ...backbones.table import SUPER_RESOLUTION
 from ...cluster.config import Average, Optimizer, Schedule
-from ...heads.adversarial import Adversarial, Perceptual
+from ...heads.super_resolution.adversarial import Adversarial, Perceptual
 from ...tasks.super_resolution.options import CROPS, Options
 from ..recipe.fields import Batches, Evaluation, Network, Phase, Playing, Recipe
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from trunkline.ground.ranges import COUNT, SHARE, Range, Texts, ranged
 
-from ...heads.adversarial import Adversarial, Perceptual
+from ...heads.super_resolution.adversarial import Adversarial, Perceptual
 from ..options import WEIGHT, TaskOptions, of_data, of_scores, of_training, pair_problems
 
 SCALE = Range(1, 8, "a whole number from 1 to 8")

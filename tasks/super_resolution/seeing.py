@@ -9,7 +9,7 @@ from torch import Tensor
 from ...backbones.contract import sizes_of
 from ...heads.contract import Batch, Prediction
 from ...heads.model import Model
-from ...heads.upscaling import receptive_field
+from ...heads.super_resolution.upscaling import receptive_field
 from .files import Picture
 from .options import Options
 from .resize import resized_integers

@@ -16,11 +16,11 @@ from ...backbones.contract import Backbone, Preprocessing, within
 from ...backbones.table import SPANDREL, SUPER_RESOLUTION
 from ...backbones.weights import Weights
 from ...heads.contract import Batch, Player, Prediction
-from ...heads.critic import make_critic
 from ...heads.model import Model
-from ...heads.perceptual import PerceptualLoss, perceptual_loss
-from ...heads.players import players_of
-from ...heads.upscaling import ForeignHead, PictureLosses, UpscalingHead, picture_losses
+from ...heads.super_resolution.critic import make_critic
+from ...heads.super_resolution.perceptual import PerceptualLoss, perceptual_loss
+from ...heads.super_resolution.players import players_of
+from ...heads.super_resolution.upscaling import ForeignHead, PictureLosses, UpscalingHead, picture_losses
 from ..contract import Published, Sample, Samples, Task
 from .draw import against_truth, beside_bicubic, shown
 from .evaluator import PictureEvaluator
@@ -121,7 +121,7 @@ class SuperResolution(Task):
         return {"critic": make_critic(o.adversarial.critic, o.crop, o.adversarial.width, o.adversarial.norm)}
 
     def players(self, model: Model, playing: tuple[str, ...]) -> dict[str, Player]:
-        """Say who learns: the generator, and the critic where there is one (`heads.players`)."""
+        """Say who learns: the generator, and the critic where there is one (`heads.super_resolution.players`)."""
         o = self.options
         if not playing or "critic" in playing:
             self.before_training()

@@ -17,16 +17,16 @@ from trunkline.cluster.engines.turns import TurnsEngine
 from trunkline.cluster.launchers.local import run_local
 from trunkline.cluster.launchers.worker import Job
 from trunkline.cluster.workers import ALONE, Workers
-from trunkline.heads.adversarial import Adversarial
 from trunkline.heads.classification import ClassificationHead
 from trunkline.heads.contract import Batch
-from trunkline.heads.critic import make_critic
 from trunkline.heads.model import Model, losses
 from trunkline.heads.one_stage import OneStageHead
-from trunkline.heads.players import players_of
 from trunkline.heads.rcnn import RCNNHead
 from trunkline.heads.segmentation import SegmentationHead
-from trunkline.heads.upscaling import PictureLosses, UpscalingHead, picture_losses
+from trunkline.heads.super_resolution.adversarial import Adversarial
+from trunkline.heads.super_resolution.critic import make_critic
+from trunkline.heads.super_resolution.players import players_of
+from trunkline.heads.super_resolution.upscaling import PictureLosses, UpscalingHead, picture_losses
 
 NETWORKS = ("resnet50", "deeplabv3plus", "mask_rcnn")
 TRUNKS = [

@@ -10,8 +10,15 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from trunkline.ground.errors import EngineError, WeightsError
 from trunkline.ground.ranges import problems_of
-from trunkline.heads.adversarial import KINDS, Adversarial, Perceptual, accuracies, critic_losses, generator_loss
-from trunkline.heads.critic import make_critic
+from trunkline.heads.super_resolution.adversarial import (
+    KINDS,
+    Adversarial,
+    Perceptual,
+    accuracies,
+    critic_losses,
+    generator_loss,
+)
+from trunkline.heads.super_resolution.critic import make_critic
 
 REAL, FAKE = (torch.tensor(each, dtype=torch.float64).view(-1, 1) for each in ([2.0, -0.5, 0.3], [-1.5, 0.8, 0.2]))
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from trunkline.backbones import backbone
 from trunkline.backbones.weights import save_weights
 from trunkline.ground.errors import WeightsError
-from trunkline.heads.adversarial import Perceptual
-from trunkline.heads.perceptual import VGG, perceptual_loss, vgg19_source
+from trunkline.heads.super_resolution.adversarial import Perceptual
+from trunkline.heads.super_resolution.perceptual import VGG, perceptual_loss, vgg19_source
 
 MEAN, STD = (torch.tensor(each).view(1, 3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 AT = {
@@ -183,7 +183,9 @@ def test_published_names_are_torchvisions():
 
 def test_a_name_is_looked_for_in_the_cache(monkeypatch, file):
     asked = []
-    monkeypatch.setattr("trunkline.heads.perceptual.fetch", lambda source: asked.append(source.name) or Path(file))
+    monkeypatch.setattr(
+        "trunkline.heads.super_resolution.perceptual.fetch", lambda source: asked.append(source.name) or Path(file)
+    )
     perceptual_loss(Perceptual("vgg19", {"conv1_2": 1.0}))
     assert asked == ["vgg19"]
 

@@ -43,7 +43,7 @@ FAULTS = (
           "super_resolution/test_players.py"),
     Fault("a player's batch norm moves in another's turn", TURNS, "        part._buffers.update(dict.fromkeys(statistics))",
           "        pass", "super_resolution/test_players.py"),
-    Fault("the critic's turn has the pictures of the other order", "heads/players.py", "            if settings.reuse:",
+    Fault("the critic's turn has the pictures of the other order", "heads/super_resolution/players.py", "            if settings.reuse:",
           "            if not settings.reuse:", "super_resolution/test_players.py"),
     Fault("L1 pushes weights away from 0", ENGINE, "alpha=strength)", "alpha=-strength)", "cluster/test_forms.py"),
     Fault("norms and biases decay", "cluster/engines/optimizer.py", "(0.0, False))", "(config.weight_decay, False))",

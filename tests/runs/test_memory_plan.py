@@ -14,7 +14,7 @@ import torchvision
 from safetensors.torch import load_file
 
 import trunkline
-from trunkline.heads.critic import make_critic
+from trunkline.heads.super_resolution.critic import make_critic
 from trunkline.pipelines.command.cli import main
 from trunkline.tasks.super_resolution.scenes import write_pictures
 

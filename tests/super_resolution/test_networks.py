@@ -12,7 +12,7 @@ from trunkline.backbones import backbone
 from trunkline.cluster.config import Optimizer
 from trunkline.ground.errors import EngineError, RecipeError, WeightsError
 from trunkline.heads.contract import Batch
-from trunkline.heads.upscaling import PictureLosses, UpscalingHead, picture_losses, receptive_field
+from trunkline.heads.super_resolution.upscaling import PictureLosses, UpscalingHead, picture_losses, receptive_field
 from trunkline.pipelines.recipe import Network, Phase, Recipe
 from trunkline.pipelines.recipe.limits import check
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trunkline.ground.errors import DataError
-from trunkline.heads.adversarial import Adversarial, Perceptual
+from trunkline.heads.super_resolution.adversarial import Adversarial, Perceptual
 from trunkline.tasks.check import check
 from trunkline.tasks.samples import Sample
 from trunkline.tasks.super_resolution.options import Options

@@ -24,7 +24,7 @@ from trunkline.cluster.launchers.local import run_local
 from trunkline.cluster.launchers.worker import Job
 from trunkline.cluster.workers import Workers
 from trunkline.ground.errors import EngineError, RecipeError
-from trunkline.heads.players import ALWAYS_RIGHT, RIGHT, WatchCritic, players_of
+from trunkline.heads.super_resolution.players import ALWAYS_RIGHT, RIGHT, WatchCritic, players_of
 from trunkline.pipelines.recipe.knobs import resolve
 
 HERE = Path(__file__).parent
@@ -368,8 +368,10 @@ def test_a_generator_that_makes_one_colour_stops_the_run(data, tmp_path):
 
 def test_the_remark_is_noted_once_and_a_warm_up_is_logged_as_waiting(data, tmp_path, monkeypatch):
     """Also where the run went on in between."""
-    monkeypatch.setattr("trunkline.heads.players.RIGHT", 1)
-    monkeypatch.setattr("trunkline.heads.players.accuracies", lambda *_: {k: torch.ones(()) for k in ("real", "fake")})
+    monkeypatch.setattr("trunkline.heads.super_resolution.players.RIGHT", 1)
+    monkeypatch.setattr(
+        "trunkline.heads.super_resolution.players.accuracies", lambda *_: {k: torch.ones(()) for k in ("real", "fake")}
+    )
     given = {"data": str(data), **PLAIN, "tasks.doubling.adversarial.warmup": 2}
     run = trunkline.train(FILE, tmp_path / "run", **given)
     shutil.rmtree(run.path / "checkpoints" / "000007")

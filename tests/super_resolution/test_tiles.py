@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trunkline.backbones import backbone
 from trunkline.heads.model import Model
-from trunkline.heads.upscaling import UpscalingHead, receptive_field
+from trunkline.heads.super_resolution.upscaling import UpscalingHead, receptive_field
 from trunkline.tasks.super_resolution.options import Options
 from trunkline.tasks.super_resolution.seeing import Seeing
 from trunkline.tasks.super_resolution.tiles import difference, overlap_of, side_for, spans, upscale

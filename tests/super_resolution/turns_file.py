@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from trunkline.cluster.config import Average, Optimizer, Schedule
-from trunkline.heads.adversarial import Adversarial
 from trunkline.heads.contract import Batch, Prediction
-from trunkline.heads.critic import make_critic
-from trunkline.heads.players import players_of
+from trunkline.heads.super_resolution.adversarial import Adversarial
+from trunkline.heads.super_resolution.critic import make_critic
+from trunkline.heads.super_resolution.players import players_of
 from trunkline.pipelines.recipe import Batches, Evaluation, Network, Phase, Playing, Recipe
 from trunkline.tasks.contract import Sample, Scores, Task
 from trunkline.tasks.data.listed import Listed

@@ -15,11 +15,11 @@ from trunkline.cluster.config import Average, Learning, Machine, Optimizer, Sche
 from trunkline.cluster.engines.torch_engine import TorchEngine
 from trunkline.cluster.engines.turns import TurnsEngine
 from trunkline.ground.keys import key
-from trunkline.heads.adversarial import Adversarial
 from trunkline.heads.contract import Batch
-from trunkline.heads.critic import make_critic
 from trunkline.heads.model import Model
-from trunkline.heads.players import players_of
+from trunkline.heads.super_resolution.adversarial import Adversarial
+from trunkline.heads.super_resolution.critic import make_critic
+from trunkline.heads.super_resolution.players import players_of
 
 UPDATES, MICRO, CROP, TASK = 5, 2, 16, "upscaling"
 RATES, EMA, EPS = (1e-3, 2e-3), 0.9, 1e-4  # of the generator and of the critic

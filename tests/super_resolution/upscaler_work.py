@@ -5,7 +5,7 @@ import torch
 from trunkline.backbones import backbone
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
-from trunkline.heads.upscaling import UpscalingHead
+from trunkline.heads.super_resolution.upscaling import UpscalingHead
 from trunkline.pipelines.command.cli import main
 
 TASK = "super_resolution"

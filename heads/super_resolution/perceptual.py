@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from trunkline.ground.errors import WeightsError
 
-from ..backbones.build import backbone
-from ..backbones.contract import Preprocessing, WeightsSource
-from ..backbones.download import fetch
-from ..backbones.files.formats import SUFFIXES, read_file
-from ..backbones.files.inside import find
-from ..backbones.residual import ResNet
-from ..backbones.weights import read_weights
+from ...backbones.build import backbone
+from ...backbones.contract import Preprocessing, WeightsSource
+from ...backbones.download import fetch
+from ...backbones.files.formats import SUFFIXES, read_file
+from ...backbones.files.inside import find
+from ...backbones.residual import ResNet
+from ...backbones.weights import read_weights
 from .adversarial import Perceptual, is_trunks
 
 VGG19 = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))

@@ -15,9 +15,9 @@ from trunkline.ground.errors import EngineError
 from trunkline.ground.keys import key, seed_model
 from trunkline.ground.measured import MEASURED
 
+from ..contract import Batch, Player
+from ..model import Model
 from .adversarial import Adversarial, accuracies, critic_losses, generator_loss
-from .contract import Batch, Player
-from .model import Model
 
 Pixel = Callable[[Tensor, Tensor], dict[str, Tensor]]
 """From what was made and the truth, `(N, 3, H, W)` in 0..1, to named losses, which are scalars."""

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 from trunkline.ground.errors import EngineError, WeightsError
 
-from ..backbones.contract import Features, Preprocessing
-from ..backbones.super_resolution.blocks import conv3, small_init
-from ..backbones.table import SUPER_RESOLUTION
-from ..backbones.weights import Weights
-from .boxes import at_least_fp32
-from .contract import Batch, Prediction
+from ...backbones.contract import Features, Preprocessing
+from ...backbones.super_resolution.blocks import conv3, small_init
+from ...backbones.table import SUPER_RESOLUTION
+from ...backbones.weights import Weights
+from ..boxes import at_least_fp32
+from ..contract import Batch, Prediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,7 +192,7 @@ class ForeignHead(_ToPicture):
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Raise WeightsError: these networks are for prediction and scoring."""
-        from ..backbones.weights import NO_TRAINING
+        from ...backbones.weights import NO_TRAINING
 
         raise WeightsError(NO_TRAINING)
 

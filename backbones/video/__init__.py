@@ -1,0 +1,1 @@
+"""Trunks for clips: frames in, maps over time out."""

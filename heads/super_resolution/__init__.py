@@ -1,0 +1,1 @@
+"""Heads of super-resolution: tails that upscale, the critic, and the losses of two players."""

@@ -1,0 +1,1 @@
+"""Heads for clips: from maps over time to one answer a clip."""

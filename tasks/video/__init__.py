@@ -1,0 +1,1 @@
+"""Action recognition: clips, the frames that stand for them, and their scores."""
