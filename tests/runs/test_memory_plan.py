@@ -124,7 +124,7 @@ def test_a_run_with_a_critic_takes_what_is_said(pictures, maps, tmp_path, settin
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures") / "p", train=8, val=1, size=256)
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "p", train=32, val=1, size=256)
 
 
 @pytest.fixture
