@@ -12,7 +12,8 @@ from trunkline.ground.links import NOTHING, Chain, is_folder, wrong_link
 from trunkline.ground.storage import is_remote
 
 from ..data.file_index import IndexBuilder, printable
-from ..images.suffixes import READ, SUFFIXES, unfit
+from ..data.media import Media
+from ..images.suffixes import PHOTOS
 from .folder import OTHER_NAMES, SPLITS, Folder, class_name
 from .remote_folders import scan_remote
 from .shards import find_shards, scan_shards
@@ -43,8 +44,10 @@ def scan(root: str | os.PathLike[str], form: str = "auto") -> dict[str, Folder]:
     return dict(sorted(found.items()))
 
 
-def scan_folders(root: str | os.PathLike[str]) -> dict[str, Folder]:
+def scan_folders(root: str | os.PathLike[str], media: Media = PHOTOS) -> dict[str, Folder]:
     """Scan the class folders in `root/train` and `root/val`, or in `root` itself (then under the name "").
+
+    Of `media` that can be folders of frames, such a folder is one item.
 
     Raises DataError where `root` is missing or has neither layout. Hidden files and folders are ignored.
     """
@@ -59,15 +62,15 @@ def scan_folders(root: str | os.PathLike[str]) -> dict[str, Folder]:
     if not splits:
         splits = [entry for entry in folders if entry.name in SPLITS] if set(SPLITS) <= set(names) else []
     if splits:
-        return {entry.name: _scan_split(base, entry.name) for entry in splits}
+        return {entry.name: _scan_split(base, entry.name, media) for entry in splits}
     if wanted := renames(names):
         raise DataError(f"{base}: expected train/ and val/, or one folder a class; found {_some(names)}. {wanted}")
     if not names:
         raise DataError(
-            f"{base}: holds no folders; expected {base}/train/CLASS/photo.jpg and {base}/val/CLASS/photo.jpg, "
-            f"or {base}/CLASS/photo.jpg with val=0.2"
+            f"{base}: holds no folders; expected {base}/train/CLASS/{media.example} and {base}/val/CLASS/{media.example}, "
+            f"or {base}/CLASS/{media.example} with val=0.2"
         )
-    return {"": _scan_split(base, "")}
+    return {"": _scan_split(base, "", media)}
 
 
 def renames(names: Iterable[str]) -> str:
@@ -85,10 +88,10 @@ def _missing(base: Path) -> str:
     return f"{base}: there is no such folder; {parent} holds {_some(found) or 'nothing'}"
 
 
-def _scan_split(root: Path, name: str) -> Folder:
+def _scan_split(root: Path, name: str, media: Media) -> Folder:
     top = os.path.join(os.fspath(root), name) if name else os.fspath(root)
     chain = tuple(dict.fromkeys((os.path.realpath(root), os.path.realpath(top))))
-    walker, builder, named, empty = _Walker(), IndexBuilder(), {}, {}
+    walker, builder, named, empty = _Walker(media), IndexBuilder(), {}, {}
     folders, files = _visible(top)
     for entry in folders:
         label = class_name(entry.name)
@@ -100,15 +103,15 @@ def _scan_split(root: Path, name: str) -> Folder:
         before = len(builder), len(walker.strays), len(walker.problems)
         entry = named[cls]
         prefix = f"{name}/{entry.name}" if name else entry.name
-        for path in walker.photos(entry, prefix, chain):
+        for path in walker.items(entry, prefix, chain):
             builder.add(os.fsencode(path), label)
         if len(builder) == before[0] and len(walker.problems) == before[2]:
             stray = len(walker.strays) > before[1]
-            empty[walker.id(prefix)] = f"the class holds no {'file with a photo suffix' if stray else 'files'}"
+            empty[walker.id(prefix)] = f"the class holds no {f'file with a {media.word} suffix' if stray else 'files'}"
     for entry in files:
         if entry.is_symlink() and wrong_link(entry.path, ()):  # perhaps to a class
             walker.problem(walker.id(name, entry.name), NOTHING)
-        elif name or _suffix(entry.name) in SUFFIXES:
+        elif name or _suffix(entry.name) in media.known:
             place = f"{name}/" if name else "the data folder"
             walker.stray(walker.id(name, entry.name), f"lies directly in {place}, in no class folder")
     if not classes:
@@ -117,9 +120,10 @@ def _scan_split(root: Path, name: str) -> Folder:
 
 
 class _Walker:
-    """The photos below a class folder in a fixed order; what is wrong is noted, not raised."""
+    """The files of a kind below a class folder in a fixed order; what is wrong is noted, not raised."""
 
-    def __init__(self) -> None:
+    def __init__(self, media: Media) -> None:
+        self.media = media
         self.strays: dict[str, str] = {}
         self.problems: list[tuple[str, str]] = []
 
@@ -133,7 +137,7 @@ class _Walker:
     def stray(self, where: str, what: str) -> None:
         self.strays[where] = what
 
-    def photos(self, folder: os.DirEntry[str], path: str, chain: Chain) -> Iterator[str]:
+    def items(self, folder: os.DirEntry[str], path: str, chain: Chain) -> Iterator[str]:
         """Yield paths relative to the root: the files of a folder before its subfolders, each sorted by name."""
         if folder.is_symlink() and (wrong := wrong_link(folder.path, chain)):
             self.problem(self.id(path), wrong)
@@ -148,14 +152,26 @@ class _Walker:
             inside = f"{path}/{entry.name}"
             if entry.is_symlink() and (wrong := wrong_link(entry.path, ())):
                 self.stray(self.id(inside), wrong)
-            elif (suffix := _suffix(entry.name)) not in READ:
-                self.stray(self.id(inside), unfit(suffix))
+            elif (suffix := _suffix(entry.name)) not in self.media.read:
+                self.stray(self.id(inside), self.media.unfit(suffix))
             elif entry.is_file():
                 yield inside
             else:
                 self.stray(self.id(inside), "is no file")
         for entry in folders:
-            yield from self.photos(entry, f"{path}/{entry.name}", chain)
+            inside = f"{path}/{entry.name}"
+            if self.media.frames and holds(entry.path, self.media.frames):
+                yield inside
+            else:
+                yield from self.items(entry, inside, chain)
+
+
+def holds(folder: str, suffixes: frozenset[str]) -> bool:
+    """Say whether a file with one of the suffixes lies in the folder itself."""
+    try:
+        return any(_suffix(entry.name) in suffixes for entry in _visible(folder)[1])
+    except OSError:
+        return False
 
 
 def _visible(folder: str) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]:

@@ -16,10 +16,11 @@ from trunkline.ground.names import nearest
 from trunkline.ground.storage import is_remote
 
 from ..data.file_index import IndexBuilder
+from ..data.media import Media
 from ..data.repairs import Repairs, counted
 from ..data.text import text_of
 from ..data.words import WORDS
-from ..images.suffixes import READ, SUFFIXES, unfit
+from ..images.suffixes import PHOTOS
 from ..objects.labels import rows
 from ..objects.labels.labelled import Wrong, twice
 from ..objects.labels.spelled import TAKEN, as_whole, told, twofold
@@ -40,6 +41,35 @@ class _Said:
     where: str
 
 
+@dataclass(frozen=True)
+class _Below:
+    """What lies below the data's folder: each path with what is wrong with it, and the folders that are items by themselves."""
+
+    media: Media
+    there: dict[str, str]
+    frames: frozenset[str]
+    composed: dict[str, str]  # by their names in Unicode's form C; macOS writes form D
+    alike: Alike
+
+    @classmethod
+    def of(cls, files: dict[str, str], media: Media) -> "_Below":
+        """Collect it from the files."""
+        frames = {name.rpartition("/")[0] for name in files if _suffix(name) in media.frames} - {""}
+        there = files | dict.fromkeys(frames, "")
+        composed = {unicodedata.normalize("NFC", name): name for name in there}
+        return cls(media, there, frozenset(frames), composed, Alike(composed))
+
+    def items(self) -> list[str]:
+        """List what somebody may take for data."""
+        return [*self.frames, *(name for name in self.there if _suffix(name) in self.media.known)]
+
+    def unfit(self, name: str) -> str:
+        """Say why what lies there cannot be used; "" where it can."""
+        suffix = _suffix(name)
+        fits = name in self.frames or suffix in self.media.read
+        return self.there[name] or ("" if fits else self.media.unfit(suffix))
+
+
 @dataclass
 class _Split:
     """The pictures of a split by their path, as its table says them."""
@@ -53,7 +83,7 @@ class _Split:
     grouped: bool = False
 
 
-def layout_of(root: str | os.PathLike[str]) -> str:
+def layout_of(root: str | os.PathLike[str], media: Media = PHOTOS) -> str:
     """Find what says the classes of a folder: "csv" (a table) or "folders".
 
     Raises DataError where both do, and where there are no folders of classes and the table is none of labels.
@@ -71,7 +101,7 @@ def layout_of(root: str | os.PathLike[str]) -> str:
         tables, wrong = [], error
     if not tables and not wrong:
         return "folders"
-    folders = _class_folders(base)
+    folders = _class_folders(base, media)
     if tables and len(folders) > 1:
         names = ", ".join(file.relative_to(base).as_posix() for file in tables)
         raise DataError(
@@ -83,7 +113,7 @@ def layout_of(root: str | os.PathLike[str]) -> str:
     return "csv" if tables else "folders"
 
 
-def scan_tables(root: str | os.PathLike[str]) -> dict[str, Folder]:
+def scan_tables(root: str | os.PathLike[str], media: Media = PHOTOS) -> dict[str, Folder]:
     """Scan the tables of a folder, by split; the result is as from `scan_folders`, and ids are paths below `root`.
 
     Raises DataError where there is no table, where it lacks a column or has one of boxes, and where `root` is elsewhere or has
@@ -102,9 +132,9 @@ def scan_tables(root: str | os.PathLike[str]) -> dict[str, Folder]:
     there = dict(walk(os.fspath(base)))
     if loops := [f"{root}/{name}: {LOOP}" for name, wrong in there.items() if wrong == LOOP]:
         raise DataError("\n".join(loops))
-    splits: dict[str, _Split] = {}
+    below, splits = _Below.of(there, media), dict[str, _Split]()
     for file, split in tables.items():
-        for name, found in _read(base, file, split, there).items():
+        for name, found in _read(base, file, split, below).items():
             if name in splits:
                 found.problems.append(
                     (_name(file, base), f"has rows of {name}, as {_name(splits[name].table, base)} has")
@@ -116,8 +146,8 @@ def scan_tables(root: str | os.PathLike[str]) -> dict[str, Folder]:
     _compare(splits)
     notes = _give_names(base, splits)
     used = {name for split in splits.values() for name in split.pictures}
-    if unused := sum(_is_picture(name) and name not in used for name in there):
-        notes.append(f"{counted(unused, 'picture')} below the data's folder in no row: not used")
+    if unused := sum(name not in used for name in below.items()):
+        notes.append(f"{counted(unused, media.noun)} below the data's folder in no row: not used")
     next(iter(splits.values())).notes += notes
     return {name: _folder(base, name, split) for name, split in splits.items()}
 
@@ -156,30 +186,30 @@ def _results(file: Path, score: str) -> DataError:
     )
 
 
-def _class_folders(base: Path) -> list[str]:
-    """List two folders, if there are as many, whose names may be classes: they hold pictures and are called like no split."""
+def _class_folders(base: Path, media: Media) -> list[str]:
+    """List two folders, if there are as many, whose names may be classes: they hold data and are called like no split."""
     inner = [[f for f in (base / split).iterdir() if f.is_dir()] for split in SPLITS if (base / split).is_dir()]
     outer = [f for f in base.iterdir() if f.is_dir() and not split_of(f.name)]
     several = []
     for folders in (*inner, outer):
         shown = sorted(f for f in folders if not f.name.startswith("."))
-        holding = [f.relative_to(base).as_posix() for f in islice(filter(_has_pictures, shown), 2)]
+        holding = [f.relative_to(base).as_posix() for f in islice((f for f in shown if _has_some(f, media)), 2)]
         several = max(several, holding, key=len)
     return several
 
 
-def _has_pictures(folder: Path) -> bool:
+def _has_some(folder: Path, media: Media) -> bool:
     try:
-        return any(_is_picture(name) for name, _ in walk(os.fspath(folder)))
+        return any(_suffix(name) in media.known | media.frames for name, _ in walk(os.fspath(folder)))
     except OSError:
         return False
 
 
-def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 
-def _read(base: Path, file: Path, split: str, there: dict[str, str]) -> dict[str, _Split]:
+def _read(base: Path, file: Path, split: str, below: _Below) -> dict[str, _Split]:
     """Read a table's rows, by split: `split`, or what a column says of each row."""
     columns, name = rows.columns_of(file), _name(file, base)
     if boxes := columns.corners or columns.sides:
@@ -192,9 +222,7 @@ def _read(base: Path, file: Path, split: str, there: dict[str, str]) -> dict[str
     by_column = bool(columns.split)
     found: dict[str, _Split] = {} if by_column and not split else {split: _Split(file, Repairs(name))}
     wrong, where, tests = Wrong(), rows.Found(base, file), 0
-    composed = {unicodedata.normalize("NFC", n): n for n in there}  # macOS writes names in form D
     lines: list[tuple[str, str]] = []
-    alike = Alike(composed)
     for row in rows.rows_of(file, columns, wrong):
         line = f"{name}: line {row.line}"
         own = _SPLIT_OF.get(row.split, "") if by_column else split
@@ -205,7 +233,7 @@ def _read(base: Path, file: Path, split: str, there: dict[str, str]) -> dict[str
             tests += 1
         else:
             one = found.setdefault(own, _Split(file, Repairs(name)))
-            _add(one, row, line, there, composed, where, alike)
+            _add(one, row, line, below, where)
     found = dict(sorted(found.items())) or {"": _Split(file, Repairs(name))}
     first = next(iter(found.values()))
     first.problems += [*((name, text.removeprefix(f"{file}: ")) for text in wrong), *lines]
@@ -219,20 +247,13 @@ def _read(base: Path, file: Path, split: str, there: dict[str, str]) -> dict[str
     return found
 
 
-def _add(
-    split: _Split,
-    row: rows.Row,
-    line: str,
-    there: dict[str, str],
-    composed: dict[str, str],
-    where: rows.Found,
-    alike: Alike,
-) -> None:
+def _add(split: _Split, row: rows.Row, line: str, below: _Below, where: rows.Found) -> None:
     """Take a row into its split, or note what is wrong with it."""
     given = unicodedata.normalize("NFC", row.file).removeprefix("./")
     if ".." in given.replace("\\", "/").split("/"):
         split.problems.append((line, f"{row.file}: leads out of the data's folder"))
         return
+    there, composed = below.there, below.composed
     known = there if row.file in there else composed
     if len(several := rows.places(given, known, where)) > 1:
         split.problems.append(
@@ -240,13 +261,15 @@ def _add(
         )
         return
     found = (
-        row.file if row.file in there else composed.get(rows.placed(given, known, where, split.repairs, alike) or "")
+        row.file
+        if row.file in there
+        else composed.get(rows.placed(given, known, where, split.repairs, below.alike) or "")
     )
     reason = ""
     if found is None:
-        reason = f"there is no picture {row.file} below {where.data}"
-    elif there[found] or (suffix := Path(found).suffix.lower()) not in READ:
-        reason = f"{found}: {there[found] or unfit(suffix)}"
+        reason = f"there is no {below.media.noun} {row.file} below {where.data}"
+    elif why := below.unfit(found):
+        reason = f"{found}: {why}"
     elif not row.label:
         reason = f"{found}: has no label"
     if reason or found is None:

@@ -4,6 +4,8 @@ from importlib.util import find_spec
 
 from PIL import features
 
+from ..data.media import Media
+
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 _HEIF = (".heic", ".heif")
 SUFFIXES = frozenset(
@@ -33,6 +35,10 @@ _BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys(
 def unfit(suffix: str) -> str:
     """Say why files of a suffix that is not in READ are not read here."""
     return NEEDS.get(suffix) or f"is no photo by its name (suffix {suffix or 'missing'!r})"
+
+
+PHOTOS = Media("photo", "picture", "photo.jpg", SUFFIXES, READ, unfit)
+"""Photos, as readers of class folders look for them."""
 
 
 def needed(data: bytes | bytearray) -> str:

@@ -28,8 +28,8 @@ from .labelled import Box, Labelled, Labels, Picture, Reading, Wrong
 from .spelled import TAKEN, as_whole, told, twofold
 
 SUFFIX = (".csv", ".tsv", ".jsonl")
-FILE = ("file", "file_name", "filename", "image", "image_path", "path", "filepath")
-LABEL = ("label", "class", "class_name", "category", "category_name")
+FILE = ("file", "file_name", "filename", "image", "image_path", "path", "filepath", "video", "clip")
+LABEL = ("label", "class", "class_name", "category", "category_name", "action")
 SPLIT = ("split", "subset", "set", "partition")
 CROWD = ("iscrowd", "is_crowd", "crowd", "isgroupof", "is_group_of")
 SCORE = ("score", "confidence", "conf")
