@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones.contract import Features
+from .boxes import at_least_fp32
 from .contract import Batch, Prediction
 
 if TYPE_CHECKING:
@@ -75,15 +75,20 @@ class ClassificationHead(nn.Module):
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Compute `cross_entropy`, the mean over the micro-batch's samples, in fp32 or better; `label` is `(N,)` int64."""
-        logits = _at_least_fp32(self(features))
-        loss = F.cross_entropy(logits, batch.targets["label"], label_smoothing=self.label_smoothing)
-        return {"cross_entropy": loss}
+        return class_losses(self(features), batch, self.label_smoothing)
 
     def predict(self, features: Features, batch: Batch) -> list[Prediction]:
         """Predict a ClassPrediction for each sample; the softmax is taken in fp32 or better whatever autocast says."""
-        probabilities = _at_least_fp32(self(features)).softmax(1).detach().float().cpu().numpy()
-        return [ClassPrediction(name, row) for name, row in zip(batch.ids, probabilities, strict=True)]
+        return class_predictions(self(features), batch)
 
 
-def _at_least_fp32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def class_losses(logits: Tensor, batch: Batch, label_smoothing: float) -> dict[str, Tensor]:
+    """Compute `cross_entropy` of logits `(N, K)`, the mean over samples, in fp32 or better; `label` is `(N,)` int64."""
+    loss = F.cross_entropy(at_least_fp32(logits), batch.targets["label"], label_smoothing=label_smoothing)
+    return {"cross_entropy": loss}
+
+
+def class_predictions(logits: Tensor, batch: Batch) -> list[Prediction]:
+    """Make a ClassPrediction of each row of logits `(N, K)`, by a softmax in fp32 or better."""
+    probabilities = at_least_fp32(logits).softmax(1).detach().float().cpu().numpy()
+    return [ClassPrediction(name, row) for name, row in zip(batch.ids, probabilities, strict=True)]

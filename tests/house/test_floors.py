@@ -119,9 +119,9 @@ def test_every_package_is_listed_for_the_wheel():
     assert set(listed) == {module_of(f.parent / "__init__.py") for f in FILES}
 
 
-LIGHT = ("*/table.py", "cluster/*/table.py", "pipelines/recipes/*.py", "pipelines/recipe/[!d]*.py", "tasks/*/options.py",
-         "tasks/options.py", "pipelines/command/*.py", "pipelines/api.py", "pipelines/runs/*.py", "cluster/config.py",
-         "cluster/engines/schedule.py", "cluster/*/*_options.py", "pipelines/launch/[!w]*.py",
+LIGHT = ("*/table.py", "heads/*/table.py", "cluster/*/table.py", "pipelines/recipes/*.py", "pipelines/recipe/[!d]*.py",
+         "tasks/*/options.py", "tasks/options.py", "pipelines/command/*.py", "pipelines/api.py", "pipelines/runs/*.py",
+         "cluster/config.py", "cluster/engines/schedule.py", "cluster/*/*_options.py", "pipelines/launch/[!w]*.py",
          "trunkline/ground/[!k]*.py")  # fmt: skip
 
 
