@@ -68,6 +68,23 @@ def fixed_frames(count: int, times: Sequence[float] | np.ndarray, options: Optio
     return _strided(order, starts, options)
 
 
+def pick_within(
+    first: int, last: int, count: int, times: Sequence[float] | np.ndarray, options: Options
+) -> Picked:
+    """Pick one view of the part of a video from frame `first` to before `last`, as `fixed_frames` does of a whole one.
+
+    A view with a stride that is longer than the part reaches out of it on both sides, as far as the video goes.
+    """
+    if options.sampling == "segments":
+        inner = _of_segments(last - first, np.full((1, options.frames), 0.5))
+        return Picked(inner.indices + first, inner.real)
+    order = at_rate(times, options.rate)
+    low, high = np.searchsorted(order, [first, last])
+    start = (int(low) + int(high) - _span(options)) // 2
+    start = min(max(0, start), max(0, len(order) - _span(options)))
+    return _strided(order, [start], options)
+
+
 def _span(options: Options) -> int:
     return (options.frames - 1) * options.stride + 1
 

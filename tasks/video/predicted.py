@@ -1,0 +1,83 @@
+"""What is said of one video: its likeliest classes, as a whole and over time."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from ..classification.predicted import PredictedClass
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ...heads.contract import Prediction
+
+_WIDTH = 640
+
+
+@dataclass
+class PredictedAction(PredictedClass):
+    """The likeliest classes of a video; `windows` are those of its parts: (start, end, classes), in seconds."""
+
+    columns: ClassVar[tuple[str, ...]] = ("label", "confidence", "seconds", "windows")
+
+    windows: list[tuple[float, float, list[tuple[str, float]]]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
+        """List the likeliest classes of the video and of each window; the task's `top` says how many."""
+        found = super().of(file, prediction, task)
+        for window in prediction.windows:  # type: ignore[attr-defined]
+            order = (-window.probabilities).argsort(kind="stable")[: task.options.top]
+            best = [(task.classes[i], float(window.probabilities[i])) for i in order]
+            found.windows.append((window.start, window.end, best))
+        return found
+
+    @classmethod
+    def from_line(cls, line: dict[str, Any]) -> Self:
+        """Rebuild a prediction from a line of JSON."""
+        windows = [(w["start"], w["end"], [(n, p) for n, p in w["top"]]) for w in line.get("windows", ())]
+        return super().from_line({**line, "windows": windows})
+
+    def found(self) -> dict[str, Any]:
+        """Return label, confidence and likeliest classes, and those of each window with its ends in seconds."""
+        each = [{"start": s, "end": e, "top": [list(pair) for pair in top]} for s, e, top in self.windows]
+        return {**super().found(), "windows": each}
+
+    def row(self) -> list[str]:
+        """Return label, confidence, the video's length in seconds, and the number of windows as text."""
+        seconds = f"{self.windows[-1][1]:.3f}" if self.windows else ""
+        return [*super().row(), seconds, str(len(self.windows))]
+
+    def cells(self) -> list[str]:
+        """Return label, confidence, and the next two classes with theirs, as text."""
+        return PredictedClass.cells(self)
+
+    def small(self) -> Any:
+        """Draw the frame in the middle."""
+        from PIL import Image
+
+        from .decoding.video import open_video
+
+        with open_video(self.file) as video:
+            return Image.fromarray(video.read([video.count // 2])[0])
+
+    def image(self) -> "Image":
+        """Draw a strip of frames, the likeliest class, and the classes over time."""
+        from PIL import Image
+
+        from .draw import strip, timeline, with_lines
+
+        above = with_lines(strip(self.file, _WIDTH), [(self.caption(), (28, 30, 34))])
+        if len(self.windows) < 2:
+            return above
+        below = timeline(self.windows, above.width)
+        page = Image.new("RGB", (above.width, above.height + below.height), (255, 255, 255))
+        page.paste(above, (0, 0))
+        page.paste(below, (0, above.height))
+        return page
+
+    def write_clip(self, out: Path) -> None:
+        """Write the video again with the likeliest classes of each moment below it, as an MP4."""
+        from .draw import annotated
+
+        annotated(self.file, self.windows, out)

@@ -1,0 +1,189 @@
+"""Action recognition: clips in, one class for each out."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import nn
+
+from trunkline.ground.errors import DataError, WeightsError
+
+from ...backbones.contract import Backbone, Preprocessing, sizes_of
+from ...backbones.weights import Weights, load
+from ...heads.contract import Batch, Prediction
+from ...heads.video.clip import ClipHead, clip_head
+from ..classification.folders import lacks
+from ..contract import Published, Sample, Samples, Task
+from ..data.folds import divided
+from ..fitting import copy_head
+from .decoding.video import decoder, open_video
+from .draw import strip, with_lines
+from .evaluator import ActionEvaluator
+from .inputs import videos
+from .options import Options
+from .predicted import PredictedAction
+from .reading import read_clip_splits, read_whole_clips
+from .samples import ClipSamples
+from .transforms import OVER_TIME, EvalTransform, train_transform
+from .views import VideoPrediction, of_views, over_time
+
+SIDES = re.compile(r"(?<![a-z])(left|right|leftwards?|rightwards?|clockwise|counterclockwise|anticlockwise)(?![a-z])", re.I)
+"""Words in a class's name that a mirrored clip contradicts."""
+_LOOKED_AT = 64  # clips of which the usual length is known
+
+
+class Action(Task):
+    """Clips in; `facts` are the class names, the usual length of the clips in seconds, and what decodes them."""
+
+    name = "action"
+    unit = "clips"
+    inputs_are = "video or folder of frames"
+    together = 4
+    predicted = PredictedAction
+
+    def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
+        super().__init__(options, preprocessing.at(options.size), facts)
+        self._splits: dict[str, ClipSamples] | None = None
+        self._whole: ClipSamples | None = None
+
+    @classmethod
+    def reads(cls, weights: Weights) -> Published | None:
+        """Read what a file says: ours in its header; another's 3-D network by its classifier and class names."""
+        return super().reads(weights)
+
+    # The data
+
+    def samples(self, split: str) -> Samples:
+        """Read the split `train` or `val`. Raises DataError with every problem of its layout."""
+        o = self.options
+        if self._splits is None and o.folds:
+            folds = divided(self.whole(), o)
+            self._splits = {name: folds.split(name, o.fold or 0) for name in ("train", "val")}
+        if self._splits is None:
+            self._splits = read_clip_splits(o, self.known("classes"))
+        if split not in self._splits:
+            raise DataError(lacks(o.data, split, self._splits))
+        return self._splits[split]
+
+    def whole(self) -> ClipSamples:
+        """Read all clips, whatever split they are of."""
+        if self._whole is None:
+            self._whole = read_whole_clips(self.options, self.known("classes"))
+        return self._whole
+
+    def facts_of(self, training: Samples) -> dict[str, Any]:
+        """Return the class names, the median length in seconds of some clips, and the decoder."""
+        places = sorted({i * len(training) // _LOOKED_AT for i in range(_LOOKED_AT)} & {*range(len(training))})
+        lengths = []
+        for i in places:
+            try:
+                with open_video(training.source(i)) as video:
+                    lengths.append(video.count / (float(video.rate) or 25.0))
+            except DataError:
+                continue  # it is told where it is used
+        seconds = round(median(lengths), 3) if lengths else 0.0
+        return {"classes": list(training.classes), "seconds": seconds, "decoder": decoder()}
+
+    def scan(self, samples: Samples, loaders: int) -> dict[str, str]:
+        """Decode the frames of evaluation of every clip, and return id to reason of those that cannot be used."""
+        from ..data.scan import scan
+
+        return scan(_Decoded(samples, self.transform(False)), loaders)  # type: ignore[arg-type]
+
+    def transform(self, training: bool) -> Callable[[Sample], Sample]:
+        """Build what picks, decodes and crops frames: at random in training, the fixed views in evaluation."""
+        if not training:
+            return EvalTransform(self.preprocessing, self.options)
+        return train_transform(self.preprocessing, self.options, 0.0 if self.sided() else self.options.flip)
+
+    def sided(self) -> list[str]:
+        """List the classes whose names say a side, so that a mirrored clip would be of another class."""
+        return [name for name in self.classes if SIDES.search(name.replace("_", " "))]
+
+    def collate(self, samples: list[Sample]) -> Batch:
+        """Join clips to `(N, 3, T, H, W)` uint8, or views of evaluation to `(N * V, 3, T, H, W)`; `label` is `(N,)` int64.
+
+        `frames` counts the frames of each that do not repeat the last one.
+        """
+        targets: dict[str, Any] = {}
+        if "label" in samples[0].targets:
+            targets["label"] = torch.tensor([s.targets["label"] for s in samples])
+        if OVER_TIME in samples[0].targets:
+            return Batch(self.name, [s.id for s in samples], targets=targets | {OVER_TIME: torch.ones(len(samples))})
+        targets["frames"] = torch.cat([s.targets["frames"] for s in samples])
+        join = torch.cat if samples[0].image.ndim == 5 else torch.stack
+        return Batch(self.name, [s.id for s in samples], join([s.image for s in samples]), targets=targets)
+
+    # The model
+
+    def head(self, backbone: Backbone, weights: Weights | None = None) -> ClipHead:
+        """Build the head on this trunk, filled from weights whose classes are the same. Raises WeightsError."""
+        o = self.options
+        head = clip_head(
+            o.head, backbone.channels, len(self.classes), time_strides=backbone.time_strides, arch=backbone.arch,
+            width=o.width, layers=o.layers, dropout=o.dropout, label_smoothing=o.label_smoothing,
+        )  # fmt: skip
+        copy_head(weights, self.name, head)
+        return head
+
+    def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        """Predict each video: the mean of its views, or of windows over its time where it is to be predicted over time."""
+        if OVER_TIME not in batch.targets:
+            return of_views(model, batch)
+        seconds, device = float(self.facts.get("seconds", 0.0)), next(model.parameters()).device
+        see = partial(over_time, model, self.name, preprocessing=self.preprocessing, options=self.options,
+                      seconds=seconds, device=device)  # fmt: skip
+        return [see(address) for address in batch.ids]
+
+    # Prediction
+
+    @classmethod
+    def inputs(cls, given: str) -> Iterator[Path]:
+        """List the videos, and the folders of frames, that a name stands for."""
+        return videos(given)
+
+    def read(self, address: str) -> Sample:
+        """Make a sample that is predicted over time. Raises DataError where the file is no video."""
+        with open_video(address):
+            return Sample(address, Path(address), torch.empty(0, dtype=torch.uint8), {OVER_TIME: True})
+
+    # Scores and pictures
+
+    def evaluator(self, samples: Samples) -> ActionEvaluator:
+        """Build the evaluator of these videos."""
+        return ActionEvaluator(self.classes, self.options.clips * self.options.crops)
+
+    def draw(self, sample: Sample, prediction: Prediction) -> Image:
+        """Draw a strip of frames with the likeliest classes, and the truth where it is another."""
+        assert isinstance(prediction, VideoPrediction)
+        order = (-prediction.probabilities).argsort(kind="stable")[:2]
+        label = sample.targets.get("label")
+        wrong = label is not None and int(label) != int(order[0])
+        colour = (196, 48, 43) if wrong else (30, 132, 73) if label is not None else (58, 110, 190)
+        lines = [(f"{self.classes[order[0]]} {prediction.probabilities[order[0]]:.1%}", colour)]
+        if wrong:
+            lines.append((f"is {self.classes[int(label)]} {prediction.probabilities[int(label)]:.1%}", (28, 30, 34)))
+        return with_lines(strip(sample.source), lines)
+
+
+class _Decoded:
+    """Samples that are decoded when they are asked for."""
+
+    def __init__(self, samples: Samples, transform: Callable[[Sample], Sample]):
+        self.samples, self.transform = samples, transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.transform(self.samples[index])
+
+    def id(self, index: int) -> str:
+        return self.samples.id(index)

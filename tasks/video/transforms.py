@@ -1,0 +1,131 @@
+"""From a video to the frames that a network sees: picked, decoded, resized and cropped, the same for all frames of a view."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from ...backbones.contract import Preprocessing
+from ..contract import Sample
+from .decoding.video import open_video
+from .options import Options
+from .sampling import Picked, fixed_frames, random_frames
+
+OVER_TIME = "over_time"
+"""A target of samples that are predicted window by window: their frames are read then, a few at a time."""
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Frames at random, then one random crop and flip for all of them. Draws from torch's default generator alone."""
+
+    preprocessing: Preprocessing
+    options: Options
+    flip: float
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Decode `(3, T, size, size)` uint8; `frames` counts those that do not repeat the last. Raises DataError."""
+        with open_video(sample.source) as video:
+            picked = random_frames(video.count, video.times, self.options)
+            frames = pixels(video.read(picked.indices[0]))
+        image = self._cut(frames)
+        if torch.rand(1).item() < self.flip:
+            image = image.flip(-1)
+        return _with(sample, image.transpose(0, 1), picked.real[:1])
+
+    def _cut(self, frames: Tensor) -> Tensor:
+        size, o = self.preprocessing.size, self.options
+        how = InterpolationMode(self.preprocessing.interpolation)
+        if o.short:
+            low, high = int(o.short[0]), int(o.short[1])
+            frames = F.resize(frames, [int(torch.randint(low, high + 1, ()))], how, antialias=o.antialias)
+            frames = _at_least(frames, size)
+            top, left = (int(torch.randint(side - size + 1, ())) for side in frames.shape[-2:])
+            return frames[..., top : top + size, left : left + size]
+        box = v2.RandomResizedCrop(size, o.scale, o.ratio, how, antialias=o.antialias).make_params([frames])
+        top, left = box["top"], box["left"]
+        part = frames[..., top : top + box["height"], left : left + box["width"]]
+        return F.resize(part, [size, size], how, antialias=o.antialias)
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """The views of evaluation, of one video each: `clips` over time, `crops` of each."""
+
+    preprocessing: Preprocessing
+    options: Options
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Decode `(V, 3, T, size, size)` uint8 and `frames` `(V,)`; what is predicted over time is left as it is."""
+        if OVER_TIME in sample.targets:
+            return sample
+        with open_video(sample.source) as video:
+            picked = fixed_frames(video.count, video.times, self.options)
+            frames = pixels(video.read(picked.indices.ravel()))
+        return _with(sample, self.views(frames, picked), np.repeat(picked.real, self.options.crops))
+
+    def views(self, frames: Tensor, picked: Picked) -> Tensor:
+        """Cut the views out of frames `(V * T, 3, H, W)`, those of one clip one after the other."""
+        each = cropped(frames, self.preprocessing, self.options)  # (crops, V * T, 3, size, size)
+        views, length = picked.indices.shape
+        return each.unflatten(1, (views, length)).permute(1, 0, 3, 2, 4, 5).flatten(0, 1)
+
+
+def train_transform(preprocessing: Preprocessing, options: Options, flip: float) -> Callable[[Sample], Sample]:
+    """Build the transform of training: random frames and crops, or evaluation's one view if not `options.augment`."""
+    if options.augment:
+        return TrainTransform(preprocessing, options, flip)
+    return OneView(EvalTransform(preprocessing, replace(options, clips=1, crops=1)))
+
+
+@dataclass(frozen=True)
+class OneView:
+    """Evaluation's single view, without the axis of views."""
+
+    inner: EvalTransform
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Decode `(3, T, size, size)` uint8."""
+        found = self.inner(sample)
+        return replace(found, image=found.image[0])
+
+
+def pixels(frames: np.ndarray) -> Tensor:
+    """View decoded frames `(n, H, W, 3)` uint8 as `(n, 3, H, W)`; in memory the channels stay last."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
+
+
+def cropped(frames: Tensor, preprocessing: Preprocessing, options: Options) -> Tensor:
+    """Resize frames `(n, 3, H, W)` uint8 and crop squares: `(crops, n, 3, size, size)`, the centre or both ends besides.
+
+    The shorter side becomes `preprocessing.resize`, or both sides become `options.resize`. Smaller ones are padded with zeros.
+    """
+    p, o = preprocessing, options
+    to = list(o.resize) if o.resize else [p.resize]
+    frames = F.resize(frames, to, InterpolationMode(p.interpolation), antialias=o.antialias)
+    if o.crops == 1:
+        return F.center_crop(frames, [p.size, p.size])[None]
+    frames = _at_least(frames, p.size)
+    free = [side - p.size for side in frames.shape[-2:]]
+    along = 0 if free[0] > free[1] else 1
+    found = []
+    for share in (0.0, 0.5, 1.0):
+        top, left = (round(room * (share if axis == along else 0.5)) for axis, room in enumerate(free))
+        found.append(frames[..., top : top + p.size, left : left + p.size])
+    return torch.stack(found)
+
+
+def _at_least(frames: Tensor, size: int) -> Tensor:
+    """Pad frames with zeros on all sides where one is shorter than `size`."""
+    height, width = frames.shape[-2:]
+    if min(height, width) >= size:
+        return frames
+    return F.center_crop(frames, [max(height, size), max(width, size)])
+
+
+def _with(sample: Sample, image: Tensor, real: np.ndarray) -> Sample:
+    return replace(sample, image=image, targets={**sample.targets, "frames": torch.from_numpy(np.asarray(real, np.int64))})
