@@ -109,7 +109,20 @@ class Task(ABC):
 
     @abstractmethod
     def samples(self, split: str) -> Samples:
-        """Read the split `train` or `val`. Raises DataError with every problem of its files."""
+        """Read the split `train` or `val`. Raises DataError with every problem of its files.
+
+        Where the options say `folds`, it is `data.folds.fold_of(self.whole(), self.options, split)`.
+        """
+
+    def whole(self) -> Samples:
+        """Read all samples of the data, whatever split they are of, to be divided into folds; they have `take`.
+
+        Raises DataError as `samples`, and RecipeError where the task's reader cannot.
+        """
+        raise RecipeError(
+            f"tasks.{self.name}.folds={self.options.folds}: this task's reader gives no whole to be divided; leave folds= out, "
+            "or write the task's `whole` (docs/adding-a-task.md)"
+        )
 
     def scan(self, samples: Samples, loaders: int) -> dict[str, str]:
         """Decode every sample, and return id to reason of those that cannot be used."""

@@ -1,4 +1,4 @@
-"""95 % intervals: Wilson's for a share, the bootstrap over samples for everything else."""
+"""95 % intervals: Wilson's for a share, the bootstrap over samples, or over groups of them, for everything else."""
 
 from collections.abc import Callable, Iterator
 from statistics import NormalDist
@@ -45,17 +45,38 @@ def bootstrap(
     count: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
+    groups: np.ndarray | None = None,
 ) -> np.ndarray:
     """Compute percentile bootstrap intervals of M statistics of the same samples: `(2, M)` float64, low ends first.
 
     `statistics` takes `(R, samples)` weights (how often each sample counts) to `(R, M)` values, with NaN for what a
-    resample cannot give; these are left out. An interval is NaN where no resample gives the statistic. Source: Efron
-    and Tibshirani 1993, ch. 13.
+    resample cannot give; these are left out. An interval is NaN where no resample gives the statistic. With `groups`
+    `(samples,)`, numbers from 0, whole groups are drawn, so that the weights' sum differs from resample to resample:
+    samples of one group (a person, a video) are alike, and say less than as many that are not. Source: Efron and Tibshirani
+    1993, ch. 13; Davison and Hinkley 1997, section 3.8 (groups).
     """
-    values = np.concatenate([statistics(weights) for weights in resamples(samples, count, seed)])
+    if groups is None:
+        values = np.concatenate([statistics(weights) for weights in resamples(samples, count, seed)])
+    else:
+        drawn = np.concatenate([*resamples(int(groups.max()) + 1, count, seed)])
+        block = max(1, 2_000_000 // samples)
+        values = np.concatenate([statistics(drawn[at : at + block][:, groups]) for at in range(0, count, block)])
     ends = np.full((2, values.shape[1]), np.nan)
     for column in range(values.shape[1]):
         known = values[:, column][~np.isnan(values[:, column])]
         if len(known):
             ends[:, column] = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return ends
+
+
+def over_groups(groups: np.ndarray | None, unit: str = "samples") -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Return the groups that intervals are over, and a line that says so; none where nothing says groups.
+
+    `groups` `(N,)` are numbers from 0. Of a single group nothing can be drawn: the interval is over its samples, which is said.
+    """
+    if groups is None or not len(groups):
+        return None, ()
+    count = int(groups.max()) + 1
+    if count < 2:
+        return None, (f"all {unit} are of one group: intervals are over its {unit}, and say nothing of other groups",)
+    return groups, (f"intervals are over {count} groups of {unit} (whole groups are drawn)",)

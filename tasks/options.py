@@ -16,6 +16,7 @@ SCALES = Range(0, 16, "numbers above 0, up to 16", low_in=False)
 NUMBER_OF_RESULTS = Range(0, 1e6, "a number above 0", low_in=False)
 TILES = Range(0, 65536)
 OVERLAP = Range(0, 0.9)
+FOLDS = Range(0, 1e6)
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,18 @@ class TaskOptions:
     data           the folder that the files are in
     on_bad_sample  what becomes of a sample that cannot be read: it stops the work, or is left out
     strict         what would be mended in the data is a mistake
+    group          what belongs together (a person's pictures, a video's clips) and stays on one side of a split: a regular
+                   expression that is searched in each id; where a table says the samples, also the name of a column
+    folds          divide all samples into so many folds, of which each is validated once; 0: none; groups: a fold for each
+    fold           which of them is validated, from 0; none: each in its turn (where one is looked at, the first)
     """
 
     data: str = ""
     on_bad_sample: Literal["stop", "skip"] = "stop"
     strict: bool = False
+    group: str = ranged("", of="data", kept=False)
+    folds: int | Literal["groups"] = ranged(0, within=FOLDS, of="data", kept=False)
+    fold: int | None = ranged(None, within=FOLDS, of="data", kept=False)
 
     def uncached(self) -> str:
         """Say why these options cannot be trained on cached maps; empty where they can."""
@@ -38,6 +46,32 @@ class TaskOptions:
     def problems(self) -> list[str]:
         """List what the ranges of single options cannot say; each line begins `KEY=VALUE:`, or is about all of them."""
         return []
+
+
+def split_problems(options: Any) -> list[str]:
+    """List what does not go together of the options that divide the samples; each line begins `KEY=VALUE`."""
+    folds, fold, val = options.folds, options.fold, getattr(options, "val", "")
+    share = next((text for text in (val if isinstance(val, tuple) else (val,)) if _is_number(text)), 0)
+    found = []
+    if folds == 1:
+        found.append("folds=1: expected 2 or more, groups (a fold for each group), or 0 for none")
+    if folds and share:
+        found.append(f"folds={folds} and val={share}: folds validate every sample once, a share some; give one of them")
+    if fold is not None and not folds:
+        found.append(
+            f"fold={fold}: says which of the folds is validated, and there are none; give folds=, or leave it out"
+        )
+    elif fold is not None and isinstance(folds, int) and folds > 1 and fold >= folds:
+        found.append(f"fold={fold}: of folds={folds} expected 0 to {folds - 1}")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    """Say whether a value is a share above 0, as a number or as its text."""
+    try:
+        return float(value or 0) > 0
+    except ValueError:
+        return False
 
 
 FULL = "full"

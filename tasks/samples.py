@@ -21,7 +21,11 @@ class Sample:
 
 
 class Samples(Protocol):
-    """A split: a compact index, from which each sample is read and decoded when it is asked for."""
+    """A split: a compact index, from which each sample is read and decoded when it is asked for.
+
+    Where a table says which samples belong together, `grouped` has the name of each one's group (`data/groups.py`); with
+    `labels`, `(N,)` positions in `classes`, folds spread the classes.
+    """
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -46,6 +50,10 @@ class Samples(Protocol):
 
     def without(self, reasons: dict[str, str]) -> "Samples":
         """Leave out these ids (id to reason), which then stand in `excluded`; return the rest as new samples."""
+        ...
+
+    def take(self, rows: "ndarray", split: str) -> "Samples":
+        """Keep the samples where `rows` `(N,)` bool is true, as the split `train` or `val`. Only folds ask for it."""
         ...
 
     def source(self, index: int) -> str | Path:

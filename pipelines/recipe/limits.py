@@ -21,6 +21,7 @@ from ...backbones.table import (
     settings_problem,
     wrappers,
 )
+from ...tasks.options import split_problems
 from .fields import Recipe, batches_of, learning_tasks
 
 MOST = 100
@@ -120,6 +121,12 @@ def _tasks(recipe: Recipe) -> list[str]:
     problems = [] if recipe.tasks else ["tasks: expected at least one"]
     cached = any(phase.cached for phase in recipe.phases)
     for name, options in recipe.tasks.items():
+        problems += [f"tasks.{name}.{line}" for line in split_problems(options)]
+        if options.folds and len(recipe.tasks) > 1:
+            problems.append(
+                f"tasks.{name}.folds={options.folds}: the tasks share one trunk, and what one validates another may learn from: "
+                "folds are for recipes of one task"
+            )
         if cached and (why := options.uncached()):
             option = next((f.name for f in fields(options) if why.startswith(f"{f.name}=")), None)
             problems.append(f"tasks.{name}.{why}" if option else f"phases.*.cached=true: the task {name} {why}")

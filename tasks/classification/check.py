@@ -78,7 +78,7 @@ def _beside(root: str | os.PathLike[str], folders: Mapping[str, Folder]) -> list
         return []
     names = sorted(e.name for e in storage.entries(root) if e.folder and not e.name.startswith("."))
     if "val" not in folders:
-        return [("val/", line) for line in layout_problems(folders, 0, "", lambda: renames(names))]
+        return [("val/", line) for line in layout_problems(folders, 0, lambda: renames(names))]
     others = [name for name in names if name not in SPLITS and name.lower() in OTHER_NAMES]
     return [(f"{name}/", "is not read: train/ and val/ are") for name in others]
 

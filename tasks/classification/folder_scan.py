@@ -22,21 +22,21 @@ from .tables import layout_of, scan_tables
 _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"))
 
 
-def scan(root: str | os.PathLike[str], form: str = "auto") -> dict[str, Folder]:
+def scan(root: str | os.PathLike[str], form: str = "auto", group: str = "") -> dict[str, Folder]:
     """Scan what lies below `root`, by split, train first: shards if there are any, else class folders, or a table's rows.
 
-    `form` is "folders", "csv", or "auto": by what lies there. Raises DataError where `root` is missing, cannot be read, or has
-    no such layout, and of "auto" where it has both class folders and a table.
+    `form` is "folders", "csv", or "auto": by what lies there; `group` may name a table's column of groups. Raises DataError
+    where `root` is missing, cannot be read, or has no such layout, and of "auto" where it has both class folders and a table.
     """
     if not is_remote(root) and not Path(root).is_dir():
         raise DataError(_missing(Path(root)))
     try:
         if form == "csv":
-            found = scan_tables(root)
+            found = scan_tables(root, group)
         elif shards := find_shards(root):
             found = scan_shards(root, shards)
         elif form == "auto" and layout_of(root) == "csv":
-            found = scan_tables(root)
+            found = scan_tables(root, group)
         else:
             found = scan_remote(os.fspath(root)) if is_remote(root) else scan_folders(root)
     except OSError as error:

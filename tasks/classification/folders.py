@@ -18,6 +18,7 @@ from ..data.fingerprint import digest, manifest_lines
 from ..data.split import split_rows
 from ..images.decode import read_image
 from ..scores import MOST_NAMED
+from .folder import as_one
 from .folder_scan import SPLITS, Folder, renames, scan
 from .tables import renamed
 
@@ -41,6 +42,7 @@ class FolderSamples:
     excluded: dict[str, str] = field(default_factory=dict)
     depth: str = ""  # how pictures of more than 8 bits a channel are read
     notes: tuple[str, ...] = ()  # of a table: repairs and remarks
+    names: tuple[str, ...] = ()  # of a table: the group of each row of the index
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,6 +74,11 @@ class FolderSamples:
         """The class of every sample as a position in `classes`, int64 `(N,)`."""
         return self.numbers[self.index.labels[self.rows]]
 
+    @property
+    def grouped(self) -> list[str] | None:
+        """The name of each sample's group; None where no table says it. Of a row that says none it is the sample's own id."""
+        return [self.names[row] or self.id(i) for i, row in enumerate(self.rows)] if self.names else None
+
     def groups(self, training: bool) -> None:
         """Return None: every sample gets the same shape."""
 
@@ -99,6 +106,11 @@ class FolderSamples:
             for row in self.rows
         )
         return manifest_lines(files, len(self))
+
+    def take(self, rows: np.ndarray, split: str) -> "FolderSamples":
+        """Keep the samples where `rows` `(N,)` bool is true, as a split; what is said of all stays with train."""
+        kept = replace(self, rows=self.rows[rows], split=split)
+        return kept if split == "train" else replace(kept, excluded={}, notes=())
 
     def without(self, reasons: Mapping[str, str]) -> "FolderSamples":
         """Leave out some ids (id to reason), which join `excluded`; return the rest as new samples.
@@ -164,14 +176,52 @@ def read_splits(
     problems. With `classes`, and in val/, classes may be absent or empty. A root with only val/ gives only that split.
     `depth` is as `read_image` takes it, `form` as `scan`.
     """
-    folders = scan(root, form)
+    folders = scan(root, form, group)
+    table = any(folder.table for folder in folders.values())
+    texts = layout_problems(folders, val, partial(_hint, root, table))
+    splits = _read(root, folders, classes, on_bad_sample, depth, group, bool(val), texts)
+    if not val:
+        return splits
+    ((name, whole),) = splits.items()
+    if whole.names:
+        said = f"{folders[name].place}: pictures of the same group are kept on one side of val={val}"
+        whole = replace(whole, notes=(*whole.notes, said))
+    pattern = "" if whole.names else group
+    held = split_rows(whole.id, whole.labels, whole.classes, val, pattern, groups=whole.names)
+    return {"train": whole.take(~held, "train"), "val": whole.take(held, "val")}
+
+
+def read_whole(
+    root: str | os.PathLike[str],
+    *,
+    group: str = "",
+    classes: Sequence[str] | None = None,
+    on_bad_sample: str = "stop",
+    depth: str = "",
+    form: str = "auto",
+) -> FolderSamples:
+    """Read all samples, whatever split they are of, to be divided into folds. Raises DataError as `read_splits`."""
+    folders = {"": as_one(scan(root, form, group))}
+    return _read(root, folders, classes, on_bad_sample, depth, group, True, [])[""]
+
+
+def _read(
+    root: str | os.PathLike[str],
+    folders: Mapping[str, Folder],
+    classes: Sequence[str] | None,
+    on_bad_sample: str,
+    depth: str,
+    group: str,
+    divided: bool,
+    texts: list[str],
+) -> dict[str, FolderSamples]:
+    """Make samples of the folders. Raises DataError with `texts` and all that is wrong with them."""
+    table = any(folder.table for folder in folders.values())
     problems = [(where, what) for folder in folders.values() for where, what in folder.problems]
     problems += empty_problems(folders, classes)
     strays = [(where, what) for folder in folders.values() for where, what in folder.strays.items()]
     problems += strays if on_bad_sample != "skip" else []
-    table = any(folder.table for folder in folders.values())
-    texts = layout_problems(folders, val, group, partial(_hint, root, table))
-    texts += group_problems(folders, val, group)
+    texts = texts + group_problems(folders, group, divided)
     texts += class_problems(folders, classes)
     texts += [f"{where}: {what}" for where, what in problems]
     if texts:
@@ -179,30 +229,21 @@ def read_splits(
         skippable = ("rows that cannot be used" if table else "files that are no photos") if left else ""
         raise DataError(_message(root, texts, skippable if on_bad_sample != "skip" else ""))
     order, address = classes_of(folders, classes), os.fspath(root)
-    splits = {name: replace(_samples(address, name, f, order), depth=depth) for name, f in folders.items()}
-    if not val:
-        return splits
-    (name, whole), groups = next(iter(splits.items())), next(iter(folders.values())).groups
-    if groups:
-        said = f"{folders[name].place}: pictures of the same group are kept on one side of val={val}"
-        whole = replace(whole, notes=(*whole.notes, said))
-    return _divide(whole, val, group, groups)
+    return {name: replace(_samples(address, name, f, order), depth=depth) for name, f in folders.items()}
 
 
 def _hint(root: str | os.PathLike[str], table: bool) -> str:
     return renamed(root) if table else renames(sorted(entry.name for entry in storage.entries(root)))
 
 
-def layout_problems(folders: Mapping[str, Folder], val: float, group: str, hint: Callable[[], str]) -> list[str]:
-    """List where the folders that were found do not fit the `val` and `group` that were asked for.
+def layout_problems(folders: Mapping[str, Folder], val: float, hint: Callable[[], str]) -> list[str]:
+    """List where the folders that were found do not fit the `val` that was asked for.
 
     `hint` says which names may mean val/.
     """
     if "val" in folders:
         own = folders["val"].place
-        if val:
-            return [f"val={val}: the data folder has its own {own}; leave val= out, or move {own} away"]
-        return [f"group={group!r}: the data folder has its own {own}; group= goes with val="] if group else []
+        return [f"val={val}: the data folder has its own {own}; leave val= out, or move {own} away"] if val else []
     if not val:
         first = next(iter(folders.values()))
         place = first.place if first.name or first.table else "the class folders"
@@ -212,15 +253,16 @@ def layout_problems(folders: Mapping[str, Folder], val: float, group: str, hint:
     return [] if 0 < val < 1 else [f"val={val}: the share to hold out is a number between 0 and 1, as val=0.2"]
 
 
-def group_problems(folders: Mapping[str, Folder], val: float, group: str) -> list[str]:
-    """List where the groups of a table cannot keep pictures on one side of the split."""
-    folder = next(iter(folders.values()))
-    if not (val and folder.groups):
-        return []
-    if group:
-        return [f"group={group!r}: {folder.place} has a column group, too; leave group= out, or rename the column"]
-    lacking = sum(not text for text in folder.groups)
-    return [f"{folder.place}: {lacking} of {len(folder.groups)} pictures have an empty group"] if lacking else []
+def group_problems(folders: Mapping[str, Folder], group: str, divided: bool) -> list[str]:
+    """List where the groups of a table are said twice or, of data that is `divided`, are empty."""
+    grouped = [folder for folder in folders.values() if folder.groups]
+    if group and (other := next((f for f in grouped if f.column.strip().lower() != group.strip().lower()), None)):
+        return [
+            f"group={group!r}: {other.place} has a column {other.column}, too, and none of that name; leave group= out, or "
+            "rename the column"
+        ]
+    lacking = [(folder, sum(not text for text in folder.groups)) for folder in grouped if divided]
+    return [f"{f.place}: {n} of {len(f.groups)} pictures have an empty group" for f, n in lacking if n]
 
 
 def class_problems(found: Mapping[str, Folder], expected: Sequence[str] | None) -> list[str]:
@@ -284,13 +326,7 @@ def _samples(root: str, name: str, folder: Folder, order: tuple[str, ...]) -> Fo
     numbers = np.array([place[cls] for cls in folder.classes], np.int64)
     rows = np.arange(len(folder.index), dtype=np.min_scalar_type(len(folder.index)))
     strays, notes = dict(folder.strays), tuple(folder.notes)
-    return FolderSamples(root, name, order, folder.index, rows, numbers, strays, notes=notes)
-
-
-def _divide(whole: FolderSamples, val: float, group: str, groups: Sequence[str]) -> dict[str, FolderSamples]:
-    held = split_rows(whole.id, whole.labels, whole.classes, val, group, groups=groups)
-    train = replace(whole, split="train", rows=whole.rows[~held])
-    return {"train": train, "val": replace(whole, split="val", rows=whole.rows[held], excluded={}, notes=())}
+    return FolderSamples(root, name, order, folder.index, rows, numbers, strays, notes=notes, names=folder.groups)
 
 
 def _message(root: str | os.PathLike[str], texts: list[str], skippable: str) -> str:

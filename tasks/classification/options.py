@@ -29,9 +29,6 @@ class Options(TaskOptions):
 
     format: Literal["auto", "folders", "csv"] = of_data("auto")
     val: float = of_data(0.0, within=HELD_OUT)  # share of each class held out for validation, where there is no val/
-    group: str = of_data(
-        ""
-    )  # a regular expression on the id: ids with the same first group stay on one side of the split
     depth: str = depth_of_pictures()
     size: int | None = ranged(None, PIXELS)  # side of the square crop; None takes the weights' own
     scale: tuple[float, float] = of_training((0.08, 1.0))  # share of the area that a random crop covers

@@ -25,7 +25,7 @@ from ..objects.labels import rows
 from ..objects.labels.labelled import Wrong, twice
 from ..objects.labels.spelled import TAKEN, as_whole, told, twofold
 from ..objects.names import Alike
-from .folder import OTHER_NAMES, SPLITS, Folder, class_name
+from .folder import IN_BOTH, OTHER_NAMES, SPLITS, Folder, class_name
 from .shards import split_of
 
 NAMES = "classes.txt"
@@ -80,7 +80,7 @@ class _Split:
     strays: dict[str, str] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    grouped: bool = False
+    column: str = ""  # of groups
 
 
 def layout_of(root: str | os.PathLike[str], media: Media = PHOTOS) -> str:
@@ -113,11 +113,12 @@ def layout_of(root: str | os.PathLike[str], media: Media = PHOTOS) -> str:
     return "csv" if tables else "folders"
 
 
-def scan_tables(root: str | os.PathLike[str], media: Media = PHOTOS) -> dict[str, Folder]:
+def scan_tables(root: str | os.PathLike[str], media: Media = PHOTOS, group: str = "") -> dict[str, Folder]:
     """Scan the tables of a folder, by split; the result is as from `scan_folders`, and ids are paths below `root`.
 
-    Raises DataError where there is no table, where it lacks a column or has one of boxes, and where `root` is elsewhere or has
-    a link to a folder that it lies in.
+    `group` may name the column that says which pictures belong together; else one called group does. Raises DataError where
+    there is no table, where it lacks a column or has one of boxes, and where `root` is elsewhere or has a link to a folder
+    that it lies in.
     """
     if is_remote(root):
         raise DataError(
@@ -134,7 +135,7 @@ def scan_tables(root: str | os.PathLike[str], media: Media = PHOTOS) -> dict[str
         raise DataError("\n".join(loops))
     below, splits = _Below.of(there, media), dict[str, _Split]()
     for file, split in tables.items():
-        for name, found in _read(base, file, split, below).items():
+        for name, found in _read(base, file, split, below, group).items():
             if name in splits:
                 found.problems.append(
                     (_name(file, base), f"has rows of {name}, as {_name(splits[name].table, base)} has")
@@ -209,9 +210,9 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 
-def _read(base: Path, file: Path, split: str, below: _Below) -> dict[str, _Split]:
+def _read(base: Path, file: Path, split: str, below: _Below, group: str) -> dict[str, _Split]:
     """Read a table's rows, by split: `split`, or what a column says of each row."""
-    columns, name = rows.columns_of(file), _name(file, base)
+    columns, name = rows.columns_of(file, group), _name(file, base)
     if boxes := columns.corners or columns.sides:
         raise DataError(
             f"{file}: has columns of boxes ({', '.join(boxes)}), and a classifier takes whole pictures: train on boxes with the "
@@ -242,7 +243,7 @@ def _read(base: Path, file: Path, split: str, below: _Below) -> dict[str, _Split
     if columns.score:
         first.notes.append(f"{name}: the column {columns.score} is not read: all rows count as true labels")
     for one in found.values():
-        one.grouped = bool(columns.group)
+        one.column = columns.group or ""
         _refuse_several(one)
     return found
 
@@ -324,7 +325,7 @@ def _compare(splits: dict[str, _Split]) -> None:
     if both:
         more = " …" if len(both) > 3 else ""
         val.notes.append(
-            f"{counted(len(both), 'picture')} in train and in val: the score counts what was learnt by heart "
+            f"{counted(len(both), 'picture')} {IN_BOTH}: the score counts what was learnt by heart "
             f"({', '.join(both[:3])}{more})"
         )
 
@@ -375,9 +376,12 @@ def _folder(base: Path, name: str, split: _Split) -> Folder:
     table = _name(split.table, base)
     if not order:
         split.problems.append((table, f"names no picture{f' of {name}' if name else ''} that can be used"))
-    groups = tuple(split.pictures[file].group for file in order) if split.grouped else ()
+    groups = tuple(split.pictures[file].group for file in order) if split.column else ()
     notes = [*split.repairs.lines(), *split.notes]
-    return Folder(name, classes, builder.build(), split.strays, split.problems, table=table, groups=groups, notes=notes)
+    return Folder(
+        name, classes, builder.build(), split.strays, split.problems, table=table, groups=groups, column=split.column,
+        notes=notes,
+    )  # fmt: skip
 
 
 def _order(file: str) -> tuple[tuple[bool, str], ...]:

@@ -16,10 +16,11 @@ from ...backbones.weights import Weights, load
 from ...heads.classification import ClassificationHead, ClassPrediction
 from ...heads.contract import Batch, Prediction
 from ..contract import Published, Sample, Samples, Task
+from ..data.folds import divided
 from ..options import depth_of
 from .draw import draw
 from .evaluator import ClassificationEvaluator
-from .folders import ONE_CLASS, FolderSamples, lacks, read_splits
+from .folders import ONE_CLASS, FolderSamples, lacks, read_splits, read_whole
 from .options import Options
 from .predicted import PredictedClass
 from .transforms import eval_transform, train_transform
@@ -55,6 +56,7 @@ class Classification(Task):
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
         super().__init__(options, preprocessing.at(options.size), facts)
         self._splits: dict[str, FolderSamples] | None = None
+        self._whole: FolderSamples | None = None
 
     def stated(self) -> dict[str, str]:
         """Return how deep pictures are read, where that was said; class names and size are in every file's header."""
@@ -68,6 +70,9 @@ class Classification(Task):
         class and no checkpoint gives the classes.
         """
         o, known = self.options, self.known("classes")
+        if o.folds and self._splits is None:
+            folds = divided(self.whole(), o)
+            self._splits = {name: folds.split(name, o.fold or 0) for name in ("train", "val")}
         if self._splits is None:
             self._splits = read_splits(
                 o.data, val=o.val, group=o.group, classes=known, on_bad_sample=o.on_bad_sample, depth=o.depth,
@@ -79,6 +84,20 @@ class Classification(Task):
         if not known and len(found.classes) == 1:
             raise DataError(f"{o.data}: {ONE_CLASS.format(found.classes[0], storage.join(o.data, found.classes[0]))}")
         return found
+
+    def whole(self) -> FolderSamples:
+        """Read all samples of the folder: of train/ and val/ together, or of all classes."""
+        o = self.options
+        if self._whole is None:
+            self._whole = read_whole(
+                o.data,
+                group=o.group,
+                classes=self.known("classes"),
+                on_bad_sample=o.on_bad_sample,
+                depth=o.depth,
+                form=o.format,
+            )
+        return self._whole
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
         """Build the random crop and flip of training, or the exact evaluation transform of the weights."""

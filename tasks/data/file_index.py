@@ -82,6 +82,28 @@ class FileIndex:
         return self.blob.nbytes + self.ends.nbytes + self.labels.nbytes
 
 
+def joined(indexes: Sequence[FileIndex]) -> FileIndex:
+    """Put the rows of several indexes into one, in their order. All of them are of shards, or none is."""
+    starts = np.cumsum([0, *(len(i.blob) for i in indexes)])
+    parts = [i.parts for i in indexes if i.parts is not None]
+    marks = [i.marks for i in indexes if i.marks is not None]
+    files = np.cumsum([0, *(len(p.files) for p in parts)])
+    return FileIndex(
+        np.concatenate([i.blob for i in indexes]),
+        np.concatenate([i.ends + start for i, start in zip(indexes, starts, strict=False)]),
+        np.concatenate([i.labels for i in indexes]),
+        Parts(
+            tuple(file for p in parts for file in p.files),
+            np.concatenate([p.file.astype(np.int64) + first for p, first in zip(parts, files, strict=False)]),
+            np.concatenate([p.start for p in parts]),
+            np.concatenate([p.size for p in parts]),
+        )
+        if parts
+        else None,
+        tuple(mark for own in marks for mark in own) if marks else None,
+    )
+
+
 class IndexBuilder:
     """Collects rows one after the other without making a Python object of each."""
 

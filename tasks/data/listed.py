@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trunkline.ground.errors import DataError
 
 from ..samples import Sample
@@ -58,6 +60,10 @@ class Listed:
         if not kept:
             raise DataError(f"{self.root}: no sample can be used: {next(iter(reasons.values()))}")
         return replace(self, files=kept, excluded={**self.excluded, **reasons})
+
+    def take(self, rows: np.ndarray, split: str) -> "Listed":
+        """Keep the samples where `rows` `(N,)` bool is true, as a split."""
+        return replace(self, files=[files for files, kept in zip(self.files, rows, strict=True) if kept])
 
     def manifest(self) -> list[str]:
         """List one line a file: id, "" as class, bytes, checksum."""

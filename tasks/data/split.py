@@ -1,14 +1,18 @@
-"""Hold out a share of each class, the same files every time and on every machine."""
+"""Hold out a share of each class, or divide all into folds: the same files every time and on every machine."""
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 
 from trunkline.ground.errors import DataError
 
+from .groups import found_in
+from .repairs import counted
+
+_FINE = 2**20  # the unit of shares
 HOW_TO_GO_ON = "Add files, or make train/ and val/ yourself."
 
 
@@ -43,7 +47,7 @@ def split_rows(
         ]:
             raise DataError("\n".join([*lone, HOW_TO_GO_ON]))
         return _first_by_hash(name, labels, totals, targets, seed)
-    names = list(groups) or _group_names(name, len(labels), group)
+    names = list(groups) or found_in(name, len(labels), group)
     members = _members(names, labels)
     held = [0] * len(classes)
     chosen: set[str] = set()
@@ -56,6 +60,62 @@ def split_rows(
                 held[c] += n
     _mend(order, members, totals.tolist(), held, chosen, classes)
     return np.fromiter((text in chosen for text in names), bool, len(names))
+
+
+def fold_rows(
+    ids: Sequence[str] | Callable[[int], str],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    folds: int | Literal["groups"],
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Divide rows into folds: the number of each row's fold, `(N,)` int64 from 0, as many as `labels`.
+
+    All rows of a group are in one fold; without `groups` (`(N,)` names) each row is one by itself. Folds hold about as many
+    rows each, and of each class. As many folds as groups (and `folds="groups"`) leave one out each time, in the order of
+    their names. The result depends on the ids, labels, groups, folds and seed alone, not on the order of rows. Raises
+    DataError where there are fewer groups, or rows, than folds.
+    """
+    if groups is None:
+        return _dealt(ids if callable(ids) else ids.__getitem__, labels, folds, seed)
+    names, group = np.unique(np.array([*groups], object), return_inverse=True)
+    count = _enough(len(names), 2 if folds == "groups" else folds, "group")
+    if folds == "groups" or count == len(names):
+        return group.astype(np.int64)
+    counts = np.zeros((len(names), len(classes)), np.int64)  # rows of each group, by class
+    np.add.at(counts, (group, labels), 1)
+    shares = counts * _FINE // np.maximum(counts.sum(0), 1)  # whole numbers: the same on every machine
+    weights = counts.sum(1) * _FINE // len(labels)
+    held, place = np.zeros((count, len(classes)), np.int64), np.zeros(len(names), np.int64)
+    hashes = [_hash(name, seed) for name in names]
+    for n in sorted(range(len(names)), key=lambda n: (-counts[n].sum(), hashes[n], names[n])):
+        # where the fewest rows of its classes are, in shares of each class, and the fewest rows at all
+        full = (held * shares[n]).sum(1) + held.sum(1) * max(1, weights[n])
+        place[n] = int(full.argmin())
+        held[place[n]] += counts[n]
+    return place[group]
+
+
+def _dealt(name: Callable[[int], str], labels: np.ndarray, folds: int | Literal["groups"], seed: int) -> np.ndarray:
+    """Deal rows to folds like cards, class by class in the order of a hash: folds differ by one row, and by one of a class."""
+    if folds == "groups":
+        raise DataError("folds=groups: nothing says which samples belong together; give group=, or a number of folds")
+    _enough(len(labels), folds, "sample")
+    hashes = np.fromiter((int.from_bytes(_hash(name(i), seed)) for i in range(len(labels))), np.uint64, len(labels))
+    found = np.empty(len(labels), np.int64)
+    found[np.lexsort((hashes, labels))] = np.arange(len(labels)) % folds
+    return found
+
+
+def _enough(there: int, folds: int, what: str) -> int:
+    """Return the number of folds. Raises DataError where there are fewer groups or samples to divide."""
+    if there >= folds:
+        return folds
+    advice = (
+        f"give folds={there}, or fewer" if there > 2 else "give folds=2" if there == 2 else "two are needed at least"
+    )
+    raise DataError(f"folds={folds}: there {'is' if there == 1 else 'are'} {counted(there, what)}: {advice}")
 
 
 def _shown(name: str) -> str:
@@ -115,28 +175,6 @@ def _mend(order, members, totals, held, chosen, classes) -> None:
                 held[c] += n if into else -n
     if problems:
         raise DataError("\n".join([*problems, HOW_TO_GO_ON]))
-
-
-def _group_names(name: Callable[[int], str], count: int, pattern: str) -> list[str]:
-    try:
-        search = re.compile(pattern).search
-    except re.error as error:
-        raise DataError(
-            f"group={pattern!r}: no valid regular expression ({error}); for example group='([^/_]+)_'"
-        ) from error
-    names, unmatched = [], []
-    for i in range(count):
-        found = search(name(i))
-        text = found and (found[1] if found.re.groups else found[0])
-        if text is None:
-            unmatched.append(name(i))
-        names.append(text)
-    if unmatched:
-        raise DataError(
-            f"group={pattern!r}: does not match {len(unmatched)} of {count} files, such as {', '.join(unmatched[:3])}; "
-            "it is searched in the path below the data folder"
-        )
-    return names
 
 
 def _hash(text: str, seed: int) -> bytes:

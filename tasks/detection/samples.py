@@ -44,6 +44,7 @@ class BoxSamples:
     bad: np.ndarray  # for each of the index's objects, whether it is left out
     excluded: dict[str, str] = field(default_factory=dict)
     listed: tuple[str, ...] = ()  # VOC's names of the index's pictures, which its result files use
+    notes: tuple[str, ...] = ()  # what the reader remarked
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -118,6 +119,7 @@ class BoxSamples:
         return [
             *map(Repair, self.index.notes),
             *self.index.remarks,
+            *self.notes,
             *self._left_out(),
             *self._crowds(),
             *self._absent(),
@@ -180,6 +182,23 @@ class BoxSamples:
     def _files(self) -> Iterator[tuple[str, str, str, str | None]]:
         for i, row in enumerate(self.rows):
             yield self.id(i), self.source(i), f"objects {self.index.mark(row)}", None
+
+    def with_objects(self) -> np.ndarray:
+        """Mark the index's pictures that have an object which is trained on or scored, `(N,)` bool."""
+        before = np.concatenate([[0], np.cumsum(~self.bad)])
+        return before[self.index.starts[1:]] > before[self.index.starts[:-1]]
+
+    def take(self, rows: np.ndarray, split: str) -> "BoxSamples":
+        """Keep the samples where `rows` `(N,)` bool is true, as a split; of train only those with objects, unless `empty`.
+
+        Raises DataError where none is left.
+        """
+        kept = self.rows[rows]
+        if split == "train" and not self.options.empty:
+            kept = kept[self.with_objects()[kept]]
+        if not len(kept):
+            raise DataError(f"{self.options.data}: no picture of {split} has objects; give fewer folds")
+        return replace(self, rows=kept) if split == "train" else replace(self, rows=kept, notes=(), excluded={})
 
     def without(self, reasons: Mapping[str, str]) -> "BoxSamples":
         """Leave out some ids (id to reason), which join `excluded`; return the rest as new samples.

@@ -11,11 +11,12 @@ from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 from trunkline.ground.names import nearest
 
+from ..data.folds import fold_of
 from ..data.split import split_rows
 from ..data.words import WORDS
 from ..formats import looks_like
 from ..objects import voc_layout
-from ..objects.index import ObjectIndex, coco_index, only, voc_index
+from ..objects.index import ObjectIndex, coco_index, joined, only, voc_index
 from ..objects.labels.labelled import Reading, index_of
 from ..objects.labels.table import has_split, read_labels
 from ..objects.names import check_names, placed
@@ -42,11 +43,13 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
         raise DataError(f"split {split!r}: expected one of {', '.join(WORDS)}")
     _check(options)
     share = share_of(options.val)
+    if options.folds:
+        return fold_of(read_whole(options, classes), options, split)
     if share and has(options, "val"):
         raise DataError(f"val={share:g}: {options.data} has a val of its own; leave val= out")
     found = read_all(options, classes) if share else _read(options, split, False, classes)
     if share:
-        held = split_rows(found.index.name, np.zeros(len(found.index), np.int64), ("",), share)
+        held = split_rows(found.index.name, np.zeros(len(found.index), np.int64), ("",), share, options.group)
         found = replace(found, rows=np.flatnonzero(held == (split == "val")))
     return _limited(found, split)
 
@@ -55,6 +58,23 @@ def read_all(options: Options, classes: Sequence[str] | None = None) -> BoxSampl
     """Read all pictures of data that is not split, or that has a train split alone."""
     _check(options)
     return _read(options, "train", True, classes)
+
+
+def read_whole(options: Options, classes: Sequence[str] | None = None) -> BoxSamples:
+    """Read all pictures, of train and val where the data has both, to be divided into folds.
+
+    Raises DataError as `read_split`, and where both have pictures of the same name with other objects.
+    """
+    if not (has(options, "train") and has(options, "val")):
+        return _limited(read_all(options, classes), "val")
+    train, val = (_read(options, split, False, None) for split in ("train", "val"))
+    both = joined([train.images, val.images], [train.index, val.index])
+    index = _in_order(both.index, classes, options.data)
+    found = replace(
+        train, images=both.images, index=index, rows=both.rows, bad=bad(index, options), listed=train.listed + val.listed,
+        notes=both.notes,
+    )  # fmt: skip
+    return _limited(found, "val")
 
 
 def _read(options: Options, split: str, whole: bool, classes: Sequence[str] | None) -> BoxSamples:
@@ -88,8 +108,7 @@ def _limited(found: BoxSamples, split: str) -> BoxSamples:
     """Keep the pictures that are trained on or scored. Raises DataError where there is none."""
     options, index, rows = found.options, found.index, found.rows
     if options.limit or (split == "train" and not options.empty):
-        before = np.concatenate([[0], np.cumsum(~found.bad)])
-        rows = rows[(before[index.starts[1:]] > before[index.starts[:-1]])[rows]]
+        rows = rows[found.with_objects()[rows]]
     rows = rows[: options.limit or None]
     if not len(rows):
         raise DataError(f"{options.data}: the {split} split has no picture{' with objects' if len(index) else ''}")

@@ -28,7 +28,7 @@ from .evaluator import BoxEvaluator
 from .options import Options
 from .predicted import PredictedObjects
 from .samples import BoxSamples
-from .splits import read_split
+from .splits import read_split, read_whole
 from .stored import KEPT, load_detector, stated_by, without_epsilon
 from .transforms import as_it_is, eval_transform, train_transform
 from .views import see, wanted
@@ -66,6 +66,10 @@ class Detection(Task):
             known = self.known("classes") if split == "train" else self.facts["classes"]
             self._splits[split] = read_split(self.options, split, known)
         return self._splits[split]
+
+    def whole(self) -> BoxSamples:
+        """Read all pictures, of train and val together. Raises DataError as `samples`."""
+        return read_whole(self.options, self.known("classes"))
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
         """Build the resizing and random changes of training that the options name, or the exact resizing of evaluation."""

@@ -17,7 +17,7 @@ from trunkline.ground import storage
 from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import DataError
 
-from ..data.repairs import counted
+from ..data.repairs import Repair, counted
 from .coco_file import NULL, Objects, Truth, read_truth
 from .polygons import usable
 from .voc_file import VocAnnotation, read_annotations
@@ -266,3 +266,83 @@ def only(index: ObjectIndex, names: Sequence[str]) -> ObjectIndex:
         wrong_masks={int(before[i]): said for i, said in index.wrong_masks.items() if keep[i]},
         remarks=(*index.remarks, *([said] if left else [])), folder="",
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Two splits as one: the folder of all pictures, the index, which rows count once, `(N,)`, and remarks."""
+
+    images: str
+    index: ObjectIndex
+    rows: np.ndarray
+    notes: tuple[str, ...]
+
+
+def joined(images: Sequence[str], indexes: Sequence[ObjectIndex]) -> Joined:
+    """Put the pictures of two splits together, by the folders that their names are relative to.
+
+    Classes are matched by name. Where both count their pictures from the same number, all are numbered anew, which is said;
+    a picture that stands in both with the same objects counts once. Raises DataError where it has other objects there.
+    """
+    base, below = _common(images)
+    names = [
+        os.fsencode(f"{place}{i.name(row)}") for place, i in zip(below, indexes, strict=True) for row in range(len(i))
+    ]
+    classes, numbers = _united(indexes)
+    ids = np.concatenate([i.image_ids for i in indexes])
+    again = len(np.unique(ids)) < len(ids)
+    objects, first = np.cumsum([0, *(len(i.labels) for i in indexes)]), len(indexes[0])
+    bytes_ = np.cumsum([0, *(len(i.masks) for i in indexes)])
+    labels = [np.array(n, np.int64)[i.labels.astype(np.int64)] for n, i in zip(numbers, indexes, strict=True)]
+    flat = {
+        f: np.concatenate([getattr(i, f) for i in indexes])
+        for f in ("sizes", "boxes", "flags", "area", "object_ids", "masks")
+    }
+    whole = ObjectIndex(
+        **flat,
+        classes=tuple(classes),
+        category_ids=np.array([*classes.values()], np.int64),
+        image_ids=np.arange(1, len(ids) + 1) if again else ids,
+        names=np.frombuffer(b"".join(names), np.uint8),
+        name_ends=np.cumsum([len(n) for n in names], dtype=np.int64),
+        starts=np.concatenate([np.zeros(1, np.int64), *(i.starts[1:] + n for i, n in zip(indexes, objects, strict=False))]),
+        labels=np.concatenate(labels).astype(np.min_scalar_type(max(1, len(classes)))),
+        mask_ends=np.concatenate([i.mask_ends + before for i, before in zip(indexes, bytes_, strict=False)]),
+        notes=tuple(dict.fromkeys(line for i in indexes for line in i.notes)),
+        remarks=tuple(dict.fromkeys(line for i in indexes for line in i.remarks)),
+        wrong_masks={at + int(n): why for i, n in zip(indexes, objects, strict=False) for at, why in i.wrong_masks.items()},
+    )  # fmt: skip
+    counts = [counted(len(i), "picture") for i in indexes]
+    notes = [f"{counts[0]} of train and {counts[1]} of val are divided into folds together"]
+    notes += ["both number their pictures from the same number: all are numbered anew, from 1"] * again
+    row_of = {name: row for row, name in enumerate(names[:first])}
+    both = [(row_of[name], row) for row, name in enumerate(names[first:], first) if name in row_of]
+    if wrong := [whole.name(b) for a, b in both if whole.mark(a) != whole.mark(b)]:
+        raise DataError(
+            f"{base}: {counted(len(wrong), 'picture')} in train and in val with other objects: {', '.join(wrong[:3])}; leave "
+            "each in one of them, as in folds a picture counts once"
+        )
+    if both:
+        notes.append(Repair(f"pictures that stand in train and in val, counted once: {len(both)}"))
+    rows = np.setdiff1d(np.arange(len(names)), [b for _, b in both])
+    return Joined(base, whole, rows, tuple(notes))
+
+
+def _united(indexes: Sequence[ObjectIndex]) -> tuple[dict[str, int], list[list[int]]]:
+    """Return the classes of all with their category ids, the first one's first, and for each index what its numbers become."""
+    classes: dict[str, int] = {}
+    for index in indexes:
+        for name, number in zip(index.classes, index.category_ids.tolist(), strict=True):
+            taken = {*classes.values()}
+            classes.setdefault(name, number if number not in taken else max(taken) + 1)
+    place = {name: n for n, name in enumerate(classes)}
+    return classes, [[place[name] for name in index.classes] for index in indexes]
+
+
+def _common(folders: Sequence[str]) -> tuple[str, list[str]]:
+    """Find the deepest folder that holds all these, and what leads from it to each: empty, or ending in a slash."""
+    parts = [folder.rstrip("/").split("/") for folder in folders]
+    depth = next(
+        (n for n, several in enumerate(zip(*parts, strict=False)) if len({*several}) > 1), min(map(len, parts))
+    )
+    return "/".join(parts[0][:depth]) or "/", ["".join(f"{p}/" for p in own[depth:]) for own in parts]

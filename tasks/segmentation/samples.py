@@ -225,6 +225,11 @@ class PixelSamples:
             yield self.id(i), self.source(i), "picture", None
             yield f"{self.id(i)} (mask)", self.mask_source(i), "mask", None
 
+    def take(self, rows: np.ndarray, split: str) -> "PixelSamples":
+        """Keep the samples where `rows` `(N,)` bool is true, as a split; what the reader remarked stays with train."""
+        kept = replace(self, rows=self.rows[rows], split=split)
+        return kept if split == "train" else replace(kept, notes=(), excluded={})
+
     def without(self, reasons: Mapping[str, str]) -> "PixelSamples":
         """Leave out the samples whose ids are in `reasons`; they join `excluded`. Raises DataError if none is left."""
         if not reasons:

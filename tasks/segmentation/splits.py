@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 import numpy as np
@@ -9,9 +10,13 @@ import numpy as np
 from trunkline.ground.errors import DataError
 
 from ..data.file_index import printable
+from ..data.folds import fold_of
+from ..data.split import split_rows
+from ..detection.splits import share_of
 from ..images.decode import HOW_TO_GO_ON
-from .formats.layouts import read_pairs
-from .formats.objects import OBJECTS, read_objects
+from .formats.layouts import has_split, read_pairs, read_whole_pairs
+from .formats.objects import OBJECTS, read_all_objects, read_objects
+from .formats.voc import Pairs
 from .options import Options
 from .samples import SPLITS, PixelSamples, in_order, texts
 
@@ -29,15 +34,39 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
     """
     if split not in SPLITS:
         raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    if options.folds:
+        return fold_of(read_whole(options, classes), options, split)
+    _check(options)
+    if options.format in OBJECTS:
+        return read_objects(options, split, classes)
+    if not (share := share_of(options.val)):
+        return _samples(options, read_pairs(options, split), split, classes)
+    if has_split(replace(options, val=()), "val"):
+        raise DataError(f"val={share:g}: {options.data} has a val of its own; leave val= out")
+    found = _samples(options, read_whole_pairs(replace(options, val=())), split, classes)
+    held = split_rows(found.id, np.zeros(len(found), np.int64), ("",), share, options.group)
+    return found.take(held == (split == "val"), split)
+
+
+def read_whole(options: Options, classes: Sequence[str] | None = None) -> PixelSamples:
+    """Read all pictures, of train and val where the data has both, to be divided into folds. Raises DataError as `read_split`."""
+    _check(options)
+    if options.format in OBJECTS:
+        return read_all_objects(options, classes)
+    return _samples(options, read_whole_pairs(options), "val", classes)
+
+
+def _check(options: Options) -> None:
     if unread := sorted(
         key for key, forms in _READ_BY.items() if options.format not in forms and getattr(options, key)
     ):
         raise DataError(f"{', '.join(unread)}: data of format={options.format} has no use for this; leave it out")
     if outside := [f"{key}={value}" for key in ("masks", "sbd") if _outside(value := getattr(options, key))]:
         raise DataError(f"{', '.join(outside)}: expected a folder below data={options.data}")
-    if options.format in OBJECTS:
-        return read_objects(options, split, classes)
-    found = read_pairs(options, split)
+
+
+def _samples(options: Options, found: Pairs, split: str, classes: Sequence[str] | None) -> PixelSamples:
+    """Make samples of pairs. Raises DataError where there is none, or some lack a part."""
     if found.lacking and options.on_bad_sample == "stop":
         raise DataError(_lacking(options.data, found.lacking, bool(found.names)))
     if not found.names:

@@ -29,7 +29,7 @@ from .formats.encoding import Colour, voc_colour
 from .options import Options
 from .predicted import PredictedMask
 from .samples import PixelSamples
-from .splits import read_split
+from .splits import read_split, read_whole
 from .stored import LAST, load_segmenter, stated, stated_by
 from .transforms import eval_transform, train_transform
 from .views import resized, see, wanted, whole
@@ -77,6 +77,10 @@ class Segmentation(Task):
                 found = replace(found, other_palette=self._splits["train"].palette)
             self._splits[split] = found
         return self._splits[split]
+
+    def whole(self) -> PixelSamples:
+        """Read all pairs, of train and val together. Raises DataError as `samples`."""
+        return read_whole(self.options, self.known("classes"))
 
     def facts_of(self, training: Samples) -> dict[str, Any]:
         """Read the class names, and the colours that they have in the data."""

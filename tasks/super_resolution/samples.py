@@ -34,6 +34,7 @@ class PicturePairs:
     excluded: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     aside: tuple[str, ...] = ()  # folders of small pictures of other scales, which are not read
+    grouped: tuple[str, ...] | None = None  # what `together` keeps on one side: a name for each pair
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -81,10 +82,19 @@ class PicturePairs:
 
     def without(self, reasons: Mapping[str, str]) -> "PicturePairs":
         """Leave out these ids (id to reason), which join `excluded`. Raises DataError where nothing is left."""
-        kept = tuple(pair for i, pair in enumerate(self.pairs) if self.id(i) not in reasons)
-        if not kept:
+        kept = np.array([self.id(i) not in reasons for i in range(len(self))], bool)
+        if not kept.any():
             raise DataError(f"{self.root}: no picture can be used: {next(iter(reasons.values()))}")
-        return replace(self, pairs=kept, excluded={**self.excluded, **reasons})
+        return replace(self._only(kept), excluded={**self.excluded, **reasons})
+
+    def take(self, rows: np.ndarray, split: str) -> "PicturePairs":
+        """Keep the pairs where `rows` `(N,)` bool is true, as a split."""
+        return self._only(rows)
+
+    def _only(self, rows: np.ndarray) -> "PicturePairs":
+        at = np.flatnonzero(rows).tolist()
+        grouped = None if self.grouped is None else tuple(self.grouped[i] for i in at)
+        return replace(self, pairs=tuple(self.pairs[i] for i in at), grouped=grouped)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return `{"digest", "samples", "classes"}`; equal digests mean equal files."""

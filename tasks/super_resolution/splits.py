@@ -12,6 +12,7 @@ import numpy as np
 from trunkline.ground.errors import DataError
 
 from ..data.below import files_in
+from ..data.folds import fold_of
 from ..data.repairs import counted
 from ..data.split import split_rows
 from ..data.words import WORDS
@@ -45,6 +46,8 @@ def read_split(options: Options, split: str) -> PicturePairs:
     """
     if split not in ("train", "val"):
         raise DataError(f"split {split!r}: expected train or val")
+    if options.folds:
+        return _checked(fold_of(read_whole(options), options, split), split)
     root, share = _root(options), share_of(options.val)
     place = place_of(options, "train" if share else split)
     if share and not place.whole and find(options, root, "val", quiet=True):
@@ -59,10 +62,65 @@ def read_split(options: Options, split: str) -> PicturePairs:
             f"together={','.join(options.together)}: keeps pictures on one side of a share, and none is held out here: give "
             "val=0.1, or leave together= out"
         )
+    found = _all_of(options, place)
+    if share:
+        found = replace(found, grouped=_groups(found.pairs, options))
+        held = split_rows(
+            found.id, np.zeros(len(found), np.int64), ("",), share, options.group, groups=found.grouped or ()
+        )
+        found = found.take(held == (split == "val"), split)
+    return _checked(replace(found, pairs=found.pairs[: options.limit or None]), split)
+
+
+def read_whole(options: Options) -> PicturePairs:
+    """Read all pictures, of train and val where the data has both, to be divided into folds. Their sides are not looked at yet.
+
+    Raises DataError as `read_split`, and where only one of both has small pictures.
+    """
+    root = _root(options)
+    others = [split for split in ("train", "val") if find(options, root, split, quiet=True)]
+    parts = [_all_of(options, place_of(options, split)) for split in others or ["train"]]
+    found = _together(options, parts) if len(parts) > 1 else replace(parts[0], grouped=_groups(parts[0].pairs, options))
+    return found.take(np.arange(len(found)) < (options.limit or len(found)), "train")
+
+
+def _together(options: Options, parts: Sequence[PicturePairs]) -> PicturePairs:
+    """Put the pictures of train and val together, by their paths below the data."""
+    if options.together:
+        raise DataError(
+            f"together={','.join(options.together)}: {options.data} has a train and a val of its own, where a name may be of two "
+            "pictures; give group=, an expression that is searched in their paths"
+        )
+    if len({bool(part.small_folder) for part in parts}) > 1:
+        raise DataError(
+            f"{options.data}: only one of train and val has small pictures of scale={options.scale}; give both, or "
+            "format=pictures, which makes all of them"
+        )
+    pairs = [
+        (f"{part.large_folder}/{large}".lstrip("/"), f"{part.small_folder}/{small}" if small else "")
+        for part in parts
+        for large, small in part.pairs
+    ]
+    sizes = [counted(len(part), "picture") for part in parts]
+    said = f"{sizes[0]} of train and {sizes[1]} of val are divided into folds together"
+    return replace(
+        parts[0], large_folder="", small_folder="." if parts[0].small_folder else "", pairs=tuple(pairs),
+        notes=(*(n for part in parts for n in part.notes), said),
+        aside=tuple(dict.fromkeys(a for part in parts for a in part.aside)),
+    )  # fmt: skip
+
+
+def _all_of(options: Options, place: Place) -> PicturePairs:
+    """Read the pictures of a place, with their small ones where it has some."""
+    root = _root(options)
     if options.scale == 1 and not place.small:
         raise DataError(
             f"scale=1: small pictures made of those in {root / place.large} would equal them: give pairs (HR/ and LR/), or a "
             "larger scale"
+        )
+    if options.together and options.group:
+        raise DataError(
+            f"together={','.join(options.together)} and group={options.group!r} both say what stays on one side; give one of them"
         )
     large = files_in(root / place.large, tuple(READ))
     left = [
@@ -73,14 +131,7 @@ def read_split(options: Options, split: str) -> PicturePairs:
     if not large:
         raise DataError(": ".join([f"{root / place.large}", "holds no picture that is read", *left]))
     pairs = _paired(root, place, large, options.scale) if place.small else [(name, "") for name in large]
-    if share:
-        held = split_rows(
-            [name for name, _ in pairs], np.zeros(len(pairs), np.int64), ("",), share, groups=_groups(pairs, options)
-        )
-        pairs = [pair for pair, out in zip(pairs, held, strict=True) if out == (split == "val")]
-    pairs = pairs[: options.limit] if options.limit else pairs
-    found = PicturePairs(root, place.large, place.small, tuple(pairs), options, notes=tuple(left), aside=place.aside)
-    return _checked(found, split)
+    return PicturePairs(root, place.large, place.small, tuple(pairs), options, notes=tuple(left), aside=place.aside)
 
 
 def _left_out(folder: Path) -> str:
@@ -188,7 +239,7 @@ def _paired(root: Path, place: Place, large: Sequence[str], scale: int) -> list[
     return [(name, small[stem][0]) for name, stem in stems.items()]
 
 
-def _groups(pairs: Sequence[tuple[str, str]], options: Options) -> list[str]:
+def _groups(pairs: Sequence[tuple[str, str]], options: Options) -> tuple[str, ...] | None:
     """Give each picture its group: those that `together` names share one, and sets with a name in common are one.
 
     Raises DataError for a name that is not there.
@@ -206,7 +257,7 @@ def _groups(pairs: Sequence[tuple[str, str]], options: Options) -> list[str]:
         members = {stems[name] for name in names if name in stems}
         group = {large: label if large in members or own in earlier else own for large, own in group.items()}
     _stop(wrong)
-    return [group[large] for large, _ in pairs] if options.together else []
+    return tuple(group[large] for large, _ in pairs) if options.together else None
 
 
 def _checked(found: PicturePairs, split: str) -> PicturePairs:

@@ -29,7 +29,7 @@ from .options import Options
 from .predicted import PredictedUpscale
 from .samples import PicturePairs, tensor_of
 from .seeing import Enlarged, Seeing, rescaled
-from .splits import read_split
+from .splits import read_split, read_whole
 from .transforms import eval_transform, train_transform
 
 
@@ -59,6 +59,10 @@ class SuperResolution(Task):
         if split not in self._splits:
             self._splits[split] = read_split(self.options, split)
         return self._splits[split]
+
+    def whole(self) -> PicturePairs:
+        """Read all pictures, of train and val together. Raises DataError where there are none; their sides are not looked at."""
+        return read_whole(self.options)
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
         """Build the transform: for training aligned crops; else the whole pair."""

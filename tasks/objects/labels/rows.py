@@ -238,8 +238,11 @@ def _folders(name: str, found: Found) -> list[str]:
     return [f"{folder}/{name}" if folder else name for folder in folders]
 
 
-def columns_of(file: Path) -> Columns:
-    """Find a table's columns by their names. Raises DataError where none is of files, or two say the same."""
+def columns_of(file: Path, group: str = "") -> Columns:
+    """Find a table's columns by their names; `group` may name the one of groups.
+
+    Raises DataError where none is of files, or two say the same.
+    """
     names = _header(file)
     low = {name.strip().lower().replace(" ", "_"): name for name in names}
 
@@ -265,10 +268,18 @@ def columns_of(file: Path) -> Columns:
     if name is None:
         raise DataError(f"{file}: has no column of files; {_expected()}")
     label, split, score = one(LABEL, "labels"), one(SPLIT, "splits"), one(SCORE, "scores")
-    groups = (tuple(low[w] for w in group) for group in (corners, sides, size))
+    groups = (tuple(low[w] for w in words) for words in (corners, sides, size))
+    named = low.get(group.strip().lower().replace(" ", "_")) if group else None
     unread = tuple(low[w] for w in ("difficult",) if w in low)
     return Columns(
-        name, label, split, score, *groups, group=one(GROUP, "groups"), crowd=one(CROWD, "crowds"), unread=unread
+        name,
+        label,
+        split,
+        score,
+        *groups,
+        group=named or one(GROUP, "groups"),
+        crowd=one(CROWD, "crowds"),
+        unread=unread,
     )
 
 

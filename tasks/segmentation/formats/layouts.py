@@ -1,6 +1,6 @@
 """Where pictures and their masks lie, by format: from a folder and a split to pairs of files and the masks' encoding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -8,12 +8,13 @@ from trunkline.ground.errors import DataError
 
 from ....heads.contract import VOID
 from ...data.below import files_in
+from ...data.repairs import Repair, counted
 from ...data.text import numbered, text_of
 from ...images.suffixes import JPEG, SUFFIXES
 from ..options import Options
 from .encoding import Colour, Encoding, with_void
 from .published import ADE20K, CAMVID, CITYSCAPES
-from .voc import Pairs, looks_like, read_sbd, read_voc
+from .voc import BY_HEART, Pairs, has_list, looks_like, read_sbd, read_voc
 
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 NONE = -1  # the value of a class that has only a name
@@ -60,9 +61,43 @@ def read_pairs(options: Options, split: str) -> Pairs:
     return found
 
 
+def has_split(options: Options, split: str) -> bool:
+    """Say whether the data has a split, by its lists or folders, or as the options name them."""
+    given = options.train if split == "train" else options.val
+    if given or options.format in ("voc", "sbd"):
+        return bool(given) or has_list(options, split)
+    layout = LAYOUTS[options.format]
+    return Path(options.data, layout.images.format(split=layout.splits[split == "val"])).is_dir()
+
+
+def read_whole_pairs(options: Options) -> Pairs:
+    """Read all pairs: of train and val together, of one of them where there is no other, or what is not split.
+
+    A pair that both name counts once. Raises DataError as `read_pairs`.
+    """
+    if options.format == "pairs" and not any(has_split(options, split) for split in ("train", "val")):
+        return read_pairs(replace(options, train=("",)), "train")
+    there = [split for split in ("train", "val") if has_split(options, split)]
+    parts = [read_pairs(options, split) for split in there or ["train"]]
+    rows: dict[str, tuple[str, str]] = {}
+    for part in parts:
+        for name, *files in zip(part.names, part.images, part.masks, strict=True):
+            rows.setdefault(name, (files[0], files[1]))
+    notes = [line for part in parts for line in part.notes if BY_HEART not in line]
+    if len(parts) > 1:
+        sizes = [counted(len(part.names), "picture") for part in parts]
+        notes.append(f"{sizes[0]} of train and {sizes[1]} of val are divided into folds together")
+    if twice := sum(len(part.names) for part in parts) - len(rows):
+        notes.append(Repair(f"pictures that stand in train and in val, counted once: {twice}"))
+    return Pairs(
+        [*rows], [image for image, _ in rows.values()], [mask for _, mask in rows.values()], parts[0].encoding,
+        {name: why for part in parts for name, why in part.lacking.items()}, tuple(notes),
+    )  # fmt: skip
+
+
 def _folders(options: Options, layout: Layout, split: str, encoding: Encoding) -> Pairs:
     data = options.data
-    there = {kind: getattr(layout, kind).format(split=split) for kind in ("images", "masks")}
+    there = {kind: getattr(layout, kind).format(split=split).rstrip("/") for kind in ("images", "masks")}
     lacking = [folder for folder in there.values() if not Path(data, folder).is_dir()]
     if lacking:
         raise DataError(f"{data}: there is no folder {' and no '.join(f'{f}/' for f in lacking)}{looks_like(options)}")
@@ -87,7 +122,7 @@ def _folders(options: Options, layout: Layout, split: str, encoding: Encoding) -
         unread = [file for file in files_in(Path(data, there["images"])) if file not in read]
         notes += _one_sided(there["images"], unread, "are of no kind of picture that is read")
     return Pairs(
-        [f"{split}/{stem}" for stem in both],
+        [f"{split}/{stem}".lstrip("/") for stem in both],
         [f"{there['images']}/{pictures[stem]}" for stem in both],
         [f"{there['masks']}/{masks[stem]}" for stem in both],
         encoding,

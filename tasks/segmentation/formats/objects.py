@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from ...data.repairs import Repair, counted
 from ...detection.options import Options as ObjectOptions
 from ...detection.samples import BoxSamples, describe
 from ...detection.splits import read_split as read_boxes
+from ...detection.splits import read_whole as read_all_boxes
 from ...images.decode import MAX_PIXELS
 from ...objects.masks import to_bitmap
 from ...objects.polygons import NO_MASK
@@ -28,7 +29,7 @@ from .mask_file import Stored
 BACKGROUND = "background"
 OBJECTS = ("coco", "yolo", "yolo-seg", "labelme", "labelstudio")
 """The formats of objects with polygons."""
-_SHARED = ("data", "format", "train", "val", "train_images", "val_images", "exif", "depth", "annotator")
+_SHARED = ("data", "format", "train", "val", "train_images", "val_images", "exif", "depth", "annotator", "group")
 """The options that the objects are read by."""
 LATER_COVERS = ("labelme",)
 """The formats in which a later object lies over an earlier one; in the others, where two classes overlap is void."""
@@ -74,7 +75,7 @@ class RasterSamples(PixelSamples):
             number = self.numbers[int(self.found.index.labels[at])]
             if not number:
                 continue
-            inside = to_bitmap(self._drawn(at), height, width).astype(bool)
+            inside = to_bitmap(self._outline(at), height, width).astype(bool)
             other = inside & (canvas != 0) & (canvas != number)
             canvas[inside] = number
             if not covers:
@@ -83,7 +84,25 @@ class RasterSamples(PixelSamples):
         order[list(self.encoding.values)] = list(self.encoding.values.values())
         return Mask(order[canvas], Stored(canvas))
 
-    def _drawn(self, at: int) -> Any:
+    def take(self, rows: np.ndarray, split: str) -> "RasterSamples":
+        """Keep samples as a split; of train only those whose objects cover enough. Raises DataError where none is left."""
+        kept = super().take(rows, split)
+        assert isinstance(kept, RasterSamples)
+        return kept.with_enough() if split == "train" else kept
+
+    def with_enough(self) -> "RasterSamples":
+        """Keep the pictures whose objects cover more than `least` pixels. Raises DataError where there is none."""
+        least, index = self.options.least, self.found.index
+        if not least:
+            return self
+        covered = np.where(np.array(self.numbers)[index.labels.astype(np.int64)] > 0, index.area, 0.0)
+        sums = np.concatenate([[0.0], np.cumsum(covered)])
+        rows = self.rows[(sums[index.starts[1:]] - sums[index.starts[:-1]])[self.rows] > least]
+        if not len(rows):
+            raise DataError(f"{self.options.data}: no picture has objects of more than least={least} pixels")
+        return replace(self, rows=rows)
+
+    def _outline(self, at: int) -> Any:
         """Return an object's polygons or code; its box, filled, where it has neither."""
         x, y, w, h = self.found.index.boxes[at].tolist()
         return self.found.index.segmentation(at) or [[x, y, x + w, y, x + w, y + h, x, y + h]]
@@ -107,8 +126,22 @@ def read_objects(options: Options, split: str, classes: Sequence[str] | None) ->
     Raises DataError with every problem of the annotations, for objects without a mask, for categories that cannot be used,
     and where no picture is left.
     """
+    found = _drawn(options, read_boxes(_boxes(options), split), split, classes)
+    return found.with_enough() if split == "train" else found
+
+
+def read_all_objects(options: Options, classes: Sequence[str] | None) -> RasterSamples:
+    """Read all pictures of a format of objects, of train and val together. Raises DataError as `read_objects`."""
+    return _drawn(options, read_all_boxes(_boxes(options)), "val", classes)
+
+
+def _boxes(options: Options) -> ObjectOptions:
     given: Any = {key: getattr(options, key) for key in _SHARED}
-    objects = read_boxes(ObjectOptions(**given, head="mask_rcnn", on_bad_box="skip", empty=True), split)
+    return ObjectOptions(**given, head="mask_rcnn", on_bad_box="skip", empty=True)
+
+
+def _drawn(options: Options, objects: BoxSamples, split: str, classes: Sequence[str] | None) -> RasterSamples:
+    """Make samples whose masks are these objects, drawn."""
     wrong = dict(objects.index.wrong_masks)
     boxes = [at for at, said in wrong.items() if said == NO_MASK and options.format in LATER_COVERS]
     if listed := [f"{describe(objects.index, i, options.format)}: segmentation: {said}" for i, said in wrong.items()
@@ -131,19 +164,12 @@ def read_objects(options: Options, split: str, classes: Sequence[str] | None) ->
     encoding = numbered((BACKGROUND, *names))
     hint = "" if options.categories else "; choose some of COCO's with categories="
     numbers = np.array([number.get(name, 0) for name in objects.classes])
-    rows = objects.rows
-    if options.least and split == "train":
-        index = objects.index
-        covered = np.where(numbers[index.labels.astype(np.int64)] > 0, index.area, 0.0)
-        sums = np.concatenate([[0.0], np.cumsum(covered)])
-        rows = rows[(sums[index.starts[1:]] - sums[index.starts[:-1]])[rows] > options.least]
-        if not len(rows):
-            raise DataError(f"{options.data}: no picture has objects of more than least={options.least} pixels")
-    notes = (*map(Repair, objects.index.notes), *objects.index.remarks, *_overlaps(options, len(boxes)))
-    files = texts([objects.id(i) for i in range(len(objects))])
+    index = objects.index
+    notes = (*map(Repair, index.notes), *index.remarks, *objects.notes, *_overlaps(options, len(boxes)))
+    files = texts([index.name(row) for row in range(len(index))])
     return RasterSamples(
         files, files, files, encoding if classes is None else in_order(encoding, classes, options.data, hint),
-        rows[: options.limit or None], options, split=split, notes=notes,
+        objects.rows[: options.limit or None], options, split=split, notes=notes,
         objects=objects,
         numbers=tuple(numbers.tolist()),
     )  # fmt: skip

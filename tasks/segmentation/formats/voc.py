@@ -16,6 +16,8 @@ from ..options import Options
 from .encoding import Encoding
 from .published import VOC
 
+BY_HEART = "the score counts what was learnt by heart"
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -36,10 +38,7 @@ def read_voc(options: Options, split: str) -> Pairs:
     SegmentationClass (or `masks`), or where that is missing, SBD's. Names without a file are in `lacking`. Raises
     DataError where the data has another layout, or a list cannot be read.
     """
-    root, given = (
-        _root(options.data, "ImageSets/Segmentation", "VOC*", "VOCdevkit/VOC*", "dataset"),
-        _given(options, split),
-    )
+    root, given = _voc_root(options.data), _given(options, split)
     if root is None:
         raise DataError(
             f"{options.data}: holds no VOC data; expected JPEGImages, SegmentationClass and ImageSets/Segmentation"
@@ -62,6 +61,21 @@ def read_voc(options: Options, split: str) -> Pairs:
     return _pairs(options.data, names, lists, images, masks, notes)
 
 
+def has_list(options: Options, split: str) -> bool:
+    """Say whether there is VOC's or SBD's own list of a split."""
+    root = _voc_root(options.data) if options.format == "voc" else _sbd_root(options.data)
+    name = f"ImageSets/Segmentation/{split}.txt" if options.format == "voc" else f"{split}.txt"
+    return root is not None and (root / name).is_file()
+
+
+def _voc_root(data: str) -> Path | None:
+    return _root(data, "ImageSets/Segmentation", "VOC*", "VOCdevkit/VOC*", "dataset")
+
+
+def _sbd_root(data: str) -> Path | None:
+    return _root(data, "cls", "dataset", "benchmark_RELEASE/dataset")
+
+
 def looks_like(options: Options) -> str:
     """Return what a message adds if the data's folder seems to be of another format; else an empty text."""
     form = format_of(options.data)
@@ -75,14 +89,13 @@ def _scored_too(names: list[str], root: Path, options: Options) -> tuple[str, ..
     if not both:
         return ()
     return (
-        f"{both} of {len(names)} pictures of the training are in {', '.join(file.name for file in lists)} too: the score "
-        "counts what was learnt by heart",
+        f"{both} of {len(names)} pictures of the training are in {', '.join(file.name for file in lists)} too: {BY_HEART}",
     )
 
 
 def read_sbd(options: Options, split: str) -> Pairs:
     """Read a split of SBD alone: `img/`, `cls/` and `train.txt`, `val.txt`. Raises DataError for another layout."""
-    root, given = _root(options.data, "cls", "dataset", "benchmark_RELEASE/dataset"), _given(options, split)
+    root, given = _sbd_root(options.data), _given(options, split)
     if root is None:
         raise DataError(
             f"{options.data}: holds no SBD data; expected img, cls, train.txt and val.txt{looks_like(options)}"
