@@ -258,8 +258,7 @@ def group_problems(folders: Mapping[str, Folder], group: str, divided: bool) -> 
     grouped = [folder for folder in folders.values() if folder.groups]
     if group and (other := next((f for f in grouped if f.column.strip().lower() != group.strip().lower()), None)):
         return [
-            f"group={group!r}: {other.place} has a column {other.column}, too, and none of that name; leave group= out, or "
-            "rename the column"
+            f"group={group!r}: {other.place} has a column {other.column}, too; leave group= out, or rename the column"
         ]
     lacking = [(folder, sum(not text for text in folder.groups)) for folder in grouped if divided]
     return [f"{f.place}: {n} of {len(f.groups)} pictures have an empty group" for f, n in lacking if n]

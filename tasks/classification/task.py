@@ -17,6 +17,7 @@ from ...heads.classification import ClassificationHead, ClassPrediction
 from ...heads.contract import Batch, Prediction
 from ..contract import Published, Sample, Samples, Task
 from ..data.folds import divided
+from ..data.groups import group_numbers
 from ..options import depth_of
 from .draw import draw
 from .evaluator import ClassificationEvaluator
@@ -142,7 +143,7 @@ class Classification(Task):
 
     def evaluator(self, samples: Samples) -> ClassificationEvaluator:
         """Build the evaluator: top-1, top-5, per class, confusion matrix, calibration."""
-        return ClassificationEvaluator(self.classes)
+        return ClassificationEvaluator(self.classes, groups=group_numbers(samples, self.options.group))
 
     def draw(self, sample: Sample, prediction: Prediction) -> Image:
         """Draw the picture with its likeliest classes."""

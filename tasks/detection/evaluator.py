@@ -8,6 +8,8 @@ import numpy as np
 from ...heads.boxes import BoxPrediction
 from ...heads.contract import Batch, Prediction
 from ..contract import Record, Scores
+from ..data.groups import group_numbers
+from ..intervals import over_groups
 from ..objects.coco_file import Objects, Truth
 from ..objects.coco_scores import CocoScores, score
 from ..objects.polygons import as_raw
@@ -59,12 +61,13 @@ class BoxEvaluator:
         boxes, and the examples' ids.
         """
         truth, found = self._truth(), self._found()
-        boxes = score(truth, found, resampled=True)
+        groups, over = over_groups(group_numbers(self.samples, self.samples.options.group), "pictures")
+        boxes = score(truth, found, resampled=True, groups=groups)
         metrics, ends = dict(boxes.metrics), dict(boxes.intervals)
         details: dict[str, Any] = {"class_ap": boxes.categories}
         details["precision"] = _curves(boxes)
         if self.samples.masks:
-            masks = score(truth, found, masks=True, resampled=True)
+            masks = score(truth, found, masks=True, resampled=True, groups=groups)
             ends |= {f"mask_{name}": pair for name, pair in masks.intervals.items()}
             metrics |= {f"mask_{name}": value for name, value in masks.metrics.items()}
             details["mask_class_ap"] = masks.categories
@@ -79,7 +82,7 @@ class BoxEvaluator:
         details["examples"] = [self.samples.id(i) for i in dict.fromkeys(shown)]
         headline = [n for n in ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "mAP", "mAP07") if n in metrics]
         notes = mean_over("AP", boxes.categories, "no object in the truth")
-        return Scores(metrics, ends, details, samples=len(self._rows), headline=tuple(headline), notes=notes)
+        return Scores(metrics, ends, details, samples=len(self._rows), headline=tuple(headline), notes=notes + over)
 
     def blocks(self, scores: Scores) -> list[Block]:
         """Build the blocks of a report: AP of the classes, precision over recall, and examples."""

@@ -56,12 +56,14 @@ def score(
     engine: str = "auto",
     max_detections: Sequence[int] = MAX_DETECTIONS,
     resampled: bool = False,
+    groups: np.ndarray | None = None,
 ) -> CocoScores:
     """Compute the twelve numbers of COCO, for boxes or masks, and AP by category.
 
     AP, AP50, AP75, APs, APm, APl are at the largest of `max_detections` (for each category and image), AR1, AR10, AR100
-    at each of them, ARs, ARm, ARl at the largest. `resampled` adds `intervals` of AP and AP50. Raises DataError for an
-    engine that is not installed and for masks that cannot be used.
+    at each of them, ARs, ARm, ARl at the largest. `resampled` adds `intervals` of AP and AP50, over images or, with `groups`
+    (a number from 0 for each image), over groups of them. Raises DataError for an engine that is not installed and for masks
+    that cannot be used.
     """
     run = ENGINES[engine_for(chosen(engine), results)][1]
     rows = np.flatnonzero(np.isin(results.category_ids, list(truth.categories)))  # pycocotools counts no others
@@ -88,7 +90,7 @@ def score(
     metrics |= {f"AR{area}": _mean(curves.recall[:, :, a, -1]) for a, area in enumerate(AREAS) if area}
     by_id = sorted(truth.categories)
     categories = {truth.categories[c]: _mean(curves.precision[:, :, k, 0, -1]) for k, c in enumerate(by_id)}
-    ends = intervals(curves.matches, len(truth.images.ids)) if resampled else {}
+    ends = intervals(curves.matches, len(truth.images.ids), groups) if resampled else {}
     return CocoScores(metrics, categories, curves, ends)
 
 

@@ -73,8 +73,8 @@ def average_precision(matches: Matches, weights: np.ndarray) -> np.ndarray:
     return found
 
 
-def intervals(matches: list[Matches], images: int) -> dict[str, tuple[float, float]]:
-    """Compute 95 % intervals of `AP` and `AP50`; empty where there is nothing to resample."""
+def intervals(matches: list[Matches], images: int, groups: np.ndarray | None = None) -> dict[str, tuple[float, float]]:
+    """Compute 95 % intervals of `AP` and `AP50`, over images or `groups` of them; empty where there is nothing to resample."""
     matches = [m for m in matches if m.objects.sum()]
     detections = sum(len(m.image) for m in matches)
     if not matches or images < 2:
@@ -89,5 +89,5 @@ def intervals(matches: list[Matches], images: int) -> dict[str, tuple[float, flo
         return np.stack([mean.mean(1), mean[:, 0]], 1)
 
     count = int(np.clip(WORK / max(1, 10 * detections), FEWEST, MOST))
-    low, high = bootstrap(statistics, images, count)
+    low, high = bootstrap(statistics, images, count, groups=groups)
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(("AP", "AP50")) if not np.isnan(low[i])}

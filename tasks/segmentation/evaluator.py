@@ -12,7 +12,8 @@ from trunkline.ground.errors import DataError
 from ...heads.contract import VOID, Batch, Prediction
 from ...heads.segmentation import PixelPrediction
 from ..contract import Record, Scores
-from ..intervals import bootstrap
+from ..data.groups import group_numbers
+from ..intervals import bootstrap, over_groups
 from ..scores import Block, Examples, Picture, Table, mean_over, share
 from .boundary import boundary_counts, boundary_iou
 from .confusion import confusion, dense, scores, sparse
@@ -89,7 +90,9 @@ class PixelEvaluator:
         }
         details["examples"] = self._examples
         over = mean_over("mIoU and mean_accuracy", details["class_iou"], "no pixel in the truth")
-        return Scores(metrics, self._intervals(absent), details, len(self._cells), ("mIoU", "pixel_accuracy"), over)
+        groups, drawn = over_groups(group_numbers(self.samples, self.samples.options.group), "pictures")
+        ends = self._intervals(absent, groups)
+        return Scores(metrics, ends, details, len(self._cells), ("mIoU", "pixel_accuracy"), over + drawn)
 
     def blocks(self, scores: Scores) -> list[Block]:
         """Build a table of each class's IoU and accuracy, and examples beside their truth."""
@@ -120,8 +123,8 @@ class PixelEvaluator:
 
         return {f"{one['id']}.png": written(one["mask"]) for one in records if "mask" in one}
 
-    def _intervals(self, absent: str) -> dict[str, tuple[float, float]]:
-        """Compute the 95 % intervals by the bootstrap over pictures; empty for fewer than two."""
+    def _intervals(self, absent: str, groups: np.ndarray | None) -> dict[str, tuple[float, float]]:
+        """Compute the 95 % intervals by the bootstrap over pictures, or groups of them; empty for fewer than two."""
         count, samples = len(self.samples.classes), len(self._cells)
         if samples < 2:
             return {}
@@ -137,6 +140,6 @@ class PixelEvaluator:
                 iou = np.where(counted, hit / (there + said - hit), 0.0)
                 return np.stack([iou.sum(1) / counted.sum(1), hit.sum(1) / there.sum(1)], 1)
 
-        low, high = bootstrap(statistics, samples)
+        low, high = bootstrap(statistics, samples, groups=groups)
         names = ("mIoU", "pixel_accuracy")
         return {n: (float(a), float(b)) for n, a, b in zip(names, low, high, strict=True) if not np.isnan(a)}

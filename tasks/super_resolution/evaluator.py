@@ -8,6 +8,8 @@ from trunkline.ground.errors import DataError
 
 from ...heads.contract import Batch, Prediction
 from ..contract import Record, Scores
+from ..data.groups import group_numbers
+from ..intervals import over_groups
 from ..scores import Block, Examples, Metric, Picture, Table
 from .measures.of_piq import NAMES as MORE
 from .measures.protocol import METRICS, compare, psnr_y, summary
@@ -68,7 +70,8 @@ class PictureEvaluator:
     def result(self) -> Scores:
         """Compute the means, their intervals over pictures, and `details`: each picture's, the worst ones first."""
         names = list(self.metrics)
-        found = summary({name: one[name] for name in names} for one in self._records)
+        groups, over = over_groups(group_numbers(self.samples, self.options.group), "pictures")
+        found = summary(({name: one[name] for name in names} for one in self._records), groups)
         worst = sorted(self._records, key=lambda one: one["psnr_y"])
         details: dict[str, Any] = {"pictures": worst, "examples": [one["id"] for one in worst[:EXAMPLES]]}
         remarks = dict.fromkeys(one["remark"] for one in self._records if "remark" in one)
@@ -76,7 +79,7 @@ class PictureEvaluator:
         said = (
             [] if bicubic is None else [f"bicubic has psnr_y {bicubic:.2f} dB on these {len(self._records)} pictures"]
         )
-        notes = (*remarks, *found.notes, *said)
+        notes = (*remarks, *found.notes, *said, *over)
         return Scores(found.metrics, found.intervals, details, len(self._records), ("psnr_y", "ssim_y"), notes)
 
     def blocks(self, scores: Scores) -> list[Block]:

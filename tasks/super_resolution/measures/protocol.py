@@ -185,11 +185,11 @@ class Summary:
     notes: tuple[str, ...] = ()
 
 
-def summary(records: Iterable[Mapping[str, float]]) -> Summary:
+def summary(records: Iterable[Mapping[str, float]], groups: np.ndarray | None = None) -> Summary:
     """Average what `compare` gave of each picture.
 
     A PSNR of infinity (a picture that equals the truth) is in no mean: a note says of how many pictures. Where all are, the
-    mean is None. Nothing is capped.
+    mean is None. Nothing is capped. With `groups` `(N,)`, numbers from 0, intervals are over whole groups.
     """
     rows = list(records)
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -203,7 +203,7 @@ def summary(records: Iterable[Mapping[str, float]]) -> Summary:
         counts = weights @ there
         return np.where(counts > 0, weights @ finite / np.maximum(counts, 1), np.nan)
 
-    mean, ends = means(np.ones((1, len(rows))))[0], bootstrap(means, len(rows))
+    mean, ends = means(np.ones((1, len(rows))))[0], bootstrap(means, len(rows), groups=groups)
     known = {name: n for n, name in enumerate(names) if not np.isnan(mean[n])}
     return Summary(
         {name: float(mean[known[name]]) if name in known else None for name in names},
