@@ -14,12 +14,14 @@ from trunkline.ground.errors import WeightsError
 from trunkline.ground.names import load_named
 
 from .contract import STATED, Preprocessing
-from .norm import FrozenBatchNorm2d, norm_layer
-from .residual import BasicBlock, Bottleneck, Norm, ResNet, conv
-from .super_resolution.settings import agreed, settings_in
+from .norm import norm_layer
+from .residual import BasicBlock, Bottleneck, Norm, ResNet, conv, initialise
+from .settings import agreed, settings_in, usual_preprocessing
 from .super_resolution.trunk import UpscalingTrunk
 from .table import (
     ARCHITECTURES,
+    CLIPS,
+    INFLATE,
     NORMS,
     OUTPUT_STRIDES,
     SPANDREL,
@@ -27,11 +29,14 @@ from .table import (
     SUPER_RESOLUTION,
     TIMM,
     architectures,
+    flat_of,
     named,
     others,
     settings_problem,
 )
 from .timm_trunk import TimmTrunk
+from .video.build import clip_trunk
+from .video.inflated import inflated
 from .weights import NO_TRAINING, Weights, load, read_weights
 
 
@@ -52,6 +57,7 @@ def backbone(
     width: int | None = None,
     unshuffle: int = 1,
     residual_scale: float | None = None,
+    inflate: str | None = None,
 ) -> Any:
     """Build a trunk by name, by its weights, or both.
 
@@ -62,22 +68,29 @@ def backbone(
     network of timm that gives feature maps. It takes the norms batch and frozen, refuses `checkpointing`, `stride_in` and
     `adapt_input`, and initialises itself: `zero_init` is not read. `blocks`, `width`, `unshuffle` and `residual_scale` are
     those of `UpscalingTrunk`, for the trunks of super-resolution alone; what the weights state of them holds, and another
-    value is an error.
+    value is an error. Trunks for clips (`CLIPS` of the table) read RGB and have one output stride; `inflate` ("centre" or
+    "mean", see `inflated`) is for those that are inflated, which take weights of their 2-D network too.
 
     Raises WeightsError.
     """
     name = name and named(name)
     found = _found(name, weights, stride_in, weights_key)
-    wanted = named(found.arch) if found else name or ""
+    wanted = name or named(found.arch if found else "")  # of weights to inflate, `arch` is that of the 2-D network
     settings = {"blocks": blocks, "width": width, "unshuffle": unshuffle, "residual_scale": residual_scale}
-    if wanted in SUPER_RESOLUTION:
-        given = {"in_channels": in_channels, "output_stride": output_stride, "stride_in": stride_in or "3x3"}
-        usual = {"in_channels": 3, "output_stride": 32, "stride_in": "3x3"}
-        other = {key: value for key, value in given.items() if value != usual[key]}
-        _refuse(wanted, "this trunk has stride 1, and reads RGB", adapt_input=adapt_input, **other)
-        return _of_super_resolution(wanted, found, settings, norm, checkpointing, zero_init).freeze(frozen)
-    if said := settings_problem(wanted, settings):
+    if said := settings_problem(wanted, {**settings, "inflate": inflate}):
         raise WeightsError(said)
+    if wanted in SUPER_RESOLUTION or wanted in CLIPS:
+        free = () if flat_of(wanted) else ("stride_in",)
+        given = {"in_channels": in_channels, "output_stride": output_stride, "stride_in": stride_in or "3x3"}
+        usual = {"in_channels": 3, "output_stride": 32, **dict.fromkeys(free, "3x3")}
+        other = {key: given[key] for key in usual if given[key] != usual[key]}
+        why = (
+            "this trunk has stride 1, and reads RGB" if wanted in SUPER_RESOLUTION else "this trunk is for clips of RGB"
+        )
+        _refuse(wanted, why, adapt_input=adapt_input, **other)
+        if wanted in SUPER_RESOLUTION:
+            return _of_super_resolution(wanted, found, settings, norm, checkpointing, zero_init).freeze(frozen)
+        return _of_clips(wanted, found, stride_in, inflate, norm, checkpointing, zero_init).freeze(frozen)
     if wanted.startswith(TIMM):
         other = {"stride_in": None if stride_in == "3x3" else stride_in}
         _refuse(wanted, "networks of timm lack it", checkpointing=checkpointing, adapt_input=adapt_input, **other)
@@ -142,6 +155,33 @@ def _of_super_resolution(
     return trunk
 
 
+def _of_clips(
+    name: str,
+    weights: Weights | None,
+    stride_in: str | None,
+    inflate: str | None,
+    norm: str,
+    checkpointing: bool,
+    zero_init: bool,
+) -> Any:
+    """Build a trunk for clips, of a 2-D one where it is inflated, and load its weights."""
+    if flat := flat_of(name):
+        settings: dict[str, Any] = {"inflate": inflate}
+        if weights:
+            settings = agreed(settings, settings_in(weights.info, weights.source), weights.source)
+        stride_in = (weights.stride_in if weights else stride_in) or "3x3"
+        trunk = inflated(resnet(flat, stride_in=stride_in, norm=norm), settings.get("inflate") or INFLATE[0])
+    else:
+        trunk = clip_trunk(name, norm)
+    trunk.arch, trunk.norm, trunk.checkpointing = name, norm, checkpointing
+    initialise(trunk, zero_init)
+    trunk.preprocessing = usual_preprocessing(name)
+    if weights:
+        trunk.report = load(weights, trunk)
+        trunk.preprocessing, trunk.classes = weights.preprocessing, weights.classes
+    return trunk
+
+
 def _of_others(
     name: str,
     weights: Weights | None,
@@ -198,21 +238,6 @@ def resnet(
     return trunk.freeze(frozen)
 
 
-def initialise(trunk: nn.Module, zero_init: bool = True) -> None:
-    """Set convolutions to random values (He et al. 2015, fan-out, for ReLU).
-
-    With `zero_init`, set the last norm of each block to zero, unless it is frozen.
-    """
-    for module in trunk.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    for module in trunk.modules():
-        if zero_init and isinstance(module, (BasicBlock, Bottleneck)):
-            last = module.last_norm
-            if not isinstance(last, FrozenBatchNorm2d):
-                nn.init.zeros_(last.get_parameter("weight"))
-
-
 def for_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing:
     """Fit mean and std to another number of channels: their mean for one channel, else repeated in turn."""
     mean, std = preprocessing.mean, preprocessing.std
@@ -243,7 +268,7 @@ def _stages(row: dict, layer: Norm, output_stride: int, stride_in: str) -> list[
 
 
 def _row(name: str) -> dict:
-    if name.startswith(TIMM) or name in others() or name in SUPER_RESOLUTION:
+    if name.startswith(TIMM) or name in others() or name in SUPER_RESOLUTION or name in CLIPS:
         return {}
     if name not in ARCHITECTURES:
         near = get_close_matches(name, architectures(), 1)
@@ -271,7 +296,7 @@ def _check(name: str, in_channels: int, output_stride: int, stride_in: str, norm
 
 
 def _agree(weights: Weights, arch: str | None, stride_in: str | None) -> Weights:
-    if arch not in (None, weights.arch):
+    if arch not in (None, weights.arch) and flat_of(arch) != weights.arch:
         raise WeightsError(f"{weights.source}: weights of {weights.arch}, where {arch} was asked for")
     if stride_in in (None, weights.stride_in):
         return weights

@@ -98,14 +98,23 @@ ANY_SIZE = Sizes()
 
 
 def within(backbone: Any) -> Any:
-    """Return the trunk that a wrapper holds as its `body`, or the trunk itself, whose `body` may be some of its layers."""
+    """Return the trunk that wrappers hold as their `body`, or the trunk itself, whose `body` may be some of its layers."""
     body = getattr(backbone, "body", None)
-    return body if hasattr(body, "channels") else backbone
+    return within(body) if hasattr(body, "channels") else backbone
+
+
+def pooled_maps(backbone: Any) -> tuple[str, ...]:
+    """Return the maps that a head pools, each over its own time and space, and concatenates in this order.
+
+    They are those that a trunk states as `pooled` (SlowFast: the last map of either pathway), or else its deepest.
+    """
+    return getattr(within(backbone), "pooled", None) or (deepest(backbone.channels),)
 
 
 def remarks_of(backbone: Any) -> list[str]:
-    """Return what a trunk, or the one within a wrapper, says of how it is used."""
-    return list(getattr(within(backbone), "remarks", ()))
+    """Return what a wrapper and the trunk within it say of how they are used."""
+    body = getattr(backbone, "body", None)
+    return [*getattr(backbone, "remarks", ()), *(remarks_of(body) if hasattr(body, "channels") else ())]
 
 
 def sizes_of(backbone: Any) -> Sizes:
@@ -118,7 +127,9 @@ class Preprocessing:
     """How pictures become input; travels with the weights.
 
     `mean` and `std` are in 0..1 units, one number per channel. Evaluation resizes the shorter side to `resize` pixels
-    (Pillow's `interpolation`, antialiased) and takes the central `size` x `size` crop.
+    (Pillow's `interpolation`, antialiased) and takes the central `size` x `size` crop. Where `resize_width` is not 0, frames
+    of clips become `resize` pixels high and `resize_width` wide instead, whatever their proportion (torchvision's networks
+    for clips).
     """
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -126,12 +137,14 @@ class Preprocessing:
     size: int = 224
     resize: int = 256
     interpolation: str = "bilinear"
+    resize_width: int = 0
 
     def at(self, size: int | None) -> "Preprocessing":
         """Return the same for crops of `size` pixels; the shorter side keeps its proportion to the crop."""
         if size is None or size == self.size:
             return self
-        return replace(self, size=size, resize=max(size, size * self.resize // self.size))
+        wide = self.resize_width and max(size, size * self.resize_width // self.size)
+        return replace(self, size=size, resize=max(size, size * self.resize // self.size), resize_width=wide)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from .contract import Preprocessing
 from .table import STRIDE_IN, is_known
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")  # Pillow's
-KEYS = ("arch", "stride_in_1x1", "classes", "mean", "std", "size", "resize", "interpolation")
+KEYS = ("arch", "stride_in_1x1", "classes", "mean", "std", "size", "resize", "resize_width", "interpolation")
 
 
 def to_metadata(
@@ -35,6 +35,8 @@ def to_metadata(
         "interpolation": preprocessing.interpolation,
         "bn_eps": "1e-5",
     }
+    if preprocessing.resize_width:
+        header["resize_width"] = str(preprocessing.resize_width)
     if classes is not None:
         header["classes"] = json.dumps(list(classes), ensure_ascii=False)
     for key, value in (info or {}).items():
@@ -67,6 +69,7 @@ def from_metadata(metadata: dict[str, str], source: str) -> dict[str, Any]:
         "std": read("std", _numbers, "numbers with commas between"),
         "size": read("size", _positive, "a whole number of pixels"),
         "resize": read("resize", _positive, "a whole number of pixels"),
+        "resize_width": read("resize_width", _positive, "a whole number of pixels"),
         "interpolation": read("interpolation", _interpolation, f"one of {', '.join(INTERPOLATIONS)}"),
     }
     parts = {key: value for key, value in parts.items() if value is not None}

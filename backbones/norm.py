@@ -16,10 +16,10 @@ GROUPS = 32  # Wu and He 2018, section 4: 32 groups, or as many as divide the ch
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm that is a fixed affine map: `(N, C, H, W)` in and out, statistics and weights as stored.
+    """Batch norm that is a fixed affine map: `(N, C, *T, H, W)` in and out, statistics and weights as stored.
 
     Everything it holds is a buffer, so that no optimizer moves it and `train()` changes nothing. In float32 its output
-    is that of `nn.BatchNorm2d` in eval mode to the last bit.
+    is that of `nn.BatchNorm2d`, for clips `nn.BatchNorm3d`, in eval mode to the last bit.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
@@ -45,8 +45,10 @@ def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
 
 
-def norm_layer(policy: str) -> Callable[[int], nn.Module]:
+def norm_layer(policy: str, clips: bool = False) -> Callable[[int], nn.Module]:
     """Return what makes a norm for a number of channels: "batch", "frozen", "sync" (over all processes) or "group".
+
+    `clips` is for maps `(N, C, T, H, W)`.
 
     Raises WeightsError for another name, and for "sync" on a machine where torch has no synchronised batch norm.
     """
@@ -58,9 +60,8 @@ def norm_layer(policy: str) -> Callable[[int], nn.Module]:
             "Use norm=batch (statistics of each micro-batch), norm=group (no statistics) or norm=frozen (the stored "
             "ones); weights trained with norm=sync load into norm=batch, whose names are the same."
         )
-    return {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d, "sync": nn.SyncBatchNorm, "group": _group_norm}[
-        policy
-    ]
+    batch = nn.BatchNorm3d if clips else nn.BatchNorm2d
+    return {"batch": batch, "frozen": FrozenBatchNorm2d, "sync": nn.SyncBatchNorm, "group": _group_norm}[policy]
 
 
 def _can_synchronise() -> bool:
@@ -70,7 +71,7 @@ def _can_synchronise() -> bool:
 @contextmanager
 def statistics_held(module: nn.Module) -> Iterator[None]:
     """Hold the running statistics and counters of the batch norms in `module`; what they compute stays the same."""
-    kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
+    kinds = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
     held = [(m, m.momentum) for m in module.modules() if isinstance(m, kinds) and m.training and m.track_running_stats]
     counters = [norm.get_buffer("num_batches_tracked").clone() for norm, _ in held]
     for norm, _ in held:

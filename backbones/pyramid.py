@@ -30,6 +30,10 @@ class Pyramid(nn.Module):
         super().__init__()
         if kind not in PYRAMIDS:
             raise WeightsError(f"pyramid={kind}: expected one of {', '.join(PYRAMIDS)}")
+        if body.time_strides:
+            raise WeightsError(
+                f"pyramid={kind}: is for pictures, and {body.arch} is a trunk for clips; set pyramid=none"
+            )
         self._maps = ("c2", "c3", "c4", "c5")[kind == "conv" :]
         lacking = [name for name in self._maps if name not in body.channels]
         if lacking:

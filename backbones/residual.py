@@ -3,8 +3,10 @@
 Parameter names are torchvision's (`conv1`, `bn1`, `layer1.0.conv1`, `layer1.0.downsample.0`, ...).
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from trunkline.ground.errors import WeightsError
 
 from .contract import Features, Preprocessing
-from .norm import statistics_held
+from .norm import FrozenBatchNorm2d, statistics_held
 
 Norm = Callable[[int], nn.Module]
 
@@ -115,26 +117,20 @@ class Bottleneck(nn.Module):
         return self.bn3
 
 
-class ResNet(nn.Module):
-    """A residual trunk: images `(N, C, H, W)`, normalised float, to `{"c1": (N, C1, H/2, W/2), ..., "c5": ...}`.
-
-    `stem` is a sequence of named layers that begins with a convolution; `pool` follows it (None: no pool); `stages` are
-    sequences of blocks with `stride` and `out_channels`, called `layer1`, `layer2`, ... `c1` is the stem's output
-    before the pool, `c2` that of `layer1`. `channels` and `strides` state each map's numbers.
+class Staged(nn.Module):
+    """What the trunks of this package share: attributes that others read, and parts that can be frozen, the stem first.
 
     Plain attributes: `arch`, `stride_in` and `norm` say how it was built, `preprocessing`, `classes` and `report` what
-    came with its weights, `checkpointing` whether blocks are recomputed in the backward pass.
+    came with its weights, `checkpointing` whether blocks are recomputed in the backward pass, `settings` what was chosen of
+    it besides its name and travels with its weights.
     """
 
-    def __init__(self, stem: nn.Sequential, stages: Sequence[nn.Sequential], pool: nn.Module | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._stem = tuple(name for name, _ in stem.named_children())
-        self._stages = tuple(f"layer{i}" for i in range(1, len(stages) + 1))
-        for name, part in [*stem.named_children(), *zip(self._stages, stages, strict=True)]:
-            self.add_module(name, part)  # the trunk's own layers, so that names are conv1 and not stem.conv1
-        self.maxpool = pool or nn.Identity()
-        self.channels, self.strides = _shapes(stem, stages, self.maxpool)
+        self.channels: dict[str, int] = {}
+        self.strides: dict[str, int] = {}
         self.time_strides: dict[str, int] = {}
+        self.settings: dict[str, Any] = {}
         self._frozen = 0
         self.checkpointing = False
         self.arch: str | None = None
@@ -144,33 +140,17 @@ class ResNet(nn.Module):
         self.classes: tuple[str, ...] | None = None
         self.report: object | None = None
 
-    def forward(self, images: Tensor) -> Features:
-        """Compute all maps, fine to coarse."""
-        x = images
-        for name in self._stem:
-            x = getattr(self, name)(x)
-        features = {"c1": x}
-        x = self.maxpool(x)
-        for number, name in enumerate(self._stages, start=2):
-            recompute = self.checkpointing and number > self._frozen and torch.is_grad_enabled()
-            for block in getattr(self, name):
-                x = recomputed(block, x) if recompute else block(x)
-            features[f"c{number}"] = x
-            # a node between the stages: else three gradients may meet in a map, in an order that DeepSpeed's hooks change
-            x = x.view_as(x)
-        return features
-
     @property
     def stages(self) -> int:
         """How many parts can be frozen, the stem among them."""
-        return 1 + len(self._stages)
+        return len(self._parts())
 
     @property
     def frozen(self) -> int:
         """How many stages are frozen: 0 none, 1 the stem, 2 the stem and layer1, ... 5 all."""
         return self._frozen
 
-    def freeze(self, stages: int) -> "ResNet":
+    def freeze(self, stages: int) -> Self:
         """Freeze the first `stages` parts (0..5, the stem is the first) and thaw the rest; return the trunk.
 
         Frozen parts have `requires_grad` off and stay in eval mode in `train()`, so that their norms don't move. Raises
@@ -185,7 +165,7 @@ class ResNet(nn.Module):
                 module.requires_grad_(number > stages)
         return self.train(self.training)
 
-    def train(self, mode: bool = True) -> "ResNet":
+    def train(self, mode: bool = True) -> Self:
         """Set the mode as in torch, but keep frozen parts in eval mode."""
         super().train(mode)
         for part in self._parts()[: self._frozen]:
@@ -193,25 +173,103 @@ class ResNet(nn.Module):
                 module.eval()
         return self
 
+    def _recomputes(self, number: int) -> bool:
+        """Say whether part `number` (from 1) is computed again in the backward pass."""
+        return self.checkpointing and number > self._frozen and torch.is_grad_enabled()
+
+    def _parts(self) -> list[list[nn.Module]]:
+        raise NotImplementedError
+
+
+class ResNet(Staged):
+    """A residual trunk: images `(N, C, H, W)`, normalised float, to `{"c1": (N, C1, H/2, W/2), ..., "c5": ...}`.
+
+    `stem` is a sequence of named layers that begins with a convolution; `pool` follows it (None: no pool); `stages` are
+    sequences of blocks with `stride` and `out_channels`, called `layer1`, `layer2`, ... `c1` is the stem's output
+    before the pool, `c2` that of `layer1`. `channels` and `strides` state each map's numbers.
+    """
+
+    def __init__(self, stem: nn.Sequential, stages: Sequence[nn.Sequential], pool: nn.Module | None = None) -> None:
+        super().__init__()
+        self._stem = tuple(name for name, _ in stem.named_children())
+        self._stages = tuple(f"layer{i}" for i in range(1, len(stages) + 1))
+        for name, part in [*stem.named_children(), *zip(self._stages, stages, strict=True)]:
+            self.add_module(name, part)  # the trunk's own layers, so that names are conv1 and not stem.conv1
+        self.maxpool = pool or nn.Identity()
+        self.channels, self.strides = _shapes(stem, stages, self.maxpool)
+
+    def forward(self, images: Tensor) -> Features:
+        """Compute all maps, fine to coarse."""
+        x = images
+        for name in self._stem:
+            x = getattr(self, name)(x)
+        features = {"c1": x}
+        for number, name in enumerate(self._stages, start=2):
+            x = self._pooled(x, number)
+            recompute = self._recomputes(number)
+            for block in getattr(self, name):
+                x = recomputed(block, x) if recompute else block(x)
+            features[f"c{number}"] = x
+            # a node between the stages: else three gradients may meet in a map, in an order that DeepSpeed's hooks change
+            x = x.view_as(x)
+        return features
+
+    def _pooled(self, x: Tensor, number: int) -> Tensor:
+        """Apply the pool before part `number`, where there is one."""
+        return self.maxpool(x) if number == 2 else x
+
     def _parts(self) -> list[list[nn.Module]]:
         return [[getattr(self, name) for name in self._stem], *([getattr(self, name)] for name in self._stages)]
 
 
 def recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    """Compute the block's output and keep nothing inside it; the second forward leaves running statistics alone."""
+    """Compute the block's output and keep nothing inside it; the second forward leaves running statistics alone.
+
+    A block may have `again`: it is called in the first forward and gives a context for the second, in which the block sees
+    what it saw then.
+    """
     if torch.compiler.is_compiling():  # the compiler recomputes by its own graph, where statistics move once
         return checkpoint(block, x, use_reentrant=False)
-    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), statistics_held(block)))
+    again: Any = getattr(block, "again", nullcontext)
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _second(block, again())))
 
 
-def _shapes(stem: nn.Sequential, stages: Sequence[nn.Sequential], pool: nn.Module):
-    convolutions = [m for m in stem.modules() if isinstance(m, nn.Conv2d)]
-    channels, strides = {"c1": convolutions[-1].out_channels}, {"c1": 1}
-    for convolution in convolutions:
-        strides["c1"] *= convolution.stride[0]
-    stride = strides["c1"] * (pool.stride if isinstance(pool, nn.MaxPool2d) else 1)
+@contextmanager
+def _second(block: nn.Module, again: AbstractContextManager) -> Iterator[None]:
+    with statistics_held(block), again:
+        yield
+
+
+def initialise(trunk: nn.Module, zero_init: bool = True) -> None:
+    """Set convolutions to random values (He et al. 2015, fan-out, for ReLU).
+
+    With `zero_init`, set the last norm of each block (its `last_norm`) to zero, unless it is frozen.
+    """
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    for module in trunk.modules():
+        last = getattr(module, "last_norm", None) if zero_init else None
+        if last is not None and not isinstance(last, FrozenBatchNorm2d):
+            nn.init.zeros_(last.get_parameter("weight"))
+
+
+def _shapes(
+    stem: nn.Sequential, stages: Sequence[nn.Sequential], pool: nn.Module
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Find the channels and the strides of the maps, by name."""
+    convolutions = [m for m in stem.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+    channels = {"c1": convolutions[-1].out_channels}
+    strides = {"c1": math.prod(convolution.stride[-1] for convolution in convolutions)}
+    stride = strides["c1"] * _of_pool(pool)
     for number, stage in enumerate(stages, start=2):
         for block in stage:
             stride *= int(block.stride)  # type: ignore[arg-type]
         channels[f"c{number}"], strides[f"c{number}"] = int(stage[-1].out_channels), stride  # type: ignore[arg-type]
     return channels, strides
+
+
+def _of_pool(pool: nn.Module) -> int:
+    """Return a pool's stride in space; 1 for what is no pool."""
+    stride: Any = pool.stride if isinstance(pool, nn.MaxPool2d | nn.MaxPool3d) else 1
+    return stride if isinstance(stride, int) else stride[-1]

@@ -14,13 +14,15 @@ from trunkline.ground.errors import WeightsError
 from .contract import Preprocessing, WeightsSource
 from .download import fetch
 from .metadata import INTERPOLATIONS
-from .table import ARCHITECTURES
+from .table import ARCHITECTURES, PUBLISHED_CLIPS
+
+_TORCHVISION = (*ARCHITECTURES, *PUBLISHED_CLIPS)
 
 
 def find(name: str) -> WeightsSource:
     """Find the source of a name. Raises WeightsError, with the nearest names, where there is none.
 
-    Known are torchvision's names (`resnet50`, `resnet50.IMAGENET1K_V1`, `ResNet50_Weights.DEFAULT`), timm's
+    Known are torchvision's names (`resnet50`, `resnet50.IMAGENET1K_V1`, `ResNet50_Weights.DEFAULT`, `r3d_18`), timm's
     (`resnet50.a1_in1k`, `timm/resnet50.a1_in1k`), a repository of the Hugging Face hub in timm's format
     (`hf-hub:owner/name`, optionally `@revision`) and an address (`https://...`, optionally `#sha256=...`).
     """
@@ -33,7 +35,7 @@ def find(name: str) -> WeightsSource:
         return _from_timm(name, arch, tag)
     if arch.endswith("_Weights"):
         return _from_enum(name, arch, tag)
-    if arch in ARCHITECTURES and (not tag or tag in _torchvision_tags(arch)):
+    if arch in _TORCHVISION and (not tag or tag in _torchvision_tags(arch)):
         return _from_torchvision(name, arch, tag or "DEFAULT")
     return _from_timm(name, arch, tag)
 
@@ -53,6 +55,14 @@ def imagenet_classes() -> tuple[str, ...]:
     from torchvision.models import ResNet50_Weights
 
     return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+@cache
+def kinetics_classes() -> tuple[str, ...]:
+    """List the 400 names of Kinetics-400, in the classifier's order, from torchvision's metadata."""
+    from torchvision.models.video import R3D_18_Weights
+
+    return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])
 
 
 def _from_address(name: str) -> WeightsSource:
@@ -77,7 +87,7 @@ def _digest_in_name(file: str) -> str:
 
 
 def _from_enum(name: str, enum: str, tag: str) -> WeightsSource:
-    for arch in ARCHITECTURES:
+    for arch in _TORCHVISION:
         if type(_torchvision(arch)["DEFAULT"]).__name__ == enum:
             return _from_torchvision(name, arch, tag or "DEFAULT")
     raise _unknown(name)
@@ -94,6 +104,7 @@ def _from_torchvision(name: str, arch: str, tag: str) -> WeightsSource:
         size=published.crop_size[0],
         resize=published.resize_size[0],
         interpolation=published.interpolation.value,
+        resize_width=published.resize_size[1] if arch in PUBLISHED_CLIPS else 0,
     )
     file = PurePosixPath(urlsplit(weights.url).path).name
     classes = tuple(weights.meta["categories"])
@@ -190,9 +201,9 @@ def _timm_classes(said: dict[str, Any]) -> tuple[str, ...] | None:
 def _unknown(name: str) -> WeightsError:
     import timm
 
-    known = [str(weights) for arch in ARCHITECTURES for weights in _torchvision(arch).values()]
-    known += [f"{arch}.{tag}" for arch in ARCHITECTURES for tag in _torchvision_tags(arch)]
-    known += [tagged for arch in ARCHITECTURES for tagged in timm.list_pretrained(f"{arch}.*")] + list(ARCHITECTURES)
+    known = [str(weights) for arch in _TORCHVISION for weights in _torchvision(arch).values()]
+    known += [f"{arch}.{tag}" for arch in _TORCHVISION for tag in _torchvision_tags(arch)]
+    known += [tagged for arch in ARCHITECTURES for tagged in timm.list_pretrained(f"{arch}.*")] + list(_TORCHVISION)
     near = get_close_matches(name.removeprefix("timm/"), dict.fromkeys(known), 3, 0.5)
     hint = f"nearest: {', '.join(near)}. " if near else ""
     return WeightsError(

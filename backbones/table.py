@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .super_resolution.names import arch_of
+from .video.names import arch_of_clips
 
 
 def _row(block: str, layers: tuple[int, int, int, int], groups: int = 1, width_per_group: int = 64) -> dict[str, Any]:
@@ -42,8 +43,34 @@ SUPER_RESOLUTION: dict[str, dict[str, Any]] = {
 Behind a pixel-unshuffle of u the tail enlarges u times the scale. Sources: Ledig et al. 2017, figure 4; BasicSR's MSRResNet,
 EDSR (Lim et al. 2017, EDSR-baseline) and RRDBNet (Wang et al. 2018).
 """
-SETTINGS = ("blocks", "width", "unshuffle", "residual_scale")
-"""What can be chosen of these trunks, as recipes and `backbone` call it."""
+
+
+def _clips(unit: int = 1, least: int = 1, flat: str = "") -> dict[str, Any]:
+    return {"unit": unit, "least": least, "flat": flat}
+
+
+CLIPS: dict[str, dict[str, Any]] = {
+    "r3d_18": _clips(),
+    "mc3_18": _clips(),
+    "r2plus1d_18": _clips(),
+    "c3d": _clips(least=8),
+    **{f"i3d_{flat}": _clips(least=2, flat=flat) for flat in ("resnet18", "resnet34", "resnet50", "resnet101")},
+    "slowfast_r50": _clips(unit=4, least=4),
+    "slowfast_r50_4x16": _clips(unit=8, least=8),
+}
+"""Trunks for clips: frames that a clip has are a multiple of `unit`, and at least `least`. `flat` is the 2-D network that is
+inflated. Sources: Tran et al. 2018, table 1; Tran et al. 2015, figure 3; Carreira and Zisserman 2017; Feichtenhofer et al.
+2019, table 1."""
+PUBLISHED_CLIPS = ("r3d_18", "mc3_18", "r2plus1d_18")  # torchvision has weights of these
+INFLATE = ("centre", "mean")
+
+_SETTINGS_OF: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("blocks", "width", "unshuffle"), tuple(SUPER_RESOLUTION)),
+    "residual_scale": ("edsr",),
+    "inflate": tuple(name for name, row in CLIPS.items() if row["flat"]),
+}
+SETTINGS = tuple(_SETTINGS_OF)
+"""What can be chosen of some trunks, as recipes and `backbone` call it: of those of super-resolution, and of inflated ones."""
 SPANDREL = "spandrel:"  # before a file that spandrel opens: for prediction and scoring
 
 STRIDE_IN = ("3x3", "1x1")  # where a bottleneck strides: torchvision's place, and the original network's
@@ -83,6 +110,12 @@ KINDS: tuple[tuple[str, str, bool], ...] = (
 """Networks that are more than a trunk: how names of their tensors begin (each pattern fits one), what they are, and whether
 their heads are read here."""
 
+WRAPPERS = {
+    "frames": "trunkline.backbones.video.frames:Frames",
+    "tsm": "trunkline.backbones.video.frames:ShiftedFrames",
+}
+"""What makes a trunk for clips of one for pictures, by name."""
+
 _ADDED: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
 
@@ -102,11 +135,11 @@ def others() -> dict[str, Any]:
 
 
 def wrappers() -> dict[str, Any]:
-    """List what can stand around a backbone and be one itself: entry points `trunkline.wrappers`, and those added.
+    """List what can stand around a backbone and be one itself: ours, entry points `trunkline.wrappers`, and those added.
 
     Each value is a callable or its `module:name`. It is called with the backbone, and holds it as `body`.
     """
-    return {e.name: e.value for e in entry_points(group="trunkline.wrappers")} | _ADDED[1]
+    return WRAPPERS | {e.name: e.value for e in entry_points(group="trunkline.wrappers")} | _ADDED[1]
 
 
 def named(arch: str) -> str:
@@ -118,12 +151,28 @@ def named(arch: str) -> str:
 def is_known(arch: str) -> bool:
     """Say whether there is a backbone of this name; any name that begins with `timm:` or `timm/` counts."""
     arch = named(arch)
-    return arch in ARCHITECTURES or arch in SUPER_RESOLUTION or arch.startswith(TIMM) or arch in others()
+    return arch in architectures() or arch.startswith(TIMM) or arch in others()
 
 
 def architectures() -> list[str]:
     """List the names of this package's own trunks."""
-    return [*ARCHITECTURES, *SUPER_RESOLUTION]
+    return [*ARCHITECTURES, *SUPER_RESOLUTION, *CLIPS]
+
+
+def flat_of(arch: str | None) -> str:
+    """Return the 2-D network of which a trunk for clips is inflated; "" for another."""
+    return CLIPS[arch]["flat"] if arch in CLIPS else ""
+
+
+def frames_problem(arch: str | None, frames: int) -> str:
+    """Say why a trunk for clips does not take clips of so many frames, and which it takes; "" where it does."""
+    row = CLIPS.get(arch or "", _clips())
+    unit, least = row["unit"], row["least"]
+    if frames >= least and frames % unit == 0:
+        return ""
+    takes = f"a multiple of {unit} frames" if unit > 1 else f"at least {least} frames"
+    near = sorted({max(least, frames // unit * unit), max(least, -(-frames // unit) * unit)})
+    return f"{arch}: takes clips of {takes}, and this one has {frames}: give it {' or '.join(map(str, near))}"
 
 
 def settings_problem(arch: str | None, given: Mapping[str, Any]) -> str:
@@ -131,15 +180,18 @@ def settings_problem(arch: str | None, given: Mapping[str, Any]) -> str:
 
     `given` holds what was set, by name; None is not set, nor is an unshuffle of 1.
     """
-    named = {name: value for name, value in given.items() if value is not None and (name, value) != ("unshuffle", 1)}
-    said = ", ".join(f"{name}={value:g}" for name, value in named.items())
-    if arch is None or not named:
+    wrong = {
+        name: value
+        for name, value in given.items()
+        if arch and value is not None and (name, value) != ("unshuffle", 1) and arch not in _SETTINGS_OF[name]
+    }
+    if not wrong:
         return ""
-    if arch not in SUPER_RESOLUTION:
-        return f"{said}: is for {', '.join(SUPER_RESOLUTION)}, and the trunk is {arch}; leave it out"
-    if "residual_scale" in named and arch != "edsr":
-        return f"residual_scale={named['residual_scale']:g}: is for edsr, and the trunk is {arch}; leave it out"
-    return ""
+    said = ", ".join(
+        f"{name}={value if isinstance(value, str) else format(value, 'g')}" for name, value in wrong.items()
+    )
+    fitting = dict.fromkeys(name for setting in wrong for name in _SETTINGS_OF[setting])
+    return f"{said}: is for {', '.join(fitting)}, and the trunk is {arch}; leave it out"
 
 
 def kind_of(values: Mapping[str, Any]) -> tuple[str, bool]:
@@ -154,15 +206,15 @@ def kind_of(values: Mapping[str, Any]) -> tuple[str, bool]:
 def nearest_arch(tensors: Mapping[str, Any]) -> str | None:
     """Find the network with the same block, blocks per stage, groups and width; None where there is none.
 
-    Trunks of super-resolution are known by their names alone.
+    Trunks of super-resolution, and of clips where they are not inflated, are known by their names alone.
     """
-    if upscaler := arch_of(tensors):
-        return upscaler
+    if other := arch_of(tensors) or arch_of_clips(tensors):
+        return other
     layers = tuple(
         len({name.split(".")[1] for name in tensors if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)
     )
     second = tensors.get("layer1.0.conv2.weight")
-    if second is None or len(second.shape) != 4 or not second.shape[1]:
+    if second is None or len(second.shape) not in (4, 5) or not second.shape[1]:
         return None
     bottleneck = "layer1.0.conv3.weight" in tensors
     row = {
@@ -171,4 +223,7 @@ def nearest_arch(tensors: Mapping[str, Any]) -> str | None:
         "groups": second.shape[0] // second.shape[1],
         "width_per_group": second.shape[1],
     }
-    return next((name for name, other in ARCHITECTURES.items() if other == row), None)
+    flat = next((name for name, other in ARCHITECTURES.items() if other == row), None)
+    if len(second.shape) == 4:
+        return flat
+    return next((name for name in CLIPS if flat and flat_of(name) == flat), None)

@@ -14,23 +14,27 @@ from .contract import Preprocessing
 from .files.formats import SUFFIXES, read_file, sha256
 from .files.inside import Found, find
 from .metadata import from_metadata
-from .residual import ResNet
+from .residual import Staged
 from .saving import check_classes
 from .saving import save_weights as save_weights
-from .super_resolution.settings import usual_preprocessing, usual_scale
+from .settings import usual_preprocessing
+from .super_resolution.settings import usual_scale
 from .super_resolution.trunk import UpscalingTrunk
 from .table import (
     ARCHITECTURES,
+    CLIPS,
     SPANDREL,
     STRIDE_IN,
     SUPER_RESOLUTION,
     TIMM,
     architectures,
+    flat_of,
     is_known,
     named,
     nearest_arch,
 )
 from .timm_trunk import TimmTrunk, preprocessing_of
+from .video.inflated import inflate_weights
 
 CLASSIFIER = ("fc.weight", "fc.bias")
 NO_TRAINING = (
@@ -94,7 +98,8 @@ def read_weights(
     What a name or address stands for is downloaded once. `arch` and `stride_in` state what the file does not; a value
     that contradicts the file is an error. Without them, the architecture is found from the tensors, and the stride is
     taken to be torchvision's. `key` says which network is meant where a file holds several (`state_dict_ema`,
-    `state_dict.module.encoder_q`: the keys that lead to it, then its prefix). Raises WeightsError.
+    `state_dict.module.encoder_q`: the keys that lead to it, then its prefix). For an inflated network its 2-D one's weights
+    are read too; `arch` then says the 2-D one. Raises WeightsError.
     """
     stated: dict[str, Any] = {}
     if not isinstance(source, (str, Path)):
@@ -124,6 +129,8 @@ def read_weights(
         stated.setdefault("arch", found.upscaler.arch)
         if stated["arch"] != found.upscaler.arch:
             raise WeightsError(f"{label}: its header says {stated['arch']}, its tensors are of {found.upscaler.arch}")
+    if (flat := flat_of(arch)) and flat == (stated.get("arch") or nearest_arch(found.tensors)):
+        arch = flat  # 2-D weights, which are inflated when they are loaded
     stated |= _asked({"arch": arch, "stride_in": stride_in}, stated, label)
     if stated.get("arch") is None:
         stated["arch"] = infer_arch(found.tensors, label, found.kind)
@@ -161,7 +168,7 @@ def _of_file(found: Found) -> dict[str, str]:
 
 def load(
     weights: Weights,
-    trunk: ResNet | TimmTrunk | UpscalingTrunk,
+    trunk: Staged | TimmTrunk | UpscalingTrunk,
     classifier: nn.Linear | None = None,
     *,
     adapt_input: bool = False,
@@ -171,7 +178,8 @@ def load(
     The classifier is the one exception to strictness: of another size it keeps its own values, and the report says so.
     The caller compares the class names. `adapt_input` fits the first convolution to another number of input channels:
     the sum over the file's channels for one, else its channels in turn, scaled to keep the sum (the rule that timm
-    follows). Counters of batches that old files lack are set to 0.
+    follows). Counters of batches that old files lack are set to 0. An inflated trunk takes the weights of its 2-D network
+    as well, inflated as it is itself.
 
     Raises WeightsError with every tensor that is missing, unexpected or of another shape, and for integers where the
     network has floating numbers.
@@ -188,6 +196,9 @@ def load(
         channels = own["conv1.weight"].shape[1]
         notes.append(f"conv1 adapted from {given['conv1.weight'].shape[1]} input channels to {channels}")
         given["conv1.weight"] = _adapt(given["conv1.weight"], channels)
+    if inflate := trunk.settings.get("inflate") if isinstance(trunk, Staged) else None:
+        given, said = inflate_weights(given, own, inflate)
+        notes += [said] if said else []
     notes += _said_of_file(weights)
     counters = [n for n in own if n.endswith("num_batches_tracked") and n not in given]
     if counters:
@@ -260,7 +271,7 @@ def infer_arch(tensors: Mapping[str, Tensor], source: str, kind: str = "") -> st
     Raises WeightsError where the table has none; `kind` is what the file holds, as far as it is known.
     """
     found = nearest_arch(tensors)
-    if found is not None and (found in SUPER_RESOLUTION or "conv1.weight" in tensors):
+    if found is not None and (found in SUPER_RESOLUTION or found in CLIPS or "conv1.weight" in tensors):
         return found
     if kind:
         raise WeightsError(f"{source}: is {kind}, and its trunk is none of those here ({', '.join(architectures())})")
@@ -283,7 +294,7 @@ def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict
     assumed = {}
     if "stride_in" not in stated:
         stated = {**stated, "stride_in": "3x3"}
-        if ARCHITECTURES.get(stated["arch"], {}).get("block") == "bottleneck":
+        if ARCHITECTURES.get(flat_of(stated["arch"]) or stated["arch"], {}).get("block") == "bottleneck":
             assumed["stride_in"] = "stride_in=3x3, torchvision's; the original network's weights need stride_in=1x1"
     if "preprocessing" not in stated and stated["arch"].startswith(TIMM):
         stated = {**stated, "preprocessing": preprocessing_of(stated["arch"].removeprefix(TIMM))}
@@ -297,8 +308,18 @@ def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict
             else "none, input 0 to 1"
         )
         assumed["preprocessing"] = f"preprocessing: {said}"
+    elif "preprocessing" not in stated and stated["arch"] in CLIPS:
+        stated = {**stated, "preprocessing": usual_preprocessing(stated["arch"])}
+        assumed["preprocessing"] = (
+            f"the preprocessing published with {stated['arch']}, {_numbers(stated['preprocessing'])}"
+        )
     elif "preprocessing" not in stated:
         assumed["preprocessing"] = f"torchvision's preprocessing for ImageNet, {_numbers(Preprocessing())}"
+    if "classes" not in stated and stated["arch"] in CLIPS and len(tensors.get("fc.weight", ())) == 400:
+        from .sources import kinetics_classes
+
+        stated = {**stated, "classes": kinetics_classes()}
+        assumed["classes"] = "Kinetics-400's classes in the alphabet's order, as the classifier has 400 and no names"
     if "classes" not in stated and "fc.weight" in tensors and len(tensors["fc.weight"]) == 1000:
         from .sources import imagenet_classes
 
@@ -309,7 +330,8 @@ def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict
 
 def _numbers(p: Preprocessing) -> str:
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
-    return f"mean {mean}, std {std}, resize {p.resize}, crop {p.size}, {p.interpolation}"
+    wide = f" x {p.resize_width}" if p.resize_width else ""
+    return f"mean {mean}, std {std}, resize {p.resize}{wide}, crop {p.size}, {p.interpolation}"
 
 
 def _check_stated(stated: dict[str, Any], label: str) -> None:
@@ -349,7 +371,7 @@ def _adapt(weight: Tensor, channels: int) -> Tensor:
     return weight[:, turns] * (weight.shape[1] / channels)
 
 
-def _refusal(report: LoadReport, weights: Weights, trunk: ResNet | TimmTrunk | UpscalingTrunk) -> str:
+def _refusal(report: LoadReport, weights: Weights, trunk: Staged | TimmTrunk | UpscalingTrunk) -> str:
     hints = []
     looks = nearest_arch(weights.tensors)
     if looks is not None and looks != trunk.arch:

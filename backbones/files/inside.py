@@ -13,13 +13,14 @@ from trunkline.ground.errors import WeightsError
 from ..super_resolution.names import Known, arch_of, is_esrgan_plus, is_trunk, known, renamed
 from ..table import SPANDREL, TIMM, kind_of, nearest_arch
 from ..timm_trunk import TimmTrunk
+from ..video.names import classifier_in
 from .formats import Content
 from .pickles import Inert, TensorRef
 from .tables import Table, clean, is_read, is_tensor, nothing, shared_prefix, tables_in
 
 _FIRST = "layer1.0.conv1.weight"  # the name by which a residual trunk is found
 _TRUNK = re.compile(r"(conv1|bn1|layer[1-4]|net)\.")  # how names of a trunk's tensors begin
-_BEHIND = re.compile(r"(fc|head|heads|classifier|last_linear|projector|projection_head|predictor)\.")
+_BEHIND = re.compile(r"(fc[678]?|head|heads|classifier|last_linear|projector|projection_head|predictor)\.")
 _INNER = ("backbone.body.", "backbone.")  # torchvision's prefixes of the trunk in a detector and in a segmenter
 _BY_POSITION = {"0.": "conv1.", "1.": "bn1.", "4.": "layer1.", "5.": "layer2.", "6.": "layer3.", "7.": "layer4."}
 _LISTED = 12
@@ -289,6 +290,8 @@ def _classifier(names: Mapping[str, str], around: Mapping[str, str], values: Map
     """Find the classifier behind a trunk: `fc`, or the only matrix beside it, if it has a column for each of its channels."""
     if "fc.weight" in names:
         return {}
+    if projection := classifier_in(names):
+        return projection
     last = next((names[n] for n in ("layer4.0.conv3.weight", "layer4.0.conv2.weight") if n in names), None)
     pool = {n: own for n, own in names.items() if _BEHIND.match(n)} | dict(around)
     matrices = [n for n, own in pool.items() if is_read(values[own]) and len(values[own].shape) == 2]

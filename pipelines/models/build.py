@@ -15,9 +15,10 @@ from trunkline.ground.names import load_named
 from ...backbones import backbone, read_weights
 from ...backbones.contract import STATED, Preprocessing, within
 from ...backbones.pyramid import Pyramid
+from ...backbones.settings import usual_preprocessing
 from ...backbones.sources import is_name
-from ...backbones.super_resolution.settings import usual_preprocessing
-from ...backbones.table import SETTINGS, SUPER_RESOLUTION, wrappers
+from ...backbones.table import SETTINGS, wrappers
+from ...backbones.video.names import published_names
 from ...backbones.weights import CLASSIFIER, Weights, save_weights
 from ...cluster import checkpoint
 from ...heads.contract import HEAD
@@ -34,7 +35,7 @@ from .foreign import from_spandrel, is_foreign
 class Facts:
     """What a checkpoint says so that its network can be built without the weights that the run began from.
 
-    settings  of a trunk of super-resolution: blocks, width and so on
+    settings  of a trunk of super-resolution (blocks, width and so on), or of an inflated one
     """
 
     arch: str
@@ -134,12 +135,11 @@ def _begun_from(network: Network) -> Weights | None:
 
 def untrained(network: Network) -> Preprocessing:
     """Return what input is normalised by where no weights say it: ImageNet's numbers, or a network's own."""
-    arch = network.backbone or ""
-    return usual_preprocessing(arch) if arch in SUPER_RESOLUTION else Preprocessing()
+    return usual_preprocessing(network.backbone or "")
 
 
 def settings_of(trunk: Any) -> dict[str, Any]:
-    """Return the settings of a trunk of super-resolution; none of another."""
+    """Return the settings that travel with a trunk's weights: of those of super-resolution and of inflated ones."""
     return dict(getattr(within(trunk), "settings", {}))
 
 
@@ -305,17 +305,20 @@ def _names_in(task: Task) -> tuple[str, ...]:
 def published(model: Model, tensors: dict[str, torch.Tensor], task: str) -> dict[str, torch.Tensor]:
     """Rename the tensors of the trunk and of the task's head as others read them: to torchvision's names, also on a pyramid.
 
-    Where the head has no use for the pyramid, its tensors are left out.
+    Where the head has no use for the pyramid, its tensors are left out. Of a trunk frame by frame they are the 2-D trunk's.
     """
     head: Any = model.heads[task]
-    bare = isinstance(model.backbone, Pyramid) and not needs_pyramid(model, task)
-    inside = "backbone.body." if bare else "backbone."
-    wraps = within(model.backbone) is not model.backbone
+    inside, around = "backbone.", model.backbone
+    while getattr(around, "transparent", False):  # a wrapper without tensors, as that of frames
+        inside, around = f"{inside}body.", around.get_submodule("body")
+    bare = isinstance(around, Pyramid) and not needs_pyramid(model, task)
+    inside += "body." if bare else ""
+    wraps = within(around) is not around
     prefix = "backbone." if wraps and not bare else getattr(head, "trunk", "backbone.")
     trunk = {prefix + name.removeprefix(inside): t for name, t in tensors.items() if name.startswith(inside)}
     start = f"heads.{task}."
     own = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
-    return trunk | head.published(own)
+    return published_names(within(model.backbone).arch, trunk | head.published(own))
 
 
 def needs_pyramid(model: Model, task: str) -> bool:

@@ -27,10 +27,11 @@ class Network:
     pyramid: Literal["none", "pool", "conv"] = (
         "none"  # around the trunk: pool for two-stage heads, conv for one-stage ones
     )
-    wrapper: str = "none"  # a plug-in's, around all of that
+    wrapper: str = "none"  # around all of that: frames or tsm (a 2-D trunk on clips), or a plug-in's
     blocks: int | None = ranged(None, POSITIVE)  # of a trunk of super-resolution; None: as published, or the weights'
     width: int | None = ranged(None, POSITIVE)  # its channels; None likewise
     unshuffle: Literal[1, 2, 4] = 1  # before it, squares of so many pixels become channels
+    inflate: Literal["centre", "mean"] | None = None  # how an i3d_… takes 2-D weights; None: centre, or the weights'
     residual_scale: float | None = None  # what edsr multiplies its residuals by; None: 0.1 for 32 blocks of 256, else 1
 
 

@@ -15,8 +15,8 @@ from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import load_named
 from trunkline.ground.storage import at_home
 
+from ...backbones.table import WRAPPERS, architectures
 from ...backbones.table import add as add_backbones
-from ...backbones.table import architectures
 from ...tasks.contract import forgotten
 from ...tasks.options import refuse_kind
 from ...tasks.table import TASKS, Row, add
@@ -76,7 +76,7 @@ def _add_tables(file: str, module: types.ModuleType) -> None:
     problems = [f"{file}: {name}: expected a dict by name" for name, t in tables.items() if not isinstance(t, dict)]
     if problems:
         raise RecipeError(problems)
-    own, known = tables["TASKS"], {"TASKS": TASKS, "BACKBONES": dict.fromkeys(architectures()), "WRAPPERS": {}}
+    own, known = tables["TASKS"], {"TASKS": TASKS, "BACKBONES": dict.fromkeys(architectures()), "WRAPPERS": WRAPPERS}
     for name, table in tables.items():
         problems += [f"{file}: {name}: {entry}: there is one of this name already; choose another"
                      for entry in sorted(table.keys() & known[name].keys())]  # fmt: skip

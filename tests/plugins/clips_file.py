@@ -164,7 +164,7 @@ def clips(data: str = "clips", cached: bool = False, micro_batch: int | str = 2,
     micro = micro_batch if micro_batch == "auto" else int(micro_batch)
     return Recipe(
         tasks={"clips": Options(data=data)},
-        network=Network(backbone="timm:test_resnet.r160_in1k", weights="none", wrapper="frames"),
+        network=Network(backbone="timm:test_resnet.r160_in1k", weights="none", wrapper="each_frame"),
         batch=Batches(4, micro),
         phases=(Phase(updates=updates, frozen=5 if cached else 0, cached=cached),),
         optimizer=Optimizer("adamw", lr=1e-3),
@@ -173,5 +173,5 @@ def clips(data: str = "clips", cached: bool = False, micro_batch: int | str = 2,
 
 
 TASKS = {"clips": Row(Clips, Options)}
-WRAPPERS = {"frames": Frames}
+WRAPPERS = {"each_frame": Frames}
 recipe = clips
