@@ -92,6 +92,17 @@ TASKS: dict[str, Row] = {
             "demo:pictures:smoke": Scenes("trunkline.tasks.super_resolution.scenes:write_pictures", 8, 2, 64),
         },
     ),
+    "action": Row(
+        "trunkline.tasks.video.task:Action",
+        "trunkline.tasks.video.options:Options",
+        ("folders", "csv", "ucf101", "hmdb51", "kinetics", "ssv2"),
+        "trunkline.tasks.video.check:check_clips",
+        ("split", "group"),
+        {
+            "demo:clips": Scenes("trunkline.tasks.video.scenes:write_clips", 400, 100, 64),
+            "demo:clips:smoke": Scenes("trunkline.tasks.video.scenes:write_clips", 8, 4, 32),
+        },
+    ),
 }
 
 _ADDED: dict[str, Row] = {}

@@ -4,7 +4,7 @@ from typing import Literal
 
 from trunkline.ground.errors import RecipeError
 
-from ...backbones.table import VIDEO
+from ...backbones.table import CLIPS
 from ...cluster.config import Average, Optimizer, Schedule
 from ...tasks.video.options import Options
 from ..recipe.fields import Batches, Evaluation, Machine, Network, Phase, Recipe
@@ -68,9 +68,11 @@ def action(
             updates = 2
     if not data:
         raise RecipeError("data= is missing: give a folder of clips, or a folder with tables of them")
-    over_time = (backbone or weights).partition(":")[0] in VIDEO
+    over_time = (backbone or weights).partition(":")[0] in CLIPS
     if shift and over_time:
-        raise RecipeError(f"shift=true: is for trunks of pictures, and {backbone or weights} sees time itself; leave it out")
+        raise RecipeError(
+            f"shift=true: is for trunks of pictures, and {backbone or weights} sees time itself; leave it out"
+        )
     return Recipe(
         tasks={
             "action": Options(
@@ -81,7 +83,7 @@ def action(
         },
         network=Network(
             backbone=backbone or ("resnet50" if weights == "none" else None), weights=weights, weights_key=weights_key,
-            norm=norm, wrapper="none" if over_time else "shift" if shift else "frames",
+            norm=norm, wrapper="none" if over_time else "tsm" if shift else "frames",
         ),
         batch=Batches(own_batch if batch is None else batch, micro_batch),
         phases=(

@@ -13,5 +13,6 @@ RECIPES = {
     "srgan": "trunkline.pipelines.recipes.published_upscaling:srgan",
     "msrresnet": "trunkline.pipelines.recipes.published_upscaling:msrresnet",
     "msrgan": "trunkline.pipelines.recipes.published_upscaling:msrgan",
+    "action": "trunkline.pipelines.recipes.action:action",
     "demo": "trunkline.pipelines.recipes.demo:demo",
 }

@@ -32,11 +32,11 @@ def scan(root: str | os.PathLike[str], form: str = "auto", group: str = "") -> d
         raise DataError(_missing(Path(root)))
     try:
         if form == "csv":
-            found = scan_tables(root, group)
+            found = scan_tables(root, group=group)
         elif shards := find_shards(root):
             found = scan_shards(root, shards)
         elif form == "auto" and layout_of(root) == "csv":
-            found = scan_tables(root, group)
+            found = scan_tables(root, group=group)
         else:
             found = scan_remote(os.fspath(root)) if is_remote(root) else scan_folders(root)
     except OSError as error:

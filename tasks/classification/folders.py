@@ -176,7 +176,19 @@ def read_splits(
     problems. With `classes`, and in val/, classes may be absent or empty. A root with only val/ gives only that split.
     `depth` is as `read_image` takes it, `form` as `scan`.
     """
-    folders = scan(root, form, group)
+    return divided_folders(root, scan(root, form, group), val, group, classes, on_bad_sample, depth)
+
+
+def divided_folders(
+    root: str | os.PathLike[str],
+    folders: Mapping[str, Folder],
+    val: float,
+    group: str,
+    classes: Sequence[str] | None,
+    on_bad_sample: str,
+    depth: str = "",
+) -> dict[str, FolderSamples]:
+    """Make splits of folders that were scanned, as `read_splits` does."""
     table = any(folder.table for folder in folders.values())
     texts = layout_problems(folders, val, partial(_hint, root, table))
     splits = _read(root, folders, classes, on_bad_sample, depth, group, bool(val), texts)
@@ -184,7 +196,7 @@ def read_splits(
         return splits
     ((name, whole),) = splits.items()
     if whole.names:
-        said = f"{folders[name].place}: pictures of the same group are kept on one side of val={val}"
+        said = f"{folders[name].place}: files of the same group are kept on one side of val={val}"
         whole = replace(whole, notes=(*whole.notes, said))
     pattern = "" if whole.names else group
     held = split_rows(whole.id, whole.labels, whole.classes, val, pattern, groups=whole.names)
@@ -201,8 +213,19 @@ def read_whole(
     form: str = "auto",
 ) -> FolderSamples:
     """Read all samples, whatever split they are of, to be divided into folds. Raises DataError as `read_splits`."""
-    folders = {"": as_one(scan(root, form, group))}
-    return _read(root, folders, classes, on_bad_sample, depth, group, True, [])[""]
+    return whole_folders(root, scan(root, form, group), group, classes, on_bad_sample, depth)
+
+
+def whole_folders(
+    root: str | os.PathLike[str],
+    folders: Mapping[str, Folder],
+    group: str,
+    classes: Sequence[str] | None,
+    on_bad_sample: str,
+    depth: str = "",
+) -> FolderSamples:
+    """Make one set of folders that were scanned, as `read_whole` does."""
+    return _read(root, {"": as_one(folders)}, classes, on_bad_sample, depth, group, True, [])[""]
 
 
 def _read(

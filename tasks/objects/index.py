@@ -294,7 +294,7 @@ def joined(images: Sequence[str], indexes: Sequence[ObjectIndex]) -> Joined:
     objects, first = np.cumsum([0, *(len(i.labels) for i in indexes)]), len(indexes[0])
     bytes_ = np.cumsum([0, *(len(i.masks) for i in indexes)])
     labels = [np.array(n, np.int64)[i.labels.astype(np.int64)] for n, i in zip(numbers, indexes, strict=True)]
-    flat = {
+    flat: dict[str, Any] = {
         f: np.concatenate([getattr(i, f) for i in indexes])
         for f in ("sizes", "boxes", "flags", "area", "object_ids", "masks")
     }

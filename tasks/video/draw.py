@@ -40,7 +40,9 @@ def with_lines(picture: Image.Image, lines: Sequence[tuple[str, tuple[int, int, 
     page.paste(picture, (0, 0))
     pen = ImageDraw.Draw(page)
     for row, (text, colour) in enumerate(lines):
-        pen.text((6, picture.height + 6 + row * (size + 8)), shorten(text, font, picture.width - 12), fill=colour, font=font)
+        pen.text(
+            (6, picture.height + 6 + row * (size + 8)), shorten(text, font, picture.width - 12), fill=colour, font=font
+        )
     return page
 
 

@@ -1,7 +1,6 @@
 """How good an action recogniser is: by videos, whose views are averaged, and by the single views."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -75,7 +74,9 @@ class ActionEvaluator:
                 self._repeated += 1
                 continue
             if record["views"] != self.views:
-                raise DataError(f"{record['id']}: {record['views']} views, and each video has {self.views}: some are missing")
+                raise DataError(
+                    f"{record['id']}: {record['views']} views, and each video has {self.views}: some are missing"
+                )
             self._seen.add(record["id"])
             self._hits.append((record["views"], record["clip_hits"], record["clip_hits5"]))
             fresh.append(record)
@@ -112,4 +113,3 @@ class ActionEvaluator:
     def blocks(self, scores: Scores) -> list[Block]:
         """Build the blocks of a report: confusion, calibration, the classes, and the surest mistakes as strips of frames."""
         return self.videos.blocks(scores)
-

@@ -140,7 +140,9 @@ def _hmdb(root: Path, split: int) -> dict[str, list[Row]]:
                 continue
             name, _, mark = line.strip().rpartition(" ")
             if mark not in ("0", "1", "2"):
-                raise DataError(f"{file}: line {number}: {line.strip()!r}: expected NAME.avi and 1 (train), 2 (test) or 0")
+                raise DataError(
+                    f"{file}: line {number}: {line.strip()!r}: expected NAME.avi and 1 (train), 2 (test) or 0"
+                )
             if mark != "0":
                 stem = PurePosixPath(name.strip()).stem
                 row = Row((f"{named[1]}/{stem}", stem), named[1], f"{file.name}: line {number}")

@@ -68,9 +68,7 @@ def fixed_frames(count: int, times: Sequence[float] | np.ndarray, options: Optio
     return _strided(order, starts, options)
 
 
-def pick_within(
-    first: int, last: int, count: int, times: Sequence[float] | np.ndarray, options: Options
-) -> Picked:
+def pick_within(first: int, last: int, count: int, times: Sequence[float] | np.ndarray, options: Options) -> Picked:
     """Pick one view of the part of a video from frame `first` to before `last`, as `fixed_frames` does of a whole one.
 
     A view with a stride that is longer than the part reaches out of it on both sides, as far as the video goes.

@@ -1,9 +1,7 @@
 """Action recognition: clips in, one class for each out."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -13,9 +11,9 @@ import torch
 from PIL.Image import Image
 from torch import nn
 
-from trunkline.ground.errors import DataError, WeightsError
+from trunkline.ground.errors import DataError
 
-from ...backbones.contract import Backbone, Preprocessing, sizes_of
+from ...backbones.contract import Backbone, Preprocessing
 from ...backbones.weights import Weights, load
 from ...heads.contract import Batch, Prediction
 from ...heads.video.clip import ClipHead, clip_head
@@ -23,6 +21,7 @@ from ..classification.folders import lacks
 from ..contract import Published, Sample, Samples, Task
 from ..data.folds import divided
 from ..fitting import copy_head
+from ..images.drawing import INK
 from .decoding.video import decoder, open_video
 from .draw import strip, with_lines
 from .evaluator import ActionEvaluator
@@ -34,8 +33,11 @@ from .samples import ClipSamples
 from .transforms import OVER_TIME, EvalTransform, train_transform
 from .views import VideoPrediction, of_views, over_time
 
-SIDES = re.compile(r"(?<![a-z])(left|right|leftwards?|rightwards?|clockwise|counterclockwise|anticlockwise)(?![a-z])", re.I)
+SIDES = re.compile(
+    r"(?<![a-z])(left|right|leftwards?|rightwards?|clockwise|counterclockwise|anticlockwise)(?![a-z])", re.I
+)
 """Words in a class's name that a mirrored clip contradicts."""
+_COLOURS = {None: (58, 110, 190), True: (30, 132, 73), False: (196, 48, 43)}
 _LOOKED_AT = 64  # clips of which the usual length is known
 
 
@@ -130,8 +132,18 @@ class Action(Task):
             o.head, backbone.channels, len(self.classes), time_strides=backbone.time_strides, arch=backbone.arch,
             width=o.width, layers=o.layers, dropout=o.dropout, label_smoothing=o.label_smoothing,
         )  # fmt: skip
-        copy_head(weights, self.name, head)
+        said = self.reads(weights) if weights is not None else None
+        if weights is None or not self._same_classes(weights, said):
+            return head
+        if "fc.weight" in weights.tensors and not head.over_time.width:
+            backbone.report = load(weights, backbone, head.fc)  # type: ignore[attr-defined, arg-type]
+        elif said is not None:
+            copy_head(weights, self.name, head)
         return head
+
+    def _same_classes(self, weights: Weights, said: Published | None) -> bool:
+        names = said.facts.get("classes", ()) if said is not None else weights.classes or ()
+        return tuple(names) == self.classes
 
     def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         """Predict each video: the mean of its views, or of windows over its time where it is to be predicted over time."""
@@ -163,13 +175,12 @@ class Action(Task):
     def draw(self, sample: Sample, prediction: Prediction) -> Image:
         """Draw a strip of frames with the likeliest classes, and the truth where it is another."""
         assert isinstance(prediction, VideoPrediction)
-        order = (-prediction.probabilities).argsort(kind="stable")[:2]
-        label = sample.targets.get("label")
-        wrong = label is not None and int(label) != int(order[0])
-        colour = (196, 48, 43) if wrong else (30, 132, 73) if label is not None else (58, 110, 190)
-        lines = [(f"{self.classes[order[0]]} {prediction.probabilities[order[0]]:.1%}", colour)]
-        if wrong:
-            lines.append((f"is {self.classes[int(label)]} {prediction.probabilities[int(label)]:.1%}", (28, 30, 34)))
+        p, label = prediction.probabilities, sample.targets.get("label")
+        first = int(p.argmax())
+        right = None if label is None else int(label) == first
+        lines = [(f"{self.classes[first]} {p[first]:.1%}", _COLOURS[right])]
+        if label is not None and not right:
+            lines.append((f"is {self.classes[int(label)]} {p[int(label)]:.1%}", INK))
         return with_lines(strip(sample.source), lines)
 
 

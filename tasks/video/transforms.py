@@ -128,4 +128,6 @@ def _at_least(frames: Tensor, size: int) -> Tensor:
 
 
 def _with(sample: Sample, image: Tensor, real: np.ndarray) -> Sample:
-    return replace(sample, image=image, targets={**sample.targets, "frames": torch.from_numpy(np.asarray(real, np.int64))})
+    return replace(
+        sample, image=image, targets={**sample.targets, "frames": torch.from_numpy(np.asarray(real, np.int64))}
+    )

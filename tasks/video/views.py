@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...backbones.contract import Preprocessing
 from ...heads.classification import ClassPrediction
 from ...heads.contract import Batch, Prediction
 from .decoding.video import Video, open_video
 from .options import Options
-from .sampling import at_rate, pick_within
+from .sampling import pick_within
 from .transforms import cropped, pixels
 
 FRAMES = 128  # at most so many frames go through the network at once
@@ -75,8 +75,14 @@ def mean(rows: np.ndarray) -> np.ndarray:
 
 
 def over_time(
-    model: nn.Module, task: str, address: str, preprocessing: Preprocessing, options: Options, seconds: float, device: torch.device
-) -> VideoPrediction:  # fmt: skip
+    model: nn.Module,
+    task: str,
+    address: str,
+    preprocessing: Preprocessing,
+    options: Options,
+    seconds: float,
+    device: torch.device,
+) -> VideoPrediction:
     """Predict a video window by window, with the frames of one window in memory at a time.
 
     It is divided into equal windows of about `seconds`; one that is shorter than half as much again is one window.
@@ -105,7 +111,10 @@ def windows(video: Video, options: Options, seconds: float) -> list[tuple[int, i
     ends = np.linspace(0, length, count + 1)
     cuts = np.searchsorted(times, ends[:-1] - 1e-9)
     cuts = np.append(np.maximum.accumulate(cuts), len(times))
-    return [(int(cuts[i]), max(int(cuts[i]) + 1, int(cuts[i + 1])), float(ends[i]), float(ends[i + 1])) for i in range(count)]
+    return [
+        (int(cuts[i]), max(int(cuts[i]) + 1, int(cuts[i + 1])), float(ends[i]), float(ends[i + 1]))
+        for i in range(count)
+    ]
 
 
 def span_of(options: Options, rate: float) -> float:

@@ -242,7 +242,7 @@ def test_groups_stay_on_one_side(six):
     group = {file: g for file, _, g in rows}
     sides = [{group[file] for file, _ in lines(found[split])} for split in ("train", "val")]
     assert not sides[0] & sides[1] and len(sides[1]) == 1
-    assert "labels.csv: pictures of the same group are kept on one side of val=0.34" in found["train"].remarks()
+    assert "labels.csv: files of the same group are kept on one side of val=0.34" in found["train"].remarks()
     assert "has a column group, too; leave group= out" in refused(six, val=0.34, group="([0-9])")
     write(six / "labels.csv", [*rows[:5], (*GOOD[5], "")], (*PAIR, "group"))
     assert "labels.csv: 1 of 6 pictures have an empty group" in refused(six, val=0.34)
