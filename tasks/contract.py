@@ -173,6 +173,10 @@ class Task(ABC):
         """
         return None
 
+    def said(self) -> list[str]:
+        """List what a person should know of how inputs are read, a line each; `evaluate` and `predict` tell it first."""
+        return []
+
     # What a published file says
 
     def stated(self) -> dict[str, str]:

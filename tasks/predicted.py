@@ -118,6 +118,9 @@ class Predicted:
         """Give the PNGs that are written beside the lines, each by its folder."""
         return {}
 
+    def write_clip(self, out: Path) -> None:
+        """Write moving pictures of it (MP4), where `predict` draws pictures too. By default there are none."""
+
     def small(self) -> Any:
         """Return the small picture: the file's own, as `(3, H, W)` uint8, or one with drawings on it."""
         from .images.decode import read_as

@@ -212,7 +212,7 @@ def prepare(wanted: Evaluating) -> Prepared:
     processes = int(found.recipe.machine.loaders) if loaders is None else loaders
     samples = _readable(found, wanted, path, max(1, processes))
     remarks = samples.remarks()
-    for remark in (*remarks_of(found.model.backbone), *remarks):
+    for remark in (*found.task.said(), *remarks_of(found.model.backbone), *remarks):
         note(remark)
     if found.options.strict:
         refuse(remarks)

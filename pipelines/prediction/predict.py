@@ -337,6 +337,8 @@ def computer(
         say(f"weights: {found.facts.loaded}")
     if say and (mixed := _mixture(settings)):
         say(mixed)
+    for line in found.task.said() if say else ():
+        say(line)  # type: ignore[misc]
     task, kind = found.task, found.task.predicted
     task.writing = Writing(**settings["writing"])
     transform, device = task.transform(False), next(found.model.parameters()).device
@@ -363,10 +365,22 @@ def computer(
                 group.append(failed(file, error))
         samples = [g for g in group if isinstance(g, Sample)]
         named: dict[str, Any] = {}
+
+        def infer(alike: list[Sample]) -> None:
+            try:
+                named.update({p.id: p for p in task.infer(found.model, task.collate(alike).to(device))})
+            except DataError as error:  # of what is read while it is predicted: the others are taken without it
+                if len(alike) == 1:
+                    named[alike[0].id] = failed(alike[0].id, error)
+                    return
+                for sample in alike:
+                    infer([sample])
+
         with inference(found.model, settings["precision"], device):
             for alike in _alike(task, samples):  # the other samples of a batch do not change a sample's result
-                named |= {p.id: p for p in task.infer(found.model, task.collate(alike).to(device))}
-        result = [of(g, named[g.id]) if isinstance(g, Sample) else g for g in group]
+                infer(alike)
+        done = {name: p if isinstance(p, Predicted) else None for name, p in named.items()}
+        result = [done[g.id] or of(g, named[g.id]) if isinstance(g, Sample) else g for g in group]
         for predicted in result:
             predicted.depth, predicted.exif = depth, exif
         return result

@@ -126,7 +126,9 @@ class Output:
             (self.folder / kind / name).write_bytes(content)
         if self.pictures and not p.error:
             (self.folder / "pictures").mkdir(exist_ok=True)
-            p.image().save(self.folder / "pictures" / name)
+            drawn = self.folder / "pictures" / name
+            p.image().save(drawn)
+            p.write_clip(drawn.with_suffix(".mp4"))
         self._lines.write((json.dumps(p.line(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
         self._lines.flush()
         self.done += 1

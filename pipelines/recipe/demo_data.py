@@ -40,5 +40,6 @@ def whole_paths(recipe: Recipe) -> Recipe:
     there = (
         weights.is_file() or (weights / "weights.safetensors").is_file()
     )  # a mere folder may be called as a published name
-    network = replace(recipe.network, weights=str(weights.absolute())) if there else recipe.network
+    named = there and recipe.network.weights != "none"  # the word, also where a file is called so
+    network = replace(recipe.network, weights=str(weights.absolute())) if named else recipe.network
     return replace(recipe, tasks=tasks, network=network)

@@ -55,7 +55,7 @@ def timeline(parts: Sequence[Part], width: int = 640, height: int = 160) -> Imag
     names = sorted(best, key=lambda name: (-best[name], name))[: len(COLOURS)]
     page = Image.new("RGB", (width, height + 24 + 20 * len(names)), PAPER)
     pen, font = ImageDraw.Draw(page), font_of(12)
-    left, right, top, bottom = 34, width - 8, 8, height
+    left, right, top, bottom = 44, width - 8, 8, height
     length = parts[-1][1] or 1.0
     for share in (0.0, 0.5, 1.0):
         y = bottom - share * (bottom - top)

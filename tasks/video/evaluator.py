@@ -9,7 +9,7 @@ from trunkline.ground.errors import DataError
 from ...heads.contract import Batch, Prediction
 from ..classification.evaluator import ClassificationEvaluator
 from ..contract import Record, Scores
-from ..intervals import bootstrap
+from ..intervals import bootstrap, over_groups
 from ..scores import Block, Metric, share
 from .views import VideoPrediction
 
@@ -97,7 +97,10 @@ class ActionEvaluator:
             return np.stack([weights @ table[:, column] / total for column in range(1, 1 + len(names))], 1)
 
         own = shares(np.ones((1, len(table))))[0]
-        low, high = bootstrap(shares, len(table), groups=self.videos.groups)
+        own_groups = self.videos.groups
+        known = None if own_groups is None else np.unique(own_groups[: len(table)], return_inverse=True)[1]
+        groups, _ = over_groups(known)
+        low, high = bootstrap(shares, len(table), groups=groups)
         metrics = {_NAMES.get(name, name): value for name, value in scores.metrics.items()}
         ends = {_NAMES.get(name, name): value for name, value in scores.intervals.items()}
         for i, name in enumerate(names):

@@ -29,7 +29,7 @@ class PredictedAction(PredictedClass):
         for window in prediction.windows:  # type: ignore[attr-defined]
             order = (-window.probabilities).argsort(kind="stable")[: task.options.top]
             best = [(task.classes[i], float(window.probabilities[i])) for i in order]
-            found.windows.append((window.start, window.end, best))
+            found.windows.append((round(window.start, 3), round(window.end, 3), best))
         return found
 
     @classmethod

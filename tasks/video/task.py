@@ -11,7 +11,7 @@ import torch
 from PIL.Image import Image
 from torch import nn
 
-from trunkline.ground.errors import DataError
+from trunkline.ground.errors import DataError, RecipeError
 
 from ...backbones.contract import Backbone, Preprocessing
 from ...backbones.weights import Weights, load
@@ -20,6 +20,7 @@ from ...heads.video.clip import ClipHead, clip_head
 from ..classification.folders import lacks
 from ..contract import Published, Sample, Samples, Task
 from ..data.folds import divided
+from ..data.groups import group_numbers
 from ..fitting import copy_head
 from ..images.drawing import INK
 from .decoding.video import decoder, open_video
@@ -83,15 +84,33 @@ class Action(Task):
     def facts_of(self, training: Samples) -> dict[str, Any]:
         """Return the class names, the median length in seconds of some clips, and the decoder."""
         places = sorted({i * len(training) // _LOOKED_AT for i in range(_LOOKED_AT)} & {*range(len(training))})
-        lengths = []
+        lengths, files = [], False
         for i in places:
+            files = files or not Path(training.source(i)).is_dir()
             try:
                 with open_video(training.source(i)) as video:
                     lengths.append(video.count / (float(video.rate) or 25.0))
             except DataError:
                 continue  # it is told where it is used
         seconds = round(median(lengths), 3) if lengths else 0.0
-        return {"classes": list(training.classes), "seconds": seconds, "decoder": decoder()}
+        return {"classes": list(training.classes), "seconds": seconds, "decoder": decoder() if files else ""}
+
+    def before_training(self) -> None:
+        """Raise RecipeError where a run that goes on was begun with another decoder, whose frames may be others."""
+        begun = self.facts.get("decoder")
+        if begun and begun != decoder():
+            raise RecipeError(
+                f"the run was begun with {begun}, and here is {decoder()}: frames may be others, and so the weights. Go on with "
+                "the decoder that it was begun with, or begin a new run (weights= takes this one's)"
+            )
+
+    def said(self) -> list[str]:
+        """Say what decodes videos, and what did in training where that was another."""
+        begun = self.facts.get("decoder")
+        if not begun:
+            return []
+        here = decoder()
+        return [f"videos are decoded by {here}" + ("" if begun == here else f"; in training they were by {begun}")]
 
     def scan(self, samples: Samples, loaders: int) -> dict[str, str]:
         """Decode the frames of evaluation of every clip, and return id to reason of those that cannot be used."""
@@ -170,7 +189,8 @@ class Action(Task):
 
     def evaluator(self, samples: Samples) -> ActionEvaluator:
         """Build the evaluator of these videos."""
-        return ActionEvaluator(self.classes, self.options.clips * self.options.crops)
+        o = self.options
+        return ActionEvaluator(self.classes, o.clips * o.crops, group_numbers(samples, o.group))
 
     def draw(self, sample: Sample, prediction: Prediction) -> Image:
         """Draw a strip of frames with the likeliest classes, and the truth where it is another."""
