@@ -89,7 +89,7 @@ def _at_least_fp32(x: Tensor) -> torch.dtype:
 
 def clip_head(
     kind: str, channels: Mapping[str, int], classes: int, *, time_strides: Mapping[str, int], arch: str = "",
-    reads: tuple[str, ...] | None = None, width: int | None = None, layers: int | None = None, dropout: float = 0.0,
+    reads: tuple[str, ...] | None = None, width: int | None = None, layers: int | None = None, dropout: float = 0.5,
     label_smoothing: float = 0.0,
 ) -> ClipHead:  # fmt: skip
     """Make a head of the table for a trunk that states `channels`, `time_strides` and `arch`.

@@ -21,7 +21,7 @@ class Row:
 _HERE = "trunkline.heads.video.over_time"
 HEADS: dict[str, Row] = {
     "average": Row(f"{_HERE}:Mean"),
-    "lstm": Row(f"{_HERE}:Recurrent", width=256, layers=1),
+    "lstm": Row(f"{_HERE}:Recurrent", width=128, layers=1),
     "transformer": Row(f"{_HERE}:Encoder", width=128, layers=2),
     "pool3d": Row(f"{_HERE}:Mean"),
 }

@@ -138,7 +138,7 @@ def test_the_average_of_frames_scores_is_the_score_of_their_average():
 
 def test_pool3d_is_the_head_of_torchvisions_video_networks():
     net = video.mc3_18(num_classes=K).eval()
-    head = clip_head("pool3d", {"c5": 512}, K, time_strides={"c5": 1}, arch="mc3_18")
+    head = clip_head("pool3d", {"c5": 512}, K, time_strides={"c5": 1}, arch="mc3_18").eval()
     head.fc.load_state_dict(net.fc.state_dict())
     maps = torch.randn(2, 512, 4, 3, 3)
     torch.testing.assert_close(head({"c5": maps}), net.fc(net.avgpool(maps).flatten(1)))
@@ -149,7 +149,7 @@ def test_two_pathways_are_pooled_each_over_its_own_time_and_joined():
     channels = {"c4": 5, "f4": 2, "c5": 6, "f5": 3}
     assert last_maps(channels) == ("c5", "f5")
     strides = {"c4": 4, "f4": 1, "c5": 4, "f5": 1}
-    head = clip_head("pool3d", channels, K, time_strides=strides, arch="slowfast_r50")
+    head = clip_head("pool3d", channels, K, time_strides=strides, arch="slowfast_r50").eval()
     torch.manual_seed(0)
     maps = {"c5": torch.randn(2, 6, 2, 3, 3), "f5": torch.randn(2, 3, 8, 3, 3)}
     pooled = torch.cat([maps["c5"].mean((2, 3, 4)), maps["f5"].mean((2, 3, 4))], 1)
