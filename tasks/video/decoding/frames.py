@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from . import stored
 from .contract import NO_TIME, Index, Picture, Recounted
 from .counting import make_index, recount
 from .file import Failure, VideoFile, decoder
+from .packets import READERS, WITH_SPARES
 
 SEEK = 4
 """What going to another place costs, in frames decoded: it is done where it spares more."""
@@ -48,7 +50,9 @@ class Frames:
         self._file.close()
 
     def pictures(self, numbers: Sequence[int]) -> Iterator[Picture]:
-        for number in numbers:
+        self._wanted = numbers if isinstance(numbers, range) else {*numbers}
+        for number, after in zip_longest(numbers, islice(numbers, 1, None)):
+            self._leaving = after is not None and self._place(after)[0] > number + SEEK
             frame = self._find(number)
             yield Picture(number, lambda frame=frame: self._pixels(frame))
 
@@ -59,6 +63,10 @@ class Frames:
         self._stamps = index.stamps.tolist()
         self._ready: deque[tuple[int, VideoFrame]] = deque()
         self._next, self._from, self._ended = 0, NO_TIME, False
+        self._sent, self._left_out = -1, set[int]()
+        self._numbers = {stamp: number for number, stamp in enumerate(self._stamps)} if len(self._places) else {}
+        make = None if index.counted else READERS.get(self._file.codec)
+        self._reader = make(self._file.header, self._file.size) if make in WITH_SPARES else None
         if not fresh:
             self._file.reopen("NONE" if index.damaged else self._asked)
 
@@ -97,19 +105,37 @@ class Frames:
 
     def _reach(self, number: int) -> VideoFrame:
         """Decode on, or from a better place, to a frame."""
-        coming = self._next - len(self._ready)
-        at = int(np.searchsorted(self._places[:, 0], number, "right")) - 1
-        place = self._places[at] if at >= 0 else None
-        if place is not None and (number < coming or place[0] > self._next + SEEK):
-            self._go(*place.tolist())
-        elif number < coming:
+        coming = self._ready[0][0] if self._ready else self._next
+        lost = number < coming or number in self._left_out
+        place = self._place(number)
+        if place[0] >= 0 and (lost or place[0] > self._next + SEEK):
+            self._go(*place)
+        elif lost:
             self._use(self.index)
         while True:
             while not self._ready:
+                if self._leaving and self._sent == number:
+                    return self._last(number)
                 self._decode()
             found, frame = self._ready.popleft()
             if found == number:
                 return frame
+            if found > number:
+                raise _Astray(f"frame {number} does not come")
+
+    def _place(self, number: int) -> tuple[int, int, int]:
+        """Return the last place from where a frame can be reached (its frame, pts, dts); -1: there is none."""
+        at = int(np.searchsorted(self._places[:, 0], number, "right")) - 1
+        return tuple(self._places[at].tolist()) if at >= 0 else (-1, NO_TIME, NO_TIME)
+
+    def _last(self, number: int) -> VideoFrame:
+        """Take a frame, whose packet was just sent, out of the decoder without feeding it more: next it goes elsewhere."""
+        frames = self._file.decode(None)
+        self._next, self._ended = len(self._stamps), True
+        for frame in frames:
+            if frame.pts == self._stamps[number] and not frame.is_corrupt:
+                return frame
+        raise _Astray(f"frame {number} does not come")
 
     def _go(self, number: int, stamp: int, order: int) -> None:
         """Go to a place, or to one before it; the frame that comes next is then known by its time stamp."""
@@ -126,6 +152,8 @@ class Frames:
             if len(at) and self._places[at[0], 0] <= number:
                 self._ready.clear()
                 self._next, self._from, self._ended = int(self._places[at[0], 0]), stamp, False
+                self._left_out.clear()
+                self._sent = self._next
                 self._take(packet)
                 return
         raise _Astray(f"the key at frame {number} is not found")
@@ -135,7 +163,12 @@ class Frames:
         if packet is None:
             raise _Astray(f"{self._next} frames come of {len(self.index)}")
         self._ended = packet.size == 0 and packet.pts is None and packet.dts is None
-        self._take(packet)
+        number = self._numbers.get(NO_TIME if packet.pts is None else packet.pts, -1)
+        if number < 0 or number in self._wanted or not self._reader or not self._reader.held(bytes(packet)).spare:
+            self._sent = number
+            self._take(packet)
+        elif number >= self._next:
+            self._left_out.add(number)
 
     def _take(self, packet: object) -> None:
         try:
@@ -145,6 +178,8 @@ class Frames:
                 return
             raise _Astray(f"a packet before frame {self._next} does not decode ({error.strerror or error})") from error
         for frame in frames:
+            while self._next in self._left_out:
+                self._next += 1
             stamp = NO_TIME if frame.pts is None else frame.pts
             if self._from != NO_TIME and stamp < self._from:
                 continue  # shown before the place where decoding began, and made from what lies before it

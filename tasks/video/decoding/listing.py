@@ -73,6 +73,8 @@ def list_packets(file: VideoFile) -> Listing:
         listing.doubt = f"packets of {file.codec} are not read here"
     elif listing.container not in CONTAINERS:
         listing.doubt = f"packets of the container {listing.container} are not read here"
+    elif listing.container == "avi" and file.codec in ("h264", "hevc"):
+        listing.doubt = "an AVI says when a frame is decoded, not when it is shown"
     else:
         listing.doubt = flagged or _doubt(listing) or reader.doubt(_reordered(listing.stamps))
     return listing

@@ -15,7 +15,7 @@ from trunkline.ground.cache import cache_folder
 from .contract import Index, Turn
 
 VERSION = 1  # of what an index holds and how it is made
-_EDGE = 65536  # bytes of either end that tell one content from another
+_EDGE = 16384  # bytes of either end that tell one content from another
 _MARK = b"TLVI"
 
 
