@@ -19,7 +19,8 @@ THREADS = ("NONE", "SLICE", "FRAME", "AUTO")
 class Video:
     """Frames by number, among those that a full decode shows; a context manager that closes the file.
 
-    Repeating a read gives the same pixels, whatever was read before it and with any number of threads.
+    A frame's pixels are the same whatever was read before it. A few bits that are damaged within a picture are noticed when
+    it is decoded: should frames be lost there, they are counted anew then, and the lines in `remarks` say it.
     """
 
     def __init__(self, decoder: Decoder, name: str):
@@ -139,7 +140,8 @@ def open_video(path: str | os.PathLike[str], *, cache: bool = True, thread_type:
     scaled where they are not square. The first opening of a file looks at all its packets, or decodes all of it where these
     do not tell how many frames are shown; the index is kept in the user's cache folder, unless `cache` is off.
 
-    thread_type    FFmpeg's: NONE (one thread), SLICE, FRAME or AUTO; pixels are the same with each
+    thread_type    FFmpeg's: NONE (one thread), SLICE, FRAME or AUTO. Pixels are the same with each, but for what FFmpeg makes up
+                   in place of damaged parts that nobody has noticed yet
 
     Raises DataError, with the file's name, for what is missing, empty, no video, holds no pictures or none that decodes.
     """
