@@ -55,6 +55,7 @@ BENCHES = {
     "detect": "bench_detect:bench_detect",  # Mask R-CNN
     "segment": "bench_segment:bench_segment",  # DeepLab
     "upscale": "bench_upscale:bench_upscale",  # super-resolution, by pixels and against a critic
+    "video": "bench_video:bench_video",  # frames by number
     "gpu": "bench_gpu:bench_gpu",  # all that a GPU is asked: speeds, kernels, idle time, loader, compile
 }
 

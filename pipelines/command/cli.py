@@ -267,7 +267,9 @@ def _profile(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
 
 def _bench(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
-    (what,) = _take(plain, 1, "what to measure (train, loader, scale, score, masks, detect, segment, gpu)")
+    (what,) = _take(
+        plain, 1, "what to measure (train, loader, scale, score, masks, detect, segment, upscale, video, gpu)"
+    )
     from ..bench.bench import options
 
     function = options(what)

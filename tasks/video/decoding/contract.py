@@ -33,6 +33,7 @@ class Index:
 
     stamps    `(n,)` int64, the time stamp of each shown frame, in the order shown, in units of `base` seconds; NO_TIME: none
     places    `(k, 3)` int64, where decoding can begin: the number of the frame, and its packet's time stamps (pts, dts)
+    spare     the numbers of frames that no other one needs, ascending: where they are not asked for, they need not be decoded
     rate      frames a second on average
     height, width  in pixels, of the frames as they are given: turned upright
     stated    how many frames the container says it holds; 0: it says nothing
@@ -43,6 +44,7 @@ class Index:
 
     stamps: np.ndarray
     places: np.ndarray
+    spare: np.ndarray
     base: Fraction
     rate: Fraction
     height: int

@@ -26,7 +26,7 @@ def make_index(file: VideoFile) -> Index:
     stamps = listing.frames()
     if first is None or first.is_corrupt or first.pts != stamps[0]:
         return count(file, listing, "the first frame is not the one that packets promise")
-    return _index(file, listing, stamps, first)
+    return replace(_index(file, listing, stamps, first), spare=listing.spares(stamps))
 
 
 def recount(file: VideoFile, why: str) -> Index:
@@ -87,7 +87,8 @@ def _index(file: VideoFile, listing: Listing, stamps: np.ndarray, first: VideoFr
     turn, askew = turn_of(first)
     height, width = (first.width, first.height) if turn.swap else (first.height, first.width)
     base = file.stream.time_base or Fraction(1)
-    index = Index(stamps, np.zeros((0, 3), np.int64), base, Fraction(1), height, width, turn, file.stream.frames or 0)
+    none = np.zeros(0, np.int64)
+    index = Index(stamps, none.reshape(0, 3), none, base, Fraction(1), height, width, turn, file.stream.frames or 0)
     index = replace(index, rate=_rate(file, index))
     if index.in_order:
         index = replace(index, places=listing.places(stamps))

@@ -28,15 +28,11 @@ class Folder:
         self._root = os.fspath(path).rstrip("/") or "/"
         self._names, remarks = _ordered(self._root)
         first = self._pixels(0, None)
-        places = np.stack([np.arange(len(self._names))] * 3, 1)
-        self.index = Index(
-            np.arange(len(self._names)),
-            places,
-            Fraction(1, RATE),
-            Fraction(RATE),
-            *first.shape[:2],
-            remarks=tuple(remarks),
-        )
+        numbers = np.arange(len(self._names))
+        places = np.stack([numbers] * 3, 1)
+        height, width = first.shape[:2]
+        rate = Fraction(RATE)
+        self.index = Index(numbers, places, numbers, 1 / rate, rate, height, width, remarks=tuple(remarks))
 
     def close(self) -> None:
         pass

@@ -16,7 +16,6 @@ from . import stored
 from .contract import NO_TIME, Index, Picture, Recounted
 from .counting import make_index, recount
 from .file import Failure, VideoFile, decoder
-from .packets import READERS, WITH_SPARES
 
 SEEK = 4
 """What going to another place costs, in frames decoded: it is done where it spares more."""
@@ -65,8 +64,7 @@ class Frames:
         self._next, self._from, self._ended = 0, NO_TIME, False
         self._sent, self._left_out = -1, set[int]()
         self._numbers = {stamp: number for number, stamp in enumerate(self._stamps)} if len(self._places) else {}
-        make = None if index.counted else READERS.get(self._file.codec)
-        self._reader = make(self._file.header, self._file.size) if make in WITH_SPARES else None
+        self._spare = {*index.spare.tolist()}
         if not fresh:
             self._file.reopen("NONE" if index.damaged else self._asked)
 
@@ -164,7 +162,7 @@ class Frames:
             raise _Astray(f"{self._next} frames come of {len(self.index)}")
         self._ended = packet.size == 0 and packet.pts is None and packet.dts is None
         number = self._numbers.get(NO_TIME if packet.pts is None else packet.pts, -1)
-        if number < 0 or number in self._wanted or not self._reader or not self._reader.held(bytes(packet)).spare:
+        if number not in self._spare or number in self._wanted:
             self._sent = number
             self._take(packet)
         elif number >= self._next:

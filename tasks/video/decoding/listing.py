@@ -20,6 +20,7 @@ class Listing:
     orders    `(n,)` int64, when each is decoded
     shown     `(n,)` pictures that it shows, UNKNOWN where that cannot be seen
     entry     `(n,)` whether decoding can begin with it
+    spare     `(n,)` whether no other one needs it
     doubt     why they do not tell how many frames a decoder shows; "" where they do
     """
 
@@ -27,6 +28,7 @@ class Listing:
     orders: np.ndarray
     shown: np.ndarray
     entry: np.ndarray
+    spare: np.ndarray
     doubt: str = ""
     container: str = field(default="")
 
@@ -47,6 +49,10 @@ class Listing:
         there[there] = frames[number[there]] == self.stamps[at][there]
         return np.stack([number, self.stamps[at], self.orders[at]], 1)[there].astype(np.int64)
 
+    def spares(self, frames: np.ndarray) -> np.ndarray:
+        """List the numbers of the frames, among those with these time stamps, that no other one needs."""
+        return np.flatnonzero(np.isin(frames, self.stamps[self.spare]))
+
     def frames(self) -> np.ndarray:
         """Return the time stamps of the pictures that are shown, in the order shown."""
         return np.sort(self.stamps[self.shown == 1])
@@ -56,7 +62,7 @@ def list_packets(file: VideoFile) -> Listing:
     """Read all packets of a file without decoding, and judge whether they tell the truth."""
     make = READERS.get(file.codec)
     reader = make(file.header, file.size) if make else None
-    rows: list[tuple[int, int, int, bool]] = []
+    rows: list[tuple[int, int, int, bool, bool]] = []
     flagged = ""
     for packet in file.packets:
         if packet.dts is None and packet.pts is None and not packet.size:
@@ -65,10 +71,10 @@ def list_packets(file: VideoFile) -> Listing:
         if packet.is_corrupt or packet.is_discard or not packet.size:
             flagged = "a packet is cut, empty or outside the edit list"
         stamp, order = (NO_TIME if s is None else s for s in (packet.pts, packet.dts))
-        rows.append((stamp, order, held.shown, held.entry and packet.is_keyframe))
-    columns = zip(*rows, strict=True) if rows else ((), (), (), ())
-    stamps, orders, shown, entry = (np.array(c, np.int64) for c in columns)
-    listing = Listing(stamps, orders, shown, entry.astype(bool), container=file.container.format.name)
+        rows.append((stamp, order, held.shown, held.entry and packet.is_keyframe, held.spare))
+    columns = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    stamps, orders, shown, entry, spare = (np.array(c, np.int64) for c in columns)
+    listing = Listing(stamps, orders, shown, entry > 0, spare > 0, container=file.container.format.name)
     if reader is None:
         listing.doubt = f"packets of {file.codec} are not read here"
     elif listing.container not in CONTAINERS:

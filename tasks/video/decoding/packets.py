@@ -255,5 +255,3 @@ READERS: dict[str, Callable[[bytes, tuple[int, int]], H264 | Hevc | Plain]] = {
     "av1": Av1,
     **dict.fromkeys(("ffv1", "huffyuv", "ffvhuff", "png", "prores", "dnxhd", "rawvideo"), Plain),
 }
-WITH_SPARES = (H264,)
-"""Those that see which pictures no other one needs: where such a one is not asked for, it is not decoded."""

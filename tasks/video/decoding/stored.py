@@ -14,7 +14,7 @@ from trunkline.ground.cache import cache_folder
 
 from .contract import Index, Turn
 
-VERSION = 1  # of what an index holds and how it is made
+VERSION = 2  # of what an index holds and how it is made
 _EDGE = 16384  # bytes of either end that tell one content from another
 _MARK = b"TLVI"
 
@@ -53,21 +53,21 @@ def load(file: Path) -> Index | None:
         length = int.from_bytes(body[:4])
         said = json.loads(body[4 : 4 + length])
         arrays = np.frombuffer(body, np.int64, offset=4 + length)
-        frames = said.pop("frames")
+        frames, places = said.pop("lengths")
         said |= {"base": Fraction(said["base"]), "rate": Fraction(said["rate"]), "turn": Turn(*said["turn"])}
         said["remarks"] = tuple(said["remarks"])
-        return Index(arrays[:frames], arrays[frames:].reshape(-1, 3), **said)
+        return Index(arrays[:frames], arrays[frames:places].reshape(-1, 3), arrays[places:], **said)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def save(index: Index, file: Path) -> None:
     """Write an index beside and rename it; where the cache cannot be written it is made again each time."""
-    said = {name: value for name, value in vars(index).items() if name not in ("stamps", "places")}
-    said |= {"base": str(index.base), "rate": str(index.rate), "frames": len(index)}
+    said = {name: value for name, value in vars(index).items() if not isinstance(value, np.ndarray)}
+    said |= {"base": str(index.base), "rate": str(index.rate), "lengths": (len(index), len(index) + index.places.size)}
     head = json.dumps(said).encode()
     head += b" " * (-(len(head) + 4) % 8)  # whole numbers of eight bytes, for the arrays behind it
-    arrays = [np.ascontiguousarray(a, np.int64).tobytes() for a in (index.stamps, index.places)]
+    arrays = [np.ascontiguousarray(a, np.int64).tobytes() for a in (index.stamps, index.places, index.spare)]
     body = b"".join([len(head).to_bytes(4), head, *arrays])
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
