@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from trunkline.ground.errors import WeightsError
@@ -68,10 +69,8 @@ def backbone(
     network of timm that gives feature maps. It takes the norms batch and frozen, refuses `checkpointing`, `stride_in` and
     `adapt_input`, and initialises itself: `zero_init` is not read. `blocks`, `width`, `unshuffle` and `residual_scale` are
     those of `UpscalingTrunk`, for the trunks of super-resolution alone; what the weights state of them holds, and another
-    value is an error. Trunks for clips (`CLIPS` of the table) read RGB and have one output stride; `inflate` ("centre" or
-    "mean", see `inflated`) is for those that are inflated, which take weights of their 2-D network too.
-
-    Raises WeightsError.
+    value is an error. Trunks for clips (`CLIPS`) read RGB and have one output stride; `inflate` is that of `inflated`, for
+    those that are inflated, which take their 2-D network's weights too. Raises WeightsError.
     """
     name = name and named(name)
     found = _found(name, weights, stride_in, weights_key)
@@ -80,17 +79,11 @@ def backbone(
     if said := settings_problem(wanted, {**settings, "inflate": inflate}):
         raise WeightsError(said)
     if wanted in SUPER_RESOLUTION or wanted in CLIPS:
-        free = () if flat_of(wanted) else ("stride_in",)
-        given = {"in_channels": in_channels, "output_stride": output_stride, "stride_in": stride_in or "3x3"}
-        usual = {"in_channels": 3, "output_stride": 32, **dict.fromkeys(free, "3x3")}
-        other = {key: given[key] for key in usual if given[key] != usual[key]}
-        why = (
-            "this trunk has stride 1, and reads RGB" if wanted in SUPER_RESOLUTION else "this trunk is for clips of RGB"
-        )
-        _refuse(wanted, why, adapt_input=adapt_input, **other)
-        if wanted in SUPER_RESOLUTION:
-            return _of_super_resolution(wanted, found, settings, norm, checkpointing, zero_init).freeze(frozen)
-        return _of_clips(wanted, found, stride_in, inflate, norm, checkpointing, zero_init).freeze(frozen)
+        _refuse_others(wanted, adapt_input, in_channels=in_channels, output_stride=output_stride, stride_in=stride_in)
+        rest = (norm, checkpointing, zero_init)
+        if wanted in CLIPS:
+            return _of_clips(wanted, found, stride_in, inflate, *rest).freeze(frozen)
+        return _of_super_resolution(wanted, found, settings, *rest).freeze(frozen)
     if wanted.startswith(TIMM):
         other = {"stride_in": None if stride_in == "3x3" else stride_in}
         _refuse(wanted, "networks of timm lack it", checkpointing=checkpointing, adapt_input=adapt_input, **other)
@@ -129,6 +122,14 @@ def _refuse(name: str, why: str, **settings: Any) -> None:
     """Raise WeightsError for settings that were given, and that the network would not read."""
     if given := [f"{key}={value}" for key, value in settings.items() if value]:
         raise WeightsError(f"{name}: {', '.join(given)}: {why}; leave it out")
+
+
+def _refuse_others(name: str, adapt_input: bool, **given: Any) -> None:
+    """Refuse what trunks of super-resolution and of clips have not; those that are inflated have a `stride_in`."""
+    usual = {"in_channels": (3,), "output_stride": (32,), "stride_in": (None, "3x3", "1x1" if flat_of(name) else None)}
+    other = {key: value for key, value in given.items() if value not in usual[key]}
+    why = "this trunk has stride 1, and reads RGB" if name in SUPER_RESOLUTION else "this trunk is for clips of RGB"
+    _refuse(name, why, adapt_input=adapt_input, **other)
 
 
 def _of_timm(
@@ -170,7 +171,9 @@ def _of_clips(
         if weights:
             settings = agreed(settings, settings_in(weights.info, weights.source), weights.source)
         stride_in = (weights.stride_in if weights else stride_in) or "3x3"
-        trunk = inflated(resnet(flat, stride_in=stride_in, norm=norm), settings.get("inflate") or INFLATE[0])
+        with torch.device("meta"):  # its geometry alone is used
+            made = resnet(flat, stride_in=stride_in)
+        trunk = inflated(made, settings.get("inflate") or INFLATE[0], norm_layer(norm, clips=True))
     else:
         trunk = clip_trunk(name, norm)
     trunk.arch, trunk.norm, trunk.checkpointing = name, norm, checkpointing

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..residual import ResNet
+from trunkline.ground.errors import WeightsError
+
+from ..residual import Norm, ResNet
+from ..table import INFLATE
 from .residual3d import ClipResNet
 
 _STEM = 5
@@ -32,33 +35,36 @@ class RepeatedConv3d(nn.Conv3d):
         return F.conv3d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
-def inflated(flat: ResNet, inflate: str) -> ClipResNet:
-    """Make the trunk for clips of a 2-D one, whose parts it takes, and of which norms alone keep their numbers.
+def inflated(flat: ResNet, inflate: str, norm: Norm) -> ClipResNet:
+    """Make the trunk for clips of a 2-D one, whose blocks it takes and gives new convolutions and norms (`norm` makes them).
 
     The stem's convolution goes over 5 frames; in each block the first convolution, of a bottleneck 1x1 and of a basic block
     3x3, goes over 3 where `_BLOCKS` says so; all others over 1. Time is padded by zeros with `inflate` "centre", by repeating
-    the border frames with "mean". No convolution has a stride in time; a pool behind `layer1` halves it.
+    the border frames with "mean". No convolution has a stride in time; a pool behind `layer1` halves it. Raises WeightsError
+    for another `inflate`.
     """
+    if inflate not in INFLATE:
+        raise WeightsError(f"inflate={inflate}: expected one of {', '.join(INFLATE)}")
     kind = RepeatedConv3d if inflate == "mean" else nn.Conv3d
     stem = nn.Sequential(OrderedDict((name, getattr(flat, name)) for name in ("conv1", "bn1", "relu")))
-    _over_time(stem, kind, _STEM)
+    _over_time(stem, kind, _STEM, norm)
     stages = [getattr(flat, name) for name in _BLOCKS]
     for stage, times in zip(stages, _BLOCKS.values(), strict=True):
         for at, block in enumerate(stage):
-            _over_time(block, kind, times[at % len(times)])
+            _over_time(block, kind, times[at % len(times)], norm)
     trunk = ClipResNet(stem, stages, nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)), nn.MaxPool3d((2, 1, 1), (2, 1, 1)))
     trunk.settings = {"inflate": inflate}
     trunk.stride_in = flat.stride_in
     return trunk
 
 
-def _over_time(part: nn.Module, kind: type[nn.Conv3d], frames: int) -> None:
+def _over_time(part: nn.Module, kind: type[nn.Conv3d], frames: int, norm: Norm) -> None:
     """Replace convolutions and batch norms in a part by those for clips; `conv1` goes over so many frames."""
     for name, module in list(part.named_modules()):
         if isinstance(module, nn.Conv2d):
             part.set_submodule(name, _conv(module, kind, frames if name == "conv1" else 1))
         elif isinstance(module, nn.BatchNorm2d):
-            part.set_submodule(name, nn.BatchNorm3d(module.num_features))
+            part.set_submodule(name, norm(module.num_features))
 
 
 def _conv(flat: nn.Conv2d, kind: type[nn.Conv3d], frames: int) -> nn.Conv3d:
