@@ -17,6 +17,12 @@ from trunkline.ground.errors import WeightsError
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
+@pytest.fixture
+def shallow(monkeypatch):
+    """One block a stage, where nothing hangs on their number."""
+    monkeypatch.setitem(ARCHITECTURES["resnet18"], "layers", (1, 1, 1, 1))
+
+
 def flat_of(name: str, stride_in: str | None = None) -> nn.Module:
     """A 2-D trunk whose norms and biases do something."""
     torch.manual_seed(0)
@@ -95,7 +101,7 @@ def test_which_convolutions_see_several_frames():
 
 
 @pytest.mark.parametrize("inflate", ["centre", "mean"])
-def test_a_moving_clip_is_a_sum_over_frames_by_hand(inflate):
+def test_a_moving_clip_is_a_sum_over_frames_by_hand(shallow, inflate):
     """The stem alone, in fp64: five 2-D convolutions of five frames, with zeros or the border frames beyond the ends."""
     flat = flat_of("resnet18")
     trunk = backbone("i3d_resnet18", weights_of(flat), inflate=inflate)
@@ -126,7 +132,7 @@ def test_what_was_inflated_is_counted_and_said():
     assert "120 of 120 tensors" in str(trunk.report)
 
 
-def test_files_of_2d_weights_by_name_by_header_and_by_tensors_alone(tmp_path):
+def test_files_of_2d_weights_by_name_by_header_and_by_tensors_alone(shallow, tmp_path):
     flat = flat_of("resnet18")
     own = {"arch": "resnet18", "stride_in": "3x3", "classes": None, "preprocessing": Preprocessing(size=96, resize=128)}
     save_weights(tmp_path / "ours.safetensors", flat.state_dict(), **own)
@@ -141,7 +147,7 @@ def test_files_of_2d_weights_by_name_by_header_and_by_tensors_alone(tmp_path):
     assert backbone(weights=tmp_path / "ours.safetensors").arch == "resnet18"
 
 
-def test_its_own_files_travel_with_their_padding(tmp_path):
+def test_its_own_files_travel_with_their_padding(shallow, tmp_path):
     trunk = backbone("i3d_resnet18", weights_of(flat_of("resnet18")), inflate="mean").eval()
     save = partial(save_weights, arch="i3d_resnet18", stride_in="3x3", classes=None, preprocessing=Preprocessing())
     save(tmp_path / "own.safetensors", trunk.state_dict(), info={"trunkline_inflate": "mean"})
@@ -164,7 +170,7 @@ def test_its_bare_tensors_are_known(depth):
     assert nearest_arch(trunk.state_dict()) == f"i3d_resnet{depth}"
 
 
-def test_its_bare_tensors_are_read_under_a_prefix(tmp_path):
+def test_its_bare_tensors_are_read_under_a_prefix(shallow, tmp_path):
     trunk = backbone("i3d_resnet18")
     torch.save({"state_dict": {f"module.{n}": t for n, t in trunk.state_dict().items()}}, tmp_path / "bare.pth")
     again = backbone(weights=tmp_path / "bare.pth")
