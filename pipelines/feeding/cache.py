@@ -1,5 +1,6 @@
 """Maps of a frozen trunk that stand in for decoded pictures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,13 @@ class Cache:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def only(self, ids: Sequence[str]) -> "Cache":
+        """Keep the samples with these ids, in their order."""
+        row = {name: n for n, name in enumerate(self.ids)}
+        at = torch.tensor([row[name] for name in ids])
+        features, targets = ({n: t[at] for n, t in some.items()} for some in (self.features, self.targets))
+        return Cache(self.task, list(ids), features, targets)
 
     def batch(self, indices: list[int]) -> Batch:
         """Put these samples together; every tensor has one row a sample."""

@@ -65,7 +65,7 @@ def train(resolved: Resolved, path: str | Path, launch: Launch) -> Run:
         raise RecipeError(problems)
     row = LAUNCHERS[launch.launch]
     if row.alone and launch.workers == 1:
-        from ..training.train import train as run_it
+        from ..training.folds import run_recipe as run_it
 
         return run_it(resolved, path, launch=launch)
     from ...cluster.launchers.outcome import WorkersStopped

@@ -28,8 +28,8 @@ def train(args: dict[str, Any], workers: Workers) -> dict[str, Any]:
 
     Return the signal that `stopped` the run (0: none) and, where one did, the `update` at which it was saved.
     """
+    from ..training.folds import run_recipe as run_it
     from ..training.session import Stopped
-    from ..training.train import train as run_it
 
     progress.console.quiet = not workers.leads
     progress.tell = workers.tell if workers.leads else None

@@ -63,10 +63,18 @@ def weights_of(
 
 
 def folder_of(source: str | Path) -> Path | None:
-    """Return the folder that is meant; None for a file, and for a published name although a folder is called so."""
+    """Return the folder that is meant; None for a file, and for a published name although a folder is called so.
+
+    Raises RecipeError for a run of folds, which has no weights of its own.
+    """
     path = Path(source)
     if not path.is_dir():
         return None
+    if Run(path).divided:
+        raise RecipeError(
+            f"{source}: holds a run for each fold of its data, and no model of its own: take one of them, such as "
+            f"{Run(path).fold(0)}; the pooled scores of all stand in {path / 'scores.json'}"
+        )
     return path if Run(path).exists() or Run(path).weights.is_file() or not is_name(str(source)) else None
 
 

@@ -18,6 +18,8 @@ def detect(
     head: Literal["faster_rcnn", "mask_rcnn", "one_stage"] = "faster_rcnn",
     train: tuple[str, ...] = (),
     val: tuple[str, ...] = (),
+    group: str = "",
+    folds: int | Literal["groups"] = 0,
     size: int = 640,
     epochs: float | None = None,
     updates: int | None = None,
@@ -41,6 +43,8 @@ def detect(
                    one that `format` names
     format         coco, voc, yolo (data.yaml; yolo-seg, yolo-obb where lines of 9 numbers are polygons, rotated boxes),
                    labelme, labelstudio or csv (docs/detection.md shows how each lies)
+    group          what stays on one side: an expression that is searched in the paths, as group=/(p\\d+)_
+    folds          divide all samples (train/ and val/ too) into so many folds and validate each once; groups: one a group
     head           faster_rcnn: boxes; mask_rcnn: boxes and masks (COCO's format); one_stage: boxes, without anchors
     weights        of a classifier (a file, a published name) or of a detector (a run, torchvision's own), or none
     train, val     other annotation files, lists or folders, below data; val=0.2 holds out a fifth of one set
@@ -77,7 +81,7 @@ def detect(
     return Recipe(
         tasks={
             "detection": Options(
-                data=data, format=format, head=head, train=train, val=val, on_bad_sample=on_bad_sample,
+                data=data, format=format, head=head, train=train, val=val, group=group, folds=folds, on_bad_sample=on_bad_sample,
                 on_bad_box=on_bad_box, size=size, longest=2 * size, limit=limit, categories=categories, exif=exif, strict=strict,
                 depth=depth,
             )

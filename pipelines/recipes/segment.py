@@ -20,6 +20,8 @@ def segment(
     head: Literal["deeplabv3", "deeplabv3plus", "fcn", "unet", "fpn"] = "deeplabv3plus",
     train: tuple[str, ...] = (),
     val: tuple[str, ...] = (),
+    group: str = "",
+    folds: int | Literal["groups"] = 0,
     crop: int = 512,
     output_stride: Literal[8, 16, 32] | None = None,
     epochs: float | None = None,
@@ -40,6 +42,8 @@ def segment(
     data           a folder: VOC's (JPEGImages, SegmentationClass, ImageSets/Segmentation), `pairs` (images/{train,val},
                    masks/{train,val}, classes.txt), SBD, COCO, CamVid, Cityscapes or ADE20K as they
                    come, or the polygons of YOLO, LabelMe or Label Studio, drawn
+    group          what stays on one side: an expression that is searched in the paths, as group=/(p\\d+)_
+    folds          divide all samples (train/ and val/ too) into so many folds and validate each once; groups: one a group
     head           deeplabv3plus, unet and fpn need segmentation-models-pytorch; deeplabv3 and fcn are torchvision's
     weights        of a classifier (a file, a published name) or of a segmenter (a run, torchvision's own), or none
     weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
@@ -75,8 +79,8 @@ def segment(
     return Recipe(
         tasks={
             "segmentation": Options(
-                data=data, format=format, head=head, train=train, val=val, on_bad_sample=on_bad_sample, strict=strict,
-                depth=depth, crop=crop, limit=limit,
+                data=data, format=format, head=head, train=train, val=val, group=group, folds=folds,
+                on_bad_sample=on_bad_sample, strict=strict, depth=depth, crop=crop, limit=limit,
             )
         },
         network=Network(

@@ -32,6 +32,7 @@ def transfer(
     seed: int = 0,
     val: float = 0.0,
     group: str = "",
+    folds: int | Literal["groups"] = 0,
     format: Literal["auto", "folders", "csv"] = "auto",
     on_bad_sample: Literal["stop", "skip"] = "stop",
     strict: bool = False,
@@ -44,6 +45,8 @@ def transfer(
     data           a folder with train/CLASS/ and val/CLASS/, or CLASS/ alone together with val=0.2
     format         what says the classes: folders (their names), csv (a table: train.csv and val.csv, or one with val=0.2);
                    auto: the one that is there
+    group          what stays on one side: an expression that is searched in the paths, as group=/(p\\d+)_, or a table's column
+    folds          divide all samples (train/ and val/ too) into so many folds and validate each once; groups: one a group
     weights        a file of safetensors or torch.save, a published name (resnet50, resnet50.a1_in1k), another run, or none
     weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
     mode           full: all parameters; last: the last stage and the classifier; probe: a new classifier on cached
@@ -82,6 +85,7 @@ def transfer(
                 format=format,
                 val=val,
                 group=group,
+                folds=folds,
                 on_bad_sample=on_bad_sample,
                 strict=strict,
                 depth=depth,

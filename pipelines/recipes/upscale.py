@@ -18,6 +18,8 @@ def upscale(
     scale: int = 4,
     val: str = "",
     together: tuple[str, ...] = (),
+    group: str = "",
+    folds: int | Literal["groups"] = 0,
     weights: str = "none",
     weights_key: str = "",
     backbone: str | None = None,
@@ -44,6 +46,8 @@ def upscale(
     scale        how many times as large pictures become: 2, 3, 4, of edsr also 8, of rrdbnet 1, 2, 4
     val          a folder below data, or a share to hold out
     together     pictures that stay on one side of a share: a+b, by their names without suffix
+    group        or an expression that is searched in the paths: pictures of which it finds the same stay together
+    folds        divide all pictures into so many folds and validate each once; groups: one a group
     weights      a network to go on with: a run, a published file (BasicSR, Real-ESRGAN), or none
     backbone     msrresnet, srresnet, edsr, rrdbnet; by default a msrresnet of 8 blocks of 48 channels, which a CPU trains
     crop         the side in pixels of the squares of large pictures that training sees
@@ -91,7 +95,8 @@ def upscale(
     return Recipe(
         tasks={
             "super_resolution": Options(
-                data=data, scale=scale, val=val, together=together, crop=crop, crops=crops, jitter=jitter, limit=limit,
+                data=data, scale=scale, val=val, together=together, group=group, folds=folds,
+                crop=crop, crops=crops, jitter=jitter, limit=limit,
                 adversarial=critic if adversarial else None,
                 perceptual=maps,
             )

@@ -43,6 +43,7 @@ def write_report(run: Path | str) -> Path:
         "name": run.resolve().name,
         "headline": _headline(main, shown, scores),
         "sentences": _sentences(recipe, scores, lines),
+        "folds": sorted((p.parent.name for p in run.glob("folds/*/report.html")), key=lambda n: (len(n), n)),
         "notes": [line["text"] for line in lines if line["kind"] == "note" and line.get("text")],
         "curves": training_curves(lines),
         "tasks": [_task(place, one, main, scores, lines, run) for place, one in enumerate(shown)],

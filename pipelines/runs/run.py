@@ -11,10 +11,12 @@ from typing import Any
 
 from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import RecipeError
-from trunkline.ground.storage import at_home, is_remote
+from trunkline.ground.storage import at_home, is_remote, join
 
 from ..recipe.fields import CHANGEABLE
-from .mirror import Mirror
+from .mirror import LEAVE, Mirror
+
+FOLDS = "folds/"  # below a run: one for each fold, a run by itself
 
 STATE = ("update", "engine", "facts", "phase", "over", "scores", "best", "stale", "total")
 """What a checkpoint of a run says besides its tensors."""
@@ -42,7 +44,7 @@ class Run:
     def pull(self, result: bool = False) -> None:
         """Fetch, of a run at an address, what is needed to go on with it; with `result`, what people look at instead."""
         if self.mirror:
-            self.mirror.pull(*([("checkpoints/", "features/")] if result else []))
+            self.mirror.pull(("checkpoints/", "features/", FOLDS) if result else (*LEAVE, FOLDS))
 
     def push(self) -> None:
         """Send what changed, where the run is at an address."""
@@ -99,9 +101,20 @@ class Run:
 
     @property
     def saved(self) -> int:
-        """The update of the newest checkpoint; 0 where there is none."""
-        names = (state.parent.name for state in self.checkpoints.glob("[0-9]*/state.json"))
+        """The update of the newest checkpoint, of all folds where there are some; 0 where there is none."""
+        patterns = ("checkpoints/[0-9]*/state.json", f"{FOLDS}[0-9]*/checkpoints/[0-9]*/state.json")
+        names = (state.parent.name for pattern in patterns for state in self.path.glob(pattern))
         return max((int(name) for name in names if name.isdecimal()), default=0)
+
+    @property
+    def divided(self) -> bool:
+        """Whether the folder holds the runs of all folds of a data set, and is no run with weights of its own."""
+        tasks = self.recipe["resolved"].get("tasks", {}).values() if self.exists() else ()
+        return any(task.get("folds") and task.get("fold") is None for task in tasks)
+
+    def fold(self, number: int) -> str:
+        """Return the place of a fold's own run: a path, or an address."""
+        return join(self.shown, f"{FOLDS}{number}")
 
     def forget(self, features: bool = False) -> None:
         """Remove what a failed start left: a run that has not trained yet may begin with another recipe.
@@ -121,7 +134,7 @@ class Run:
         files += self.path.glob("tensorboard/events.out.tfevents.*")
         for file in (*files, self.path / "recipe.json"):  # the recipe last
             file.unlink(missing_ok=True)
-        for folder in ("data/*", "data", "features/*", "features", "tensorboard", "checkpoints"):
+        for folder in ("data/*", "data", "features/*", "features", "tensorboard", "checkpoints", "folds"):
             for own in self.path.glob(folder):
                 with contextlib.suppress(OSError):  # holds what is not ours
                     own.rmdir()
@@ -209,7 +222,7 @@ class Run:
         return f"Run({self.shown!r})"
 
 
-_OURS = ("metrics.jsonl", "tensorboard", "logs", "features", "checkpoints")
+_OURS = ("metrics.jsonl", "tensorboard", "logs", "features", "checkpoints", "folds")
 
 
 def refuse_strangers(run: Run) -> None:

@@ -16,6 +16,7 @@ from ...cluster.engines.optimizer import try_optimizer
 from ...cluster.workers import Workers, where
 from ...heads.model import Model
 from ...tasks.contract import EVALUATOR, Task, check_has
+from ...tasks.data.groups import crossing
 from ...tasks.data.repairs import refuse
 from ...tasks.samples import Samples
 from ..feeding.plan import Mixture
@@ -52,6 +53,7 @@ def preflight(recipe: Recipe) -> None:
         with _collected(problems):
             task = make_task(name, options, Preprocessing())
             training, validation = task.samples("train"), task.samples("val")
+            crossing(training, validation, options.group)  # a wrong group= is told here
             if options.strict:
                 refuse((*training.remarks(), *validation.remarks()))
             found[name] = (task, validation)

@@ -31,10 +31,16 @@ BATCH = 32  # samples at once: fixed, as it may decide a map's last bits
 def cache(session: Session, model: Model, part: Part, split: str, precision: str) -> Cache:
     """Read the maps of the model's frozen trunk for a task's split; compute and store them where that is not done yet.
 
-    Every worker computes its share and reads the whole. Raises DataError where it cannot read them.
+    Every worker computes its share and reads the whole. Where the data is divided into folds, the maps of all samples are
+    computed once, in one order, and lie with the run of all folds: a fold takes those of its own. Raises DataError where a
+    worker cannot read them.
     """
-    samples = part.training if split == "train" else part.validation
-    file = session.run.path / "features" / part.folder / f"{split}.safetensors"
+    own = part.training if split == "train" else part.validation
+    samples, name = _all_samples(session, part, own) if part.task.options.folds else own, split
+    keeper = session.around or session.run
+    if samples is not own:
+        name = f"whole-{precision}"
+    file = keeper.path / "features" / part.folder / f"{name}.safetensors"
     how = [precision, *filter(None, [getattr(part.task.options, "depth", "")])]
     digest = " ".join([samples.fingerprint()["digest"], weights_digest(model.backbone), *how])
     ids = [samples.id(i) for i in range(len(samples))]
@@ -42,7 +48,7 @@ def cache(session: Session, model: Model, part: Part, split: str, precision: str
     if not workers.from_lead(lambda: _read(file, digest) is not None, "reading features"):
         computed = compute_maps(session, model, part.task, samples, precision)
         workers.from_lead(lambda: _write(file, computed, digest), "writing features")
-        publish(session.run, workers)
+        publish(keeper, workers)
     tensors = _read(file, digest)
     if tensors is None:
         raise DataError(
@@ -50,7 +56,14 @@ def cache(session: Session, model: Model, part: Part, split: str, precision: str
         )
     maps = {k.removeprefix("map."): v for k, v in tensors.items() if k.startswith("map.")}
     targets = {k.removeprefix("target."): v for k, v in tensors.items() if k.startswith("target.")}
-    return Cache(part.name, ids, maps, targets)
+    found = Cache(part.name, ids, maps, targets)
+    return found if samples is own else found.only([own.id(i) for i in range(len(own))])
+
+
+def _all_samples(session: Session, part: Part, own: Samples) -> Samples:
+    """Return all samples that the folds divide, without what cannot be used."""
+    whole = part.task.whole()
+    return whole.without(session.run.excluded(part.folder) or {}) if own.excluded else whole
 
 
 def _read(file: Path, digest: str) -> dict[str, Tensor] | None:

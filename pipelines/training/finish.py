@@ -32,7 +32,7 @@ def finish(session: Session) -> None:
     found = _scored(session, tensors, int(name))
     each = {part_name: scores for part_name, (scores, _) in found.items()}
     for part_name, (scores, records) in found.items():
-        _add_sources(session.parts[part_name], scores)
+        add_sources(session.parts[part_name], scores)
         write_records(run.records(session.parts[part_name].folder) / "val.jsonl", records)
     scores = joined(each)
     data = {part_name: options.data for part_name, options in recipe.tasks.items()}
@@ -66,7 +66,7 @@ def _scored(session: Session, tensors: dict[str, Tensor], update: int) -> Evalua
     return session.score(with_weights(session, tensors), ALONE)  # the other workers are done
 
 
-def _add_sources(part: Part, scores: Scores) -> None:
+def add_sources(part: Part, scores: Scores) -> None:
     """Add the sample's file as `source` to each entry with an `id` in the lists of the details, and how it was read."""
     lists = [value for value in scores.details.values() if isinstance(value, list)]
     named = [one for value in lists for one in value if isinstance(one, dict) and "id" in one]

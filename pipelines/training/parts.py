@@ -30,26 +30,35 @@ class Part:
         return f"{self.name}/{metric}" if self.folder else metric
 
 
-def read_parts(tasks: Mapping[str, Task], run: Run, recipe: Recipe, workers: Workers) -> dict[str, Part]:
+def read_parts(
+    tasks: Mapping[str, Task], run: Run, recipe: Recipe, workers: Workers, around: Run | None = None
+) -> dict[str, Part]:
     """Read both splits of every task, drop excluded samples, and check that the data has not changed since the run began.
 
-    Raises DataError where it has changed or cannot be read.
+    Of one of several folds, what is excluded stands in the run `around` it. Raises DataError where the data has changed or
+    cannot be read.
     """
     parts = {}
     for name, task in tasks.items():
         folder = name if len(tasks) > 1 else ""
         found = {split: task.samples(split) for split in ("train", "val")}
         if recipe.tasks[name].on_bad_sample == "skip":
-            found = _without_bad(task, run, found, recipe, workers, folder)
+            found = without_bad(task, run, found, recipe, workers, folder, around)
         digests = {split: samples.fingerprint()["digest"] for split, samples in found.items()}
         workers.alike(digests, "the data that is read")
-        workers.from_lead(lambda found=found, folder=folder: _compare(run, found, folder), "comparing the data")
+        workers.from_lead(lambda found=found, folder=folder: compare_data(run, found, folder), "comparing the data")
         parts[name] = Part(name, task, found["train"], found["val"], folder)
     return parts
 
 
-def _without_bad(
-    task: Task, run: Run, found: dict[str, Samples], recipe: Recipe, workers: Workers, folder: str
+def without_bad(
+    task: Task,
+    run: Run,
+    found: dict[str, Samples],
+    recipe: Recipe,
+    workers: Workers,
+    folder: str = "",
+    around: Run | None = None,
 ) -> dict[str, Samples]:
     """Leave out of the splits what cannot be decoded; it is found once, and stored in the run."""
     loaders = max(1, int(recipe.machine.loaders))
@@ -57,8 +66,8 @@ def _without_bad(
     def reasons() -> dict[str, str]:
         if (known := run.excluded(folder)) is not None:
             return known
-        bad: dict[str, str] = {}
-        for samples in found.values():
+        bad: dict[str, str] = dict((around and around.excluded(folder)) or {})
+        for samples in found.values() if around is None else ():
             bad |= dict(samples.excluded) | task.scan(samples, loaders)
         run.keep_excluded(bad, folder)
         return bad
@@ -67,7 +76,8 @@ def _without_bad(
     return {split: samples.without(bad) for split, samples in found.items()}
 
 
-def _compare(run: Run, found: dict[str, Samples], folder: str) -> None:
+def compare_data(run: Run, found: Mapping[str, Samples], folder: str = "") -> None:
+    """Store a line for each sample as a run begins. Raises DataError where they are others when it goes on."""
     for split, samples in found.items():
         lines = samples.manifest()
         before = run.manifest(split, folder)

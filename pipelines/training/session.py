@@ -67,6 +67,7 @@ class Session:
     workers: Workers
     launch: Launch
     caches: dict[tuple[str, str], Cache] = field(default_factory=dict)  # by task and split
+    around: Run | None = None  # the run of all folds, where this is one of them
     twin: Model | None = None  # the model that evaluates, apart from the one that an engine trains
     done: int = 0  # updates in the newest checkpoint
     last_scores: tuple[int, Evaluated] | None = None

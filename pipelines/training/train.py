@@ -16,6 +16,7 @@ from ...cluster import checkpoint
 from ...cluster.config import Launch
 from ...cluster.contract import Engine
 from ...cluster.workers import Workers
+from ...tasks.data.groups import crossing
 from ..evaluation.measure import apart
 from ..feeding.ahead import sent_ahead
 from ..feeding.cache import Cache
@@ -46,10 +47,17 @@ from .session import Session, listening
 MISTAKES = (RecipeError, WeightsError, DataError)
 
 
-def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, launch: Launch | None = None) -> Run:
+def train(
+    resolved: Resolved,
+    path: str | Path,
+    workers: Workers | None = None,
+    launch: Launch | None = None,
+    around: Run | None = None,
+) -> Run:
     """Begin a run or go on with it, to its end: weights, scores, report.
 
-    Every worker of a group calls this; the one that leads writes the run's folder, which the others read.
+    Every worker of a group calls this; the one that leads writes the run's folder, which the others read. `around` is the run
+    of all folds, where this is one of them (`folds.py`).
 
     Raises RecipeError, WeightsError, DataError or EngineError for a user's mistake before any training is lost, and
     Stopped where the process is asked to end (the run is saved first).
@@ -57,7 +65,7 @@ def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, 
     run = Run(path)
     try:
         with threads_kept():
-            _train(resolved, run, workers or Workers(), launch or Launch())
+            _train(resolved, run, workers or Workers(), launch or Launch(), around)
     except (OSError, SafetensorError) as error:
         raise EngineError(
             f"{getattr(error, 'filename', None) or run.shown}: {error}. What was saved stays: make room, or mend the rights "
@@ -68,12 +76,12 @@ def train(resolved: Resolved, path: str | Path, workers: Workers | None = None, 
     return run
 
 
-def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> None:
+def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch, around: Run | None) -> None:
     with contextlib.ExitStack() as held:
-        document = workers.from_lead(lambda: _begin(resolved, run, held, launch), "reading the recipe")
+        document = workers.from_lead(lambda: begin(resolved, run, held, launch, around is None), "reading the recipe")
         shared(run, workers)
         recipe = from_plain(document["resolved"])
-        session, state = prepare(recipe, run, workers, launch)
+        session, state = prepare(recipe, run, workers, launch, around)
         check_lengths(session, state)
         workers.from_lead(lambda: run.write("recipe.json", document), "writing the recipe")
         workers.from_lead(run.push, "sending the run")
@@ -89,24 +97,31 @@ def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch) -> No
                 run.push()
 
 
-def _begin(resolved: Resolved, run: Run, held: contextlib.ExitStack, launch: Launch) -> dict[str, Any]:
+def begin(
+    resolved: Resolved, run: Run, held: contextlib.ExitStack, launch: Launch, look: bool = True
+) -> dict[str, Any]:
+    """Lock the run's folder while `held` is open, and return what its `recipe.json` is to say; see `settle`.
+
+    A mistake at a first start leaves no folder behind.
+    """
     patience = 60.0 if launch.launch == "ray" else 0.0  # workers end some seconds after a command that was killed
     there = run.path.exists()
     held.enter_context(locked(run, patience))
     run.pull()
     if not there:  # while the lock is held: a mistake leaves no folder behind
         held.push(lambda kind, *_: run.vanish() if kind and issubclass(kind, MISTAKES) else None)
-    return settle(resolved, run)
+    return settle(resolved, run, look)
 
 
-def settle(resolved: Resolved, run: Run) -> dict[str, Any]:
+def settle(resolved: Resolved, run: Run, look: bool = True) -> dict[str, Any]:
     """Settle the machine's `auto` settings, and return what `recipe.json` is to say.
 
-    A run that is there keeps what it settled on. Raises RecipeError for a mistake in the recipe, the machine or the data.
+    A run that is there keeps what it settled on. With `look`, the data, the machine and the optimizers are tried before a
+    first start. Raises RecipeError for a mistake in the recipe, the machine or the data.
     """
     machine, why = resolve_machine(resolved.recipe.machine)
     recipe = replace(placed(resolved.recipe), machine=machine)
-    if not run.trained:
+    if look and not run.trained:
         preflight(recipe)
     document = {"recipe": resolved.name, "knobs": resolved.given, "resolved": to_plain(recipe), "auto": why}
     document = claim(run, document, lambda stored: to_plain(from_plain(stored)))
@@ -116,7 +131,9 @@ def settle(resolved: Resolved, run: Run) -> dict[str, Any]:
     return document
 
 
-def prepare(recipe: Recipe, run: Run, workers: Workers, launch: Launch) -> tuple[Session, dict[str, Any] | None]:
+def prepare(
+    recipe: Recipe, run: Run, workers: Workers, launch: Launch, around: Run | None = None
+) -> tuple[Session, dict[str, Any] | None]:
     """Build the session (tasks, model, data), and read the newest checkpoint's state; None where there is none."""
     name = workers.from_lead(lambda: checkpoint.find(run.checkpoints), "looking for a checkpoint")
     state = checkpoint.read_state(run.checkpoints / name, *STATE) if name else None
@@ -128,12 +145,12 @@ def prepare(recipe: Recipe, run: Run, workers: Workers, launch: Launch) -> tuple
     if not state and workers.leads:
         run.write("load.json", {"report": facts.loaded, "tasks": facts.tasks})
     check_frozen(recipe, model)
-    parts = read_parts(tasks, run, recipe, workers)
+    parts = read_parts(tasks, run, recipe, workers, around)
     metric, lower = metric_of(recipe, {n: (p.task, p.validation) for n, p in parts.items()})
     metrics = _metrics(run, recipe, state) if workers.leads else None
     session = Session(
         run, recipe, parts, model, facts, metrics, Progress.of(state), metric, lower, workers, launch,
-        done=state["update"] if state else 0,
+        done=state["update"] if state else 0, around=around,
     )  # fmt: skip
     _tell(session, new=state is None)
     if state is None:
@@ -163,6 +180,8 @@ def _tell(session: Session, new: bool) -> None:
         for split, samples in (("train", part.training), ("val", part.validation)):
             for remark in samples.remarks():
                 session.note(f"{named}{split}: {remark}")
+        for remark in crossing(part.training, part.validation, getattr(part.task.options, "group", "")):
+            session.note(f"{named}{remark}")
     threads = session.run.recipe.get("auto", {}).get("machine.threads")
     if threads and session.device.type == "cpu" and (threads[0] > 1 or session.workers.size > 1):
         session.note(
