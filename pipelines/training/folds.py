@@ -163,10 +163,9 @@ def pool(run: Run, task: Task, whole: Samples, runs: list[Run]) -> None:
     evaluator = task.evaluator(whole)
     evaluator.add(records)
     scores = checked_result(evaluator)
-    scores.notes = (
-        *scores.notes,
-        f"pooled over {len(runs)} folds: each sample is scored once, by a model that never saw its group",
-    )
+    saw = "it" if group_names(whole, task.options.group) is None else "its group"
+    said = f"pooled over {len(runs)} folds: each sample is scored once, by a model that never saw {saw}"
+    scores.notes = (*scores.notes, said)
     add_sources(Part(task.name, task, whole, whole), scores)
     each = [fold.scores for fold in runs]
     scores.details["folds"] = [{n: own[n] for n in ("samples", *scores.metrics) if n in own} for own in each]

@@ -74,9 +74,9 @@ def as_one(folders: Mapping[str, Folder]) -> Folder:
         name for p, index in zip(parts, indexes, strict=True) for name in np.array(classes)[np.unique(index.labels)]
     }
     problems = [problem for p in folders.values() for problem in p.problems]
-    having = [p.place for p in parts if p.groups]
+    having = [p.place for p in parts if p.column]
     if 0 < len(having) < len(parts):
-        lacking = ", ".join(p.place for p in parts if not p.groups)
+        lacking = ", ".join(p.place for p in parts if not p.column)
         problems.append((having[0], f"has a column of groups, and {lacking} has none: give it one, too"))
     return Folder(
         "", classes, joined(indexes), {k: v for p in parts for k, v in p.strays.items()}, problems,

@@ -37,12 +37,13 @@ def divided(whole: Any, options: Any) -> Folds:
     """Divide all samples as the options `folds` and `group` say.
 
     Groups are a column of the data's table, what `group` finds in the ids, or what the names of known data sets say. Where the
-    samples have `labels`, classes are spread evenly. Raises DataError where there are too few groups, or the fold that is
-    asked for is not there.
+    samples have `labels`, an array, classes are spread evenly. Raises DataError where there are too few groups, or the fold
+    that is asked for is not there.
     """
     labels = getattr(whole, "labels", None)
-    classes = whole.classes if labels is not None else ("",)
-    labels = np.zeros(len(whole), np.int64) if labels is None else labels
+    one_each = isinstance(labels, np.ndarray)  # else the samples are of no class, or of several
+    classes = whole.classes if one_each else ("",)
+    labels = labels if one_each else np.zeros(len(whole), np.int64)
     names = group_names(whole, options.group)
     numbers = fold_rows(whole.id, labels, classes, options.folds, names)
     found = Folds(whole, numbers, _notes(numbers, labels, classes, names))
