@@ -70,11 +70,7 @@ def folder_of(source: str | Path) -> Path | None:
     path = Path(source)
     if not path.is_dir():
         return None
-    if Run(path).divided:
-        raise RecipeError(
-            f"{source}: holds a run for each fold of its data, and no model of its own: take one of them, such as "
-            f"{Run(path).fold(0)}; the pooled scores of all stand in {path / 'scores.json'}"
-        )
+    Run(path).refuse_folds()
     return path if Run(path).exists() or Run(path).weights.is_file() or not is_name(str(source)) else None
 
 

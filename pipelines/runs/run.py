@@ -106,11 +106,14 @@ class Run:
         names = (state.parent.name for pattern in patterns for state in self.path.glob(pattern))
         return max((int(name) for name in names if name.isdecimal()), default=0)
 
-    @property
-    def divided(self) -> bool:
-        """Whether the folder holds the runs of all folds of a data set, and is no run with weights of its own."""
+    def refuse_folds(self) -> None:
+        """Raise RecipeError where the folder holds the runs of all folds of a data set, and no model of its own."""
         tasks = self.recipe["resolved"].get("tasks", {}).values() if self.exists() else ()
-        return any(task.get("folds") and task.get("fold") is None for task in tasks)
+        if any(task.get("folds") and task.get("fold") is None for task in tasks):
+            raise RecipeError(
+                f"{self.shown}: holds a run for each fold of its data, and no model of its own: take one of them, such as "
+                f"{self.fold(0)}; the pooled scores of all stand in {self.path / 'scores.json'}"
+            )
 
     def fold(self, number: int) -> str:
         """Return the place of a fold's own run: a path, or an address."""
