@@ -10,7 +10,7 @@ from ...tasks.video.options import Options
 from ..recipe.fields import Batches, Evaluation, Machine, Network, Phase, Recipe
 
 # mode: (stages frozen, maps cached, epochs, batch, learning rate)
-_MODES = {"full": (0, False, 15, 8, 2e-4), "last": (4, False, 15, 8, 5e-4), "probe": (5, True, 30, 16, 1e-3)}
+_MODES = {"full": (0, False, 15, 8, 2e-4), "last": (4, False, 15, 8, 5e-4), "probe": (5, True, 60, 16, 1e-3)}
 
 
 def action(
