@@ -12,6 +12,7 @@ from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
 from ...backbones.contract import Backbone, Preprocessing, deepest, sizes_of
+from ...backbones.table import CLIPS
 from ...backbones.weights import Weights, load
 from ...heads.classification import ClassificationHead, ClassPrediction
 from ...heads.contract import Batch, Prediction
@@ -44,15 +45,15 @@ class Classification(Task):
     @classmethod
     def reads(cls, weights: Weights) -> Published | None:
         """Read the class names of a published classifier, and how deep pictures are read; None for other weights."""
-        if not weights.classes or "fc.weight" not in weights.tensors:
+        if not weights.classes or not cls.outputs(weights):
             return None
         options = json.loads(weights.info.get("trunkline_options", "{}"))
         return Published({k: options[k] for k in ("depth",) if k in options}, {"classes": list(weights.classes)})
 
     @classmethod
     def outputs(cls, weights: Weights) -> int:
-        """Count the classifier's rows; 0 without one."""
-        return len(weights.tensors.get("fc.weight", ()))
+        """Count the classifier's rows; 0 without one, and in networks for clips."""
+        return 0 if weights.arch in CLIPS else len(weights.tensors.get("fc.weight", ()))
 
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
         super().__init__(options, preprocessing.at(options.size), facts)

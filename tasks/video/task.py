@@ -13,10 +13,12 @@ from torch import nn
 
 from trunkline.ground.errors import DataError, RecipeError
 
-from ...backbones.contract import Backbone, Preprocessing
+from ...backbones.contract import Backbone, Preprocessing, sizes_of
+from ...backbones.table import CLIPS, frames_problem
 from ...backbones.weights import Weights, load
 from ...heads.contract import Batch, Prediction
-from ...heads.video.clip import ClipHead, clip_head
+from ...heads.video.clip import ClipHead, clip_head, problems
+from ...heads.video.table import last_maps
 from ..classification.folders import lacks
 from ..contract import Published, Sample, Samples, Task
 from ..data.folds import divided
@@ -38,6 +40,9 @@ SIDES = re.compile(
     r"(?<![a-z])(left|right|leftwards?|rightwards?|clockwise|counterclockwise|anticlockwise)(?![a-z])", re.I
 )
 """Words in a class's name that a mirrored clip contradicts."""
+TORCHVISION = {"frames": 16, "sampling": "stride", "rate": 15.0, "clips": 5, "antialias": False, "head": "pool3d"}
+"""How torchvision scores its video networks on Kinetics-400 (references/video_classification): 5 clips of 16 frames at 15 a
+second, one crop, resized without antialiasing; accuracy by videos."""
 _COLOURS = {None: (58, 110, 190), True: (30, 132, 73), False: (196, 48, 43)}
 _LOOKED_AT = 64  # clips of which the usual length is known
 
@@ -58,8 +63,17 @@ class Action(Task):
 
     @classmethod
     def reads(cls, weights: Weights) -> Published | None:
-        """Read what a file says: ours in its header; another's 3-D network by its classifier and class names."""
-        return super().reads(weights)
+        """Read what a file says: ours in its header; torchvision's networks by their classifier, with its protocol."""
+        if (own := super().reads(weights)) is not None:
+            return own
+        if weights.info.get("trunkline_task") or weights.arch not in CLIPS or not weights.classes:
+            return None
+        return Published(dict(TORCHVISION), {"classes": list(weights.classes)}) if cls.outputs(weights) else None
+
+    @classmethod
+    def outputs(cls, weights: Weights) -> int:
+        """Count the classifier's rows; 0 without one, and in networks for pictures."""
+        return len(weights.tensors.get("fc.weight", ())) if weights.arch in CLIPS else 0
 
     # The data
 
@@ -143,6 +157,16 @@ class Action(Task):
         return Batch(self.name, [s.id for s in samples], join([s.image for s in samples]), targets=targets)
 
     # The model
+
+    def misfits(self, backbone: Backbone) -> list[str]:
+        """Say whether the trunk takes so many frames, and such crops, and whether the head goes with it."""
+        o, found = self.options, []
+        if said := frames_problem(backbone.arch, o.frames):
+            found.append(f"frames={o.frames}: {said}")
+        if said := sizes_of(backbone).misfit(self.preprocessing.size, "size"):
+            found.append(said)
+        reads = last_maps(backbone.channels)
+        return found + problems(o.head, backbone.channels, reads, backbone.time_strides, o.width, o.layers)
 
     def head(self, backbone: Backbone, weights: Weights | None = None) -> ClipHead:
         """Build the head on this trunk, filled from weights whose classes are the same. Raises WeightsError."""

@@ -102,10 +102,11 @@ def pixels(frames: np.ndarray) -> Tensor:
 def cropped(frames: Tensor, preprocessing: Preprocessing, options: Options) -> Tensor:
     """Resize frames `(n, 3, H, W)` uint8 and crop squares: `(crops, n, 3, size, size)`, the centre or both ends besides.
 
-    The shorter side becomes `preprocessing.resize`, or both sides become `options.resize`. Smaller ones are padded with zeros.
+    The shorter side becomes `preprocessing.resize`; where that has a `resize_width`, or the options a `resize`, both sides
+    become those. Smaller ones are padded with zeros.
     """
     p, o = preprocessing, options
-    to = list(o.resize) if o.resize else [p.resize]
+    to = list(o.resize) or ([p.resize, p.resize_width] if p.resize_width else [p.resize])
     frames = F.resize(frames, to, InterpolationMode(p.interpolation), antialias=o.antialias)
     if o.crops == 1:
         return F.center_crop(frames, [p.size, p.size])[None]
