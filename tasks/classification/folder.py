@@ -69,7 +69,7 @@ def as_one(folders: Mapping[str, Folder]) -> Folder:
         replace(p.index, labels=np.array([number[c] for c in p.classes], np.int64)[p.index.labels]) for p in parts
     ]
     notes = [line for p in parts for line in p.notes]
-    sizes = " and ".join(f"{counted(len(p.index), 'picture')} of {p.place}" for p in parts)
+    sizes = " and ".join(f"{counted(len(p.index), 'sample')} of {p.place}" for p in parts)
     there = {
         name for p, index in zip(parts, indexes, strict=True) for name in np.array(classes)[np.unique(index.labels)]
     }
@@ -103,7 +103,7 @@ def _kept(folder: Folder, known: set[bytes]) -> Folder:
         builder.add(index.path(row), int(index.labels[row]))
     groups = tuple(folder.groups[row] for row in kept) if folder.groups else ()
     notes.append(
-        Repair(f"{folder.place}: pictures that stand in train too, counted once in {counted(int(twice.sum()), 'row')}")
+        Repair(f"{folder.place}: samples that stand in train too, counted once in {counted(int(twice.sum()), 'row')}")
     )
     return replace(folder, index=builder.build(), groups=groups, notes=notes)
 

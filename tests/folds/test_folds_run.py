@@ -94,7 +94,7 @@ def test_the_pooled_scores_are_the_evaluators_of_all_records(whole):
     page = (run / "report.html").read_text()
     assert all(f'href="folds/{n}/report.html"' in page for n in range(3)) and ">Folds<" in page
     notes = [m["text"] for m in Run(run).metrics if m["kind"] == "note"]
-    assert "40 pictures of train/ and 20 pictures of val/ are divided into folds together" in notes
+    assert "40 samples of train/ and 20 samples of val/ are divided into folds together" in notes
     assert "3 folds of 4 groups: 60 samples, 20 in each" in notes
 
 
