@@ -63,10 +63,7 @@ def weights_of(
 
 
 def folder_of(source: str | Path) -> Path | None:
-    """Return the folder that is meant; None for a file, and for a published name although a folder is called so.
-
-    Raises RecipeError for a run of folds, which has no weights of its own.
-    """
+    """Return the folder that is meant; None for a file or a published name. Raises RecipeError for a run of folds."""
     path = Path(source)
     if not path.is_dir():
         return None
