@@ -333,11 +333,7 @@ def computer(
     `say` is told what was loaded from a weights file, and what was mixed in.
     """
     found = found or ready(Source(**settings["source"]))
-    if say and "checkpoint" not in found.origin:
-        say(f"weights: {found.facts.loaded}")
-    if say and (mixed := _mixture(settings)):
-        say(mixed)
-    for line in found.task.said() if say else ():
+    for line in _begun_from(found, settings) if say else ():
         say(line)  # type: ignore[misc]
     task, kind = found.task, found.task.predicted
     task.writing = Writing(**settings["writing"])
@@ -386,6 +382,12 @@ def computer(
         return result
 
     return compute
+
+
+def _begun_from(found: Ready, settings: dict[str, Any]) -> list[str]:
+    """List what people are told first: what was loaded, what was mixed in, and how inputs are read."""
+    loaded = [] if "checkpoint" in found.origin else [f"weights: {found.facts.loaded}"]
+    return [*loaded, *filter(None, [_mixture(settings)]), *found.task.said()]
 
 
 def _alike(task: Task, samples: list[Sample]) -> list[list[Sample]]:

@@ -153,7 +153,7 @@ def test_given_twice_and_without_a_value_are_told_together_with_the_rest(capsys)
 def test_every_recipe_has_a_smoke_variant(name):
     recipe = resolve(name, {"smoke": "true"}).recipe
     assert all(
-        o.data in ("demo:smoke", "demo:boxes:smoke", "demo:pixels:smoke", "demo:pictures:smoke")
+        o.data in ("demo:smoke", "demo:boxes:smoke", "demo:pixels:smoke", "demo:pictures:smoke", "demo:clips:smoke")
         for o in recipe.tasks.values()
     )
     assert recipe.network.weights == "none"
@@ -188,6 +188,7 @@ def test_a_recipe_survives_json(name):
         "detection": ("sizes", "64,96", (64, 96)),
         "segmentation": ("class_weights", "0.5,1", (0.5, 1.0)),
         "super_resolution": ("together", "a+b,c+d", ("a+b", "c+d")),
+        "action": ("resize", "128,171", (128, 171)),
     }
     key, text, value = one[task]
     recipe = resolve(name, {**given, f"tasks.{task}.{key}": text}).recipe
