@@ -124,6 +124,9 @@ def place(tmp_path, monkeypatch, downloaded, pictures, request):
             given = {k: v for k, v in given.items() if k not in ("epochs", "updates")} | SMALL
             given |= {"micro_batch": "4"} if str(given.get("micro_batch", "")).isdigit() else {}
             given |= {} if next(published, document in SLOW) else NARROW
+        if name == "action" and not given.get("smoke"):
+            given = {k: v for k, v in given.items() if k not in ("group", "folds", "format")} | NARROW
+            given |= {"updates": "1", "size": "32", "frames": "2", "batch": "2"}
         if name == "upscale" and not given.get("smoke"):
             given = {**given, "updates": "1", "blocks": "1", "width": "8", "crop": "32", "batch": "2", "crops": "1"}
         return resolve(name, {"log.tensorboard": "false", "machine.precision": "fp32", **given}, **more)
@@ -145,7 +148,10 @@ def photos(folder: Path) -> None:
     from trunkline.tasks.detection.scenes import write_box_scenes
     from trunkline.tasks.scenes import write_scenes
     from trunkline.tasks.segmentation.scenes import write_pixel_scenes
+    from trunkline.tasks.video.scenes import write_clips
 
+    write_clips(folder / "clips", train=4, val=2, size=32)
+    write_clips(folder / "new-clips", train=2, val=0, size=32)
     write_box_scenes(folder / "cells", train=8, val=4, size=64)
     write_pixel_scenes(folder / "streets", train=8, val=4, size=64)
     write_scenes(folder / "scenes", train=90, val=10, size=48)
