@@ -46,14 +46,14 @@ def frames(index: int, split: str = "train", size: int = 64, seed: int = 0) -> l
 
 
 def moments(index: int, split: str, seed: int) -> list[Scene]:
-    """Describe the scenes of a clip: the foremost of three shapes moves, all else stands still."""
+    """Describe the scenes of a clip: one shape moves before a cluttered ground."""
     rng = np.random.default_rng(key(seed, "clips", split, index))
-    start = scene(index, seed=seed, split=f"clips {split}", objects=3)
+    start = scene(index, seed=seed, split=f"clips {split}", objects=3)  # of three, so that each is small
     thing = start.objects[-1]
     way = rng.uniform(0.4, 0.7)
     top = rng.uniform(0.1, 0.9 - way)
     found = []
     for share in np.linspace(0, 1, FRAMES):
         moved = replace(thing, centre=(thing.centre[0], float(top + share * way)))
-        found.append(replace(start, objects=(*start.objects[:-1], moved)))
+        found.append(replace(start, objects=(moved,)))
     return found
