@@ -15,6 +15,7 @@ OVERLAP = Range(0, 1024)
 TILES = Range(0, 65536)
 TRAINING = {"of": "training"}
 LEAST = 8  # pixels of the low-resolution side of a picture that is trained on
+OWN = 8  # pixels of a tile that are not its neighbours' at least; with fewer a picture becomes thousands of tiles
 MEASURES = ("ms_ssim", "haarpsi", "gmsd", "lpips", "dists")
 
 
@@ -32,6 +33,18 @@ def _is_place(text: str) -> bool:
         return 0 < float(text) < 1
     except ValueError:
         return True
+
+
+def tile_problems(tiles: int | None, overlap: int, why: str = "") -> list[str]:
+    """List what is wrong with tiles of so many pixels that overlap by so many; `why` says where the overlap comes from."""
+    least = 2 * overlap + OWN
+    if tiles is None or not 0 < tiles < least or overlap < 0:
+        return []
+    less = f", or overlap={(tiles - OWN) // 2} or less" if tiles >= OWN else ""
+    return [
+        f"tiles={tiles}: a tile overlaps its neighbours by overlap={overlap} pixels on each side{why}, which leaves too little "
+        f"of its own; expected 0 (whole pictures), or at least 2 x {overlap} + {OWN} = {least}{less}"
+    ]
 
 
 PLACE = Texts(_is_place, "a folder below data, or a share to hold out, above 0 and below 1, as 0.1")
@@ -99,6 +112,8 @@ class Options(TaskOptions):
         elif self.crop < LEAST * self.scale:
             found.append(f"crop={self.crop}: expected at least {LEAST} x scale, {LEAST * self.scale}")
         found += pair_problems("jitter", self.jitter, most=1)
+        if self.overlap is not None:  # else the network says it
+            found += tile_problems(self.tiles, self.overlap)
         found += self._losses()
         if self.format == "pictures":
             found += [

@@ -20,7 +20,13 @@ from ...heads.model import Model
 from ...heads.super_resolution.critic import make_critic
 from ...heads.super_resolution.perceptual import PerceptualLoss, perceptual_loss
 from ...heads.super_resolution.players import players_of
-from ...heads.super_resolution.upscaling import ForeignHead, PictureLosses, UpscalingHead, picture_losses
+from ...heads.super_resolution.upscaling import (
+    ForeignHead,
+    PictureLosses,
+    UpscalingHead,
+    picture_losses,
+    receptive_field,
+)
 from ..contract import Published, Sample, Samples, Task
 from .draw import against_truth, beside_bicubic, shown
 from .evaluator import PictureEvaluator
@@ -30,6 +36,7 @@ from .predicted import PredictedUpscale
 from .samples import PicturePairs, tensor_of
 from .seeing import Enlarged, Seeing, rescaled
 from .splits import read_split, read_whole
+from .tiles import check_tiles
 from .transforms import eval_transform, train_transform
 
 
@@ -90,8 +97,15 @@ class SuperResolution(Task):
         return Batch(self.name, [s.id for s in samples], images, sizes, targets)
 
     def head(self, backbone: Backbone, weights: Weights | None = None) -> nn.Module:
-        """Build the tail for the options' scale; `weights` that hold one fill it. Raises WeightsError where they do not fit."""
-        trunk: Any = within(backbone)
+        """Build the tail for the options' scale; `weights` that hold one fill it.
+
+        Raises WeightsError where they do not fit, RecipeError for tiles that are too small for what the network reaches.
+        """
+        head = self._tail(within(backbone), weights)
+        check_tiles(self.options.tiles, self.options.overlap, receptive_field(backbone, head))
+        return head
+
+    def _tail(self, trunk: Any, weights: Weights | None) -> nn.Module:
         if trunk.arch.startswith(SPANDREL):
             return ForeignHead(self.options.scale)
         unshuffle = getattr(trunk, "settings", {}).get("unshuffle", 1)

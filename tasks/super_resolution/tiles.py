@@ -7,6 +7,10 @@ from itertools import pairwise, product
 import torch
 from torch import Tensor
 
+from trunkline.ground.errors import RecipeError
+
+from .options import tile_problems
+
 See = Callable[[Tensor], Tensor]
 """From a small picture `(1, 3, h, w)` to the large one `(1, 3, sh, sw)` in 0..1."""
 KNOWN = 48  # pixels: up to here tiles overlap by the network's whole reach
@@ -43,6 +47,16 @@ def overlap_of(reach: int | None, given: int | None) -> int:
     if given is not None:
         return given
     return reach if reach is not None and reach <= KNOWN else USUAL
+
+
+def check_tiles(side: int | None, given: int | None, reach: int | None) -> None:
+    """Raise RecipeError where tiles of `side` pixels have next to nothing of their own for the overlap (`overlap_of`)."""
+    why = ""
+    if given is None:
+        known = reach is not None and reach <= KNOWN
+        why = ", as far as the network reaches" if known else " where none is given"
+    if problems := tile_problems(side, overlap_of(reach, given), why):
+        raise RecipeError(problems)
 
 
 def side_for(width: int, scale: int, overlap: int) -> int:

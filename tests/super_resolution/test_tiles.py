@@ -9,10 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from upscaler_work import train
 
 from trunkline.backbones import backbone
 from trunkline.heads.model import Model
 from trunkline.heads.super_resolution.upscaling import UpscalingHead, receptive_field
+from trunkline.pipelines.command.cli import main
 from trunkline.tasks.super_resolution.options import Options
 from trunkline.tasks.super_resolution.seeing import Seeing
 from trunkline.tasks.super_resolution.tiles import difference, overlap_of, side_for, spans, upscale
@@ -101,6 +103,26 @@ def test_spans_cover_a_side_once(length, side, overlap):
         assert one.first - one.start in (overlap, one.first) or length <= side
         assert one.stop - one.last in (overlap, length - one.last) or length <= side
     assert all(one.start % 4 == 0 for one in spans(length, side, overlap, 4))
+
+
+def test_tiles_that_leave_next_to_nothing_are_refused(run, scenes, tmp_path, capsys):
+    """Else a picture of 500 pixels a side would be 250,000 tiles of a pixel."""
+    given = ["predict", str(run), str(scenes / "val"), f"out={tmp_path / 'out'}"]
+    said = "which leaves too little of its own; expected 0 (whole pictures), or at least "
+    for tiles, more, wanted in (
+        (8, (), f"as far as the network reaches, {said}"),
+        (
+            16,
+            ("overlap=8",),
+            f"tiles=16: a tile overlaps its neighbours by overlap=8 pixels on each side, {said}2 x 8 + 8 = 24",
+        ),
+        (20, ("overlap=1000",), f"{said}2 x 1000 + 8 = 2008, or overlap=6 or less"),
+    ):
+        assert main([*given, f"tiles={tiles}", *more]) == 2
+        assert wanted in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert train(scenes, tmp_path / "run", "updates=1", "tasks.super_resolution.tiles=8") == 2
+    assert "tiles=8: a tile overlaps" in capsys.readouterr().err and not (tmp_path / "run/checkpoints").exists()
+    assert main([*given, "tiles=16", "overlap=4"]) == 0
 
 
 def test_a_network_that_reaches_further_says_how_far_tiles_are_apart():
