@@ -81,7 +81,7 @@ def _of_labels(root: Path, names: set[str], files: set[str]) -> str:
 def _of_broken(file: Path) -> str:
     """Find the format of a JSON file that is damaged, by its keys; "" where they show none, and for whole ones."""
     try:
-        head = file.read_bytes()
+        head = bytes(storage.read(file))
         json.loads(head)
         return ""
     except OSError:

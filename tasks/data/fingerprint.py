@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from trunkline.ground import storage
+from trunkline.ground.access import check_file
 
 CHECKSUMS = 50_000  # at most so many files are opened; of the others only the size is compared
 EDGE = 4096  # bytes read at a file's beginning and end
@@ -93,6 +94,7 @@ def _line(sparse: int, name: str, address: str, cls: str, mark: str | None) -> s
             return f"{head}\t{len(part)}\t{edges.hexdigest()}"
         if sparse and hashlib.blake2b(name.encode(), digest_size=4).digest()[0] >> max(0, 8 - sparse):
             return f"{head}\t{os.stat(address).st_size}\t-"
+        check_file(address)
         with open(address, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             edges = hashlib.blake2b(file.read(EDGE), digest_size=8)

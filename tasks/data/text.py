@@ -2,8 +2,8 @@
 
 import os
 import re
-from pathlib import Path
 
+from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
 _NUMBERED = re.compile(r"([0-9]+)\s*[:=]\s*([^0-9\s].*)")
@@ -13,7 +13,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 def text_of(file: str | os.PathLike[str]) -> str:
     """Read a text file as UTF-8, or as UTF-16 where it begins so. Raises DataError where it is neither, or cannot be read."""
     try:
-        data = Path(file).read_bytes()
+        data = bytes(storage.read(file))
         return data.decode("utf-16" if data[:2] in _UTF16 else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no UTF-8 text; save it as UTF-8"

@@ -15,6 +15,7 @@ from xml.parsers import expat
 
 import numpy as np
 
+from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 from trunkline.ground.progress import progress
 
@@ -73,7 +74,7 @@ def read_annotation(file: str | os.PathLike[str]) -> VocAnnotation:
     Entities and document types are refused, not resolved.
     """
     try:
-        data = Path(file).read_bytes()
+        data = bytes(storage.read(file))
     except OSError as error:
         raise DataError(f"{os.fspath(file)}: cannot be read ({error.strerror or error})") from None
     try:

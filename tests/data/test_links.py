@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 from trunkline.tasks.check import check
 from trunkline.tasks.classification.folders import read_splits
+from trunkline.tasks.data.text import text_of
 from trunkline.tasks.detection.options import Options as Boxes
 from trunkline.tasks.detection.splits import read_split as read_boxes
+from trunkline.tasks.images.decode import read_image
 from trunkline.tasks.images.photos import photos
+from trunkline.tasks.objects.voc_file import read_annotation
 from trunkline.tasks.segmentation.options import Options as Masks
 from trunkline.tasks.segmentation.splits import read_split as read_masks
 
@@ -351,3 +355,20 @@ def test_a_picture_is_read_where_a_link_to_it_has_another_name(tmp_path):
             (tmp_path / "data" / split / cls / "x.png").symlink_to(tmp_path / "blob")
     sample = read_splits(tmp_path / "data")["train"][0]
     assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), pixels)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_refused_by_name_and_one_of_the_shell_is_read(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    for reader in (read_image, text_of, read_annotation):
+        with pytest.raises(
+            DataError, match=r"x.png: cannot be read \(it is a named pipe, a socket or a device, and no file\)"
+        ):
+            reader(tmp_path / "x.png")
+    with pytest.raises(OSError, match="named pipe"), storage.opened(str(tmp_path / "x.png")):
+        pass
+    out, into = os.pipe()
+    os.write(into, b"one")
+    os.close(into)
+    assert storage.read(f"/dev/fd/{out}") == b"one"
+    os.close(out)

@@ -1,6 +1,8 @@
 """A file of this machine, or one that fsspec reaches (`s3://…`, `https://…`), to read and seek in."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -12,6 +14,16 @@ from trunkline.ground.errors import DataError
 def is_remote(address: str | os.PathLike[str]) -> bool:
     """Say whether an address is a URL."""
     return "://" in os.fspath(address)
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise OSError where a path of this machine is a named pipe, a socket or a device: reading one may wait for ever.
+
+    Those below /dev and /proc are meant so, as a shell's `<(command)`. Raises it too where nothing is there.
+    """
+    mode = os.stat(path).st_mode  # noqa: PTH116 - once a sample
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) and not os.fspath(path).startswith(("/dev/", "/proc/")):
+        raise OSError(errno.EINVAL, "it is a named pipe, a socket or a device, and no file", os.fspath(path))
 
 
 @contextmanager
@@ -26,6 +38,7 @@ def opened(address: str) -> Iterator[IO[bytes]]:
             with fs.open(path, "rb") as file:
                 yield file
     else:
+        check_file(address)
         with open(address, "rb") as file:  # noqa: PTH123
             yield file
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trunkline.ground.access import filesystem, is_local, told
+from trunkline.ground.access import check_file, filesystem, is_local, told
 from trunkline.ground.access import is_remote as is_remote
 from trunkline.ground.access import opened as opened
 from trunkline.ground.links import LOOP, is_folder, walk
@@ -62,6 +62,7 @@ def _read(address: str, start: int = 0, size: int | None = None) -> bytearray:
             fs, path = filesystem(address)
             data = bytearray(fs.cat_file(path, start, None if size is None else start + size))
     else:
+        check_file(address)
         with open(address, "rb") as file:  # noqa: PTH123 - three times as fast as Path.open, once a sample
             if start:
                 file.seek(start)

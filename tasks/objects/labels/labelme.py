@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
 from ...data.below import files_in
@@ -137,7 +138,7 @@ def _size(said: _File, repairs: Repairs) -> tuple[int, int]:
 def is_labelme(file: Path) -> bool:
     """Say whether a JSON file is of LabelMe's format."""
     try:
-        said = msgspec.json.decode(file.read_bytes(), type=dict[str, msgspec.Raw])
+        said = msgspec.json.decode(bytes(storage.read(file)), type=dict[str, msgspec.Raw])
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return "shapes" in said and "imagePath" in said
@@ -145,7 +146,7 @@ def is_labelme(file: Path) -> bool:
 
 def _read(file: Path, wrong: Wrong) -> _File | None:
     try:
-        return msgspec.json.decode(file.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=_File)
+        return msgspec.json.decode(bytes(storage.read(file)).removeprefix(b"\xef\xbb\xbf"), type=_File)
     except OSError as error:
         wrong.append(f"{file}: cannot be read ({error.strerror or error})")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
