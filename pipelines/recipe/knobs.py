@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import load_named, nearest
 
+from ...tasks.options import hint_of
 from ..recipes.table import RECIPES
 from . import plugin
 from .convert import attempt, choices, convert
@@ -80,31 +81,75 @@ def resolve(name: str, given: dict[str, Any], also: Sequence[str] = ()) -> Resol
     sets = {k: changed_by(function, knobs, k, hints[k]) for k in knobs} if not unknown else {}
     tree = to_plain(recipe) if recipe else {}
     others = _variants(function, knobs, {n: hints[n] for n in given if n in hints}) if problems else []
+    places = {key: place_of(recipe, key) for key in dotted} if recipe else {}
     for key, text in dotted.items():
         if recipe is None:
             break
-        if key not in fields and not _is_free(recipe, key):
-            if any(key in dict(walk(other)) or _is_free(other, key) for other in others):
+        at = places[key]
+        if not _is_there(recipe, at):
+            if any(_is_there(other, place_of(other, key)) for other in others):
                 continue  # it may be there once the mistakes that are told already are mended
-            why = _no_task(recipe, key) or f"there is no such setting{nearest(key, [*hints, *fields, *also])}"
+            why = (
+                _no_task(recipe, key)
+                or f"there is no such setting{nearest(key, [*hints, *_short(recipe), *fields, *also])}"
+            )
             problems.append(f"{key}={text}: {why}")
-            continue
-        if key.startswith("batch.") and len(recipe.tasks) > 1:
-            own = ", ".join(f"batches.{name}.{key.removeprefix('batch.')}" for name in recipe.tasks)
-            problems.append(f"{key}={text}: every task has batches of its own here; give {own}")
-            continue
-        clash = [k for k, paths in sets.items() if key in paths and fields[key] == knobs[k]]
-        if clash:
+        elif why := _why_not(recipe, key, places):
+            problems.append(f"{key}={text}{why}")
+        elif clash := [k for k, paths in sets.items() if at in paths and fields[at] == knobs[k]]:
             problems.append(f"{key}={text} and {clash[0]}={given[clash[0]]} set the same field: give one of them")
-            continue
-        attempt(problems, tree, key, lambda key=key, text=text: convert(type_at(recipe, key), text, key), put=put_at)
+        else:
+            attempt(problems, tree, at, lambda at=at, key=key, text=text: _value(recipe, at, text, key), put=put_at)
     if problems:
         with contextlib.suppress(RecipeError):
             attempt(problems, {}, "", lambda: check(from_plain(tree)))
         raise RecipeError(problems)
     result = from_plain(tree)
     check(result)
-    return Resolved(name, dict(given), result, origins(result, given, sets, dotted))
+    return Resolved(
+        name, dict(given), result, origins(result, given, sets, {k: (places[k], v) for k, v in dotted.items()})
+    )
+
+
+def place_of(recipe: Recipe, key: str) -> str:
+    """Write a setting's key in full: an option of the one task of a recipe may be given by its name alone.
+
+    A field of the recipe with that name comes first; what is no setting, or may be of several tasks, stays as it is.
+    """
+    if len(recipe.tasks) != 1 or _is_there(recipe, key):
+        return key
+    full = f"tasks.{next(iter(recipe.tasks))}.{key}"
+    return full if _is_there(recipe, full) else key
+
+
+def _short(recipe: Recipe) -> list[str]:
+    """List the names of the options of a recipe's one task."""
+    return [f.name for options in recipe.tasks.values() for f in dataclasses.fields(options)] * (len(recipe.tasks) == 1)
+
+
+def _is_there(recipe: Recipe, key: str) -> bool:
+    """Say whether a dotted key is a field of the recipe, or goes into a free-form dictionary of it."""
+    return key in dict(walk(recipe)) or _is_free(recipe, key)
+
+
+def _why_not(recipe: Recipe, key: str, places: dict[str, str]) -> str:
+    """Say why a setting that is there cannot be given so; `places` are the full keys of all that were given."""
+    if key.startswith("batch.") and len(recipe.tasks) > 1:
+        own = ", ".join(f"batches.{name}.{key.removeprefix('batch.')}" for name in recipe.tasks)
+        return f": every task has batches of its own here; give {own}"
+    if key != places[key] and places[key] in places:
+        return f" and {places[key]} set the same field: give one of them"
+    return ""
+
+
+def _value(recipe: Recipe, at: str, text: Any, key: str) -> Any:
+    """Convert the value for the field at a dotted key. Raises RecipeError, which calls it by the key that was given."""
+    try:
+        return convert(type_at(recipe, at), text, key)
+    except RecipeError as error:
+        first, *rest = at.split(".")
+        hint = hint_of(recipe.tasks[rest[0]], rest[1]) if first == "tasks" and len(rest) == 2 else ""
+        raise RecipeError([problem + hint for problem in error.problems]) from None
 
 
 def complete(recipe: Recipe) -> Recipe:
@@ -163,13 +208,20 @@ def changed_by(function: Callable[..., Recipe], knobs: dict[str, Any], key: str,
     return changed
 
 
-def origins(recipe: Recipe, given: dict, sets: dict[str, set[str]], dotted: dict) -> dict[str, str]:
-    """Say where each field's value comes from: a key that was given, the recipe, or the field's default."""
+def origins(
+    recipe: Recipe, given: dict, sets: dict[str, set[str]], dotted: dict[str, tuple[str, Any]]
+) -> dict[str, str]:
+    """Say where each field's value comes from: a key that was given, the recipe, or the field's default.
+
+    `dotted` are the keys that are no knobs, as they were given, each with its full key and its value.
+    """
     result = {}
     for key, value in walk(recipe):
         knobs = [f"{k}={given[k]}" for k, paths in sets.items() if key in paths]
         own = [
-            f"{k}={v}" for k, v in dotted.items() if k == key or (k.startswith(f"{key}.") and isinstance(value, dict))
+            f"{k}={v}"
+            for k, (at, v) in dotted.items()
+            if at == key or (at.startswith(f"{key}.") and isinstance(value, dict))
         ]
         result[key] = ", ".join(own) or (knobs[0] if knobs else _default(recipe, key, value))
     return result

@@ -21,7 +21,7 @@ def action(
     shift: bool = False,
     head: Literal["average", "lstm", "transformer", "pool3d"] = "average",
     mode: Literal["full", "last", "probe"] = "full",
-    frames: int = 16,
+    frames: int | None = None,
     stride: int = 0,
     size: int | None = None,
     norm: Literal["batch", "frozen"] = "batch",
@@ -49,7 +49,7 @@ def action(
     shift        let frames see their neighbours (temporal shift) in a trunk of pictures
     head         average (blind to order), lstm, transformer (both see it), pool3d (of trunks of clips)
     mode         full: all parameters; last: the last stage and the head; probe: the head, on features that are computed once
-    frames       of each clip, one of each of so many equal parts; with stride=2 every second one from a start
+    frames       of each clip (by default 16), one of each of so many equal parts; with stride=2 every second one from a start
     norm         frozen keeps the batch norms as the weights have them: for small batches
     group        what keeps clips of one person or source together: a column of the table, or a pattern in the file's path
     folds        5, or groups (leave one out): every clip is predicted by a model that never saw its group
@@ -59,8 +59,8 @@ def action(
     frozen, cached, own_epochs, own_batch, own_lr = _MODES[mode]
     if epochs is not None and updates is not None:
         raise RecipeError(f"epochs={epochs:g} and updates={updates} both say how long: give one of them")
-    if smoke:
-        data, size, frames = data or "demo:clips:smoke", size or 32, min(frames, 4)
+    if smoke:  # settings that are given stay; only defaults shrink
+        data, size, frames = data or "demo:clips:smoke", size or 32, 4 if frames is None else frames
         batch = batch if batch is not None else 4
         if weights == "resnet50":
             weights, backbone = "none", backbone or "resnet18"
@@ -68,6 +68,7 @@ def action(
             updates = 2
     if not data:
         raise RecipeError("data= is missing: give a folder of clips, or a folder with tables of them")
+    frames = 16 if frames is None else frames
     over_time = (backbone or weights).partition(":")[0] in CLIPS
     if shift and over_time:
         raise RecipeError(

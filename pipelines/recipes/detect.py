@@ -20,10 +20,10 @@ def detect(
     val: tuple[str, ...] = (),
     group: str = "",
     folds: int | Literal["groups"] = 0,
-    size: int = 640,
+    size: int | None = None,
     epochs: float | None = None,
     updates: int | None = None,
-    batch: int = 4,
+    batch: int | None = None,
     micro_batch: int | Literal["auto", "all"] = "all",
     lr: float | None = None,
     limit: int = 0,
@@ -49,7 +49,7 @@ def detect(
     weights        of a classifier (a file, a published name) or of a detector (a run, torchvision's own), or none
     train, val     other annotation files, lists or folders, below data; val=0.2 holds out a fifth of one set
     weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
-    size           the shorter side in pixels; the longer one is at most twice as long
+    size           the shorter side in pixels, by default 640; the longer one is at most twice as long
     limit          only the first so many pictures with objects of each split
     on_bad_sample  stop at pictures that cannot be read, or skip them
     on_bad_box     stop at objects without area or outside their picture, or skip these objects
@@ -68,14 +68,15 @@ def detect(
     """
     if epochs is not None and updates is not None:
         raise RecipeError(f"epochs={epochs:g} and updates={updates} both say how long: give one of them")
-    if smoke:
-        data, size, batch = data or "demo:boxes:smoke", min(size, 64), min(batch, 2)
+    if smoke:  # settings that are given stay; only defaults shrink
+        data, size, batch = data or "demo:boxes:smoke", 64 if size is None else size, 2 if batch is None else batch
         if weights == "resnet50":
             weights, backbone = "none", backbone or "resnet18"
         if epochs is None and updates is None:
             updates = 2
     if not data:
         raise RecipeError("data= is missing: give a folder in COCO's format, or in another one together with format=")
+    size, batch = 640 if size is None else size, 4 if batch is None else batch
     one_stage = head == "one_stage"
     epochs = 12.0 if epochs is None and updates is None else epochs
     return Recipe(

@@ -22,11 +22,11 @@ def segment(
     val: tuple[str, ...] = (),
     group: str = "",
     folds: int | Literal["groups"] = 0,
-    crop: int = 512,
+    crop: int | None = None,
     output_stride: Literal[8, 16, 32] | None = None,
     epochs: float | None = None,
     updates: int | None = None,
-    batch: int = 8,
+    batch: int | None = None,
     micro_batch: int | Literal["auto", "all"] = "all",
     lr: float = 0.01,
     limit: int = 0,
@@ -48,7 +48,7 @@ def segment(
     weights        of a classifier (a file, a published name) or of a segmenter (a run, torchvision's own), or none
     weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
     train, val     other lists, annotation files or folders, below data
-    crop           the side in pixels of the squares that training sees; what is smaller is padded with void
+    crop           the side in pixels of the squares that training sees, by default 512; what is smaller is padded with void
     output_stride  of the trunk; by default 16 for deeplabs and fcn, 32 for unet and fpn
     on_bad_sample  stop at pictures and masks that cannot be used, or skip them
     strict         take everything that would be mended in the data as a mistake
@@ -60,19 +60,16 @@ def segment(
     """
     if epochs is not None and updates is not None:
         raise RecipeError(f"epochs={epochs:g} and updates={updates} both say how long: give one of them")
-    if smoke:
-        data, format, crop, batch = (
-            data or "demo:pixels:smoke",
-            format if data else "pairs",
-            min(crop, 64),
-            min(batch, 2),
-        )
+    if smoke:  # settings that are given stay; only defaults shrink
+        data, format = data or "demo:pixels:smoke", format if data else "pairs"
+        crop, batch = 64 if crop is None else crop, 2 if batch is None else batch
         if weights == "resnet50":
             weights, backbone = "none", backbone or "resnet18"
         if epochs is None and updates is None:
             updates = 2
     if not data:
         raise RecipeError("data= is missing: give a folder in VOC's format, or in another one together with format=")
+    crop, batch = 512 if crop is None else crop, 8 if batch is None else batch
     if output_stride is None:
         output_stride = 32 if head in ("unet", "fpn") else 16
     epochs = 20.0 if epochs is None and updates is None else epochs

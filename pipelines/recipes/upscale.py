@@ -25,14 +25,14 @@ def upscale(
     backbone: str | None = None,
     blocks: int | None = None,
     width: int | None = None,
-    crop: int = 96,
+    crop: int | None = None,
     crops: int = 1,
     jitter: tuple[float, ...] = (0.6, 1.0),
     epochs: float | None = None,
     updates: int | None = None,
     adversarial: int = 0,
     perceptual: str = "",
-    batch: int = 16,
+    batch: int | None = None,
     lr: float = 1e-3,
     ema: float = 0.999,
     limit: int = 0,
@@ -50,12 +50,12 @@ def upscale(
     folds        divide all pictures into so many folds and validate each once; groups: one a group
     weights      a network to go on with: a run, a published file (BasicSR, Real-ESRGAN), or none
     backbone     msrresnet, srresnet, edsr, rrdbnet; by default a msrresnet of 8 blocks of 48 channels, which a CPU trains
-    crop         the side in pixels of the squares of large pictures that training sees
+    crop         the side in pixels of the squares of large pictures that training sees; by default 96
     crops        so many squares each time that a picture is decoded; more than 1 is quicker with large pictures, and learns less
     jitter       two scales up to 1: each time large pictures are resized by another one between them; empty: never
     adversarial  updates against a critic after those of the pixels; with updates=0 weights= are taken as they are, and no others
     perceptual   in these, the maps of a network that does not learn count too: a trunk's weights (its c3 and c4), or vgg19
-    batch        squares an update; a multiple of crops
+    batch        squares an update, a multiple of crops; by default 16
     smoke        a tiny run of seconds on generated pictures, to see that everything works
 
     L1 loss, Adam with a cosine rate, flips and quarter turns, averaged weights. Against a critic (BasicSR's, with spectral norm)
@@ -64,12 +64,13 @@ def upscale(
     """
     if problems := _problems(scale, backbone, crops, batch, epochs, updates, adversarial):
         raise RecipeError(problems)
-    if smoke:
-        data, crop, batch, crops = data or "demo:pictures:smoke", min(crop, 8 * scale), min(batch, 4), min(crops, 2)
-        crops = crops if batch % crops == 0 else 1
+    if smoke:  # settings that are given stay; only defaults shrink
+        data, crop = data or "demo:pictures:smoke", 8 * scale if crop is None else crop
+        batch = crops * max(1, 4 // crops) if batch is None else batch
         blocks, width = blocks or 1, width or 8
         if epochs is None and updates is None:
             updates = 2
+    crop, batch = 96 if crop is None else crop, 16 if batch is None else batch
     if perceptual and not adversarial:
         raise RecipeError(
             f"perceptual={perceptual}: counts in the updates against a critic; give adversarial=1000, say"
@@ -119,7 +120,7 @@ def _problems(
     scale: int,
     backbone: str | None,
     crops: int,
-    batch: int,
+    batch: int | None,
     epochs: float | None,
     updates: int | None,
     adversarial: int,
@@ -134,6 +135,7 @@ def _problems(
         found.append(f"updates={updates}: expected a whole number above 0, or 0 for none of the pixels' alone")
     if adversarial < 0:
         found.append(f"adversarial={adversarial}: expected a whole number of updates, 0 for none")
+    batch = 16 if batch is None else batch
     if batch < 1:
         found.append(f"batch={batch}: expected a whole number above 0")
     if not 1 <= crops <= CROPS.high:

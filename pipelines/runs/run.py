@@ -247,7 +247,7 @@ def claim(
     that came later, at their defaults.
 
     What `auto` became at the first start stays, except for `machine.loaders`. Raises RecipeError where the folder holds
-    another recipe (with the differences) or files that are no run's.
+    another recipe (of the same name: with the differences) or files that are no run's.
     """
     run.forget()
     if not run.exists():
@@ -256,6 +256,11 @@ def claim(
         return resolved
     before = run.recipe
     kept = {k: v for k, v in before.get("auto", {}).items() if k not in ("machine.loaders", "machine.workers")}
+    if before["recipe"] != resolved["recipe"]:  # all else differs too
+        raise RecipeError(
+            f"{run.shown}: holds a run of another recipe ({before['recipe']} there, {resolved['recipe']} now); choose another "
+            "--run"
+        )
     was, now = flat(as_now(before["resolved"])), flat(resolved["resolved"])
     if not now.get("evaluation.metric"):  # left open: it stays as the run began with it
         resolved["resolved"]["evaluation"]["metric"] = now["evaluation.metric"] = was.get("evaluation.metric", "")
@@ -266,8 +271,6 @@ def claim(
         for k in sorted(was.keys() | now.keys())
         if was.get(k) != now.get(k) and not changeable(k) and not (k in kept and k in asked)
     ]
-    if before["recipe"] != resolved["recipe"]:
-        wrong.insert(0, f"  recipe: {before['recipe']} there, {resolved['recipe']} now")
     if wrong:
         raise RecipeError(
             f"{run.shown}: holds a run of another recipe; choose another --run, or give the same settings again:\n"
