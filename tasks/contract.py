@@ -216,6 +216,16 @@ class Task(ABC):
 
         return photos(given)
 
+    @classmethod
+    def left_out(cls, given: str) -> str:
+        """Say which files of a folder look like inputs and are none; "" where there are none, or it is no folder.
+
+        By default that is known of photos alone.
+        """
+        from .images.photos import left_out
+
+        return left_out(given) if cls.inputs.__func__ is Task.inputs.__func__ else ""
+
     def read(self, address: str) -> Sample:
         """Read one input as a sample without targets. Raises DataError where it cannot be used."""
         from .images.decode import read_as

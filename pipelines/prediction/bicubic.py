@@ -9,6 +9,7 @@ from trunkline.ground.errors import DataError, RecipeError
 from trunkline.ground.storage import at_home
 
 from ...tasks.data.repairs import counted
+from ...tasks.images.photos import left_out
 from ...tasks.predicted import Predicted, Writing
 from ...tasks.super_resolution.files import Look, Picture, look_at, read_picture, why_not, write_picture
 from ...tasks.super_resolution.resize import resized_integers
@@ -74,6 +75,8 @@ def bicubic(
         raise RecipeError(f"out={out}: holds pictures that a network made ({SETTINGS} says how); choose another folder")
     plan = targets(given, folder, writing)
     unread = _check(plan, scale)
+    for said in (f"{folder}: {line}" for folder in given if (line := left_out(folder))):
+        note(said)
     return _upscale(plan, unread, scale, quality, out)
 
 

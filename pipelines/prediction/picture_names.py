@@ -7,7 +7,7 @@ from pathlib import Path
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.ranges import problems_of
 
-from ...tasks.images.photos import photos
+from ...tasks.images.photos import left_out, photos
 from ...tasks.predicted import Writing
 from ...tasks.super_resolution.files import FORMATS
 
@@ -43,9 +43,10 @@ def targets(
             continue
         found = [*photos(given)]
         if not found:
-            problems.append(
+            nothing = (
                 f"{given}: there is no such file, no picture in that folder, and nothing that this pattern matches"
             )
+            problems.append("; ".join(filter(None, [nothing, left_out(given)])))
         for picture in found:
             below = picture.relative_to(folder) if folder else Path(picture.name)
             file = out / below.with_name(below.stem + writing.suffix + (writing.end or below.suffix))

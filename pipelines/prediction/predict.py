@@ -22,8 +22,10 @@ from ..models.blend import blend_of
 from ..models.digest import weights_digest
 from ..models.ready import Ready, Source, ready, task_kind
 from ..recipe import plugin as plugins
+from ..recipe.convert import check_own
 from ..runs.machine import threads_kept
 from ..show import bar, note
+from .inputs import expand, find_nothing, left_out
 from .named import DRAWN, LINES, OWN, SHEET_FILE, NamedOutput
 from .picture_names import targets, writing_problems
 from .predictions import WEIGHTS, Output, Predictions
@@ -114,7 +116,10 @@ def _begun(
     if where.blend:
         where = replace(where, blend=absolute_blend(where.blend))
     kind = task_kind(where)
+    check_own(kind.name, where.options)
     find_nothing(given, kind)
+    for line in left_out(given, kind):
+        note(line)
     if labels and labels not in (known := kind.predicted.labels_as):
         raise RecipeError(f"labels={labels}: expected {', '.join(known) or 'none: this task has no objects to write'}")
     _check_writing(kind, writing)
@@ -254,29 +259,6 @@ def _with_bar(
         for predicted in _compute(iter(files), settings, task.predicted, launch, found):
             advance()
             yield predicted
-
-
-def find_nothing(inputs: list[str], task: type[Task]) -> None:
-    """Raise RecipeError naming every input without a file that the task predicts, or where there are no inputs."""
-    wrong = [
-        f"{given}: there is no such file, no {task.inputs_are} in that folder, and nothing that this pattern matches"
-        for given in inputs
-        if next(iter(task.inputs(given)), None) is None
-    ]
-    if wrong or not inputs:
-        raise RecipeError(wrong or "nothing to predict: give files, folders or globs")
-
-
-def expand(inputs: list[str], task: type[Task]) -> Iterator[Path]:
-    """Yield the files that the inputs stand for, in order, each once."""
-    seen: set[Path] = set()
-    for given in inputs:
-        for path in task.inputs(given):
-            if len(inputs) > 1:  # a single input names no file twice
-                if path in seen:
-                    continue
-                seen.add(path)
-            yield path
 
 
 def _compute(

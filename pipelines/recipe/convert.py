@@ -120,16 +120,29 @@ def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
             f"{key}={value}: there is no such setting{nearest(key, names)}; there are {own}, and the task's options "
             f"({theirs})"
         ]
-    found: list[str] = []
-    for name, kind in having.items():
-        try:
-            options = dataclasses.replace(kind(), **{key: convert(get_type_hints(kind)[key], value, key)})
-            if key not in belonging(options, "training"):  # training's options are refused once the task is known
-                check_options(name, options)
-            return []
-        except RecipeError as error:
-            found = found or [problem + hint_of(kind, key) for problem in error.problems]
-    return found
+    wrong = {name: _complaints(name, kind, key, value) for name, kind in having.items()}
+    told = [*wrong.values()]
+    return told[0] if all(lines == told[0] for lines in told) else []  # else the task that it is says it: `check_own`
+
+
+def _complaints(name: str, kind: Any, key: str, value: Any) -> list[str]:
+    """Say what is wrong with the option `key` of the task `name`, all others at their defaults."""
+    try:
+        options = dataclasses.replace(kind(), **{key: convert(get_type_hints(kind)[key], value, key)})
+        if key not in belonging(options, "training"):  # training's options are refused once the task is known
+            check_options(name, options)
+    except RecipeError as error:
+        return [problem + hint_of(kind, key) for problem in error.problems]
+    return []
+
+
+def check_own(task: str, given: dict[str, Any]) -> None:
+    """Raise RecipeError with the options of a task that is known by now whose values alone are wrong."""
+    kind = load_named(task_options()[task])
+    lines = [line for key, value in given.items() if key in get_type_hints(kind)
+             for line in _complaints(task, kind, key, value) if line.startswith(f"{key}={value}: ")]  # fmt: skip
+    if lines:
+        raise RecipeError(lines)
 
 
 def describe(kind: Any) -> str:

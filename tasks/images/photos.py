@@ -8,7 +8,11 @@ from pathlib import Path
 from trunkline.ground.errors import DataError
 from trunkline.ground.links import LOOP, walk, wrong_link
 
-from .suffixes import SUFFIXES
+from ..data.repairs import counted
+from .suffixes import SUFFIXES, UNREAD
+
+_OTHERS = UNREAD - SUFFIXES  # those of both are listed, and each is told what it needs
+_FEW = 5  # names that a line lists
 
 
 def photos(given: str) -> Iterator[Path]:
@@ -25,6 +29,27 @@ def photos(given: str) -> Iterator[Path]:
         yield path
     else:
         yield from _matching(given)
+
+
+def left_out(given: str) -> str:
+    """Say which files below a folder are pictures that `photos` does not list (a GIF); "" where there are none.
+
+    Raises DataError where the folder cannot be read.
+    """
+    if not Path(given).is_dir():
+        return ""
+    try:
+        return others_left_out([name for name, _ in walk(given) if Path(name).suffix.lower() in _OTHERS])
+    except OSError as error:
+        raise DataError(f"{error.filename or given}: cannot be read ({error.strerror})") from None
+
+
+def others_left_out(names: list[str]) -> str:
+    """Say that files of these names are left out, the first by name; "" where there are none."""
+    if not names:
+        return ""
+    shown = f"{', '.join(names[:_FEW])}{', …' if len(names) > _FEW else ''}"
+    return f"{counted(len(names), 'file')} of other kinds {'is' if len(names) == 1 else 'are'} left out: {shown}"
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from ..data.folds import fold_of
 from ..data.repairs import counted
 from ..data.split import split_rows
 from ..data.words import WORDS
+from ..images.photos import others_left_out
 from ..images.suffixes import READ, UNREAD
 from .files import Look, look_at
 from .options import CROPS, LEAST, Options, share_of
@@ -25,7 +26,6 @@ _LARGE = ("HR", "hr", "GT", "gt", "GTmod12", "high", "HQ", "hq")
 _SMALL = re.compile(r"(LR|lr|LQ|lq|low)", re.ASCII)
 _DIV2K = {"train": "DIV2K_train", "val": "DIV2K_valid"}
 _MOST = 20
-_FEW = 5  # names that a remark lists
 _MANY = 64  # a picture that has room for more squares than so many times those it is read for is long to read
 
 
@@ -123,11 +123,8 @@ def _all_of(options: Options, place: Place) -> PicturePairs:
             f"together={','.join(options.together)} and group={options.group!r} both say what stays on one side; give one of them"
         )
     large = files_in(root / place.large, tuple(READ))
-    left = [
-        said
-        for folder in (place.large, place.small)
-        if (said := _left_out(root / folder)) and (folder or not place.large)
-    ]
+    folders = (place.large, place.small) if place.small else (place.large,)
+    left = [said for folder in folders if (said := _left_out(root / folder))]
     if not large:
         raise DataError(": ".join([f"{root / place.large}", "holds no picture that is read", *left]))
     pairs = _paired(root, place, large, options.scale) if place.small else [(name, "") for name in large]
@@ -136,11 +133,7 @@ def _all_of(options: Options, place: Place) -> PicturePairs:
 
 def _left_out(folder: Path) -> str:
     """Say which files of a folder look like pictures and are not read; "" where there are none."""
-    names = files_in(folder, tuple(UNREAD))
-    if not names:
-        return ""
-    shown = f"{', '.join(names[:_FEW])}{', …' if len(names) > _FEW else ''}"
-    return f"{counted(len(names), 'file')} of other kinds {'is' if len(names) == 1 else 'are'} left out: {shown}"
+    return others_left_out(files_in(folder, tuple(UNREAD)))
 
 
 def place_of(options: Options, split: str) -> Place:

@@ -115,6 +115,8 @@ class SuperResolution(Task):
         )  # fmt: skip
         if weights is not None and weights.rest:
             head.fill(weights)
+            if report := trunk.report:  # it counts the trunk alone
+                report.loaded, report.total = report.loaded + len(weights.rest), report.total + len(weights.rest)
         return head
 
     @property
