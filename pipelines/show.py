@@ -1,6 +1,7 @@
 """What a person sees while something runs: progress bars with a rate and a time left, tables, notes on stderr."""
 
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,12 +34,18 @@ def samples_left_out(number: int) -> str:
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
-    """Print a table on stdout, as wide as the terminal, or 160 columns wide where stdout is no terminal."""
+    """Print a table on stdout, as wide as the terminal, or 160 columns wide where stdout is no terminal; a row is one line."""
     shown = Table(*columns, title=title or None, box=None, title_justify="left", header_style="bold", pad_edge=False)
     for row in rows:
-        shown.add_row(*[Text(str(cell)) for cell in row])
+        shown.add_row(*[Text(_on_one_line(str(cell))) for cell in row])
     out = Console(file=sys.stdout, highlight=False)
     (out if out.is_terminal else Console(file=sys.stdout, width=160)).print(shown)
+
+
+def _on_one_line(text: str) -> str:
+    """Write codes that would break a table, as of a file's name, as escapes: line ends, control codes, undecodable bytes."""
+    odd = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in odd else c for c in text)
 
 
 def scores_line(scores: Scores) -> str:
