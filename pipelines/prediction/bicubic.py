@@ -67,6 +67,8 @@ def bicubic(
     """
     problems = [f"scale={scale}: expected a whole number from 2 to 16"] if not 2 <= scale <= 16 else []
     writing = Writing(suffix, ext, quality)
+    if not str(out):
+        problems.append("out= is missing: give a folder for the pictures")
     if problems := problems + writing_problems(writing):
         raise RecipeError(problems)
     given = [at_home(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
