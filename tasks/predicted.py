@@ -84,6 +84,11 @@ class Predicted:
         """Build it from what `kept` gave and the bytes of its file."""
         raise NotImplementedError
 
+    @classmethod
+    def damage(cls, file: Path, line: dict[str, Any]) -> str:
+        """Say what is wrong with a file that was written before, whose `kept` gave `line`; "" where it may be whole."""
+        return ""
+
     def found(self) -> dict[str, Any]:
         """Convert what is said of the file to JSON."""
         raise NotImplementedError

@@ -1,5 +1,6 @@
 """Where pictures that are made of pictures are written: names, subfolders and formats as they are, nothing over another."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from ...tasks.predicted import Writing
 from ...tasks.super_resolution.files import FORMATS
 
 _LISTED = 20
+_LONGEST = 255  # bytes of a name, on almost all file systems
 
 
 def writing_problems(writing: Writing) -> list[str]:
@@ -28,8 +30,8 @@ def targets(
     What lies in a subfolder of a folder goes into the same of `out`; a picture that is given by two paths has the first one.
     `reserved` are names in `out` that something else has, each with what that is; a folder's holds for all below it. Raises
     RecipeError for inputs without a picture, names that two pictures would get or that are reserved, what `writing_problems`
-    lists, an `out` that is a file or lies in a folder that is read, and files in the way: folders, links that lead nowhere,
-    and the pictures that are read.
+    lists, an `out` that is a file or lies in a folder that is read, names of more than 255 bytes, and files in the way:
+    folders, links that lead nowhere, and the pictures that are read.
     """
     problems = writing_problems(writing)
     if out.exists() and not out.is_dir():
@@ -62,6 +64,15 @@ def targets(
     return plan
 
 
+def drawn_name(name: str) -> str:
+    """Return the name of a PNG as it is, or cut to 255 bytes; then a digest stands for what is cut."""
+    whole = os.fsencode(name)
+    if len(whole) <= _LONGEST:
+        return name
+    end = f"-{hashlib.sha256(whole).hexdigest()[:16]}.png"
+    return whole[: _LONGEST - len(end)].decode(errors="ignore") + end
+
+
 def _place(path: Path) -> str:
     """Write a path in one form; a link is a file of its own."""
     return os.path.abspath(path)  # noqa: PTH100 - a `..` goes too
@@ -73,6 +84,11 @@ def _in_the_way(plan: list[tuple[Path, Path]], out: Path, reserved: Mapping[str,
     read: set[str] = set()
     for picture, file in plan:
         below = file.relative_to(out)
+        if (length := len(os.fsencode(file.name))) > _LONGEST:
+            problems.append(
+                f"{picture}: would become a file with a name of {length} bytes, and {_LONGEST} is the most: give a shorter "
+                "suffix=, or rename it"
+            )
         if what := reserved.get(below.parts[0].lower()):
             remedy = "give suffix=, as _x4" if len(below.parts) == 1 else "give that folder an out= of its own"
             problems.append(f"{picture}: would become {file}, and there {what}; {remedy}")

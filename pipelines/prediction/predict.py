@@ -27,7 +27,7 @@ from ..runs.machine import threads_kept
 from ..show import bar, note
 from .inputs import expand, find_nothing, left_out
 from .named import DRAWN, LINES, OWN, SHEET_FILE, NamedOutput
-from .picture_names import targets, writing_problems
+from .picture_names import drawn_name, targets, writing_problems
 from .predictions import WEIGHTS, Output, Predictions
 
 CHUNK = 65_536  # files whose names are sent to a pool at once
@@ -223,7 +223,7 @@ def _stream_named(
                 if pictures and not predicted.error:  # before the file, which says that this one is done
                     (out / DRAWN).mkdir(exist_ok=True)
                     name = goal[Path(predicted.file)].relative_to(out).as_posix().replace("/", "-")
-                    predicted.image().save(out / DRAWN / f"{name}.png")
+                    predicted.image().save(out / DRAWN / drawn_name(f"{name}.png"))
                 output.add(predicted)
                 if remark := getattr(predicted, "remark", ""):
                     remarks.setdefault(remark, predicted.file)

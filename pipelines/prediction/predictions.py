@@ -4,14 +4,16 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from trunkline.ground.errors import RecipeError
+from trunkline.ground.errors import DataError, RecipeError
 
 from ...tasks.images.drawing import contact_sheet
 from ...tasks.predicted import Predicted
+from ..show import note
+from .picture_names import drawn_name
 
 SHEET = 48  # pictures on a contact sheet
 COLUMNS = 6
@@ -24,12 +26,23 @@ class Predictions(list[Predicted]):
 
     def sheet(self, most: int = SHEET) -> Any:
         """Draw a contact sheet of the first `most` pictures that could be read."""
-        return contact_sheet([(p.small(), p.caption()) for p in self if not p.error][:most], columns=COLUMNS)
+        return contact_sheet(cells_of([p for p in self if not p.error][:most]), columns=COLUMNS)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.sheet().save(buffer, "PNG")
         return buffer.getvalue()
+
+
+def cells_of(found: Iterable[Predicted]) -> list[tuple[Any, str]]:
+    """Draw the cells of a contact sheet; a line says which files cannot be read any more, and have none."""
+    cells = []
+    for p in found:
+        try:
+            cells.append((p.small(), p.caption()))
+        except DataError as error:
+            note(f"{error}; it has no place on the contact sheet")
+    return cells
 
 
 def _as_read(settings: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +133,7 @@ class Output:
 
     def add(self, p: Predicted) -> None:
         """Write one more prediction, at once, with the files that belong to it; with `pictures`, draw it too."""
-        name = f"{self.done:06d}-{Path(p.file).stem}.png"
+        name = drawn_name(f"{self.done:06d}-{Path(p.file).stem}.png")
         for kind, content in ({} if p.error else p.files()).items():
             (self.folder / kind).mkdir(exist_ok=True)
             (self.folder / kind / name).write_bytes(content)

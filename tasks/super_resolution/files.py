@@ -4,6 +4,7 @@ PNG, JPEG, TIFF, WebP and BMP. A palette is read as its colours; a transparent c
 its EXIF orientation. Other metadata is not carried over. Pillow makes 8 bits of 16 in colours, so these have their own way.
 """
 
+import hashlib
 import io
 import os
 import warnings
@@ -140,9 +141,14 @@ def write_picture(path: str | os.PathLike[str], picture: Picture, quality: int =
     picture (`why_not`).
     """
     file, content = Path(path), encoded(path, picture, quality)
-    beside = file.with_name(f".{file.name}.part")  # may be left by a process that was killed
+    beside = part_of(file)  # may be left by a process that was killed
     beside.write_bytes(content)
     beside.replace(file)
+
+
+def part_of(file: Path) -> Path:
+    """Name the hidden file in which a file is written before it is renamed: short, however long its name, and its own."""
+    return file.with_name(f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:16]}.part")
 
 
 def encoded(path: str | os.PathLike[str], picture: Picture, quality: int = 95) -> bytes:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from trunkline.ground.errors import DataError
+
 from ..predicted import Predicted
 
 if TYPE_CHECKING:
@@ -61,6 +63,20 @@ class PredictedUpscale(Predicted):
         own = {f.name: line[f.name] for f in fields(cls) if f.name in line}
         return cls.from_line({**own, "content": base64.b64encode(content).decode()})
 
+    @classmethod
+    def damage(cls, file: Path, line: dict[str, Any]) -> str:
+        """Say what is wrong with a file that was written before: it is no picture any more, or has another size."""
+        from ..images import decode
+        from .files import look_at
+
+        try:
+            look = look_at(file)
+        except DataError as error:
+            return str(error).removeprefix(f"{decode.shown(file)}: ")
+        if (look.width, look.height) == (line.get("width"), line.get("height")):
+            return ""
+        return f"has {look.width} x {look.height} pixels now, not {line.get('width')} x {line.get('height')}"
+
     def row(self) -> list[str]:
         """Write width, height and bits."""
         return [str(self.width), str(self.height), str(self.bits)]
@@ -91,4 +107,4 @@ class PredictedUpscale(Predicted):
         from .draw import shown
         from .files import decoded
 
-        return shown(decoded(f"{self.file}.{self.ext}", bytearray(self.file_content())).pixels)
+        return shown(decoded(f"what was made of {self.file}", bytearray(self.file_content())).pixels)

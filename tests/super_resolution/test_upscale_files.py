@@ -1,6 +1,7 @@
 """What predict makes of pictures: files, their names, and folders that hold them."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -158,10 +159,121 @@ def test_what_was_not_made_here_is_not_taken_for_a_result(run, scenes, tmp_path,
     assert f"{odd}/00000.png: is no file, or a link that leads nowhere" in capsys.readouterr().err
     made = tmp_path / "made"
     assert main(["predict", str(run), str(given), str(given / "00000.png"), f"out={made}"]) == 0
-    shutil.copytree(given, tmp_path / "two")
     capsys.readouterr()
-    assert main(["predict", str(run), str(tmp_path / "two"), f"out={made}"]) == 2
-    assert f"was made of {given}/00000.png, and {tmp_path}/two/00000.png would become it" in capsys.readouterr().err
+    other = shutil.copytree(given, tmp_path / "two")
+    assert main(["predict", str(run), str(other), f"out={made}"]) == 0  # other paths, the same pictures
+    assert "3 of 3 are in" in " ".join(capsys.readouterr().err.split())
+    shutil.copy(given / "00001.png", other / "00000.png")
+    assert main(["predict", str(run), str(other), f"out={made}"]) == 2
+    assert f"was made of {given}/00000.png, and {other}/00000.png, another picture," in capsys.readouterr().err
+
+
+def said(capsys):
+    """What was said since it was last asked for, on one line."""
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_pictures_of_one_relative_path_in_two_folders_are_not_taken_for_each_other(
+    run, scenes, tmp_path, capsys, monkeypatch
+):
+    call = ["predict", str(run), "photos", f"out={tmp_path / 'out'}"]
+    for number, folder in enumerate("AB"):
+        (tmp_path / folder / "photos").mkdir(parents=True)
+        shutil.copy(scenes / f"val/0000{number}.png", tmp_path / folder / "photos/x.png")
+        (tmp_path / folder / "photos/bad.png").write_bytes(b"no picture")
+    monkeypatch.chdir(tmp_path / "A")
+    assert main(call) == 2  # bad.png
+    made = (tmp_path / "out/x.png").read_bytes()
+    monkeypatch.chdir(tmp_path / "B")
+    said(capsys)
+    assert main(call) == 2 and f"was made of {tmp_path}/A/photos/x.png, and photos/x.png, another" in said(capsys)
+    (tmp_path / "B/photos/x.png").unlink()
+    assert main(call) == 2 and (tmp_path / "out/x.png").read_bytes() == made
+    lines = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert [line["source"]["path"] for line in lines if "error" in line] == [
+        f"{tmp_path}/{folder}/photos/bad.png" for folder in "AB"
+    ]
+
+
+def test_results_of_pictures_that_changed_since_and_damaged_results_are_told(run, scenes, tmp_path, capsys):
+    given, out = shutil.copytree(scenes / "val", tmp_path / "in"), tmp_path / "out"
+    call = ["predict", str(run), str(given), f"out={out}"]
+    assert main(call) == 0
+    whole, made = (given / "00001.png").read_bytes(), (out / "00001.png").read_bytes()
+    for size in ((40, 36), (64, 64)):
+        Image.new("RGB", size, "red").save(given / "00001.png")
+        assert main(call) == 2
+        assert f"{out}/00001.png: was made of {given}/00001.png before that picture changed; remove it" in said(capsys)
+    (given / "00001.png").write_bytes(whole[: len(whole) // 2])
+    (out / "00000.png").unlink()
+    assert main(call) == 0  # a source that is damaged later costs its cell of the sheet alone
+    words = said(capsys)
+    assert f"{out}/00001.png, which was made of it before, is left as it is" in words
+    assert f"{given}/00001.png: the PNG is cut off" in words and "it has no place on the contact sheet" in words
+    assert (out / "00001.png").read_bytes() == made and (out / "00000.png").exists()
+    (given / "00001.png").write_bytes(whole)
+    for content, wrong in ((b"", "the file is empty"), (whole, "has 64 x 64 pixels now, not 256 x 256")):
+        (out / "00001.png").write_bytes(content)
+        assert main(call) == 2
+        assert f"{out}/00001.png: was made here before, and {wrong}; remove it" in said(capsys)
+    (out / "00001.png").write_bytes(made[:-40])  # its beginning says nothing wrong
+    (out / "sheet.png").unlink()
+    assert main(call) == 0 and f"what was made of {given}/00001.png: the PNG is cut off" in said(capsys)
+    (out / "00001.png").unlink()
+    assert main(call) == 0 and (out / "00001.png").read_bytes() == made
+
+
+def test_lines_without_settings_or_marks_are_refused(run, scenes, tmp_path, capsys):
+    out = tmp_path / "out"
+    call = ["predict", str(run), str(scenes / "val"), f"out={out}"]
+    assert main(call) == 0
+    stored = (out / "settings.json").read_bytes()
+    (out / "settings.json").unlink()
+    (out / "00001.png").unlink()
+    for more in ([], ["ensemble=true"]):
+        assert main([*call, *more]) == 2
+        assert f"{out}/settings.json: is missing, so nothing says how the pictures beside it were" in said(capsys)
+    assert not (out / "00001.png").exists() and not (out / "settings.json").exists()
+    (out / "settings.json").write_bytes(stored)
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    old = [json.dumps({key: value for key, value in line.items() if key != "source"}) + "\n" for line in lines]
+    (out / "predictions.jsonl").write_text("".join(old))
+    assert main(call) == 2
+    assert f"{out}/00000.png: was made by an earlier version, and its line in predictions.jsonl does" in said(capsys)
+    for name in ("00000.png", "00002.png"):
+        (out / name).unlink()
+    assert main(call) == 0 and len([*out.glob("0*.png")]) == 3
+
+
+def test_names_as_long_as_a_file_system_takes_are_made(run, scenes, tmp_path, capsys):
+    given = tmp_path / "in"
+    given.mkdir()
+    shutil.copy(scenes / "val/00000.png", given / f"{'n' * 251}.png")
+    shutil.copy(scenes / "val/00000.png", given / "short.png")
+    models = {
+        "model": ["predict", str(run), str(given), "pictures=true"],
+        "bicubic": ["predict", "bicubic", str(given), "scale=4"],
+    }
+    for name, call in models.items():
+        out = tmp_path / name
+        assert main([*call, f"out={out}"]) == 0
+        assert {f.name for f in out.glob("[ns]*.png")} >= {f"{'n' * 251}.png", "short.png"}
+        assert not [*out.glob(".*")]
+        other = tmp_path / f"{name}-suffix"
+        assert main([*call, f"out={other}", "suffix=_x4"]) == 2 and not other.exists()
+        assert "nnn.png: would become a file with a name of 258 bytes, and 255 is the most: give a" in said(capsys)
+    drawn = {len(f.name) for f in (tmp_path / "model/pictures").iterdir()}
+    assert drawn == {255, len("short.png.png")}
+
+
+def test_odd_names_keep_their_row_of_the_table(run, scenes, tmp_path, capsys):
+    names = {"a\nb.png": "a\\nb.png", os.fsdecode(b"c\xff.png"): "c\\udcff.png", "plain.png": "plain.png"}
+    for name in names:
+        shutil.copy(scenes / "val/00000.png", tmp_path / name)
+    assert main(["predict", str(run), str(tmp_path), "threads=1"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 4 and len({row.rstrip().rindex("256") for row in rows[1:]}) == 1
+    assert [row.split()[0] for row in rows[1:]] == [f"{tmp_path}/{name}" for name in names.values()]
 
 
 def test_what_was_made_and_what_failed_is_counted(run, scenes, tmp_path, capsys):
@@ -216,8 +328,10 @@ def test_two_inputs_that_would_become_one_file_and_outputs_among_the_inputs_are_
         list(api.predict(run, tmp_path / "one", out=tmp_path / "one"))
 
 
-def test_bicubic_is_no_run_where_its_own_results_lie(scenes, tmp_path, monkeypatch):
+def test_bicubic_is_no_run_where_its_own_results_lie(scenes, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    assert main(["predict", "bicubic", str(scenes / "val"), "scale=2", "out="]) == 2 and not [*tmp_path.iterdir()]
+    assert "out= is missing" in said(capsys)
     for _ in range(2):
         assert main(["predict", "bicubic", str(scenes / "val"), "scale=2", "out=bicubic"]) == 0
     assert len([*(tmp_path / "bicubic").glob("*.png")]) == 3
