@@ -147,6 +147,10 @@ MADE = {  # name: how it is written
     "alpha-yuva.mkv": {"codec": "ffv1", "pixels": "yuva420p", "gop": 12},
     "grey.mkv": {"codec": "ffv1", "pixels": "gray", "gop": 12},
     "grey-16.mkv": {"codec": "ffv1", "pixels": "gray16le"},
+    "huffyuv.avi": {"codec": "huffyuv", "pixels": "yuv422p"},
+    "ffvhuff.mkv": {"codec": "ffvhuff", "pixels": "yuv420p"},
+    "prores.mov": {"codec": "prores_ks", "pixels": "yuv422p10le"},
+    "raw.avi": {"codec": "rawvideo", "pixels": "bgr24", "n": 20},
     "one.mp4": {"n": 1},
     "animated.gif": {"codec": "gif", "pixels": "rgb8", "n": 20},
 }  # fmt: skip

@@ -253,5 +253,5 @@ READERS: dict[str, Callable[[bytes, tuple[int, int]], H264 | Hevc | Plain]] = {
     "vp8": Vp8,
     "vp9": Vp9,
     "av1": Av1,
-    **dict.fromkeys(("ffv1", "huffyuv", "ffvhuff", "png", "prores", "dnxhd", "rawvideo"), Plain),
+    **dict.fromkeys(("ffv1", "huffyuv", "ffvhuff", "png", "prores", "rawvideo"), Plain),
 }
