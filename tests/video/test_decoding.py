@@ -148,7 +148,7 @@ MADE = {  # name: how it is written
     "grey.mkv": {"codec": "ffv1", "pixels": "gray", "gop": 12},
     "grey-16.mkv": {"codec": "ffv1", "pixels": "gray16le"},
     "huffyuv.avi": {"codec": "huffyuv", "pixels": "yuv422p"},
-    "ffvhuff.mkv": {"codec": "ffvhuff", "pixels": "yuv420p"},
+    "ffvhuff.avi": {"codec": "ffvhuff", "pixels": "yuv420p"},
     "prores.mov": {"codec": "prores_ks", "pixels": "yuv422p10le"},
     "raw.avi": {"codec": "rawvideo", "pixels": "bgr24", "n": 20},
     "one.mp4": {"n": 1},
