@@ -151,7 +151,9 @@ def test_a_share_may_be_a_number():
     assert resolve("srresnet", smoke | {"data": ""}).recipe.tasks["super_resolution"].val == ""
     with pytest.raises(RecipeError, match="backbone=True"):
         resolve("upscale", {"data": "x", "backbone": True})
-    assert resolve("upscale", {"data": "x", "smoke": True, "batch": 3, "crops": 3}).recipe.batch.size == 3
+    assert (
+        resolve("upscale", {"data": "x", "smoke": True, "batch": 3, "crops": 3}).recipe.batch.size == 1
+    )  # of three squares
 
 
 def test_the_maps_network_is_read_before_the_first_update(scenes, tmp_path, capsys):
