@@ -1,6 +1,7 @@
 """Predictions for files, folders and globs."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -170,7 +171,8 @@ def _stream(
 ) -> Iterator[Predicted]:
     """Yield the predictions one after the other, first those that the output already holds."""
     settings: dict[str, Any] = {**asdict(wanted), "plugins": plugins.texts(plugin)}
-    decides = {key: value for key, value in settings.items() if key != "writing"} | {"inputs": given}
+    decides = {key: value for key, value in settings.items() if key != "writing"}
+    decides["inputs"] = [os.path.abspath(each) for each in given]  # noqa: PTH100 - elsewhere one name is another folder
     output = Output(out, decides, task.predicted, pictures) if out else None
     done, first = (output.done, -(output.done % settings["batch"])) if output else (0, 0)
     whole = False

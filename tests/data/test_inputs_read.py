@@ -10,6 +10,7 @@ from PIL import Image
 from short_run import photos
 
 from trunkline.pipelines.command.cli import main
+from trunkline.pipelines.prediction.predict import stream
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -120,6 +121,32 @@ def test_predict_does_not_write_over_what_is_there(short_run, data, tmp_path, ca
         assert main(["predict", str(short_run), str(photos(data)[0]), f"out={out}"]) == 2
         assert f"out={out}: is there already and not empty; choose another folder" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_prediction_goes_on_with_the_folder_that_it_was_begun_with(short_run, data, tmp_path, capsys, monkeypatch):
+    for number, folder in enumerate("AB"):
+        (tmp_path / folder / "photos").mkdir(parents=True)
+        for name in ("x.jpg", "y.jpg"):
+            shutil.copy(photos(data)[number], tmp_path / folder / "photos" / name)
+    monkeypatch.chdir(tmp_path / "A")
+    begun = stream(short_run, "photos", out=tmp_path / "out", batch=1)
+    next(begun)
+    begun.close()
+    call = ["predict", str(short_run), "photos", f"out={tmp_path / 'out'}", "batch=1"]
+    monkeypatch.chdir(tmp_path / "B")
+    assert main(call) == 2
+    assert f"(inputs=['{tmp_path}/B/photos'] now, ['{tmp_path}/A/photos'] there)" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path / "A")
+    assert main(call) == 0 and len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_photo_with_the_longest_name_is_drawn(short_run, data, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(photos(data)[0], tmp_path / "in" / f"{'n' * 251}.jpg")
+    call = ["predict", str(short_run), str(tmp_path / "in"), f"out={tmp_path / 'out'}", "pictures=true"]
+    assert main(call) == 0
+    (drawn,) = (tmp_path / "out/pictures").iterdir()
+    assert drawn.name.startswith("000000-nnn") and len(drawn.name) == 255
 
 
 @pytest.mark.parametrize("name", ["truncated_jpeg.jpg", "truncated_image.png", "mode_16bit.png"])
