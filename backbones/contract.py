@@ -97,6 +97,37 @@ class Sizes:
 ANY_SIZE = Sizes()
 
 
+class Around:
+    """What stands around a trunk, its `body`, and is one itself: it says of the trunk what the trunk says."""
+
+    body: Any
+
+    @property
+    def arch(self) -> str | None:
+        """The trunk's name."""
+        return self.body.arch
+
+    @property
+    def sizes(self) -> Sizes:
+        """Which sizes the trunk takes."""
+        return sizes_of(self.body)
+
+    @property
+    def stages(self) -> int:
+        """How many of the trunk's parts can be frozen."""
+        return self.body.stages
+
+    @property
+    def stride_in(self) -> str:
+        """Where the trunk's bottlenecks stride."""
+        return self.body.stride_in
+
+    @property
+    def report(self) -> Any:
+        """What was loaded into the trunk, and into what stands around it."""
+        return self.body.report
+
+
 def within(backbone: Any) -> Any:
     """Return the trunk that wrappers hold as their `body`, or the trunk itself, whose `body` may be some of its layers."""
     body = getattr(backbone, "body", None)

@@ -13,11 +13,11 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from trunkline.ground.errors import WeightsError
 
-from .contract import Features, Sizes, sizes_of
+from .contract import Around, Features
 from .table import PYRAMIDS
 
 
-class Pyramid(nn.Module):
+class Pyramid(Around, nn.Module):
     """Maps of the trunk and of a pyramid on it: images `(N, C, H, W)` to `{"c1": …, "p2": …, "p6": …}`.
 
     The pyramid's maps have `channels` channels each. `kind` is "pool" (`p2` to `p5`, and `p6` by taking every second
@@ -48,31 +48,6 @@ class Pyramid(nn.Module):
         self.channels: dict[str, int] = {**body.channels, **dict.fromkeys(own, channels)}
         self.strides: dict[str, int] = {**body.strides, **own}
         self.time_strides: dict[str, int] = dict(body.time_strides)
-
-    @property
-    def arch(self) -> str | None:
-        """The trunk's name."""
-        return self.body.arch
-
-    @property
-    def sizes(self) -> Sizes:
-        """Which pictures the trunk takes."""
-        return sizes_of(self.body)
-
-    @property
-    def stages(self) -> int:
-        """How many of the trunk's parts can be frozen."""
-        return self.body.stages
-
-    @property
-    def stride_in(self) -> str:
-        """Where the trunk's bottlenecks stride."""
-        return self.body.stride_in
-
-    @property
-    def report(self) -> Any:
-        """What was loaded into the trunk, and into the pyramid."""
-        return self.body.report
 
     def forward(self, images: Tensor) -> Features:
         """Compute all maps, the trunk's first."""

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from trunkline.ground.errors import WeightsError
 
-from ..contract import Features, Sizes, sizes_of
+from ..contract import Around, Features
 from ..residual import BasicBlock, Bottleneck
 
 SHIFT_DIV = 8
 _DEEP = 23  # blocks of a stage from which every second block of the network is shifted alone, as its authors do
 
 
-class Frames(nn.Module):
+class Frames(Around, nn.Module):
     """A trunk for pictures on each frame: clips `(N, C, T, H, W)` to its maps over time, `(N, C, T, h, w)`.
 
     What it states is the trunk's, and every `time_strides` is 1. It adds no tensors: what is published is the trunk's file
@@ -38,31 +38,6 @@ class Frames(nn.Module):
         self.channels: dict[str, int] = body.channels
         self.strides: dict[str, int] = body.strides
         self.time_strides = dict.fromkeys(body.channels, 1)
-
-    @property
-    def arch(self) -> str:
-        """The trunk's name."""
-        return self.body.arch
-
-    @property
-    def sizes(self) -> Sizes:
-        """Which frames the trunk takes."""
-        return sizes_of(self.body)
-
-    @property
-    def stages(self) -> int:
-        """How many of the trunk's parts can be frozen."""
-        return self.body.stages
-
-    @property
-    def stride_in(self) -> str:
-        """Where the trunk's bottlenecks stride."""
-        return self.body.stride_in
-
-    @property
-    def report(self) -> Any:
-        """What was loaded into the trunk."""
-        return self.body.report
 
     def forward(self, clips: Tensor) -> Features:
         """Compute all maps, fine to coarse."""

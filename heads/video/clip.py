@@ -11,7 +11,7 @@ from trunkline.ground.names import load_named, nearest
 from ...backbones.contract import Features
 from ..classification import class_losses, class_predictions
 from ..contract import Batch, Prediction
-from .table import HEADS, classifier_of, last_maps
+from .table import HEADS
 
 
 class ClipHead(nn.Module):
@@ -23,7 +23,6 @@ class ClipHead(nn.Module):
     classes          how many there are, K
     dropout          share of the classifier's inputs that is set to zero in training, 0 to below 1
     label_smoothing  share of the target spread evenly over all classes, 0 to 1 (Szegedy et al. 2016, section 7)
-    classifier       what others call `fc`
 
     Where clips are padded at their end, `targets["frames"]`, `(N,)` int64, says how many frames of each are real, 1 to T;
     without it all are. A step that stands for padding alone counts for nothing.
@@ -31,14 +30,13 @@ class ClipHead(nn.Module):
 
     def __init__(
         self, over_time: nn.Module, channels: Mapping[str, int], time_strides: Mapping[str, int], classes: int, *,
-        dropout: float = 0.0, label_smoothing: float = 0.0, classifier: str = "fc",
+        dropout: float = 0.0, label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.needs = tuple(channels)
         self.time_strides = {name: time_strides[name] for name in channels}
         self.over_time, self.dropout, self.label_smoothing = over_time, nn.Dropout(dropout), label_smoothing
         self.fc = nn.Linear(over_time.width or sum(channels.values()), classes)  # type: ignore[arg-type, operator]
-        self.classifier = classifier
 
     @property
     def trunk(self) -> str:
@@ -46,10 +44,8 @@ class ClipHead(nn.Module):
         return "backbone." if self.over_time.width else ""
 
     def published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors as others name them: `fc.…`, or PySlowFast's `head.projection.…`; else under their own names."""
-        if self.over_time.width:
-            return tensors
-        return {name.replace("fc", self.classifier, 1): tensor for name, tensor in tensors.items()}
+        """Return the tensors as they are: `fc.…`, and what an LSTM or a transformer has besides."""
+        return tensors
 
     def condense(self, features: Features) -> Features:
         """Pool each map over space to `(N, C, T, 1, 1)`, in fp32 or better; pooling it again changes nothing.
@@ -88,30 +84,26 @@ def _at_least_fp32(x: Tensor) -> torch.dtype:
 
 
 def clip_head(
-    kind: str, channels: Mapping[str, int], classes: int, *, time_strides: Mapping[str, int], arch: str = "",
-    reads: tuple[str, ...] | None = None, width: int | None = None, layers: int | None = None, dropout: float = 0.5,
+    kind: str, channels: Mapping[str, int], classes: int, *, time_strides: Mapping[str, int], reads: tuple[str, ...],
+    width: int | None = None, layers: int | None = None, dropout: float = 0.5,
     label_smoothing: float = 0.0,
 ) -> ClipHead:  # fmt: skip
-    """Make a head of the table for a trunk that states `channels`, `time_strides` and `arch`.
+    """Make a head of the table for a trunk that states `channels` and `time_strides`.
 
-    reads          the maps' names; by default the deepest of each pathway
+    reads          the names of the maps that it pools (`pooled_maps` of backbones/contract.py)
     width, layers  of an LSTM or a transformer; None leaves the table's
     dropout        before the classifier, and in a transformer's blocks
 
     Raises WeightsError with all that speaks against it: an unknown kind, a trunk without time, several maps for a head
     that reads one, settings that the head has no use for or cannot take.
     """
-    found = last_maps(channels) if reads is None else reads
-    if said := problems(kind, channels, found, time_strides, width, layers):
+    if said := problems(kind, channels, reads, time_strides, width, layers):
         raise WeightsError("; ".join(said))
     row = HEADS[kind]
-    read = {name: channels[name] for name in found}
+    read = {name: channels[name] for name in reads}
     learns = {"width": width or row.width, "layers": layers or row.layers, "dropout": dropout} if row.width else {}
     over_time = load_named(row.over_time)(*(read.values() if learns else ()), **learns)
-    return ClipHead(
-        over_time, read, time_strides, classes, dropout=dropout, label_smoothing=label_smoothing,
-        classifier=classifier_of(arch),
-    )  # fmt: skip
+    return ClipHead(over_time, read, time_strides, classes, dropout=dropout, label_smoothing=label_smoothing)
 
 
 def problems(

@@ -1,6 +1,5 @@
 """The heads for clips, as data. Imports no torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -26,17 +25,3 @@ HEADS: dict[str, Row] = {
     "pool3d": Row(f"{_HERE}:Mean"),
 }
 """`average` on a 3-D trunk and `pool3d` are one computation under the names that 2-D and 3-D networks know it by."""
-
-CLASSIFIERS = {"slowfast": "head.projection"}
-"""What others call the classifier behind a trunk, by how the trunk's name begins; `fc` behind the rest."""
-
-
-def classifier_of(arch: str) -> str:
-    """Return what others call the classifier behind the trunk `arch`."""
-    return next((name for start, name in CLASSIFIERS.items() if arch.startswith(start)), "fc")
-
-
-def last_maps(channels: Mapping[str, int]) -> tuple[str, ...]:
-    """List the maps that a clip head reads: the deepest of each pathway, which its letter names (`c5`; `c5` and `f5`)."""
-    deepest = {name[0]: name for name in channels if name[0] in "cf"}
-    return tuple(deepest.values())

@@ -317,8 +317,9 @@ def computer(
     `say` is told what was loaded from a weights file, and what was mixed in.
     """
     found = found or ready(Source(**settings["source"]))
-    for line in _begun_from(found, settings) if say else ():
-        say(line)  # type: ignore[misc]
+    if say:
+        for line in _begun_from(found, settings):
+            say(line)
     task, kind = found.task, found.task.predicted
     task.writing = Writing(**settings["writing"])
     transform, device = task.transform(False), next(found.model.parameters()).device

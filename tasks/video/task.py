@@ -13,12 +13,11 @@ from torch import nn
 
 from trunkline.ground.errors import DataError, RecipeError
 
-from ...backbones.contract import Backbone, Preprocessing, sizes_of
+from ...backbones.contract import Backbone, Preprocessing, pooled_maps, sizes_of
 from ...backbones.table import CLIPS, frames_problem
 from ...backbones.weights import Weights, load
 from ...heads.contract import Batch, Prediction
 from ...heads.video.clip import ClipHead, clip_head, problems
-from ...heads.video.table import last_maps
 from ..classification.folders import lacks
 from ..contract import Published, Sample, Samples, Task
 from ..data.folds import divided
@@ -165,14 +164,14 @@ class Action(Task):
             found.append(f"frames={o.frames}: {said}")
         if said := sizes_of(backbone).misfit(self.preprocessing.size, "size"):
             found.append(said)
-        reads = last_maps(backbone.channels)
+        reads = pooled_maps(backbone)
         return found + problems(o.head, backbone.channels, reads, backbone.time_strides, o.width, o.layers)
 
     def head(self, backbone: Backbone, weights: Weights | None = None) -> ClipHead:
         """Build the head on this trunk, filled from weights whose classes are the same. Raises WeightsError."""
         o = self.options
         head = clip_head(
-            o.head, backbone.channels, len(self.classes), time_strides=backbone.time_strides, arch=backbone.arch,
+            o.head, backbone.channels, len(self.classes), time_strides=backbone.time_strides, reads=pooled_maps(backbone),
             width=o.width, layers=o.layers, dropout=o.dropout, label_smoothing=o.label_smoothing,
         )  # fmt: skip
         said = self.reads(weights) if weights is not None else None

@@ -16,7 +16,7 @@ from trunkline.heads.contract import Batch, Head
 from trunkline.heads.model import Model
 from trunkline.heads.video.clip import clip_head
 from trunkline.heads.video.over_time import positions
-from trunkline.heads.video.table import HEADS, last_maps
+from trunkline.heads.video.table import HEADS
 from trunkline.tasks.fitting import copy_head
 
 C, K, T = 6, 3, 5
@@ -26,7 +26,7 @@ SEE_ORDER = ["lstm", "transformer"]
 def made(kind, channels=C, classes=K, seed=0, **settings):
     torch.manual_seed(seed)
     settings = {"dropout": 0.0, **({"width": 8, "layers": 2} if kind in SEE_ORDER else {})} | settings
-    return clip_head(kind, {"c5": channels}, classes, time_strides={"c5": 1}, **settings)
+    return clip_head(kind, {"c5": channels}, classes, time_strides={"c5": 1}, reads=("c5",), **settings)
 
 
 def given(n=4, channels=C, steps=T, seed=1, frames=None):
@@ -138,7 +138,7 @@ def test_the_average_of_frames_scores_is_the_score_of_their_average():
 
 def test_pool3d_is_the_head_of_torchvisions_video_networks():
     net = video.mc3_18(num_classes=K).eval()
-    head = clip_head("pool3d", {"c5": 512}, K, time_strides={"c5": 1}, arch="mc3_18").eval()
+    head = clip_head("pool3d", {"c5": 512}, K, time_strides={"c5": 1}, reads=("c5",)).eval()
     head.fc.load_state_dict(net.fc.state_dict())
     maps = torch.randn(2, 512, 4, 3, 3)
     torch.testing.assert_close(head({"c5": maps}), net.fc(net.avgpool(maps).flatten(1)))
@@ -147,15 +147,12 @@ def test_pool3d_is_the_head_of_torchvisions_video_networks():
 
 def test_two_pathways_are_pooled_each_over_its_own_time_and_joined():
     channels = {"c4": 5, "f4": 2, "c5": 6, "f5": 3}
-    assert last_maps(channels) == ("c5", "f5")
     strides = {"c4": 4, "f4": 1, "c5": 4, "f5": 1}
-    head = clip_head("pool3d", channels, K, time_strides=strides, arch="slowfast_r50").eval()
+    head = clip_head("pool3d", channels, K, time_strides=strides, reads=("c5", "f5")).eval()
     torch.manual_seed(0)
     maps = {"c5": torch.randn(2, 6, 2, 3, 3), "f5": torch.randn(2, 3, 8, 3, 3)}
     pooled = torch.cat([maps["c5"].mean((2, 3, 4)), maps["f5"].mean((2, 3, 4))], 1)
     torch.testing.assert_close(head(maps), head.fc(pooled))
-    names = {"head.projection.weight", "head.projection.bias"}
-    assert head.published(head.state_dict()).keys() == names  # PySlowFast's
     first = torch.cat([maps["c5"][:, :, :1].mean((2, 3, 4)), maps["f5"][:, :, :3].mean((2, 3, 4))], 1)
     torch.testing.assert_close(head(maps, torch.tensor([3, 3])), head.fc(first))  # a step of 4 frames, and 3 of one
 
@@ -348,7 +345,7 @@ def test_heads_that_learn_more_are_published_under_their_own_names(kind):
     ],
 )
 def test_what_does_not_go_together_is_said(kind, settings, said):
-    settings = {"time_strides": {"c4": 4, "c5": 4, "f5": 1}} | settings
+    settings = {"time_strides": {"c4": 4, "c5": 4, "f5": 1}, "reads": ("c5", "f5")} | settings
     with pytest.raises(WeightsError) as error:
         clip_head(kind, {"c4": 5, "c5": 6, "f5": 3}, K, **settings)
     assert said in str(error.value)
