@@ -61,19 +61,25 @@ class Block(nn.Module):
         return x + self.dropout(self.fc2(F.gelu(self.fc1(self.norm2(x)))))
 
     def attention(self, x: Tensor, real: Tensor | None) -> Tensor:
-        """Compute softmax(q k / sqrt(d)) v in each head (Vaswani et al. 2017, 3.2); padding is no key.
+        """Compute softmax(q k / sqrt(d)) v in each head (Vaswani et al. 2017, 3.2); a step looks at itself and earlier ones.
 
-        Written out: the steps are few, and fused kernels have backwards that are not deterministic.
+        Padding is no key. Written out: the steps are few, and fused kernels have backwards that are not deterministic.
         """
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).tril()
         if real is not None:
-            scores = scores.masked_fill(~real[:, None, None, :], -math.inf)
+            seen = seen & real[:, None, None, :]
+        scores = scores.masked_fill(~seen, -math.inf)
         return self.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
 class Encoder(nn.Module):
-    """A linear layer to `width`, sinusoidal positions, pre-norm blocks, a last norm; the mean of the real outputs."""
+    """A linear layer to `width`, sinusoidal positions, pre-norm blocks, a last norm; the mean of the real outputs.
+
+    Steps look back in time alone, as an LSTM does. Where all look at all, the mean of the outputs tells an order from its
+    reverse by the positions alone, and a trunk that starts from random values was never seen to learn it.
+    """
 
     def __init__(self, channels: int, width: int, layers: int, dropout: float = 0.0):
         super().__init__()

@@ -96,8 +96,8 @@ def plain_transformer(steps, tensors):
         for head in np.split(np.arange(width), 4):
             q, k, v = (part[:, head] for part in parts)
             for t in range(len(x)):
-                weights = np.exp([q[t] @ key / math.sqrt(len(head)) for key in k])
-                mixed[t, head] = sum(w * value for w, value in zip(weights / weights.sum(), v, strict=True))
+                weights = np.exp([q[t] @ key / math.sqrt(len(head)) for key in k[: t + 1]])
+                mixed[t, head] = sum(w * value for w, value in zip(weights / weights.sum(), v[: t + 1], strict=True))
         x = x + linear(f"{block}.proj", mixed)
         inner = linear(f"{block}.fc1", norm(f"{block}.norm2", x))
         inner *= 0.5 * (1 + np.vectorize(math.erf)(inner / math.sqrt(2)))
@@ -157,7 +157,7 @@ def test_two_pathways_are_pooled_each_over_its_own_time_and_joined():
     torch.testing.assert_close(head(maps, torch.tensor([3, 3])), head.fc(first))  # a step of 4 frames, and 3 of one
 
 
-def test_the_transformer_is_torchs_pre_norm_encoder():
+def test_the_transformer_is_torchs_pre_norm_encoder_that_looks_back():
     head = made("transformer", channels=16, width=16).eval()
     ours = head.over_time
     layer = nn.TransformerEncoderLayer(
@@ -182,7 +182,8 @@ def test_the_transformer_is_torchs_pre_norm_encoder():
     assert own.keys() == {"embed.weight", "embed.bias"}
     steps, real = torch.randn(3, 7, 16), torch.arange(7) < torch.tensor([7, 2, 4])[:, None]
     x = ours.embed(F.normalize(steps, dim=-1) * 4)
-    wanted = theirs(x + positions(7, 16, x), src_key_padding_mask=~real)
+    later = torch.ones(7, 7, dtype=torch.bool).triu(1)
+    wanted = theirs(x + positions(7, 16, x), mask=later, src_key_padding_mask=~real)
     wanted = torch.stack([clip[mask].mean(0) for clip, mask in zip(wanted, real, strict=True)])
     torch.testing.assert_close(ours(steps, real), wanted, atol=2e-6, rtol=1e-5)
 
