@@ -20,7 +20,8 @@ class Plan:
 
     `units`, a number for each sample, says which samples are read together (shards). An epoch puts the units into a new
     order and takes them WINDOW at a time; the samples of a window are mixed. Samples in one micro-batch have the same
-    number in `groups`; the rest of each group, too few to fill another one, are put together.
+    number in `groups`; the rest of each group, too few to fill another one, are put together. An epoch sees each sample
+    `repeats` times, in the same order of chance, each time augmented anew.
     """
 
     samples: int
@@ -29,29 +30,36 @@ class Plan:
     seed: int
     units: np.ndarray | None = field(default=None, compare=False)
     groups: np.ndarray | None = field(default=None, compare=False)
+    repeats: int = 1
     _orders: dict[int, np.ndarray] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.samples < self.batch:
+        if self.seen < self.batch:
+            times = f" seen batch.repeats={self.repeats} times" if self.repeats > 1 else ""
             raise RecipeError(
-                f"batch.size={self.batch} is larger than the {self.samples} training samples: "
-                f"set batch={max(min(2, self.samples), self.samples // 2)}"
+                f"batch.size={self.batch} is larger than the {self.samples} training samples{times}: "
+                f"set batch={max(min(2, self.seen), self.seen // 2)}"
             )
 
     @classmethod
-    def over(cls, samples: Samples, batch: int, micro: int, seed: int) -> "Plan":
+    def over(cls, samples: Samples, batch: int, micro: int, seed: int, repeats: int = 1) -> "Plan":
         """Make the plan of a training split."""
-        return cls(len(samples), batch, micro, seed, samples.units(), samples.groups(True))
+        return cls(len(samples), batch, micro, seed, samples.units(), samples.groups(True), repeats)
+
+    @property
+    def seen(self) -> int:
+        """How often an epoch sees samples: each of them `repeats` times."""
+        return self.samples * self.repeats
 
     @property
     def per_epoch(self) -> int:
         """Updates an epoch; samples that are left over (`dropped`, others in each epoch) wait for a later one."""
-        return self.samples // self.batch
+        return self.seen // self.batch
 
     @property
     def dropped(self) -> int:
-        """Samples that an epoch leaves out because they do not fill an update."""
-        return self.samples - self.per_epoch * self.batch
+        """How many of them an epoch leaves out because they do not fill an update."""
+        return self.seen - self.per_epoch * self.batch
 
     def length(self, epochs: float | None, updates: int | None) -> int:
         """Count the updates of a phase: `updates`, or those of so many `epochs`, rounded up, at least 1."""
@@ -61,7 +69,8 @@ class Plan:
         """List the samples of each micro-batch of the batch `number`; batches are counted on from epoch to epoch."""
         epoch, place = divmod(number, self.per_epoch)
         mine = self._order(epoch)[place * self.batch : (place + 1) * self.batch]
-        return [[(epoch, int(i), 0) for i in mine[m : m + self.micro]] for m in range(0, self.batch, self.micro)]
+        at = [(epoch, int(i) % self.samples, int(i) // self.samples) for i in mine]
+        return [at[m : m + self.micro] for m in range(0, self.batch, self.micro)]
 
     def _order(self, epoch: int) -> np.ndarray:
         """Return the order of an epoch, as `draw_order` gives it; the last two are kept."""
@@ -73,17 +82,20 @@ class Plan:
 
 
 def draw_order(plan: Plan, epoch: int) -> np.ndarray:
-    """Draw the order in which an epoch takes samples: indices `(n,)` int64; with groups, those that fill its updates."""
+    """Draw the order in which an epoch takes samples: `(n,)` int64; with groups, those that fill its updates.
+
+    Of n samples seen several times, numbers from n on are the second time, and so on.
+    """
     draw = np.random.Generator(np.random.PCG64(key(plan.seed, "order", epoch)))
     if plan.units is None:
-        order = draw.permutation(plan.samples)
+        order = draw.permutation(plan.seen)
     else:
         turn = draw.permutation(int(plan.units.max(initial=0)) + 1)  # of each unit
-        order = np.lexsort((draw.random(plan.samples), turn[plan.units] // WINDOW))
+        order = np.lexsort((draw.random(plan.seen), np.tile(turn[plan.units] // WINDOW, plan.repeats)))
     if plan.groups is None:
         return order
     order = order[: plan.per_epoch * plan.batch]  # first: which samples wait must not depend on their group
-    micro, kinds = plan.micro, plan.groups[order]
+    micro, kinds = plan.micro, plan.groups[order % plan.samples]
     parts = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]  # positions in the order
     rest = np.sort(np.concatenate([part[len(part) // micro * micro :] for part in parts]))
     batches = np.concatenate([part[: len(part) // micro * micro].reshape(-1, micro) for part in [*parts, rest]])

@@ -9,6 +9,7 @@ from ...cluster.config import Average, Machine, Optimizer, Schedule
 
 EPOCHS = Range(-1e9, 1e9)  # the check of the phase refuses what is not above 0
 RATE = Range(0, 1e6, "a number above 0", low_in=False)
+REPEATS = Range(1, 1000)
 UPDATES = Range(-1e12, 1e12)
 
 
@@ -37,10 +38,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Batches:
-    """`size` samples an update, in micro-batches of `micro` samples that divide it."""
+    """`size` samples an update, in micro-batches of `micro` samples that divide it; an epoch sees each `repeats` times."""
 
     size: int = ranged(32, POSITIVE)
     micro: int | Literal["auto", "all"] = "all"
+    repeats: int = ranged(1, REPEATS)  # each time augmented anew: as several random clips of a video
 
 
 @dataclass(frozen=True)

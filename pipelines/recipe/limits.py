@@ -74,6 +74,8 @@ def _batches(recipe: Recipe) -> list[str]:
         if isinstance(micro, int) and not (micro >= 1 and size % micro == 0):
             even = [d for d in range(1, size + 1) if size % d == 0] if 0 < size < 100000 else []
             problems.append(f"{key}.micro={micro} does not divide {key}.size={size}: choose one of {even}")
+        if batches.repeats > 1 and any(phase.cached for phase in recipe.phases):
+            problems.append(f"{key}.repeats={batches.repeats}: cached maps are the same each time: set it to 1")
     return problems
 
 

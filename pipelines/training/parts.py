@@ -107,7 +107,8 @@ def mixture(recipe: Recipe, parts: Mapping[str, Part], phase: int) -> Mixture:
         apart = [] if len(learning) == 1 else [name]
         seed = key(recipe.seed, "phase", phase, *apart)
         try:
-            plan = Plan.over(parts[name].training, batches_of(recipe, name).size, micro_of(recipe, name), seed)
+            own = batches_of(recipe, name)
+            plan = Plan.over(parts[name].training, own.size, micro_of(recipe, name), seed, own.repeats)
         except RecipeError as error:
             problems += [f"{'tasks.' + name + ': ' if apart else ''}{problem}" for problem in error.problems]
             continue

@@ -147,6 +147,21 @@ def test_an_epoch_is_a_permutation_cut_into_updates(samples, batch, micro):
         assert set.intersection(*left) == set(), "what one epoch leaves out another takes"
 
 
+@pytest.mark.parametrize("groups", [None, np.arange(7) % 2])
+@pytest.mark.parametrize("units", [None, np.arange(7) // 3])
+def test_an_epoch_may_see_each_sample_several_times(groups, units):
+    plan = Plan(7, 2, 2, SEED, units, groups, repeats=4)
+    assert (plan.per_epoch, plan.dropped) == (14, 0)
+    for epoch in (0, 1):
+        lists = [one for u in range(14) for one in plan.micro_batches(14 * epoch + u)]
+        assert sorted(at for one in lists for at in one) == [(epoch, i, r) for i in range(7) for r in range(4)]
+    assert Plan(40, 8, 8, SEED, repeats=1).micro_batches(3) == Plan(40, 8, 8, SEED).micro_batches(3)
+    with pytest.raises(
+        RecipeError, match=r"larger than the 7 training samples seen batch\.repeats=2 times: set batch=7"
+    ):
+        Plan(7, 16, 16, 0, repeats=2)
+
+
 def test_micro_batches_do_not_change_which_samples_an_update_takes():
     def flat(micro: int, update: int) -> list:
         return [at for one in Plan(40, 8, micro, SEED).micro_batches(update) for at in one]
