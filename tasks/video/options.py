@@ -47,6 +47,9 @@ class Options(TaskOptions):
     crops: Literal[1, 3] = 1  # views of each: the centre; or both ends of the longer side too
     size: int | None = ranged(None, PIXELS)  # side of the square crop; None takes the weights' own
     resize: tuple[int, ...] = ranged((), PIXELS)  # height and width before the crop; empty keeps the proportions
+    cached_side: int | None = ranged(
+        None, PIXELS
+    )  # each video's shorter side is resized to it once, and kept in the cache
     antialias: bool = True  # False resizes as torchvision's video models were scored
     scale: tuple[float, float] = of_training((0.5, 1.0))  # share of the area that a random crop covers
     ratio: tuple[float, float] = of_training((3 / 4, 4 / 3))  # the crop's width over its height

@@ -20,13 +20,13 @@ def read_clip_splits(options: Options, classes: Sequence[str] | None = None) -> 
     """Read `{"train": ..., "val": ...}`; `classes` are a checkpoint's. Raises DataError with every problem."""
     o = options
     found = divided_folders(o.data, scan_clips(o), o.val, o.group, classes, o.on_bad_sample)
-    return {name: _clips(samples) for name, samples in found.items()}
+    return {name: _clips(samples, o) for name, samples in found.items()}
 
 
 def read_whole_clips(options: Options, classes: Sequence[str] | None = None) -> ClipSamples:
     """Read all clips, whatever split they are of. Raises DataError as `read_clip_splits`."""
     o = options
-    return _clips(whole_folders(o.data, scan_clips(o), o.group, classes, o.on_bad_sample))
+    return _clips(whole_folders(o.data, scan_clips(o), o.group, classes, o.on_bad_sample), o)
 
 
 def scan_clips(options: Options) -> dict[str, Folder]:
@@ -52,5 +52,5 @@ def scan_clips(options: Options) -> dict[str, Folder]:
     return dict(sorted(found.items()))
 
 
-def _clips(samples: FolderSamples) -> ClipSamples:
-    return ClipSamples(**vars(samples))
+def _clips(samples: FolderSamples, options: Options) -> ClipSamples:
+    return ClipSamples(**vars(samples), side=options.cached_side)

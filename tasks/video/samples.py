@@ -13,19 +13,38 @@ from trunkline.ground import storage
 from ..classification.folders import FolderSamples
 from ..contract import Sample
 from ..data.fingerprint import manifest_lines
+from .room import room_for
 
 
 @dataclass(frozen=True, eq=False)
 class ClipSamples(FolderSamples):
     """Class folders, or rows of a table, of clips; a `Samples`.
 
-    A sample's `image` is empty until a transform has chosen its frames: which they are is drawn in training.
+    A sample's `image` is empty until a transform has chosen its frames: which they are is drawn in training. Where `side` is
+    set, files are resized to it once.
     """
+
+    side: int | None = None
 
     def __getitem__(self, index: int) -> Sample:
         """Return a sample that is not decoded: `source` is its file or folder, `targets` is `{"label": int}`."""
         label = int(self.numbers[self.index.labels[self.rows[index]]])
         return Sample(self.id(index), self.source(index), torch.empty(0, dtype=torch.uint8), {"label": label})
+
+    def remarks(self) -> list[str]:
+        """List the reader's remarks, and what resizing the clips once takes of the disk."""
+        lines = super().remarks()
+        if self.side is None:
+            return lines
+        sources = [self.source(i) for i in range(len(self))]
+        found = room_for(sources, self.side)
+        if found.needed:
+            lines.append(
+                f"cached_side={self.side}: resized frames of {len(self)} clips are kept as each is first read, {found}"
+            )
+        if any(Path(source).is_dir() for source in sources):
+            lines.append(f"cached_side={self.side}: folders of frames are resized each time that they are read")
+        return lines
 
     def manifest_lines(self) -> Iterator[str]:
         """Yield the lines of the manifest; a folder of frames is known by the names and sizes of its files."""

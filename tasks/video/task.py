@@ -31,6 +31,7 @@ from .inputs import videos
 from .options import Options
 from .predicted import PredictedAction
 from .reading import read_clip_splits, read_whole_clips
+from .room import room_for
 from .samples import ClipSamples
 from .transforms import OVER_TIME, EvalTransform, train_transform
 from .views import VideoPrediction, of_views, over_time
@@ -116,14 +117,24 @@ class Action(Task):
                 f"the run was begun with {begun}, and here is {decoder()}: frames may be others, and so the weights. Go on with "
                 "the decoder that it was begun with, or begin a new run (weights= takes this one's)"
             )
+        if side := self.options.cached_side:
+            sources = [s.source(i) for s in map(self.samples, ("train", "val")) for i in range(len(s))]
+            found = room_for([*map(str, sources)], side)
+            if found.needed > found.free:
+                raise RecipeError(
+                    f"cached_side={side}: resized frames take {found}: make room, let TRUNKLINE_CACHE name a folder that has "
+                    "some, or leave cached_side out"
+                )
 
     def said(self) -> list[str]:
         """Say what decodes videos, and what did in training where that was another."""
-        begun = self.facts.get("decoder")
+        begun, side = self.facts.get("decoder"), self.options.cached_side
+        lines = [f"cached_side={side}: frames are resized to a shorter side of {side} pixels first"] if side else []
         if not begun:
-            return []
+            return lines
         here = decoder()
-        return [f"videos are decoded by {here}" + ("" if begun == here else f"; in training they were by {begun}")]
+        said = f"videos are decoded by {here}" + ("" if begun == here else f"; in training they were by {begun}")
+        return [said, *lines]
 
     def scan(self, samples: Samples, loaders: int) -> dict[str, str]:
         """Decode the frames of evaluation of every clip, and return id to reason of those that cannot be used."""

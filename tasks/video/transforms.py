@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from ...backbones.contract import Preprocessing
 from ..contract import Sample
-from .decoding.video import open_video
+from .decoding.resized import open_resized
 from .options import Options
 from .sampling import Picked, fixed_frames, random_frames
 
@@ -29,7 +29,7 @@ class TrainTransform:
 
     def __call__(self, sample: Sample) -> Sample:
         """Decode `(3, T, size, size)` uint8; `frames` counts those that do not repeat the last. Raises DataError."""
-        with open_video(sample.source) as video:
+        with open_resized(sample.source, self.options.cached_side) as video:
             picked = random_frames(video.count, video.times, self.options)
             frames = pixels(video.read(picked.indices[0]))
         image = self._cut(frames)
@@ -63,7 +63,7 @@ class EvalTransform:
         """Decode `(V, 3, T, size, size)` uint8 and `frames` `(V,)`; what is predicted over time is left as it is."""
         if OVER_TIME in sample.targets:
             return sample
-        with open_video(sample.source) as video:
+        with open_resized(sample.source, self.options.cached_side) as video:
             picked = fixed_frames(video.count, video.times, self.options)
             frames = pixels(video.read(picked.indices.ravel()))
         return _with(sample, self.views(frames, picked), np.repeat(picked.real, self.options.crops))

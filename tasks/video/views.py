@@ -10,7 +10,8 @@ from torch import nn
 from ...backbones.contract import Preprocessing
 from ...heads.classification import ClassPrediction
 from ...heads.contract import Batch, Prediction
-from .decoding.video import Video, open_video
+from .decoding.resized import open_resized
+from .decoding.video import Video
 from .options import Options
 from .sampling import pick_within
 from .transforms import cropped, pixels
@@ -88,7 +89,7 @@ def over_time(
     It is divided into equal windows of about `seconds`; one that is shorter than half as much again is one window.
     """
     found: list[Window] = []
-    with open_video(address) as video:
+    with open_resized(address, options.cached_side, keep=False) as video:
         for first, last, start, end in windows(video, options, seconds):
             picked = pick_within(first, last, video.count, video.times, options)
             frames = pixels(video.read(picked.indices[0]))

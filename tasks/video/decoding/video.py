@@ -145,12 +145,19 @@ def open_video(path: str | os.PathLike[str], *, cache: bool = True, thread_type:
 
     Raises DataError, with the file's name, for what is missing, empty, no video, holds no pictures or none that decodes.
     """
+    return Video(opened(path, cache=cache, thread_type=thread_type), shown(path))
+
+
+def opened(path: str | os.PathLike[str], *, cache: bool = True, thread_type: str = "NONE") -> Decoder:
+    """Open what is behind a `Video`, as `open_video`."""
     if thread_type not in THREADS:
         raise ValueError(f"thread_type={thread_type}: expected one of {', '.join(THREADS)}")
-    if _is_folder(path):
-        return Video(Folder(path), os.fspath(path))
-    pyav = _needed()
-    return Video(pyav.Frames(path, thread_type, cache), os.fsencode(path).decode("utf-8", "backslashreplace"))
+    return Folder(path) if _is_folder(path) else _needed().Frames(path, thread_type, cache)
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """Convert a path to printable text, also where its bytes are no valid UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def count_frames(path: str | os.PathLike[str]) -> int:
