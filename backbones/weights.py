@@ -11,29 +11,27 @@ from torch import Tensor, nn
 from trunkline.ground.errors import WeightsError
 
 from .contract import Preprocessing
+from .files.assumed import assume
 from .files.formats import SUFFIXES, read_file, sha256
 from .files.inside import Found, find
 from .metadata import from_metadata
 from .residual import Staged
 from .saving import check_classes
 from .saving import save_weights as save_weights
-from .settings import usual_preprocessing
 from .super_resolution.settings import usual_scale
 from .super_resolution.trunk import UpscalingTrunk
 from .table import (
-    ARCHITECTURES,
     CLIPS,
     SPANDREL,
     STRIDE_IN,
     SUPER_RESOLUTION,
-    TIMM,
     architectures,
     flat_of,
     is_known,
     named,
     nearest_arch,
 )
-from .timm_trunk import TimmTrunk, preprocessing_of
+from .timm_trunk import TimmTrunk
 from .video.inflated import inflate_weights
 
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -63,6 +61,11 @@ class Weights:
     sha256: str = ""
     info: dict[str, Any] = field(default_factory=dict)
     rest: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def over_time(self) -> bool:
+        """Whether it is a network for clips: a trunk of them, or one for pictures with what stands around it."""
+        return self.arch in CLIPS or self.info.get("trunkline_wrapper", "none") != "none"
 
 
 @dataclass
@@ -123,6 +126,8 @@ def read_weights(
     info = {**stated.pop("info", {}), **header.pop("info")}
     stated |= header
     info |= {name: said for name, said in _of_file(found).items() if said}
+    if found.wrapper:
+        info.setdefault("trunkline_wrapper", found.wrapper)
     _check_eps(info, label)
     if found.upscaler:
         info |= {name: said for name, said in found.upscaler.info().items() if said != "0"}
@@ -135,7 +140,7 @@ def read_weights(
     if stated.get("arch") is None:
         stated["arch"] = infer_arch(found.tensors, label, found.kind)
     _check_stated(stated, label)
-    stated, assumed = _assume(stated, {**found.tensors, **found.rest})
+    stated, assumed = assume(stated, {**found.tensors, **found.rest}, found.wrapper)
     if stated["arch"] == "edsr" and "trunkline_residual_scale" not in info:
         blocks, width = int(info["trunkline_blocks"]), int(info["trunkline_width"])
         scale = usual_scale("edsr", blocks, width)
@@ -288,50 +293,6 @@ def _is_path(source: "str | Path", path: Path) -> bool:
         return False
     # a folder called resnet50 must not hide the name
     return path.is_file() or (path.suffix in SUFFIXES and not source.startswith("hf-hub:"))
-
-
-def _assume(stated: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, str]]:
-    assumed = {}
-    if "stride_in" not in stated:
-        stated = {**stated, "stride_in": "3x3"}
-        if ARCHITECTURES.get(flat_of(stated["arch"]) or stated["arch"], {}).get("block") == "bottleneck":
-            assumed["stride_in"] = "stride_in=3x3, torchvision's; the original network's weights need stride_in=1x1"
-    if "preprocessing" not in stated and stated["arch"].startswith(TIMM):
-        stated = {**stated, "preprocessing": preprocessing_of(stated["arch"].removeprefix(TIMM))}
-        assumed["preprocessing"] = f"timm's preprocessing for this network, {_numbers(stated['preprocessing'])}"
-    elif "preprocessing" not in stated and stated["arch"] in SUPER_RESOLUTION:
-        p = usual_preprocessing(stated["arch"])
-        stated = {**stated, "preprocessing": p}
-        said = (
-            "EDSR's, mean {}, range 255".format(", ".join(f"{m:g}" for m in p.mean))
-            if p.mean[0]
-            else "none, input 0 to 1"
-        )
-        assumed["preprocessing"] = f"preprocessing: {said}"
-    elif "preprocessing" not in stated and stated["arch"] in CLIPS:
-        stated = {**stated, "preprocessing": usual_preprocessing(stated["arch"])}
-        assumed["preprocessing"] = (
-            f"the preprocessing published with {stated['arch']}, {_numbers(stated['preprocessing'])}"
-        )
-    elif "preprocessing" not in stated:
-        assumed["preprocessing"] = f"torchvision's preprocessing for ImageNet, {_numbers(Preprocessing())}"
-    if "classes" not in stated and stated["arch"] in CLIPS and len(tensors.get("fc.weight", ())) == 400:
-        from .sources import kinetics_classes
-
-        stated = {**stated, "classes": kinetics_classes()}
-        assumed["classes"] = "Kinetics-400's classes in the alphabet's order, as the classifier has 400 and no names"
-    if "classes" not in stated and "fc.weight" in tensors and len(tensors["fc.weight"]) == 1000:
-        from .sources import imagenet_classes
-
-        stated = {**stated, "classes": imagenet_classes()}
-        assumed["classes"] = "ImageNet's classes, from torchvision's metadata, as the classifier has 1000 and no names"
-    return stated, assumed
-
-
-def _numbers(p: Preprocessing) -> str:
-    mean, std = (", ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
-    wide = f" x {p.resize_width}" if p.resize_width else ""
-    return f"mean {mean}, std {std}, resize {p.resize}{wide}, crop {p.size}, {p.interpolation}"
 
 
 def _check_stated(stated: dict[str, Any], label: str) -> None:

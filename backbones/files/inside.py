@@ -13,7 +13,7 @@ from trunkline.ground.errors import WeightsError
 from ..super_resolution.names import Known, arch_of, is_esrgan_plus, is_trunk, known, renamed
 from ..table import SPANDREL, TIMM, kind_of, nearest_arch
 from ..timm_trunk import TimmTrunk
-from ..video.names import classifier_in
+from ..video.names import classifier_in, frames_in, unread_in
 from .formats import Content
 from .pickles import Inert, TensorRef
 from .tables import Table, clean, is_read, is_tensor, nothing, shared_prefix, tables_in
@@ -36,6 +36,7 @@ class Found:
     where: str = ""
     kind: str = ""
     upscaler: Known | None = None  # what the tensors show of a network of super-resolution
+    wrapper: str = ""  # what stands around a trunk for pictures, where the names say that it is one for clips
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def find(content: Content, label: str, *, arch: str | None = None, key: str = ""
     if not tables:
         raise WeightsError(f"{label}: {nothing(content.tree)}")
     ours = "arch" in content.metadata or "trunkline_task" in content.metadata
+    if said := next(filter(None, (unread_in(table.values) for table in tables)), ""):
+        raise WeightsError(f"{label}: {said}")
     if ours and key:
         raise WeightsError(f"{label}: weights_key={key}: this file holds one network and says which; leave it out")
     if upscalers := [] if arch and arch.startswith(TIMM) else _upscalers(tables):
@@ -84,7 +87,8 @@ def find(content: Content, label: str, *, arch: str | None = None, key: str = ""
     places = [_own_place(tables[0])] if ours else _fitting(tables, arch) or _others(tables)
     chosen = places if ours else _chosen(places, content, label, key)
     found = _taken(chosen[0], content, label, "trunkline_task" in content.metadata, ours)
-    found.where = _where(chosen, found) if not ours else ""
+    found.wrapper, spelled = ("", "") if ours else frames_in(chosen[0].table.values)
+    found.where = ", ".join(filter(None, [spelled, _where(chosen, found)])) if not ours else ""
     return found
 
 

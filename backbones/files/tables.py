@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..video.names import spelled_as_ours
 from .pickles import Inert, TensorRef
 
 _OF_MODULE = ("_parameters", "_buffers", "_modules")  # the dictionaries in which torch's modules keep what they have
@@ -103,12 +104,12 @@ def _spelled(node: Any, deep: int = 2) -> str:
 
 
 def clean(values: Mapping[str, Any]) -> dict[str, str]:
-    """Map names without what torch.compile puts between to the names as they are."""
+    """Map names without what torch.compile puts between to the names as they are; TSM's and mmaction2's to torchvision's."""
     found: dict[str, str] = {}
     for own in values:
         name = own.replace("_orig_mod.", "")
         found[own if name in found else name] = own
-    return found
+    return spelled_as_ours(found, {name: len(getattr(values[own], "shape", ())) for name, own in found.items()})
 
 
 def shared_prefix(table: Table) -> str:

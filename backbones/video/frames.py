@@ -14,9 +14,9 @@ from trunkline.ground.errors import WeightsError
 
 from ..contract import Around, Features
 from ..residual import BasicBlock, Bottleneck
+from .names import SHIFTED_STAGE
 
 SHIFT_DIV = 8
-_DEEP = 23  # blocks of a stage from which every second block of the network is shifted alone, as its authors do
 
 
 class Frames(Around, nn.Module):
@@ -75,12 +75,13 @@ class ShiftedFrames(Frames):
                 f"them (its blocks: {', '.join(_blocks_of(body)) or 'none'}); take a ResNet, or network.wrapper=frames"
             )
         self.shift = Shift()
-        step = 2 if any(len(stage) >= _DEEP for stage in stages) else 1
+        step = 2 if any(len(stage) >= SHIFTED_STAGE for stage in stages) else 1
         chosen = [block for stage in stages for block in stage[::step]]
         for block in chosen:
             block.get_submodule("conv1").register_forward_pre_hook(self.shift)
             block.again = self.shift.again  # type: ignore[assignment]
-        many = f"{body.arch}: tsm shifts every second block ({len(chosen)}), as its authors do where a stage has {_DEEP} or more"
+        often = f"every second block ({len(chosen)})"
+        many = f"{body.arch}: tsm shifts {often}, as its authors do where a stage has {SHIFTED_STAGE} or more"
         self.remarks = [many] if step > 1 else []
 
     def forward(self, clips: Tensor) -> Features:

@@ -12,7 +12,6 @@ from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
 from ...backbones.contract import Backbone, Preprocessing, deepest, sizes_of
-from ...backbones.table import CLIPS
 from ...backbones.weights import Weights, load
 from ...heads.classification import ClassificationHead, ClassPrediction
 from ...heads.contract import Batch, Prediction
@@ -53,7 +52,7 @@ class Classification(Task):
     @classmethod
     def outputs(cls, weights: Weights) -> int:
         """Count the classifier's rows; 0 without one, and in networks for clips."""
-        return 0 if weights.arch in CLIPS else len(weights.tensors.get("fc.weight", ()))
+        return 0 if weights.over_time else len(weights.tensors.get("fc.weight", ()))
 
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
         super().__init__(options, preprocessing.at(options.size), facts)

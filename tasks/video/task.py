@@ -13,7 +13,7 @@ from torch import nn
 
 from trunkline.ground.errors import DataError, RecipeError
 
-from ...backbones.contract import Backbone, Preprocessing, pooled_maps, sizes_of
+from ...backbones.contract import Backbone, Preprocessing, pooled_maps, sizes_of, within
 from ...backbones.table import CLIPS, frames_problem
 from ...backbones.weights import Weights, load
 from ...heads.contract import Batch, Prediction
@@ -66,14 +66,15 @@ class Action(Task):
         """Read what a file says: ours in its header; torchvision's networks by their classifier, with its protocol."""
         if (own := super().reads(weights)) is not None:
             return own
-        if weights.info.get("trunkline_task") or weights.arch not in CLIPS or not weights.classes:
+        if weights.info.get("trunkline_task") or not weights.classes or not cls.outputs(weights):
             return None
-        return Published(dict(TORCHVISION), {"classes": list(weights.classes)}) if cls.outputs(weights) else None
+        options = TORCHVISION if weights.arch in CLIPS else {"frames": 8}  # as TSN and TSM were published
+        return Published(dict(options), {"classes": list(weights.classes)})
 
     @classmethod
     def outputs(cls, weights: Weights) -> int:
         """Count the classifier's rows; 0 without one, and in networks for pictures."""
-        return len(weights.tensors.get("fc.weight", ())) if weights.arch in CLIPS else 0
+        return len(weights.tensors.get("fc.weight", ())) if weights.over_time else 0
 
     # The data
 
@@ -189,7 +190,8 @@ class Action(Task):
         if weights is None or not self._same_classes(weights, said):
             return head
         if "fc.weight" in weights.tensors and not head.over_time.width:
-            backbone.report = load(weights, backbone, head.fc)  # type: ignore[attr-defined, arg-type]
+            trunk = within(backbone)  # frames may stand around it
+            trunk.report = load(weights, trunk, head.fc)
         elif said is not None:
             copy_head(weights, self.name, head)
         return head
