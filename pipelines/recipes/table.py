@@ -14,5 +14,9 @@ RECIPES = {
     "msrresnet": "trunkline.pipelines.recipes.published_upscaling:msrresnet",
     "msrgan": "trunkline.pipelines.recipes.published_upscaling:msrgan",
     "action": "trunkline.pipelines.recipes.action:action",
+    "kinetics-resnet3d": "trunkline.pipelines.recipes.published_video:kinetics_resnet3d",
+    "kinetics-tsm": "trunkline.pipelines.recipes.published_video:kinetics_tsm",
+    "kinetics-slowfast": "trunkline.pipelines.recipes.published_video:kinetics_slowfast",
+    "ucf101": "trunkline.pipelines.recipes.published_video:ucf101",
     "demo": "trunkline.pipelines.recipes.demo:demo",
 }

@@ -46,7 +46,9 @@ class Options(TaskOptions):
     clips: int = ranged(1, _CLIPS)  # views of a video over time, in evaluation
     crops: Literal[1, 3] = 1  # views of each: the centre; or both ends of the longer side too
     size: int | None = ranged(None, PIXELS)  # side of the square crop; None takes the weights' own
-    resize: tuple[int, ...] = ranged((), PIXELS)  # height and width before the crop; empty keeps the proportions
+    resize: tuple[int, ...] = ranged(
+        (), PIXELS
+    )  # before the crop: the shorter side, or height and width; empty: the weights'
     cached_side: int | None = ranged(
         None, PIXELS
     )  # each video's shorter side is resized to it once, and kept in the cache
@@ -55,7 +57,7 @@ class Options(TaskOptions):
     ratio: tuple[float, float] = of_training((3 / 4, 4 / 3))  # the crop's width over its height
     short: tuple[int, ...] = of_training(
         (), within=PIXELS
-    )  # two bounds of the shorter side, in place of scale and ratio
+    )  # two bounds of the shorter side, in place of scale and ratio, as is resize where that is set
     flip: float = of_training(0.5, within=SHARE)  # chance of a horizontal flip; none where a class names a side
     augment: bool = of_training(
         True
@@ -83,8 +85,9 @@ class Options(TaskOptions):
         """Check the pairs, and settings that nothing would read."""
         found = pair_problems("scale", self.scale, most=1) + pair_problems("ratio", self.ratio)
         found += pair_problems("short", self.short)
-        if len(self.resize) not in (0, 2):
-            found.append(f"resize={','.join(map(str, self.resize))}: expected a height and a width, as 128,171")
+        sides = ",".join(map(str, self.resize))
+        if len(self.resize) > 2:
+            found.append(f"resize={sides}: expected the shorter side, or a height and a width, as 128,171")
         if self.sampling == "segments" and self.stride != 1:
             found.append(
                 f"stride={self.stride}: is read with sampling=stride; segments spread the frames over the video"

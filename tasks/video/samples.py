@@ -13,7 +13,7 @@ from trunkline.ground import storage
 from ..classification.folders import FolderSamples
 from ..contract import Sample
 from ..data.fingerprint import manifest_lines
-from .room import room_for
+from .decoding.room import room_for
 
 
 @dataclass(frozen=True, eq=False)

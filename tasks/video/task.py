@@ -24,6 +24,7 @@ from ..data.folds import divided
 from ..data.groups import group_numbers
 from ..fitting import copy_head
 from ..images.drawing import INK
+from .decoding.room import room_for
 from .decoding.video import decoder, open_video
 from .draw import strip, with_lines
 from .evaluator import ActionEvaluator
@@ -31,7 +32,6 @@ from .inputs import videos
 from .options import Options
 from .predicted import PredictedAction
 from .reading import read_clip_splits, read_whole_clips
-from .room import room_for
 from .samples import ClipSamples
 from .transforms import OVER_TIME, EvalTransform, train_transform
 from .views import VideoPrediction, of_views, over_time
@@ -43,6 +43,11 @@ SIDES = re.compile(
 TORCHVISION = {"frames": 16, "sampling": "stride", "rate": 15.0, "clips": 5, "antialias": False, "head": "pool3d"}
 """How torchvision scores its video networks on Kinetics-400 (references/video_classification): 5 clips of 16 frames at 15 a
 second, one crop, resized without antialiasing; accuracy by videos."""
+SLOWFAST = {"frames": 32, "sampling": "stride", "stride": 2, "rate": 30.0, "clips": 10, "crops": 3, "antialias": False,
+            "head": "pool3d"}  # fmt: skip
+"""How PySlowFast scores SlowFast R50 on Kinetics-400 (its model zoo, configs/Kinetics): 10 clips x 3 crops of 256 pixels."""
+TSM = {"frames": 8}
+"""How TSN and TSM are scored on Kinetics-400 with uniform frames (mit-han-lab): one clip, the centre of 224 pixels."""
 _COLOURS = {None: (58, 110, 190), True: (30, 132, 73), False: (196, 48, 43)}
 _LOOKED_AT = 64  # clips of which the usual length is known
 
@@ -68,8 +73,8 @@ class Action(Task):
             return own
         if weights.info.get("trunkline_task") or not weights.classes or not cls.outputs(weights):
             return None
-        options = TORCHVISION if weights.arch in CLIPS else {"frames": 8}  # as TSN and TSM were published
-        return Published(dict(options), {"classes": list(weights.classes)})
+        known = SLOWFAST if weights.arch.startswith("slowfast") else TORCHVISION if weights.arch in CLIPS else TSM
+        return Published(dict(known), {"classes": list(weights.classes)})
 
     @classmethod
     def outputs(cls, weights: Weights) -> int:

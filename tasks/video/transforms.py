@@ -40,9 +40,9 @@ class TrainTransform:
     def _cut(self, frames: Tensor) -> Tensor:
         size, o = self.preprocessing.size, self.options
         how = InterpolationMode(self.preprocessing.interpolation)
-        if o.short:
-            low, high = int(o.short[0]), int(o.short[1])
-            frames = F.resize(frames, [int(torch.randint(low, high + 1, ()))], how, antialias=o.antialias)
+        if o.short or o.resize:
+            to = [int(torch.randint(int(o.short[0]), int(o.short[1]) + 1, ()))] if o.short else list(o.resize)
+            frames = F.resize(frames, to, how, antialias=o.antialias)
             frames = _at_least(frames, size)
             top, left = (int(torch.randint(side - size + 1, ())) for side in frames.shape[-2:])
             return frames[..., top : top + size, left : left + size]
@@ -102,8 +102,8 @@ def pixels(frames: np.ndarray) -> Tensor:
 def cropped(frames: Tensor, preprocessing: Preprocessing, options: Options) -> Tensor:
     """Resize frames `(n, 3, H, W)` uint8 and crop squares: `(crops, n, 3, size, size)`, the centre or both ends besides.
 
-    The shorter side becomes `preprocessing.resize`; where that has a `resize_width`, or the options a `resize`, both sides
-    become those. Smaller ones are padded with zeros.
+    The shorter side becomes `preprocessing.resize`, or both sides what that says with a `resize_width`; the options' `resize`
+    takes its place. Smaller ones are padded with zeros.
     """
     p, o = preprocessing, options
     to = list(o.resize) or ([p.resize, p.resize_width] if p.resize_width else [p.resize])

@@ -188,8 +188,8 @@ def test_cached_frames_need_one_view():
 
 
 def test_settings_that_nothing_would_read_are_refused():
-    assert [line.split(":")[0] for line in Options(stride=2, rate=15.0, resize=(128,)).problems()] == [
-        "resize=128", "stride=2", "rate=15",
+    assert [line.split(":")[0] for line in Options(stride=2, rate=15.0, resize=(1, 2, 3)).problems()] == [
+        "resize=1,2,3", "stride=2", "rate=15",
     ]  # fmt: skip
 
 

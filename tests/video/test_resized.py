@@ -15,8 +15,7 @@ from trunkline.backbones.contract import Preprocessing
 from trunkline.ground.errors import RecipeError
 from trunkline.pipelines.command.cli import main
 from trunkline.tasks.contract import Sample
-from trunkline.tasks.video import room
-from trunkline.tasks.video.decoding import resized
+from trunkline.tasks.video.decoding import resized, room
 from trunkline.tasks.video.decoding.resized import open_resized, place, size_at
 from trunkline.tasks.video.decoding.video import open_video
 from trunkline.tasks.video.options import Options

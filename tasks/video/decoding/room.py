@@ -8,8 +8,8 @@ from typing import NamedTuple
 from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import DataError
 
-from .decoding.resized import SHARE, place, size_at
-from .decoding.video import open_video
+from .resized import SHARE, place, size_at
+from .video import open_video
 
 _LOOKED_AT = 16  # clips
 
