@@ -102,13 +102,13 @@ def typed_with_options(function: Callable[..., Any], settings: dict[str, Any]) -
     problems: list[str] = []
     own: dict[str, Any] = {}
     attempt(problems, own, "own", lambda: typed(function, given))
-    problems += [problem for key, value in rest.items() for problem in _no_option(key, value, known)]
+    problems += [problem for key, value in rest.items() for problem in _no_option(key, value, known, rest)]
     if problems:
         raise RecipeError(problems)
     return {**own["own"], "options": rest}
 
 
-def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
+def _no_option(key: str, value: Any, known: list[str], given: dict[str, Any]) -> list[str]:
     """Say what is wrong with a setting that should be an option of a task, while the task is not known yet."""
     kinds = {name: load_named(target) for name, target in task_options().items()}
     having = {name: kind for name, kind in kinds.items() if key in get_type_hints(kind)}
@@ -120,19 +120,24 @@ def _no_option(key: str, value: Any, known: list[str]) -> list[str]:
             f"{key}={value}: there is no such setting{nearest(key, names)}; there are {own}, and the task's options "
             f"({theirs})"
         ]
-    wrong = {name: _complaints(name, kind, key, value) for name, kind in having.items()}
+    wrong = {name: _complaints(name, kind, key, value, given) for name, kind in having.items()}
     told = [*wrong.values()]
     return told[0] if all(lines == told[0] for lines in told) else []  # else the task that it is says it: `check_own`
 
 
-def _complaints(name: str, kind: Any, key: str, value: Any) -> list[str]:
-    """Say what is wrong with the option `key` of the task `name`, all others at their defaults."""
+def _complaints(name: str, kind: Any, key: str, value: Any, given: dict[str, Any]) -> list[str]:
+    """Say what is wrong with the option `key` of the task `name`, beside the others that are given, the rest at defaults."""
+    hints = get_type_hints(kind)
+    beside: dict[str, Any] = {}
+    for other in (k for k in given if k != key and k in hints):
+        attempt([], beside, other, lambda k=other: convert(hints[k], given[k], k))
     try:
-        options = dataclasses.replace(kind(), **{key: convert(get_type_hints(kind)[key], value, key)})
+        options = dataclasses.replace(kind(), **beside, **{key: convert(hints[key], value, key)})
         if key not in belonging(options, "training"):  # training's options are refused once the task is known
             check_options(name, options)
     except RecipeError as error:
-        return [problem + hint_of(kind, key) for problem in error.problems]
+        own = [problem for problem in error.problems if not problem.startswith(tuple(f"{k}=" for k in beside))]
+        return [problem + hint_of(kind, key) for problem in own]
     return []
 
 
@@ -140,7 +145,7 @@ def check_own(task: str, given: dict[str, Any]) -> None:
     """Raise RecipeError with the options of a task that is known by now whose values alone are wrong."""
     kind = load_named(task_options()[task])
     lines = [line for key, value in given.items() if key in get_type_hints(kind)
-             for line in _complaints(task, kind, key, value) if line.startswith(f"{key}={value}: ")]  # fmt: skip
+             for line in _complaints(task, kind, key, value, given) if line.startswith(f"{key}={value}: ")]  # fmt: skip
     if lines:
         raise RecipeError(lines)
 

@@ -152,6 +152,12 @@ def test_commands_take_such_a_file(tmp_path, capsys):
     lines = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 3 and all(line["label"] in CLASSES for line in lines)
     capsys.readouterr()
+    views = ["sampling=stride", "stride=2", "frames=4", "clips=2", "crops=3", "size=32", "resize=32", "loaders=0"]
+    assert main(["evaluate", file, f"data={data}", f"classes={','.join(CLASSES)}", *views, "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["samples"] == 3 and "clips of 8 frames, one of each of 8 equal parts" in told.err
+    assert main(["evaluate", file, f"data={data}", "stride=2"]) == 2
+    assert "stride=2: is read with sampling=stride" in capsys.readouterr().err
     settings = [f"data={data}", f"weights={file}", "shift=true", "frames=4", "size=32", "batch=3", "updates=1"]
     assert main(["train", "action", *settings, "machine.loaders=0", "--run", str(tmp_path / "run")]) == 0
     assert "TSM's names with the temporal shift" in "".join(capsys.readouterr())

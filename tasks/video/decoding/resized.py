@@ -97,7 +97,8 @@ def resized(frame: np.ndarray, side: int) -> np.ndarray:
     from torchvision.transforms.v2 import functional as F
 
     picture = torch.from_numpy(frame).permute(2, 0, 1)[None]
-    found = F.resize(picture, list(size_at(*frame.shape[:2], side)), antialias=True)
+    height, width = frame.shape[:2]
+    found = F.resize(picture, list(size_at(height, width, side)), antialias=True)
     return np.ascontiguousarray(found[0].permute(1, 2, 0).numpy())
 
 
@@ -106,14 +107,14 @@ class _AsRead:
 
     def __init__(self, inner: Decoder, side: int):
         self._inner, self._side = inner, side
-
-    @property
-    def index(self) -> Index:
-        return resized_index(self._inner.index, self._side)
+        self.index = resized_index(inner.index, side)
 
     def pictures(self, numbers: Sequence[int]) -> Iterator[Picture]:
-        for picture in self._inner.pictures(numbers):
-            yield Picture(picture.number, lambda p=picture: self._pixels(p))
+        try:
+            for picture in self._inner.pictures(numbers):
+                yield Picture(picture.number, lambda p=picture: self._pixels(p))
+        finally:  # decoding may have shown that it was another one
+            self.index = resized_index(self._inner.index, self._side)
 
     def _pixels(self, picture: Picture) -> np.ndarray:
         return resized(self._inner.index.turn.upright(picture.pixels()), self._side)
