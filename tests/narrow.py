@@ -14,6 +14,7 @@ from trunkline.backbones.contract import Preprocessing
 from trunkline.backbones.norm import norm_layer
 from trunkline.backbones.pyramid import Pyramid
 from trunkline.backbones.residual import BasicBlock, ResNet, conv
+from trunkline.backbones.video.residual3d import ClipBlock, ClipResNet, conv3d, full
 
 WIDTHS = (32, 32, 32, 64, 64)  # GroupNorm divides them by 32
 
@@ -39,6 +40,20 @@ def narrow(
     trunk = ResNet(stem, stages, nn.MaxPool2d(3, 2, 1))
     trunk.arch, trunk.stride_in, trunk.norm, trunk.checkpointing = "narrow", "3x3", norm, checkpointing
     trunk.preprocessing = for_channels(Preprocessing(), in_channels)
+    initialise(trunk, zero_init)
+    return trunk
+
+
+def narrow_clips(norm: str = "batch", zero_init: bool = True) -> ClipResNet:
+    """The same over time: one block of R3D a stage; give `network.wrapper=none` beside it."""
+    layer = norm_layer(norm, clips=True)
+    first = nn.Sequential(conv3d(3, WIDTHS[0], (3, 7, 7), 2), layer(WIDTHS[0]), nn.ReLU(inplace=True))
+    stages = [
+        nn.Sequential(ClipBlock(before, width, full, layer, stride=stride, time_stride=stride))
+        for stride, (before, width) in zip((1, 2, 2, 2), pairwise(WIDTHS), strict=True)
+    ]
+    trunk = ClipResNet(nn.Sequential(OrderedDict(stem=first)), stages)
+    trunk.arch, trunk.norm, trunk.preprocessing = "narrow_clips", norm, Preprocessing()
     initialise(trunk, zero_init)
     return trunk
 

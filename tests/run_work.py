@@ -1,13 +1,17 @@
 """Runs in forked processes that are killed at a moment, and what stands in their checkpoints."""
 
+import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from trunkline.cluster.checkpoint import read_tensors
+from trunkline.cluster.launchers.ray_pool import Actor
 from trunkline.pipelines.training.session import Stopped
 from trunkline.pipelines.training.train import train
 
@@ -23,6 +27,17 @@ def assert_equal(one: Path, other: Path) -> None:
     a, b = final(one), final(other)
     assert a.keys() == b.keys()
     assert [n for n in a if not torch.equal(a[n], b[n])] == []
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """What a folder holds, by path."""
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def results_of(run: Path) -> dict[str, bytes]:
+    """The weights, the scores, the records and the drawn pictures of a run."""
+    kept = ("weights.safetensors", "scores.json", "predictions/")
+    return {name: content for name, content in files_in(run).items() if name.startswith(kept)}
 
 
 def die() -> None:
@@ -84,3 +99,11 @@ def several(args, workers) -> None:
         resolved = resolve(spec["recipe"], spec["given"])
         launch, _ = launch_of({} if spec.get("zero") is None else {"zero": spec["zero"]})
         train(resolved, spec["run"], workers, launch)
+
+
+@contextmanager
+def pool_here(call: str, args: Any, launch: Any) -> Iterator[Callable[[list[Any]], Iterator[Any]]]:
+    """A pool of Ray's actors without Ray: they take turns in this process, and all that they are told and say is JSON."""
+    actors = [Actor(call, json.loads(json.dumps(args)), 1) for _ in range(launch.workers)]
+    yield lambda items: (json.loads(actors[n % len(actors)]({"item": [json.dumps(item)]})["result"][0])["result"]
+                         for n, item in enumerate(items))  # fmt: skip

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-_CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d)
+_CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d, torch.conv3d)
+_MODULES = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d)
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by rank
 
 
@@ -35,7 +36,7 @@ def lay_out_calls(model: nn.Module, channels_last: bool) -> None:
     for module in model.modules():
         if getattr(module.__dict__.get("forward"), "func", None) is _call:
             del module.__dict__["forward"]
-        if channels_last and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if channels_last and isinstance(module, _MODULES):
             module.__dict__["forward"] = functools.partial(_call, module.forward)
 
 
@@ -47,5 +48,5 @@ def _call(forward: Any, *args: Any, **kwargs: Any) -> Any:
 class _ChannelsLast(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _CONVOLUTIONS:
-            args = (args[0], args[1].contiguous(memory_format=torch.channels_last), *args[2:])
+            args = (args[0], args[1].contiguous(memory_format=_LAST[args[1].ndim]), *args[2:])
         return func(*args, **(kwargs or {}))

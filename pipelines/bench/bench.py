@@ -35,8 +35,8 @@ class Bench:
         return asdict(self)
 
     def __str__(self) -> str:
-        unit = self.settings.get("unit", "images/s")
-        lines = [f"{self.what}: {unit}, median of {self.settings['rounds']} interleaved rounds"]
+        unit = "" if all("unit" in r for r in self.rows) else f"{self.settings.get('unit', 'images/s')}, "
+        lines = [f"{self.what}: {unit}median of {self.settings['rounds']} interleaved rounds"]
         lines += [
             f"  {r['name']:54} ours {r['ours']:8.2f}   theirs {r['theirs']:8.2f}   ratio {r['ratio']:.2f} "
             f"({r['low']:.2f} to {r['high']:.2f}){'   ' + r['unit'] if 'unit' in r else ''}"
@@ -55,7 +55,7 @@ BENCHES = {
     "detect": "bench_detect:bench_detect",  # Mask R-CNN
     "segment": "bench_segment:bench_segment",  # DeepLab
     "upscale": "bench_upscale:bench_upscale",  # super-resolution, by pixels and against a critic
-    "video": "bench_video:bench_video",  # frames by number
+    "video": "bench_video:bench_video",  # frames by number, and R3D-18 on clips
     "gpu": "bench_gpu:bench_gpu",  # all that a GPU is asked: speeds, kernels, idle time, loader, compile
 }
 

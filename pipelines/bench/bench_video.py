@@ -1,4 +1,4 @@
-"""Frames by number beside decoding whole files by PyAV: files of each kind, written here, and a long one."""
+"""Frames by number beside decoding whole files by PyAV: files written here, and a long one. With it, training on clips."""
 
 import os
 import statistics
@@ -29,29 +29,71 @@ FILES: dict[str, tuple[str, str, dict[str, str]]] = {  # what it is: its name, c
 }
 
 
-def bench_video(*, rounds: int = 7, side: int = 256, thread_type: str = "NONE") -> Bench:
-    """Measure reading frames by number, with the index at hand, beside PyAV decoding all and converting what is wanted.
+PARTS = ("all", "decoding", "training")
 
-    Of files of 150 frames 8 that are spread are read; of the file of 10,883 frames in TRUNKLINE_TEST_DATA, where that is set,
-    16 from the middle, 4 apart, beside decoding from its start up to the last of them. Both sides open the file each time.
 
-    side           of the frames' shorter side in pixels; the longer is 4/3 of it
-    thread_type    of FFmpeg, on both sides: NONE, SLICE, FRAME or AUTO
+def bench_video(
+    *, part: str = "all", rounds: int = 7, side: int = 256, thread_type: str = "NONE",
+    crop: int = 112, frames: int = 16, batch: int = 2, device: str = "auto",
+) -> Bench:  # fmt: skip
+    """Measure reading frames by number beside PyAV decoding whole files, and R3D-18 beside torchvision's in a plain loop.
+
+    Of files of 150 frames 8 that are spread are read, with the index at hand, beside decoding all and converting the 8; of the
+    file of 10,883 frames in TRUNKLINE_TEST_DATA, where that is set, 16 from the middle, 4 apart, beside decoding from its start
+    up to the last of them. Both sides open the file each time. R3D-18 predicts and trains on clips that lie on the device, at
+    equal settings (fp32) and with our defaults against theirs (fp32), from the same weights with the same optimizer.
+
+    part           all, decoding or training
+    side           decoding: of the frames' shorter side in pixels; the longer is 4/3 of it
+    thread_type    decoding: of FFmpeg, on both sides: NONE, SLICE, FRAME or AUTO
+    crop           training: side of the clips' frames in pixels, which are square
+    frames         training: of a clip
+    batch          training: clips at once
+    device         training: where
     """
-    positive(rounds=rounds, side=side)
-    from ...tasks.video.decoding.video import THREADS, decoder
+    positive(rounds=rounds, side=side, crop=crop, frames=frames, batch=batch)
+    from ...tasks.video.decoding.video import THREADS
 
+    if part not in PARTS:
+        raise RecipeError(f"part={part}: expected one of {', '.join(PARTS)}")
     if thread_type not in THREADS:
         raise RecipeError(f"thread_type={thread_type}: expected one of {', '.join(THREADS)}")
-    settings: dict[str, Any] = {"rounds": rounds, "side": side, "thread_type": thread_type, "unit": "reads/s"}
-    settings |= {"frames": FRAMES, "wanted": WANTED, "decoder": decoder()}
-    rows, index = decoding(rounds, side, thread_type)
-    settings["making the index, ms"] = index
-    if long := _long():
-        rows += far_in(long, min(rounds, 3), thread_type)
-    else:
-        settings["left out"] = f"{LONG}: TRUNKLINE_TEST_DATA is not set, or does not hold it"
+    rows, settings = [], {"part": part, "rounds": rounds}
+    if part != "training":
+        found, said = _decoding(rounds, side, thread_type)
+        rows, settings = rows + found, settings | said
+    if part != "decoding":
+        found, said = _training(rounds, crop, frames, batch, device)
+        rows, settings = rows + found, settings | said
     return Bench("video", rows, settings, environment())
+
+
+def _decoding(rounds: int, side: int, threads: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    from ...tasks.video.decoding.video import decoder
+
+    rows, index = decoding(rounds, side, threads)
+    said: dict[str, Any] = {"side": side, "thread_type": threads, "decoder": decoder(), "making the index, ms": index}
+    if long := _long():
+        rows += far_in(long, min(rounds, 3), threads)
+    else:
+        said["left out"] = f"{LONG}: TRUNKLINE_TEST_DATA is not set, or does not hold it"
+    return [{**row, "unit": "reads/s"} for row in rows], said
+
+
+def _training(
+    rounds: int, crop: int, frames: int, batch: int, device: str
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    import torch
+
+    from ..recipe.fields import Machine
+    from ..runs.machine import check_device, resolve_machine
+    from .bench_clips import clips
+
+    machine, _ = resolve_machine(Machine(device=device))
+    check_device(machine.device)
+    rows, equal = clips(crop, frames, batch, rounds, machine)
+    said = {"crop": crop, "frames": frames, "batch": batch, "largest difference of logits at equal settings": equal}
+    return rows, {**said, "threads": torch.get_num_threads(), "device": machine.device}
 
 
 def decoding(rounds: int, side: int, threads: str) -> tuple[list[dict[str, Any]], dict[str, float]]:

@@ -13,6 +13,7 @@ from trunkline.ground.names import load_named
 
 from ...cluster.config import Learning
 from ...cluster.contract import Engine, Losses
+from ...cluster.engines.memory_format import place
 from ...cluster.engines.table import engine_of
 from ...cluster.engines.turns import TurnsEngine
 from ...heads.contract import Player
@@ -36,6 +37,9 @@ def make_engine(session: Session, phase: Phase, total: int, per_epoch: int) -> E
     if in_turns and (why := own.several(tuple(dict.fromkeys([*players, *session.model.beside])))):
         raise RecipeError(why)
     if row.divides:
+        place(
+            session.model, machine.device, machine.channels_last is True
+        )  # as other engines' model is when it is copied
         session.apart_from()  # while the weights are whole
     units = session.model.units() if len(session.parts) > 1 else ()
     make = load_named(row.make)(own, units)

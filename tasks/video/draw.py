@@ -84,7 +84,9 @@ def annotated(address: str | Path, parts: Sequence[Part], out: Path) -> None:
         share = min(1.0, _SIDE / max(video.width, video.height))
         width, height = (max(2, round(side * share) // 2 * 2) for side in (video.width, video.height))
         rate = Fraction(video.rate).limit_denominator(60_000) if video.rate else Fraction(25)
-        stream = container.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=rate)
+        codec, options = ("libx264", {"mbtree": "0"}) if "libx264" in av.codecs_available else ("mpeg4", {})
+        stream = container.add_stream(codec, rate=rate, options=options)  # x264's mbtree gives other bits each time
+        stream.codec_context.thread_count = 1  # whose number changes the bits too
         band = 3 * 20 + 8
         stream.width, stream.height, stream.pix_fmt = width, height + band // 2 * 2, "yuv420p"  # type: ignore[attr-defined]
         font, times, place = font_of(14), video.times, 0

@@ -43,11 +43,6 @@ def mixed(folder: Path) -> Path:
     return folder
 
 
-def files_in(folder: Path) -> dict[str, bytes]:
-    """What a folder holds, by path."""
-    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
-
-
 def evaluated(run: Path, data: Path, out: Path, capsys, *more: str) -> tuple[dict, bytes]:
     assert main(["evaluate", str(run), f"data={data}", "batch=4", "loaders=0", f"out={out}", "--json", *more]) == 0
     return json.loads(capsys.readouterr().out), out.read_bytes()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from pool_work import evaluated, files_in, mixed, split_of
+from pool_work import evaluated, mixed, split_of
 from ray_cluster import Started, cluster, differ, on, words, workers_of
+from run_work import files_in
 
 from trunkline.pipelines.command.cli import main
 from trunkline.tasks.super_resolution.scenes import write_pictures

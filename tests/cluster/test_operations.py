@@ -11,6 +11,7 @@ from counting import Operations, of_an_update
 from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing
 from trunkline.backbones.pyramid import Pyramid
+from trunkline.backbones.video.frames import Frames
 from trunkline.cluster.config import Average, Learning, Machine, Optimizer, Schedule
 from trunkline.cluster.engines.torch_engine import TorchEngine
 from trunkline.cluster.engines.turns import TurnsEngine
@@ -27,8 +28,10 @@ from trunkline.heads.super_resolution.adversarial import Adversarial
 from trunkline.heads.super_resolution.critic import make_critic
 from trunkline.heads.super_resolution.players import players_of
 from trunkline.heads.super_resolution.upscaling import PictureLosses, UpscalingHead, picture_losses
+from trunkline.heads.video.clip import clip_head
 
 NETWORKS = ("resnet50", "deeplabv3plus", "mask_rcnn")
+CLIPS = ("frames", "r3d_18")
 TRUNKS = [
     "narrow",
     pytest.param("resnet50", marks=pytest.mark.slow),
@@ -39,7 +42,10 @@ SIZE = 64
 def model_of(network: str, name: str) -> Model:
     torch.manual_seed(0)
     trunk = backbone(name, output_stride=16 if network == "deeplabv3plus" else 32)
-    if network == "mask_rcnn":
+    if network in CLIPS:
+        trunk = Frames(trunk) if network == "frames" else trunk
+        head = clip_head("average", trunk.channels, 5, time_strides=trunk.time_strides, reads=("c5",))
+    elif network == "mask_rcnn":
         trunk = Pyramid(trunk, "pool", 32)
         head = RCNNHead(32, trunk.strides, 2, masks=True)
     elif network == "deeplabv3plus":
@@ -50,6 +56,10 @@ def model_of(network: str, name: str) -> Model:
 
 
 def micro_batches(network: str, count: int) -> list[Batch]:
+    if network in CLIPS:
+        clips = torch.randint(0, 256, (2, 3, 4, 16, 16), dtype=torch.uint8)
+        targets = {"label": torch.tensor([1, 2]), "frames": torch.tensor([4, 3])}
+        return [Batch("task", ["a", "b"], clips, targets=targets, key=at) for at in range(count)]
     mask = torch.zeros(1, SIZE, SIZE, dtype=torch.uint8)
     mask[0, 10:40, 10:40] = 1
     targets = {
@@ -81,6 +91,13 @@ def added(
 def test_one_worker(network, trunk):
     one, four = added(network, 1, trunk), added(network, 4, trunk)
     assert one.total() <= 15 and four.total() <= 60, (one, four)
+
+
+@pytest.mark.parametrize(("network", "trunk"), [("frames", "resnet18"), ("r3d_18", "r3d_18")])
+def test_one_worker_with_clips(network, trunk):
+    one, four = added(network, 1, trunk), added(network, 4, trunk)
+    assert one.total() <= 15 and four.total() <= 60, (one, four)
+    assert added(network, 1, trunk, average=0.9).total() <= one.total() + 3
 
 
 @pytest.mark.parametrize(

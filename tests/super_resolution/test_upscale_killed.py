@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from run_work import assert_equal, at_call, die, final, forked, in_child
+from run_work import assert_equal, at_call, die, files_in, final, forked, in_child, pool_here, results_of
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from upscaler_work import flat, train
@@ -16,7 +15,6 @@ from upscaler_work import flat, train
 import trunkline
 from trunkline.cluster.engines.torch_engine import TorchEngine
 from trunkline.cluster.launchers.local import run_local
-from trunkline.cluster.launchers.ray_pool import Actor
 from trunkline.cluster.launchers.worker import Job
 from trunkline.ground.errors import RecipeError
 from trunkline.pipelines import api
@@ -62,10 +60,6 @@ def enlarge(run, root, out):
     return list(api.predict(run, root / "in", out=root / out, threads=1, pictures=True))
 
 
-def files_in(folder):
-    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
-
-
 @pytest.mark.parametrize("moment", [*MOMENTS, "half its line"])
 def test_a_killed_prediction_goes_on_to_the_same_files(run, larger, moment):
     out = moment.replace(" ", "-")
@@ -79,14 +73,6 @@ def test_a_killed_prediction_goes_on_to_the_same_files(run, larger, moment):
     assert files_in(larger / out) == files_in(larger / "one")
     enlarge(run, larger, out)  # nothing is left to do, and the unreadable one is told again, once
     assert files_in(larger / out) == files_in(larger / "one")
-
-
-@contextmanager
-def pool_here(call, args, launch):
-    """A pool of Ray's actors without Ray: they take turns in this process, and all that they are told and say is JSON."""
-    actors = [Actor(call, json.loads(json.dumps(args)), 1) for _ in range(launch.workers)]
-    yield lambda items: (json.loads(actors[n % len(actors)]({"item": [json.dumps(item)]})["result"][0])["result"]
-                         for n, item in enumerate(items))  # fmt: skip
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -132,12 +118,6 @@ def test_any_workers_and_both_engines_end_with_the_bits_and_files_of_one_process
     for zero in zeros:
         assert_equal(tmp_path / f"{zero}", gan)
         assert results_of(tmp_path / f"{zero}") == wanted, zero
-
-
-def results_of(folder):
-    """The weights, the scores, the records and the drawn pictures."""
-    kept = ("weights.safetensors", "scores.json", "predictions/")
-    return {name: content for name, content in files_in(folder).items() if name.startswith(kept)}
 
 
 @pytest.mark.parametrize("step", [2, 6, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4, 5))])

@@ -20,7 +20,7 @@ from trunkline.tasks.video.options import Options
 from trunkline.tasks.video.scenes import write_clips
 from trunkline.tasks.video.task import Action
 from trunkline.tasks.video.transforms import EvalTransform, TrainTransform, cropped, pixels
-from trunkline.tasks.video.views import VideoPrediction, of_views, windows
+from trunkline.tasks.video.views import VideoPrediction, mean, of_views, windows
 
 SMALL = ["weights=none", "backbone=narrow", "size=32", "frames=4", "batch=4", "machine.threads=1", "machine.loaders=0"]
 
@@ -135,6 +135,37 @@ def test_a_video_counts_once_and_must_have_all_its_views():
     short = evaluator.measure(batch_of(["b"], [0]), [VideoPrediction("b", rows[0], rows[:1])])
     with pytest.raises(DataError, match="b: 1 views, and each video has 2"):
         evaluator.add(short)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_views_score_alike_whoever_measures_them(workers):
+    """Three clips of three crops each. Every worker has an evaluator of its own; the leading one puts records in order."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 7, 11)
+    rows = {f"{i:02d}": draw.dirichlet(np.full(7, 0.3), 9).astype(np.float32) for i in range(11)}
+    predictions = [VideoPrediction(name, mean(own), own) for name, own in rows.items()]
+    records: list[list[dict]] = [[] for _ in rows]
+    for rank in reversed(range(workers)):
+        own = ActionEvaluator(tuple("abcdefg"), views=9)
+        for i in range(rank, len(rows), workers):
+            records[i] = own.measure(batch_of([predictions[i].id], [int(labels[i])]), [predictions[i]])
+    lead = ActionEvaluator(tuple("abcdefg"), views=9)
+    for each in records:
+        lead.add(json.loads(json.dumps(each)))
+    scores = lead.result()
+    averaged = np.stack([own.mean(0, dtype=np.float64) for own in rows.values()])
+    assert scores.samples == len(rows) == 11
+    assert scores.metrics["video_top1"] == (averaged.argmax(1) == labels).mean()
+    assert scores.metrics["video_top5"] == np.mean(
+        [y in p.argsort()[-5:] for y, p in zip(labels, averaged, strict=True)]
+    )
+    single = np.stack([*rows.values()])
+    assert scores.metrics["clip_top1"] == pytest.approx((single.argmax(2) == labels[:, None]).mean())
+    other = ActionEvaluator(tuple("abcdefg"), views=9)
+    for each in reversed(records):
+        other.add(each)
+        other.add(each)  # as from a sampler that pads by repeating
+    assert {name: pytest.approx(value) for name, value in other.result().metrics.items()} == scores.metrics
 
 
 class Told(torch.nn.Module):
