@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..contract import Features
 from ..residual import Staged
+from .convolution import Conv3d
 from .residual3d import check_clips
 
 _STAGES = (
@@ -33,7 +34,7 @@ class C3D(Staged):
         before = 3
         for number, (names, width) in enumerate(_STAGES, start=1):
             for name in names:
-                self.add_module(name, nn.Conv3d(before, width, 3, padding=1))
+                self.add_module(name, Conv3d(before, width, 3, padding=1))
                 before = width
             self.channels[f"c{number}"], self.strides[f"c{number}"] = width, 2 ** (number - 1)
             self.time_strides[f"c{number}"] = 2 ** max(0, number - 2)

@@ -15,6 +15,7 @@ from trunkline.ground.errors import WeightsError
 
 from ..residual import Norm, ResNet
 from ..table import INFLATE
+from .convolution import Conv3d
 from .residual3d import ClipResNet
 
 _STEM = 5
@@ -45,7 +46,7 @@ def inflated(flat: ResNet, inflate: str, norm: Norm) -> ClipResNet:
     """
     if inflate not in INFLATE:
         raise WeightsError(f"inflate={inflate}: expected one of {', '.join(INFLATE)}")
-    kind = RepeatedConv3d if inflate == "mean" else nn.Conv3d
+    kind = RepeatedConv3d if inflate == "mean" else Conv3d
     stem = nn.Sequential(OrderedDict((name, getattr(flat, name)) for name in ("conv1", "bn1", "relu")))
     _over_time(stem, kind, _STEM, norm)
     stages = [getattr(flat, name) for name in _BLOCKS]

@@ -16,6 +16,7 @@ from trunkline.ground.errors import WeightsError
 from ..contract import Features
 from ..residual import Norm, ResNet
 from ..table import frames_problem
+from .convolution import Conv3d
 
 Convolution = Callable[[int, int, int, int, Norm], nn.Module]
 """Makes what stands for a 3x3x3 convolution: channels in, between and out, its stride, and norms."""
@@ -37,7 +38,7 @@ def conv3d(
 ) -> nn.Conv3d:
     """Build a convolution without bias that keeps the size at stride 1. `kernel` is time, height and width."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-    return nn.Conv3d(in_channels, out_channels, kernel, (time_stride, stride, stride), padding, bias=False)
+    return Conv3d(in_channels, out_channels, kernel, (time_stride, stride, stride), padding, bias=False)
 
 
 class ClipResNet(ResNet):
