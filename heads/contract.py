@@ -22,7 +22,8 @@ class Batch:
     padding); `features` stand in for images where the trunk's maps are cached. `targets` are tensors with N rows or
     lists of N tensors, by name. `key` seeds whatever is random inside the model. Where several tasks share an update,
     `loss_weight` is the task's, and the loss is multiplied by `scale` before its backward. A worker without a
-    micro-batch gets a `stand_in`, which counts for nothing.
+    micro-batch gets a `stand_in`, which counts for nothing. `remarks` are lines that people should know of how samples
+    were read, by their ids.
     """
 
     task: str
@@ -35,6 +36,7 @@ class Batch:
     loss_weight: float = 1.0
     scale: float = 1.0
     stand_in: bool = False
+    remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

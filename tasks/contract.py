@@ -130,6 +130,14 @@ class Task(ABC):
 
         return scan(samples, loaders)
 
+    def look(self, samples: Samples, loaders: int) -> list[str]:
+        """Look at every sample of a split before the first update; list what people should know, a line each.
+
+        Raises DataError with all that cannot be used, as far as it sees. By default nothing is looked at: samples are read
+        when they are asked for.
+        """
+        return []
+
     @abstractmethod
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
         """Build what prepares a sample for a batch. In training it draws at random."""

@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Writing:
-    """How predictions that are files of their own are written: said to `predict` each time, stored by no run and no weights.
+    """How what is a file of its own is written: said to `predict` each time, stored by no run and no weights.
 
     suffix    stands behind each name (_x4)
     ext       the format of all (png), which is also the end of their names; empty: each keeps its own
     quality   of JPEG and WebP
     outscale  how many times as large as its source a picture becomes; None: as large as it was made
+    features  the folder for features over time; empty: none are written
     """
 
     suffix: str = ""
     ext: str = ""
     quality: int = ranged(95, Range(1, 100))
     outscale: float | None = ranged(None, Range(0, 16, "a number above 0, up to 16", low_in=False))
+    features: str = ""
 
     @property
     def end(self) -> str:
@@ -49,12 +51,14 @@ class Predicted:
     columns: ClassVar[tuple[str, ...]] = ()  # of a CSV file, behind the file's name
     headings: ClassVar[tuple[str, ...]] = ()  # of a table for people
     labels_as: ClassVar[tuple[str, ...]] = ()  # the formats of `write_labels`
+    has_features: ClassVar[bool] = False  # whether the task's `infer` writes features over time (`over_time.py`)
     named: ClassVar[bool] = False  # whether it is a file of its own, called as its input is; it has `file_content` then
 
     file: str
     error: str | None = None
     depth: str = field(default="", kw_only=True)  # how the file was read, where it has more than 8 bits a channel
     exif: str = field(default="", kw_only=True)  # ignore: it was read as it is stored, without its EXIF orientation
+    remarks: tuple[str, ...] = field(default=(), kw_only=True)  # what people should know of how it was read
 
     @classmethod
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
@@ -63,7 +67,9 @@ class Predicted:
 
     def line(self) -> dict[str, Any]:
         """Convert it to JSON: the file, and its error or what `found` gives."""
-        how = {name: value for name in ("depth", "exif") if (value := getattr(self, name))}
+        how: dict[str, Any] = {name: value for name in ("depth", "exif") if (value := getattr(self, name))}
+        if self.remarks:
+            how["remarks"] = list(self.remarks)
         return {"file": self.file, **how, **({"error": self.error} if self.error else self.found())}
 
     @classmethod
@@ -127,10 +133,15 @@ class Predicted:
         """Write moving pictures of it (MP4), where `predict` draws pictures too. By default there are none."""
 
     def small(self) -> Any:
-        """Return the small picture: the file's own, as `(3, H, W)` uint8, or one with drawings on it."""
-        from .images.decode import read_as
+        """Return the small picture: the file's own, as `(3, H, W)` uint8, or one with drawings on it.
 
-        return read_as(self.file, self.depth, self.exif)
+        Of a folder it is the picture in the middle of those below it. Raises DataError where there is none.
+        """
+        from .images.decode import read_as
+        from .images.photos import photos
+
+        inside = list(photos(self.file)) if Path(self.file).is_dir() else []
+        return read_as(inside[len(inside) // 2] if inside else self.file, self.depth, self.exif)
 
 
 @dataclass
@@ -153,8 +164,9 @@ class PredictedFields(Predicted):
     @classmethod
     def from_line(cls, line: dict[str, Any]) -> Self:
         """Build it from what `line` gave."""
-        rest = {name: value for name, value in line.items() if name not in ("file", "error", "depth", "exif")}
-        return cls(line["file"], line.get("error"), rest, depth=line.get("depth", ""), exif=line.get("exif", ""))
+        own = {f.name for f in fields(Predicted)}
+        rest = {name: value for name, value in line.items() if name not in own}
+        return cls(said=rest, **{name: value for name, value in line.items() if name in own})
 
     def found(self) -> dict[str, Any]:
         """Return the fields."""

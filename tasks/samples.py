@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sample:
-    """One image with its annotations: `image` is `(3, H, W)` uint8; `targets` by name; `id` is unique in its split."""
+    """One image with its annotations: `image` is `(3, H, W)` uint8; `targets` by name; `id` is unique in its split.
+
+    `remarks` are lines that people should know of how it was read.
+    """
 
     id: str
     source: str | Path
     image: "Tensor"
     targets: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 class Samples(Protocol):

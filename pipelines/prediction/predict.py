@@ -7,29 +7,27 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from trunkline.ground.errors import DataError, RecipeError
+from trunkline.ground.errors import RecipeError
 from trunkline.ground.storage import at_home
 
 from ...cluster.config import Launch
 from ...tasks.contract import Task
+from ...tasks.data.remarks import Remarks
 from ...tasks.data.repairs import counted
-from ...tasks.images.decode import HOW_TO_GO_ON
 from ...tasks.predicted import Predicted, Writing
-from ...tasks.samples import Sample
 from ..evaluation.evaluate import absolute, absolute_blend
-from ..evaluation.measure import inference
 from ..launch.worker import mistakes_as_engine_errors
-from ..models.blend import blend_of
 from ..models.digest import weights_digest
 from ..models.ready import Ready, Source, ready, task_kind
 from ..recipe import plugin as plugins
 from ..recipe.convert import check_own
 from ..runs.machine import threads_kept
 from ..show import bar, note
+from .computing import computer, mixture
 from .inputs import expand, find_nothing, left_out
 from .named import DRAWN, LINES, OWN, SHEET_FILE, NamedOutput
 from .picture_names import drawn_name, targets, writing_problems
-from .predictions import WEIGHTS, Output, Predictions
+from .predictions import WEIGHTS, Output, Predictions, begin
 
 CHUNK = 65_536  # files whose names are sent to a pool at once
 
@@ -46,6 +44,7 @@ def stream(
     out: str | Path | None = None,
     pictures: bool = False,
     labels: str = "",
+    features: str | Path | None = None,
     task: str = "",
     checkpoint: str = "last",
     ema: bool | None = None,
@@ -80,6 +79,8 @@ def stream(
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     pictures       draw each picture too, into out/pictures
     labels         write what is found as labels too, into out/labels: coco, voc, yolo, labelme, labelstudio or csv
+    features       a folder for what the head reads of each video over time: a .npy with a row a step, and a JSON that says
+                   when each was; further videos can join it, of the same weights and settings
     weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
     classes        names for the outputs of a weights file that has none, in their order
     on_bad_sample  skip: a file that cannot be read becomes a line with its error; stop: it ends the work
@@ -90,7 +91,8 @@ def stream(
     """
     where = Source(absolute(at_home(source)), task, checkpoint, ema, device, threads, backbone, stride_in, weights_key, classes,
                    options or {}, True, blend)  # fmt: skip
-    wanted = Predicting(where, precision, batch, on_bad_sample, Writing(suffix, ext, quality, outscale))
+    rows = str(Path(at_home(features)).absolute()) if features else ""
+    wanted = Predicting(where, precision, batch, on_bad_sample, Writing(suffix, ext, quality, outscale, rows))
     given = [at_home(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     return _begun(given, wanted, Path(at_home(out)) if out else None, pictures, labels, plugin, launch)
 
@@ -110,6 +112,10 @@ def _begun(
                 if n is not None and n < 1] + writing_problems(writing)  # fmt: skip
     files = {"pictures": "true" * pictures, "labels": labels, "suffix": writing.suffix}
     problems += [f"{key}={value} needs out=FOLDER" for key, value in files.items() if value and not out]
+    if out and writing.features == str(out.absolute()):
+        problems.append(
+            f"features={writing.features}: is out= too; give features a folder of their own, as {out}/features"
+        )
     if problems:
         raise RecipeError(problems)
     if plugin:
@@ -130,8 +136,10 @@ def _begun(
 
 
 def _check_writing(kind: type[Task], writing: Writing) -> None:
-    """Raise RecipeError where it is said how pictures are written and the task makes none."""
+    """Raise RecipeError where it is said how pictures or features are written and the task makes none."""
     said = {f.name: value for f in fields(writing) if (value := getattr(writing, f.name)) != f.default}
+    if (features := said.pop("features", "")) and not kind.predicted.has_features:
+        raise RecipeError(f"features={features}: the task {kind.name} has no features over time; leave it out")
     if said and not kind.predicted.named:
         raise RecipeError(
             [f"{key}={v}: the task {kind.name} makes no pictures; leave it out" for key, v in said.items()]
@@ -172,11 +180,13 @@ def _stream(
     """Yield the predictions one after the other, first those that the output already holds."""
     settings: dict[str, Any] = {**asdict(wanted), "plugins": plugins.texts(plugin)}
     decides = {key: value for key, value in settings.items() if key != "writing"}
+    decides["features"] = wanted.writing.features
     decides["inputs"] = [os.path.abspath(each) for each in given]  # noqa: PTH100 - elsewhere one name is another folder
     output = Output(out, decides, task.predicted, pictures) if out else None
     done, first = (output.done, -(output.done % settings["batch"])) if output else (0, 0)
-    whole = False
+    whole, remarks = False, Remarks(task.unit.removesuffix("s"))
     try:
+        loaded = _features_begun(settings, launch) if wanted.writing.features else None
         total = sum(1 for _ in expand(given, task))
         if output:
             yield from output.lines()
@@ -184,9 +194,10 @@ def _stream(
         files = itertools.islice(expand(given, task), done + first, None)
         with bar("predict", total, task.unit) as advance, threads_kept():
             advance(done)
-            for skipped, predicted in enumerate(_compute(files, settings, task.predicted, launch), start=first):
+            for skipped, predicted in enumerate(_compute(files, settings, task.predicted, launch, loaded), start=first):
                 if skipped < 0:
                     continue
+                remarks.add(predicted.file, predicted.remarks)
                 if output:
                     output.add(predicted)
                 advance()
@@ -195,8 +206,24 @@ def _stream(
     finally:
         if output:
             output.close(whole)
+    for line in remarks.lines():
+        note(line)
     if out:
         note(f"wrote {out}/predictions.jsonl, predictions.csv and sheet.png")
+    if wanted.writing.features:
+        note(f"wrote features to {wanted.writing.features}")
+
+
+def _features_begun(settings: dict[str, Any], launch: Launch | None) -> Ready:
+    """Load the model, and write into the folder for features how they are made. Raises RecipeError where it says otherwise."""
+    source, folder = Source(**settings["source"]), Path(settings["writing"]["features"])
+    found = ready(source if launch is None else replace(source, device="cpu"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        begin(folder, _decides(settings, found), "features")
+    except OSError as error:
+        raise RecipeError(f"features={folder}: cannot be written ({error.strerror}); choose another folder") from None
+    return found
 
 
 def _stream_named(
@@ -279,7 +306,7 @@ def _compute(
         return
     from ...cluster.launchers.table import pool
 
-    mixed = _mixture(settings)
+    mixed = mixture(settings)
     with pool(f"{__name__}:remote", settings, launch) as results:
         while chunk := list(itertools.islice(batches, max(1, CHUNK // settings["batch"]))):
             computed = results([[str(f.absolute()) for f in batch] for batch in chunk])
@@ -288,12 +315,6 @@ def _compute(
                     note(mixed)
                     mixed = ""
                 yield from (kind.from_line({**line, "file": str(f)}) for f, line in zip(batch, lines, strict=True))
-
-
-def _mixture(settings: dict[str, Any]) -> str:
-    """Say which two networks are mixed; empty where none is mixed in."""
-    source = settings["source"]
-    return blend_of(source["blend"]).said(source["source"]) if source["blend"] else ""
 
 
 def remote(settings: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any]]]:
@@ -307,76 +328,3 @@ def remote(settings: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any
             return [p.line() for p in compute(files)]
 
     return lines
-
-
-def computer(
-    settings: dict[str, Any], say: Callable[[str], None] | None = None, found: Ready | None = None
-) -> Callable[[list[str]], list[Predicted]]:
-    """Load the model unless it is `found`, and return a function from a batch's file names to its predictions, one for each.
-
-    `say` is told what was loaded from a weights file, and what was mixed in.
-    """
-    found = found or ready(Source(**settings["source"]))
-    if say:
-        for line in _begun_from(found, settings):
-            say(line)
-    task, kind = found.task, found.task.predicted
-    task.writing = Writing(**settings["writing"])
-    transform, device = task.transform(False), next(found.model.parameters()).device
-    depth = getattr(task.options, "depth", "")
-    exif = "ignore" if getattr(task.options, "exif", "") == "ignore" else ""
-
-    def failed(file: str, error: DataError) -> Predicted:
-        if settings["on_bad_sample"] == "stop":
-            raise error
-        return kind(file, error=str(error).partition(f"; {HOW_TO_GO_ON}")[0])
-
-    def of(sample: Sample, prediction: Any) -> Predicted:
-        try:
-            return kind.of(sample.id, prediction, task)
-        except DataError as error:
-            return failed(sample.id, error)
-
-    def compute(files: list[str]) -> list[Predicted]:
-        group: list[Sample | Predicted] = []
-        for file in files:
-            try:
-                group.append(transform(task.read(file)))
-            except DataError as error:
-                group.append(failed(file, error))
-        samples = [g for g in group if isinstance(g, Sample)]
-        named: dict[str, Any] = {}
-
-        def infer(alike: list[Sample]) -> None:
-            try:
-                named.update({p.id: p for p in task.infer(found.model, task.collate(alike).to(device))})
-            except DataError as error:  # of what is read while it is predicted: the others are taken without it
-                if len(alike) == 1:
-                    named[alike[0].id] = failed(alike[0].id, error)
-                    return
-                for sample in alike:
-                    infer([sample])
-
-        with inference(found.model, settings["precision"], device):
-            for alike in _alike(task, samples):  # the other samples of a batch do not change a sample's result
-                infer(alike)
-        done = {name: p if isinstance(p, Predicted) else None for name, p in named.items()}
-        result = [done[g.id] or of(g, named[g.id]) if isinstance(g, Sample) else g for g in group]
-        for predicted in result:
-            predicted.depth, predicted.exif = depth, exif
-        return result
-
-    return compute
-
-
-def _begun_from(found: Ready, settings: dict[str, Any]) -> list[str]:
-    """List what people are told first: what was loaded, what was mixed in, and how inputs are read."""
-    loaded = [] if "checkpoint" in found.origin else [f"weights: {found.facts.loaded}"]
-    return [*loaded, *filter(None, [_mixture(settings)]), *found.task.said()]
-
-
-def _alike(task: Task, samples: list[Sample]) -> list[list[Sample]]:
-    found: dict[Any, list[Sample]] = {}
-    for sample in samples:
-        found.setdefault(task.alike(sample), []).append(sample)
-    return list(found.values())

@@ -50,10 +50,11 @@ def _as_read(settings: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(settings, default=str))
 
 
-def begin(folder: Path, settings: dict[str, Any]) -> None:
+def begin(folder: Path, settings: dict[str, Any], key: str = "out") -> None:
     """Write the settings of a prediction, whole or not at all.
 
-    Raises RecipeError where those of another one or damaged ones are there, OSError where it cannot.
+    `key` is the setting that names the folder. Raises RecipeError where those of another one or damaged ones are there,
+    OSError where it cannot.
     """
     there, settings = folder / SETTINGS, _as_read(settings)
     if there.is_file():
@@ -65,7 +66,7 @@ def begin(folder: Path, settings: dict[str, Any]) -> None:
             wrong.insert(0, f"the weights of {settings.get('source')} are others than those that made what is there")
         if wrong:
             raise RecipeError(
-                f"out={folder}: holds a prediction that was begun with other settings ({'; '.join(wrong)}); give those "
+                f"{key}={folder}: holds a prediction that was begun with other settings ({'; '.join(wrong)}); give those "
                 "again to go on with it, or choose another folder"
             )
         return
@@ -140,8 +141,11 @@ class Output:
         if self.pictures and not p.error:
             (self.folder / "pictures").mkdir(exist_ok=True)
             drawn = self.folder / "pictures" / name
-            p.image().save(drawn)
-            p.write_clip(drawn.with_suffix(".mp4"))
+            try:
+                p.image().save(drawn)
+                p.write_clip(drawn.with_suffix(".mp4"))
+            except DataError as error:  # what was predicted stays
+                note(f"{error}; it is not drawn")
         self._lines.write((json.dumps(p.line(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
         self._lines.flush()
         self.done += 1

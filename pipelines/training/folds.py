@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def _in_turn(resolved: Resolved, run: Run, held: contextlib.ExitStack, workers: 
     def look() -> int:
         found = _looked_at(task, run)
         made.append(_usable(task, run, found.whole, recipe))
-        _begun(run, recipe, found, document)
+        _begun(run, recipe, found, document, lambda: task.look(made[0], int(recipe.machine.loaders)))
         return found.count
 
     count = workers.from_lead(look, "dividing the data")
@@ -113,13 +114,13 @@ def _usable(task: Task, run: Run, whole: Samples, recipe: Recipe) -> Samples:
     return without_bad(task, run, {"whole": whole}, recipe, ALONE)["whole"]
 
 
-def _begun(run: Run, recipe: Recipe, found: Folds, document: dict[str, Any]) -> None:
-    """Write what the run begins with; notes are made at the first start."""
+def _begun(run: Run, recipe: Recipe, found: Folds, document: dict[str, Any], look: Callable[[], list[str]]) -> None:
+    """Write what the run begins with; at the first start, look at the samples and make notes."""
     run.write("recipe.json", document)
     if any(line["kind"] == "note" for line in run.metrics):
         return
     metrics = Metrics(run, 0, tensorboard=False)
-    said = [*found.whole.remarks(), *found.notes]
+    said = [*found.whole.remarks(), *found.notes, *look()]
     if recipe.evaluation.patience:
         said.append(
             f"evaluation.patience={recipe.evaluation.patience}: each fold stops by the scores of the samples that it is judged "

@@ -164,8 +164,14 @@ class Session:
         self.say("eval", done, epoch=epoch, split="val", **entry)
         note(f"update {done}, epoch {epoch:g}: {scores_line(scores)}")
         for line in scores.notes if first else ():
-            self.note(line)
+            if not self._told(line):
+                self.note(line)
         return better
+
+    def _told(self, line: str) -> bool:
+        """Say whether a line was noted before, by this run or by that of all folds, be it with its split before it."""
+        notes = [*self.run.metrics, *(self.around.metrics if self.around else ())]
+        return any(str(m.get("text", "")).endswith(line) for m in notes)
 
     def score(self, model: Model, workers: Workers) -> Evaluated:
         """Score every task's validation split; its records come together on the worker that leads."""

@@ -17,6 +17,7 @@ from ...cluster.config import Launch
 from ...cluster.contract import Engine
 from ...cluster.workers import Workers
 from ...tasks.data.groups import crossing
+from ...tasks.samples import Samples
 from ..evaluation.measure import apart
 from ..feeding.ahead import sent_ahead
 from ..feeding.cache import Cache
@@ -40,7 +41,7 @@ from .features import cache
 from .finish import finish
 from .loop import run_phase
 from .memory import fitting_micro_batch, largest_phase, turns_of
-from .parts import mixture, read_parts
+from .parts import Part, mixture, read_parts
 from .progress import Progress
 from .session import Session, listening
 
@@ -178,7 +179,7 @@ def _tell(session: Session, new: bool) -> None:
         if left := list({**part.training.excluded, **part.validation.excluded}):
             session.note(f"{named}{samples_left_out(len(left))}: {', '.join(left[:5])}{' …' if len(left) > 5 else ''}")
         for split, samples in (("train", part.training), ("val", part.validation)):
-            for remark in samples.remarks():
+            for remark in (*samples.remarks(), *_looked(session, part, samples)):
                 session.note(f"{named}{split}: {remark}")
         for remark in crossing(part.training, part.validation, getattr(part.task.options, "group", "")):
             session.note(f"{named}{remark}")
@@ -190,6 +191,14 @@ def _tell(session: Session, new: bool) -> None:
         )
     if idle := [name for name in session.parts if name not in learning_tasks(session.recipe)]:
         session.note(f"{', '.join(idle)}: its loss_weights is 0, so that it learns nothing and is only scored")
+
+
+def _looked(session: Session, part: Part, samples: Samples) -> list[str]:
+    """Let the task look at a split before it is trained on; one of several folds was looked at with the whole."""
+    if session.around:
+        return []
+    loaders = int(session.recipe.machine.loaders)
+    return session.workers.from_lead(lambda: part.task.look(samples, loaders), "looking at the data")
 
 
 def settle_micro_batches(session: Session) -> Recipe:

@@ -15,6 +15,7 @@ from trunkline.ground.errors import DataError
 
 from ..checked import NONE, SAMPLE, Check
 from ..data.file_loaders import Crash, run_all
+from .decoding.looking import every_frame
 from .decoding.video import open_video
 from .options import Options
 from .reading import read_clip_splits, read_whole_clips
@@ -91,7 +92,10 @@ def _examine(sources: Sequence[tuple[str, str]], number: int) -> _Facts:
         with open_video(address, cache=False) as video:
             lowest = highest = None
             count = 0
-            for frame in video.stream():
+            for frame in every_frame(video):
+                if frame is None:
+                    lowest, highest, count = None, None, 0
+                    continue
                 grey = frame.mean(2)
                 lowest = grey if lowest is None else np.minimum(lowest, grey)
                 highest = grey if highest is None else np.maximum(highest, grey)

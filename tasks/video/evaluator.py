@@ -9,6 +9,7 @@ from trunkline.ground.errors import DataError
 from ...heads.contract import Batch, Prediction
 from ..classification.evaluator import ClassificationEvaluator
 from ..contract import Record, Scores
+from ..data.remarks import Remarks
 from ..intervals import bootstrap, over_groups
 from ..scores import Block, Metric, share
 from .views import VideoPrediction
@@ -23,7 +24,7 @@ _TITLES = {
 
 
 class ActionEvaluator:
-    """Streams records of videos into a few numbers each.
+    """Streams records of videos into a few numbers each. What people should know of their files joins the notes.
 
     video_top1, video_top5  share of videos whose true class is the likeliest, or among the five likeliest, by the mean of the
                             probabilities of its views
@@ -44,6 +45,7 @@ class ActionEvaluator:
         self._seen: set[str] = set()
         self._hits: list[tuple[int, int, int]] = []
         self._repeated = 0
+        self._remarks = Remarks("clip")
 
     @property
     def metrics(self) -> dict[str, Metric]:
@@ -63,6 +65,8 @@ class ActionEvaluator:
             best = np.argsort(-prediction.views, axis=1, kind="stable")[:, :5]
             right = best == record["label"]
             record["views"] = len(best)
+            if said := batch.remarks.get(record["id"]):
+                record["remarks"] = list(said)
             record["clip_hits"], record["clip_hits5"] = int(right[:, 0].sum()), int(right.any(1).sum())
         return records
 
@@ -78,6 +82,7 @@ class ActionEvaluator:
                     f"{record['id']}: {record['views']} views, and each video has {self.views}: some are missing"
                 )
             self._seen.add(record["id"])
+            self._remarks.add(record["id"], record.get("remarks", ()))
             self._hits.append((record["views"], record["clip_hits"], record["clip_hits5"]))
             fresh.append(record)
         self.videos.add(fresh)
@@ -109,6 +114,7 @@ class ActionEvaluator:
                 ends[name] = ends[name.replace("clip", "video")]
         said = f"{self.views} view{'s' if self.views > 1 else ''} a video; clip_top1 is over single views"
         notes = (*scores.notes, said) if self.views > 1 else scores.notes
+        notes = (*notes, *self._remarks.lines())
         if self._repeated:
             notes = (*notes, f"{self._repeated} records of videos that were there already are not counted again")
         return Scores(metrics, ends, scores.details, scores.samples, ("video_top1", "clip_top1"), notes)

@@ -18,6 +18,7 @@ _WIDTH = 640
 class PredictedAction(PredictedClass):
     """The likeliest classes of a video; `windows` are those of its parts: (start, end, classes), in seconds."""
 
+    has_features: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ("label", "confidence", "seconds", "windows")
 
     windows: list[tuple[float, float, list[tuple[str, float]]]] = field(default_factory=list)
@@ -30,6 +31,7 @@ class PredictedAction(PredictedClass):
             order = (-window.probabilities).argsort(kind="stable")[: task.options.top]
             best = [(task.classes[i], float(window.probabilities[i])) for i in order]
             found.windows.append((round(window.start, 3), round(window.end, 3), best))
+        found.remarks = prediction.remarks  # type: ignore[attr-defined]
         return found
 
     @classmethod

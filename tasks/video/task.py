@@ -24,6 +24,7 @@ from ..data.folds import divided
 from ..data.groups import group_numbers
 from ..fitting import copy_head
 from ..images.drawing import INK
+from .decoding.looking import Decoded, look
 from .decoding.room import room_for
 from .decoding.video import decoder, open_video
 from .draw import strip, with_lines
@@ -142,11 +143,15 @@ class Action(Task):
         said = f"videos are decoded by {here}" + ("" if begun == here else f"; in training they were by {begun}")
         return [said, *lines]
 
+    def look(self, samples: Samples, loaders: int) -> list[str]:
+        """Open every clip. List what their files say, alike lines once; raise DataError with all that cannot be opened."""
+        return look(samples, loaders)
+
     def scan(self, samples: Samples, loaders: int) -> dict[str, str]:
-        """Decode the frames of evaluation of every clip, and return id to reason of those that cannot be used."""
+        """Decode every frame of every clip, and return id to reason of those that cannot be used."""
         from ..data.scan import scan
 
-        return scan(_Decoded(samples, self.transform(False)), loaders)  # type: ignore[arg-type]
+        return scan(Decoded(samples), loaders)  # type: ignore[arg-type]
 
     def transform(self, training: bool) -> Callable[[Sample], Sample]:
         """Build what picks, decodes and crops frames: at random in training, the fixed views in evaluation."""
@@ -170,7 +175,10 @@ class Action(Task):
             return Batch(self.name, [s.id for s in samples], targets=targets | {OVER_TIME: torch.ones(len(samples))})
         targets["frames"] = torch.cat([s.targets["frames"] for s in samples])
         join = torch.cat if samples[0].image.ndim == 5 else torch.stack
-        return Batch(self.name, [s.id for s in samples], join([s.image for s in samples]), targets=targets)
+        remarks = {s.id: s.remarks for s in samples if s.remarks}
+        return Batch(
+            self.name, [s.id for s in samples], join([s.image for s in samples]), targets=targets, remarks=remarks
+        )
 
     # The model
 
@@ -211,7 +219,7 @@ class Action(Task):
             return of_views(model, batch)
         seconds, device = float(self.facts.get("seconds", 0.0)), next(model.parameters()).device
         see = partial(over_time, model, self.name, preprocessing=self.preprocessing, options=self.options,
-                      seconds=seconds, device=device)  # fmt: skip
+                      seconds=seconds, device=device, features=self.writing.features)  # fmt: skip
         return [see(address) for address in batch.ids]
 
     # Prediction
@@ -243,19 +251,3 @@ class Action(Task):
         if label is not None and not right:
             lines.append((f"is {self.classes[int(label)]} {p[int(label)]:.1%}", INK))
         return with_lines(strip(sample.source), lines)
-
-
-class _Decoded:
-    """Samples that are decoded when they are asked for."""
-
-    def __init__(self, samples: Samples, transform: Callable[[Sample], Sample]):
-        self.samples, self.transform = samples, transform
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.transform(self.samples[index])
-
-    def id(self, index: int) -> str:
-        return self.samples.id(index)

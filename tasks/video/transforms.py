@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,8 +10,11 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from trunkline.ground.errors import DataError
+
 from ...backbones.contract import Preprocessing
 from ..contract import Sample
+from ..images.decode import HOW_TO_GO_ON
 from .decoding.resized import open_resized
 from .options import Options
 from .sampling import Picked, fixed_frames, random_frames
@@ -29,13 +33,11 @@ class TrainTransform:
 
     def __call__(self, sample: Sample) -> Sample:
         """Decode `(3, T, size, size)` uint8; `frames` counts those that do not repeat the last. Raises DataError."""
-        with open_resized(sample.source, self.options.cached_side) as video:
-            picked = random_frames(video.count, video.times, self.options)
-            frames = pixels(video.read(picked.indices[0]))
+        frames, picked, remarks = _seen(sample, self.options.cached_side, partial(random_frames, options=self.options))
         image = self._cut(frames)
         if torch.rand(1).item() < self.flip:
             image = image.flip(-1)
-        return _with(sample, image.transpose(0, 1), picked.real[:1])
+        return _with(sample, image.transpose(0, 1), picked.real[:1], remarks)
 
     def _cut(self, frames: Tensor) -> Tensor:
         size, o = self.preprocessing.size, self.options
@@ -63,10 +65,8 @@ class EvalTransform:
         """Decode `(V, 3, T, size, size)` uint8 and `frames` `(V,)`; what is predicted over time is left as it is."""
         if OVER_TIME in sample.targets:
             return sample
-        with open_resized(sample.source, self.options.cached_side) as video:
-            picked = fixed_frames(video.count, video.times, self.options)
-            frames = pixels(video.read(picked.indices.ravel()))
-        return _with(sample, self.views(frames, picked), np.repeat(picked.real, self.options.crops))
+        frames, picked, remarks = _seen(sample, self.options.cached_side, partial(fixed_frames, options=self.options))
+        return _with(sample, self.views(frames, picked), np.repeat(picked.real, self.options.crops), remarks)
 
     def views(self, frames: Tensor, picked: Picked) -> Tensor:
         """Cut the views out of frames `(V * T, 3, H, W)`, those of one clip one after the other."""
@@ -92,6 +92,29 @@ class OneView:
         """Decode `(3, T, size, size)` uint8."""
         found = self.inner(sample)
         return replace(found, image=found.image[0])
+
+
+def _seen(sample: Sample, side: int | None, pick: Callable[..., Picked]) -> tuple[Tensor, Picked, tuple[str, ...]]:
+    """Decode the frames of a sample that `pick` chooses, `(V * T, 3, H, W)`; return them, what was chosen, the remarks.
+
+    Where decoding shows that the video has other frames than its packets promised, it picks again, with the same random
+    numbers: as if that had been known. Raises DataError, which says how to go on.
+    """
+    state = torch.get_rng_state()
+    try:
+        with open_resized(sample.source, side) as video:
+            while True:
+                count, picked = video.count, pick(video.count, video.times)
+                try:
+                    frames = video.read(picked.indices.ravel())
+                except DataError:
+                    if video.count == count:
+                        raise
+                if video.count == count:
+                    return pixels(frames), picked, tuple(video.remarks)
+                torch.set_rng_state(state)
+    except DataError as error:
+        raise DataError(f"{str(error).removesuffix(f'; {HOW_TO_GO_ON}')}; {HOW_TO_GO_ON}") from error
 
 
 def pixels(frames: np.ndarray) -> Tensor:
@@ -128,7 +151,6 @@ def _at_least(frames: Tensor, size: int) -> Tensor:
     return F.center_crop(frames, [max(height, size), max(width, size)])
 
 
-def _with(sample: Sample, image: Tensor, real: np.ndarray) -> Sample:
-    return replace(
-        sample, image=image, targets={**sample.targets, "frames": torch.from_numpy(np.asarray(real, np.int64))}
-    )
+def _with(sample: Sample, image: Tensor, real: np.ndarray, remarks: tuple[str, ...]) -> Sample:
+    targets = {**sample.targets, "frames": torch.from_numpy(np.asarray(real, np.int64))}
+    return replace(sample, image=image, targets=targets, remarks=remarks)

@@ -1,15 +1,20 @@
 """What is said of a video: the mean over its views, and over windows of a long one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ...backbones.contract import Preprocessing
+from trunkline.ground.errors import DataError
+
+from ...backbones.contract import Features, Preprocessing
 from ...heads.classification import ClassPrediction
 from ...heads.contract import Batch, Prediction
+from ..over_time import Rows
 from .decoding.resized import open_resized
 from .decoding.video import Video
 from .options import Options
@@ -34,6 +39,7 @@ class VideoPrediction(ClassPrediction):
 
     views: np.ndarray
     windows: list[Window] = field(default_factory=list)
+    remarks: tuple[str, ...] = ()  # what the video's file says
 
 
 def of_views(model: nn.Module, batch: Batch) -> list[Prediction]:
@@ -83,23 +89,44 @@ def over_time(
     options: Options,
     seconds: float,
     device: torch.device,
+    features: str = "",
 ) -> VideoPrediction:
     """Predict a video window by window, with the frames of one window in memory at a time.
 
-    It is divided into equal windows of about `seconds`; one that is shorter than half as much again is one window.
+    It is divided into equal windows of about `seconds`; one that is shorter than half as much again is one window. With
+    `features`, what the head pools is written into that folder.
     """
-    found: list[Window] = []
+
+    def see(part: tuple[int, int, float, float], rows: Rows | None) -> Window:
+        first, last, start, end = part
+        picked = pick_within(first, last, video.count, video.times, options)
+        frames = pixels(video.read(picked.indices[0]))
+        images = cropped(frames, preprocessing, options).transpose(1, 2).to(device)
+        real = torch.from_numpy(np.repeat(picked.real, len(images))).to(device)
+        batch = Batch(task, [address] * len(images), images, targets={"frames": real})
+        if rows is None:
+            return Window(start, end, mean(_probabilities(model.predict(batch))))  # type: ignore[operator]
+        maps = model.maps(batch)  # type: ignore[operator]
+        head: Any = model.heads[task]  # type: ignore[index]
+        rows.add(*steps(head.condense(maps), head.time_strides, video.times[picked.indices[0, : picked.real[0]]]))
+        return Window(start, end, mean(_probabilities(head.predict(maps, batch))))
+
     with open_resized(address, options.cached_side, keep=False) as video:
-        for first, last, start, end in windows(video, options, seconds):
-            picked = pick_within(first, last, video.count, video.times, options)
-            frames = pixels(video.read(picked.indices[0]))
-            images = cropped(frames, preprocessing, options).transpose(1, 2).to(device)
-            real = torch.from_numpy(np.repeat(picked.real, len(images))).to(device)
-            names = [address] * len(images)
-            rows = _probabilities(model.predict(Batch(task, names, images, targets={"frames": real})))  # type: ignore[operator]
-            found.append(Window(start, end, mean(rows)))
-    rows = np.stack([window.probabilities for window in found])
-    return VideoPrediction(address, mean(rows), rows, found)
+        while True:  # once, unless decoding shows other frames than the packets promised
+            count = video.count
+            try:
+                with Rows(features, address) if features else nullcontext() as rows:
+                    found = [see(part, rows) for part in windows(video, options, seconds)]
+                    if rows and video.count == count:
+                        rows.finish(about_steps(model, task, video, options, found[0].end))
+            except DataError:
+                if video.count == count:
+                    raise
+            if video.count == count:
+                break
+        remarks = tuple(video.remarks)
+    each = np.stack([window.probabilities for window in found])
+    return VideoPrediction(address, mean(each), each, found, remarks)
 
 
 def windows(video: Video, options: Options, seconds: float) -> list[tuple[int, int, float, float]]:
@@ -121,3 +148,32 @@ def windows(video: Video, options: Options, seconds: float) -> list[tuple[int, i
 def span_of(options: Options, rate: float) -> float:
     """Return how many seconds of a video a view with a stride sees."""
     return options.frames * options.stride / (options.rate or rate or 25.0)
+
+
+def steps(maps: Features, strides: Mapping[str, int], times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a head pools of one window, a row a step `(n, C)` fp32, and the seconds `(n,)` of each.
+
+    `maps` are `(crops, C, T, 1, 1)`, `times` those of the window's real frames. Crops are averaged. Of several maps the one
+    with the fewest steps counts: the others are averaged over each of its steps, and joined. A step's time is the mean
+    of its frames'; steps behind the last real frame are left out.
+    """
+    each = [x.mean(0).flatten(1).transpose(0, 1).float() for x in maps.values()]
+    fewest, stride = min(map(len, each)), max(strides.values())
+    rows = torch.cat([x.unflatten(0, (fewest, -1)).mean(1) for x in each], 1).cpu().numpy()
+    seconds = [times[at : at + stride].mean() for at in range(0, len(times), stride)][:fewest]
+    return rows[: len(seconds)], np.array(seconds)
+
+
+def about_steps(model: nn.Module, task: str, video: Video, options: Options, window: float) -> dict[str, Any]:
+    """Say what the rows of a file of features are."""
+    head: Any = model.heads[task]  # type: ignore[index]
+    trunk: Any = model.backbone
+    seen = {name: getattr(options, name) for name in ("frames", "sampling", "stride", "rate", "crops")}
+    return {
+        "trunk": trunk.arch,
+        "maps": list(head.needs),
+        "frames_a_step": max(head.time_strides.values()),
+        **seen,
+        "window": round(window, 6),
+        "video": {"frames": video.count, "rate": float(video.rate), "last": round(float(video.times[-1]), 6)},
+    }
