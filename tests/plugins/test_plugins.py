@@ -167,6 +167,15 @@ def test_predicted_pictures_are_written(runs, data, tmp_path):
     assert len(list((out / "made").glob("*.png"))) == 4 and (out / "sheet.png").is_file()
 
 
+def test_of_folders_the_picture_in_the_middle_is_drawn(runs, data, tmp_path, capfd):
+    """A task's inputs may be folders of pictures; the sheet and the pictures show one of each."""
+    out = tmp_path / "out"
+    words = [str(runs["clips"]), str(data["clips"] / "val"), f"plugin={file_of('clips')}", f"out={out}"]
+    assert main(["predict", *words, "pictures=true", "threads=1"]) == 0
+    assert len(list((out / "pictures").glob("*.png"))) == 4 and (out / "sheet.png").is_file()
+    assert "no place on the contact sheet" not in capfd.readouterr().err
+
+
 def test_clips_learn_from_cached_maps_and_find_their_micro_batch(data, tmp_path):
     run = tmp_path / "cached"
     assert in_child(resolved("clips", data, cached=True), run) == 0

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from video_files import X264, mark, marks, times, write
+from video_files import X264, frames, mark, marks, times, upright, write
 
 from trunkline.ground.errors import DataError
 from trunkline.tasks.video import count_frames
@@ -17,8 +17,8 @@ VIDEOS = [
     "v_SoccerJuggling_g23_c01.avi", "nasa_13013.mp4", "av1_video.mkv", "h265_bframes.mp4", "corrupted.mp4", "with-gps.mov",
     "bbb_642x642_768kbps_30fps_vp9.webm", "100_0306.AVI", "count-video.mp4",
 ]  # fmt: skip
-HEAVY = ["sample_edit_list_no_sync_frame_before_edit.mp4", "long_1080p_videoonly_lowbitrate.mp4"]
-ALL = [*VIDEOS, *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)]
+EDITED, LONG = "sample_edit_list_no_sync_frame_before_edit.mp4", "long_1080p_videoonly_lowbitrate.mp4"
+HEAVY = [EDITED, LONG]
 
 
 known = functools.cache(marks)
@@ -51,7 +51,7 @@ def same(path, truth, threads="NONE", sets=3, cache=True):
             assert [mark(f) for f in video.read(numbers)] == [truth[n] for n in numbers], numbers
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*VIDEOS, EDITED, pytest.param(LONG, marks=pytest.mark.slow)])
 def test_a_video_has_the_frames_that_are_known(shared_data, rows, name):
     row = rows[name]
     path = shared_data / "videos" / name
@@ -63,12 +63,21 @@ def test_a_video_has_the_frames_that_are_known(shared_data, rows, name):
         assert video.damaged == (name == "corrupted.mp4")
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*VIDEOS, *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)])
 def test_sampled_frames_of_a_video_are_those_of_a_full_decode(shared_data, name):
     path = shared_data / "videos" / name
     truth = known(path)
     same(path, truth, "NONE", 2)
     same(path, truth, "FRAME", 1)
+
+
+def test_frames_within_an_edit_list_are_those_of_a_full_decode(shared_data):
+    """One set of frames: its pictures are large."""
+    path = shared_data / "videos" / EDITED
+    numbers = [40, 0, 67, 3]
+    truth = {n: mark(upright(frame)) for n, frame in enumerate(frames(path)) if n in numbers}
+    with open_video(path) as video:
+        assert [mark(f) for f in video.read(numbers)] == [truth[n] for n in numbers]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from video_files import X264, mark, marks, pictures, write
+from video_files import X264, mark, marks, pictures, untold, write
 
 from trunkline.ground.errors import DataError
 from trunkline.tasks.video import count_frames
@@ -116,15 +116,7 @@ def test_a_header_in_front_of_frames_that_are_cut_off(tmp_path):
 
 
 def test_what_is_not_utf8_in_its_header_is_read(tmp_path):
-    path = tmp_path / "title.mkv"
-    with av.open(str(path), "w") as out:
-        out.metadata["title"] = "EFGHEFGH"
-        stream = out.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for picture in pictures(5, (96, 64)):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        out.mux(stream.encode())
-    path.write_bytes(path.read_bytes().replace(b"EFGHEFGH", b"\xff\xfe\xe4\xe4\xff\xff\xff\xff"))
+    path = untold(tmp_path / "title.mkv")
     with pytest.raises(UnicodeDecodeError):
         av.open(str(path))
     assert count_frames(path) == 5

@@ -42,18 +42,26 @@ def write(path: Path, codec: str = "libx264", n: int = 60, size=(96, 64), pixels
 X264 = {"x264_params": "keyint=12:bframes=3:threads=1:lookahead_threads=1"}
 
 
-def decoded(path: Path, threads: str = "NONE"):
-    """Decode all of a file plainly: each frame `(h, w, 3)` upright, passing over packets that fail."""
+def frames(path: Path, threads: str = "NONE"):
+    """Decode all of a file plainly, passing over packets that fail."""
     with av.open(str(path), metadata_errors="ignore") as file:
         stream = file.streams.best("video")
         stream.codec_context.thread_type = threads
         for packet in file.demux(stream):
             try:
-                frames = packet.decode()
+                yield from packet.decode()
             except av.FFmpegError:
                 continue
-            for frame in frames:
-                yield frame, np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+
+
+def upright(frame: av.VideoFrame) -> np.ndarray:
+    """Convert a frame to `(h, w, 3)`, turned as its file says."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+
+
+def decoded(path: Path, threads: str = "NONE"):
+    """Decode all of a file plainly: each frame, and it `(h, w, 3)` upright."""
+    return ((frame, upright(frame)) for frame in frames(path, threads))
 
 
 def mark(picture: np.ndarray) -> int:
@@ -69,3 +77,55 @@ def times(path: Path) -> np.ndarray:
     """Seconds of each frame since the first."""
     found = [float(frame.pts * frame.time_base) for frame, _ in decoded(path)]
     return np.array(found) - found[0]
+
+
+def two_streams(path: Path) -> Path:
+    """Write two streams of pictures, a small one first."""
+    with av.open(str(path), "w") as out:
+        streams = []
+        for size in ((48, 32), (96, 64)):
+            stream = out.add_stream("mpeg4", rate=25)
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuv420p"
+            streams.append((stream, size))
+        for i in range(12):
+            for stream, size in streams:
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(pictures(12, size)[i], format="rgb24")))
+        for stream, _ in streams:
+            out.mux(stream.encode())
+    return path
+
+
+def damaged(path: Path, number: int) -> Path:
+    """Write a file of which one packet does not decode."""
+    write(path, n=12, **X264)
+    with av.open(str(path)) as file:
+        at, size = [(p.pos, p.size) for p in file.demux(video=0) if p.size][number]
+    data = bytearray(path.read_bytes())
+    data[at : at + size] = b"\xff" * size
+    path.write_bytes(data)
+    return path
+
+
+def untold(path: Path) -> Path:
+    """Write a file whose title is not UTF-8."""
+    with av.open(str(path), "w") as out:
+        out.metadata["title"] = "EFGHEFGH"
+        stream = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for picture in pictures(5, (96, 64)):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"EFGHEFGH", b"\xff\xfe\xe4\xe4\xff\xff\xff\xff"))
+    return path
+
+
+def sound(path: Path) -> Path:
+    """Write a file with sound alone."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("aac", rate=44100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return path
