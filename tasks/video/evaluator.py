@@ -1,6 +1,7 @@
 """How good an action recogniser is: by videos, whose views are averaged, and by the single views."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ..classification.evaluator import ClassificationEvaluator
 from ..contract import Record, Scores
 from ..data.remarks import Remarks
 from ..intervals import bootstrap, over_groups
-from ..scores import Block, Metric, share
+from ..scores import Block, Examples, Metric, share
 from .views import VideoPrediction
 
 _NAMES = {"top1": "video_top1", "top5": "video_top5"}
@@ -121,4 +122,9 @@ class ActionEvaluator:
 
     def blocks(self, scores: Scores) -> list[Block]:
         """Build the blocks of a report: confusion, calibration, the classes, and the surest mistakes as strips of frames."""
-        return self.videos.blocks(scores)
+        return [_as_strips(block) if isinstance(block, Examples) else block for block in self.videos.blocks(scores)]
+
+
+def _as_strips(block: Examples) -> Examples:
+    """Leave the pictures to the task, which draws strips of frames: a clip's file is no picture that a page can show."""
+    return replace(block, pictures=tuple(replace(picture, source="") for picture in block.pictures), size="pair")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from PIL.Image import new as new_image
 from torch import nn
 
 from trunkline.ground.errors import DataError, RecipeError
@@ -50,6 +51,7 @@ SLOWFAST = {"frames": 32, "sampling": "stride", "stride": 2, "rate": 30.0, "clip
 TSM = {"frames": 8}
 """How TSN and TSM are scored on Kinetics-400 with uniform frames (mit-han-lab): one clip, the centre of 224 pixels."""
 _COLOURS = {None: (58, 110, 190), True: (30, 132, 73), False: (196, 48, 43)}
+_LINE = 5  # pixels below a strip
 _LOOKED_AT = 64  # clips of which the usual length is known
 
 
@@ -242,12 +244,17 @@ class Action(Task):
         return ActionEvaluator(self.classes, o.clips * o.crops, group_numbers(samples, o.group))
 
     def draw(self, sample: Sample, prediction: Prediction) -> Image:
-        """Draw a strip of frames with the likeliest classes, and the truth where it is another."""
+        """Draw a strip of frames above a line: green where the likeliest class is right, red where it is another one.
+
+        Its name stands beside it in a report. Of a clip that cannot be decoded there, the reason is written instead.
+        """
         assert isinstance(prediction, VideoPrediction)
-        p, label = prediction.probabilities, sample.targets.get("label")
-        first = int(p.argmax())
-        right = None if label is None else int(label) == first
-        lines = [(f"{self.classes[first]} {p[first]:.1%}", _COLOURS[right])]
-        if label is not None and not right:
-            lines.append((f"is {self.classes[int(label)]} {p[int(label)]:.1%}", INK))
-        return with_lines(strip(sample.source), lines)
+        label = sample.targets.get("label")
+        right = None if label is None else int(label) == int(prediction.probabilities.argmax())
+        try:
+            frames = strip(sample.source)
+        except DataError as error:
+            return with_lines(new_image("RGB", (640, 8)), [(str(error), INK)])
+        page = new_image("RGB", (frames.width, frames.height + _LINE), _COLOURS[right])
+        page.paste(frames, (0, 0))
+        return page

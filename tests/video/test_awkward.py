@@ -167,3 +167,16 @@ def test_training_goes_on_with_the_same_decoder_alone(run, data, monkeypatch, ca
     assert "the run was begun with PyAV" in capfd.readouterr().err
     assert main(["evaluate", str(run), "threads=1", "loaders=0"]) == 0
     assert "decoded by PyAV 1.0; in training they were by PyAV" in capfd.readouterr().err
+
+
+def test_a_report_shows_strips_of_frames_of_the_surest_mistakes(run):
+    from PIL import Image
+
+    shown = json.loads((run / "shown.json").read_text())["action"]["blocks"]
+    (block,) = [b for b in shown if b["title"] == "Surest mistakes"]
+    wrong = [r for r in lines_of(run / "predictions/val.jsonl") if r["predicted"] != r["label"]]
+    assert wrong and len(block["pictures"]) == len(wrong)
+    for picture in block["pictures"]:
+        with Image.open(run / picture["file"]) as strip:
+            assert strip.width > 5 * strip.height  # six frames side by side
+    assert (run / "report.html").read_text().count("data:image/jpeg") == len(wrong)
