@@ -24,7 +24,7 @@ $(INSTALLED)%: pyproject.toml constraints.txt
 	fi
 	@touch $@
 
-demo: $(STAMP)  ## generated pictures: train, evaluate and report in four minutes
+demo: $(STAMP)  ## generated pictures and clips: train, evaluate and report in five minutes
 	$(BIN)/trunkline demo
 
 test: $(TESTED)  ## everything that takes minutes: formatting, types, tests

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
@@ -12,6 +12,7 @@ from trunkline.ground.ranges import problems_of
 from .checked import Check
 from .data.repairs import Repair
 from .formats import format_of
+from .held import held
 from .table import Row, rows
 
 
@@ -42,12 +43,13 @@ def check(
     """
     if loaders is not None and loaders < 0:
         raise DataError(f"loaders={loaders}: expected 0 or more")
-    name, form = task_of(root, format, masks, task)
+    name, form, said = _chosen(root, format, masks, task)
     row = rows()[name]
     if options:
         _check_options(name, row, options)
     given = {"options": options} if options else {}
     found = load_named(row.check)(root, form, classes, **given, loaders=loaders, progress=progress)
+    found.oddities = [{"file": ".", "what": what} for what in said] + found.oddities
     if strict:
         found.problems += [entry for entry in found.oddities if isinstance(entry["what"], Repair)]
         found.oddities = [entry for entry in found.oddities if not isinstance(entry["what"], Repair)]
@@ -55,9 +57,25 @@ def check(
 
 
 def task_of(root: str | os.PathLike[str], format: str = "auto", masks: bool = False, task: str = "") -> tuple[str, str]:
-    """Find which task looks at a folder, and the folder's format; the arguments are those of `check`. Raises DataError."""
+    """Find which task looks at a folder, and the folder's format; the arguments are those of `check`. Raises DataError.
+
+    Where several tasks read the format, it is the one whose kind of files most of the data is of: photos, or clips.
+    """
+    name, form, _ = _chosen(root, format, masks, task)
+    return name, form
+
+
+class _Chosen(NamedTuple):
+    """A task, the format that it reads, and what the folder may be besides."""
+
+    task: str
+    format: str
+    said: Sequence[str] = ()
+
+
+def _chosen(root: str | os.PathLike[str], format: str, masks: bool, task: str) -> _Chosen:
     if format == "auto" and _looks_itself(task):
-        return task, format
+        return _Chosen(task, format)
     form = format_of(root) if format == "auto" else format
     reading = {name: row for name, row in rows().items() if form in row.formats and row.check}
     if not reading:
@@ -66,11 +84,16 @@ def task_of(root: str | os.PathLike[str], format: str = "auto", masks: bool = Fa
     masks = masks or (form == "voc" and format == "auto" and not task and _has_masks(root))
     if masks and form != "voc":
         raise DataError(f"masks=true: looks at the masks of VOC's format, and {os.fspath(root)} is of format={form}")
-    usual = "detection" if form == "csv" and format_of(root) == form else next(iter(reading))  # a table of boxes
-    name = task or ("segmentation" if masks else usual)
+    usual, said = "segmentation" if masks else next(iter(reading)), list[str]()
+    if form == "csv" and format_of(root) == form:  # a table of boxes
+        usual = "detection"
+    elif not task and len(media := {name: load_named(row.media) for name, row in reading.items() if row.media}) > 1:
+        there = held(root, media)
+        usual, said = there.task or usual, there.remarks(media)
+    name = task or usual
     if name not in reading:
         raise DataError(f"task={name}: does not read format={form}{nearest(name, reading)}; {', '.join(reading)} do")
-    return name, format if format == "auto" and _looks_itself(name) else form
+    return _Chosen(name, format if format == "auto" and _looks_itself(name) else form, said)
 
 
 def _looks_itself(task: str) -> bool:

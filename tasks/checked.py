@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from trunkline.ground.errors import DataError
+
+from .data.groups import crossing, group_names
+
 SHOWN = 20  # lines of a kind in the summary
 
 
@@ -67,6 +71,22 @@ class Check:
                 self.leaks.append(names)
             elif len(names) > 1:
                 self.repeats.append(names)
+
+    def compare_groups(self, splits: Mapping[str, Any], group: str) -> None:
+        """Remark groups that have samples in train and in val, as training does; a `group` that fits no file is a problem.
+
+        `splits` are samples by the names of splits; `group` is the option of that name.
+        """
+        try:
+            if {"train", "val"} <= splits.keys():
+                self.oddities += [
+                    {"file": "val", "what": said} for said in crossing(splits["train"], splits["val"], group)
+                ]
+            else:
+                for samples in splits.values():
+                    group_names(samples, group)
+        except DataError as error:
+            self.problems.append({"file": ".", "what": str(error)})
 
     def to_json(self) -> dict[str, Any]:
         """Return every field and `ok`, as plain data."""

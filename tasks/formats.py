@@ -44,7 +44,9 @@ def format_of(root: str | os.PathLike[str]) -> str:
             return form
     if "classes.txt" in files and names & {"images", "masks"} and not ("masks" not in names and _tables(files)):
         return "pairs"
-    return "folders" if storage.is_remote(root) else _of_labels(Path(root), names, files)
+    if storage.is_remote(root):
+        return "folders"
+    return _of_lists(Path(root)) or _of_labels(Path(root), names, files)
 
 
 def looks_like(root: str, form: str, known: Iterable[str]) -> str:
@@ -53,6 +55,16 @@ def looks_like(root: str, form: str, known: Iterable[str]) -> str:
     if seen not in known or seen == form or form.startswith(f"{seen}-"):
         return ""
     return f"; it looks like format={seen}: give that"
+
+
+def _of_lists(root: Path) -> str:
+    """Find which published data set of clips the lists in a folder are of; "" where there are none."""
+    from .video.published import form_of
+
+    try:
+        return form_of(root)
+    except OSError:
+        return ""
 
 
 def _of_labels(root: Path, names: set[str], files: set[str]) -> str:

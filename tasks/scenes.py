@@ -241,6 +241,18 @@ def write_scenes(
     return folder
 
 
+def is_written(folder: Path, asked: dict[str, Any]) -> bool:
+    """Say whether a folder holds the scenes that were written with these arguments, complete, as `written` marks them."""
+    marker = folder / MARKER
+    return marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == asked
+
+
+def written(folder: Path, asked: dict[str, Any]) -> Path:
+    """Mark a folder as complete, written with these arguments, and return it."""
+    (folder / MARKER).write_text(json.dumps(asked), encoding="utf-8")
+    return folder
+
+
 def _path(folder: Path, split: str, index: int, classes: int) -> Path:
     return folder / split / CLASSES[index % classes] / f"{index:05d}.jpg"
 

@@ -6,6 +6,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from .data.media import Media
+
 
 @dataclass(frozen=True)
 class Scenes:
@@ -24,6 +26,7 @@ class Row:
     formats  how its data may lie in folders, the usual one first
     check    `check(root, format, classes, loaders=, progress=)`: what a look at a whole folder of such data finds
     looks_by the task's options that this look reads, as its `options=`
+    media    what lies in its class folders and tables, as a `Media`: by it a folder is known whose format several tasks read
     scenes   generated data sets, by their name in `data=`
     """
 
@@ -32,6 +35,7 @@ class Row:
     formats: tuple[str, ...] = ()
     check: str | Callable[..., Any] | None = None
     looks_by: tuple[str, ...] = ()
+    media: str | Media | None = None
     scenes: Mapping[str, Scenes] = field(default_factory=dict)
 
 
@@ -41,7 +45,8 @@ TASKS: dict[str, Row] = {
         "trunkline.tasks.classification.options:Options",
         ("folders", "csv"),
         "trunkline.tasks.classification.check:check_folders",
-        ("depth",),
+        ("depth", "group"),
+        "trunkline.tasks.images.suffixes:PHOTOS",
         {
             "demo": Scenes("trunkline.tasks.scenes:write_scenes", 2000, 500, 64),
             "demo:smoke": Scenes("trunkline.tasks.scenes:write_scenes", 40, 20, 32),
@@ -52,7 +57,20 @@ TASKS: dict[str, Row] = {
         "trunkline.tasks.detection.options:Options",
         ("coco", "voc", "yolo", "yolo-seg", "yolo-obb", "labelme", "labelstudio", "csv"),
         "trunkline.tasks.detection.check:check_boxes",
-        ("depth", "train", "val", "train_images", "val_images", "categories", "exif", "origin", "rotated", "annotator"),
+        (
+            "depth",
+            "train",
+            "val",
+            "train_images",
+            "val_images",
+            "categories",
+            "exif",
+            "origin",
+            "rotated",
+            "annotator",
+            "group",
+        ),
+        None,
         {
             "demo:boxes": Scenes("trunkline.tasks.detection.scenes:write_box_scenes", 400, 100, 128),
             "demo:boxes:smoke": Scenes("trunkline.tasks.detection.scenes:write_box_scenes", 16, 8, 64),
@@ -75,7 +93,9 @@ TASKS: dict[str, Row] = {
             "categories",
             "exif",
             "annotator",
+            "group",
         ),
+        None,
         {
             "demo:pixels": Scenes("trunkline.tasks.segmentation.scenes:write_pixel_scenes", 400, 100, 128),
             "demo:pixels:smoke": Scenes("trunkline.tasks.segmentation.scenes:write_pixel_scenes", 16, 8, 64),
@@ -86,7 +106,8 @@ TASKS: dict[str, Row] = {
         "trunkline.tasks.super_resolution.options:Options",
         ("pictures", "pairs"),
         "trunkline.tasks.super_resolution.check:check_pictures",
-        ("scale", "train", "val", "train_lr", "val_lr", "border"),
+        ("scale", "train", "val", "train_lr", "val_lr", "border", "group"),
+        None,
         {
             "demo:pictures": Scenes("trunkline.tasks.super_resolution.scenes:write_pictures", 200, 20, 192),
             "demo:pictures:smoke": Scenes("trunkline.tasks.super_resolution.scenes:write_pictures", 8, 2, 64),
@@ -98,6 +119,7 @@ TASKS: dict[str, Row] = {
         ("folders", "csv", "ucf101", "hmdb51", "kinetics", "ssv2"),
         "trunkline.tasks.video.check:check_clips",
         ("split", "group"),
+        "trunkline.tasks.video.suffixes:CLIPS",
         {
             "demo:clips": Scenes("trunkline.tasks.video.scenes:write_clips", 400, 100, 64),
             "demo:clips:smoke": Scenes("trunkline.tasks.video.scenes:write_clips", 8, 4, 32),

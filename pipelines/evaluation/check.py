@@ -54,8 +54,9 @@ def check(
         plugins.load(plugin)
     settings: dict[str, Any] = {"classes": classes, "loaders": loaders, "progress": progress, "strict": strict}
     if is_remote(folder) or not Run(folder).exists():
-        name, form = task_of(folder, format, masks, task)
-        return check_folder(folder, format=form, task=name, **settings, **_typed(name, options or {}))
+        name, _ = task_of(folder, format, masks, task)
+        own = _typed(name, options or {})
+        return check_folder(folder, format=format, masks=masks, task=task, **settings, **own)
     run = Run(folder)
     recipe = from_plain(run.recipe["resolved"])
     known = ", ".join(recipe.tasks)

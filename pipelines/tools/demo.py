@@ -1,4 +1,4 @@
-"""The demonstration: generated pictures on disk, two trainings, evaluations and reports, without a download."""
+"""The demonstration: generated pictures and clips on disk, three trainings, evaluations and reports, without a download."""
 
 from pathlib import Path
 from typing import Any
@@ -12,40 +12,36 @@ from ..show import note
 SCALE = 4
 _UPSCALER = {"backbone": "msrresnet", "blocks": 4, "width": 32}
 _UPDATES = 300  # of the upscaler: about a minute of one core
+_ACTION = {
+    "weights": "none", "backbone": "resnet18", "shift": True, "size": 64, "frames": 4, "stride": 1, "batch": 8, "lr": 1e-3,
+    "tasks.action.dropout": 0.0, "evaluation.every": 2, "evaluation.batch": 25,
+}  # fmt: skip
+_EPOCHS = 8  # of the clips, where the order of frames is learnt in the last of them
+_SHOWN = 4  # clips that are predicted, of each class
 
 
 def demo(
     folder: str | Path = "demo", *, epochs: float | None = None, seed: int = 0, smoke: bool = False
 ) -> dict[str, Run]:
-    """Train on generated pictures in FOLDER: a classifier in FOLDER/run, and a network that makes them larger in FOLDER/upscaler.
+    """Train on generated data in FOLDER: a classifier (FOLDER/run), an upscaler (FOLDER/upscaler), and actions (FOLDER/actions).
 
-    The classifier is a ResNet-18 on scenes of ten shapes (FOLDER/data); the other network learns on FOLDER/pictures, and what it
-    makes of those in FOLDER/small goes to FOLDER/large, with a sheet beside bicubic. Returns the two runs by their tasks' names.
+    The classifier is a ResNet-18 on scenes of ten shapes (FOLDER/data); the second network learns on FOLDER/pictures, and what
+    it makes of those in FOLDER/small goes to FOLDER/large, with a sheet beside bicubic. The third tells clips in which a shape
+    falls from the same backwards (FOLDER/clips), and says what some of them show (FOLDER/seen). Returns the runs by their
+    tasks' names.
 
     epochs         of each training; by default as many as it needs
     smoke          tiny sets and two updates
     """
-    from ..recipe.demo_data import write
-    from ..recipe.knobs import resolve
-    from ..training.train import train
-
     root = Path(at_home(folder))
     if root.exists() and not root.is_dir():
         raise RecipeError(f"{root}: is a file; give a folder")
-    data = root / "data"
-    write("demo:smoke" if smoke else "demo", data)
-    note(f"data: {data} (class folders of generated scenes)")
     settings = {"seed": seed, "smoke": smoke} | ({} if epochs is None else {"epochs": epochs})
-    run = train(resolve("demo", {"data": str(data), **settings}), root / "run")
-
-    pictures = root / "pictures"
-    write("demo:pictures:smoke" if smoke else "demo:pictures", pictures)
-    note(f"\ndata: {pictures} (generated pictures, to be made {SCALE} times larger)")
-    if epochs is None and not smoke:
-        settings["updates"] = _UPDATES
-    larger = {"data": str(pictures), "scale": SCALE, **_UPSCALER, **settings}
-    upscaler = train(resolve("upscale", larger), root / "upscaler")
-    _beside_bicubic(upscaler, pictures / "val", root)
+    runs = {
+        "classification": _shapes(root, settings),
+        "super_resolution": _pictures(root, settings),
+        "action": _clips(root, settings),
+    }
     note(
         "\nNow with your own pictures, in folders named after their classes (photos/cat/1.jpg, photos/dog/2.jpg, …):\n"
         "  trunkline check photos/\n"
@@ -54,13 +50,72 @@ def demo(
         "  trunkline predict runs/mine new-photos/\n"
         "or, to make pictures larger, in a folder as they are:\n"
         "  trunkline train upscale data=photos/ val=0.1 --run runs/x4\n"
-        "  trunkline predict runs/x4 new-photos/ out=large"
+        "  trunkline predict runs/x4 new-photos/ out=large\n"
+        "or with clips, in folders named after what happens in them (clips/jump/1.mp4, clips/run/2.mp4, …; pip install "
+        "'trunkline[video]' brings the decoder):\n"
+        "  trunkline check clips/\n"
+        "  trunkline train action data=clips/ val=0.2 mode=probe --run runs/actions\n"
+        "  trunkline predict runs/actions new-clips/ out=seen pictures=true"
     )
-    return {"classification": run, "super_resolution": upscaler}
+    return runs
+
+
+def _shapes(root: Path, settings: dict[str, Any]) -> Run:
+    from ..recipe.demo_data import write
+
+    data = write("demo:smoke" if settings["smoke"] else "demo", root / "data")
+    note(f"data: {data} (class folders of generated scenes)")
+    return _trained("demo", {"data": str(data), **settings}, root / "run")
+
+
+def _pictures(root: Path, settings: dict[str, Any]) -> Run:
+    from ..recipe.demo_data import write
+
+    smoke = settings["smoke"]
+    pictures = write("demo:pictures:smoke" if smoke else "demo:pictures", root / "pictures")
+    note(f"\ndata: {pictures} (generated pictures, to be made {SCALE} times larger)")
+    long = {} if smoke or "epochs" in settings else {"updates": _UPDATES}
+    larger = {"data": str(pictures), "scale": SCALE, **_UPSCALER, **settings, **long}
+    upscaler = _trained("upscale", larger, root / "upscaler")
+    _beside_bicubic(upscaler, pictures / "val", root)
+    return upscaler
+
+
+def _clips(root: Path, settings: dict[str, Any]) -> Run:
+    """Train on clips that one frame does not tell apart, and predict some of those that were held out, with strips."""
+    from ..recipe.demo_data import write
+
+    smoke = settings["smoke"]
+    clips = write("demo:clips:smoke" if smoke else "demo:clips", root / "clips")
+    note(f"\ndata: {clips} (folders of frames: a shape falls, or the same backwards: it rises; only the order tells)")
+    long = {} if smoke or "epochs" in settings else {"epochs": _EPOCHS}
+    run = _trained("action", {"data": str(clips), **_ACTION, **settings, **long}, root / "actions")
+    _see(run, clips / "val", root)
+    return run
+
+
+def _see(run: Run, clips: Path, root: Path) -> None:
+    """Predict some clips of each class, draw them as strips of frames, and say how many are right."""
+    from ..prediction.predict import predict
+
+    some = [clip for cls in sorted(clips.iterdir()) for clip in sorted(cls.iterdir())[:_SHOWN]]
+    found = predict(run.path, some, out=root / "seen", pictures=True)
+    right = sum(one.label == Path(one.file).parent.name for one in found)
+    note(
+        f"{right} of {len(found)} clips right\n  strips {root / 'seen/sheet.png'}, and each in {root / 'seen/pictures'}/"
+    )
+
+
+def _trained(recipe: str, settings: dict[str, Any], place: Path) -> Run:
+    """Train by a recipe with these settings."""
+    from ..recipe.knobs import resolve
+    from ..training.train import train
+
+    return train(resolve(recipe, settings), place)
 
 
 def scores_of(runs: dict[str, Run]) -> dict[str, Any]:
-    """Join the scores as `--json` prints them: the classifier's at the top level, the other run's under its task's name."""
+    """Join the scores as `--json` prints them: the classifier's at the top level, the others under their tasks' names."""
     scores = {name: {key: value for key, value in run.scores.items() if key != "details"} for name, run in runs.items()}
     return scores.pop("classification") | scores
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -173,13 +174,13 @@ def pool(run: Run, task: Task, whole: Samples, runs: list[Run]) -> None:
     write_records(run.records() / "val.jsonl", records)
     last = {key: each[0][key] for key in ("weights", "data", "recipe")}
     run.write("scores.json", scores.to_json() | {"split": "all folds"} | last)
-    run.write("shown.json", {task.name: _shown(task, evaluator, scores, runs)})
+    run.write("shown.json", {task.name: _shown(run, task, evaluator, scores, runs)})
     write_report(run.path)
     note(f"done: {scores_line(scores)}")
     note(f"  report   {run.shown}/{run.report.name}")
 
 
-def _shown(task: Task, evaluator: Any, scores: Scores, runs: list[Run]) -> dict[str, Any]:
+def _shown(run: Run, task: Task, evaluator: Any, scores: Scores, runs: list[Run]) -> dict[str, Any]:
     """Build what `shown.json` says: that of the task's evaluator, and a table of the folds."""
     metrics = metrics_of(evaluator)
     names = [name for name in metrics if name in (scores.headline or known(scores.metrics))]
@@ -189,7 +190,8 @@ def _shown(task: Task, evaluator: Any, scores: Scores, runs: list[Run]) -> dict[
     units = ("", "", *(metrics[name].unit for name in names))
     about = "Each was validated by a model of its own, in the folder folds/ beside this page."
     table = Table("Folds", ("fold", "samples", *(metrics[n].title for n in names)), rows, about, units)
-    blocks = [_with_drawn(block, runs) for block in blocks_of(evaluator, scores)]
+    shutil.rmtree(run.records() / "examples", ignore_errors=True)
+    blocks = [_with_drawn(block, runs, run) for block in blocks_of(evaluator, scores)]
     return {
         "unit": task.unit,
         "metrics": {name: asdict(about) for name, about in metrics.items()},
@@ -197,8 +199,11 @@ def _shown(task: Task, evaluator: Any, scores: Scores, runs: list[Run]) -> dict[
     }
 
 
-def _with_drawn(block: Block, runs: list[Run]) -> Block:
-    """Fill a block of pictures that a model must draw with those that the folds' own reports have in that place."""
+def _with_drawn(block: Block, runs: list[Run], run: Run) -> Block:
+    """Fill a block of pictures that a model must draw with those that the folds' own reports have in that place.
+
+    They are copied into the run: the folds' runs may lie elsewhere, where the run is at an address.
+    """
     if not isinstance(block, Examples) or any(p.file or p.source for p in block.pictures):
         return block
     found: list[Picture] = []
@@ -208,6 +213,15 @@ def _with_drawn(block: Block, runs: list[Run]) -> Block:
             if own["kind"] == block.kind and own["title"] == block.title:
                 there = Examples.from_json(own)
                 drawn = [p for p in there.pictures if p.file][: -(-_DRAWN // len(runs))]
-                found += [replace(p, file=f"folds/{number}/{p.file}") for p in drawn]
+                found += [replace(p, file=_copied(fold, p.file, run, number)) for p in drawn]
                 size = there.size
     return replace(block, pictures=tuple(found), size=size)
+
+
+def _copied(fold: Run, file: str, run: Run, number: int) -> str:
+    """Copy a picture of a fold's run into the run of all folds; return its place there."""
+    folder = run.records() / "examples"
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / f"{number}-{Path(file).name}"
+    shutil.copyfile(fold.path / file, copy)
+    return copy.relative_to(run.path).as_posix()

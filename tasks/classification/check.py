@@ -23,7 +23,16 @@ from ..data.file_loaders import Crash, run_all
 from ..images.decode import FORMATS, decode
 from .folder import OTHER_NAMES, SPLITS, Folder
 from .folder_scan import renames, scan
-from .folders import ONE_CLASS, absent, class_problems, classes_of, empty_problems, layout_problems
+from .folders import (
+    ONE_CLASS,
+    absent,
+    class_problems,
+    classes_of,
+    empty_problems,
+    group_problems,
+    layout_problems,
+    samples_of,
+)
 
 SMALL = 32  # pixels; a picture with a shorter side below this is odd
 
@@ -47,8 +56,11 @@ def check_folders(
     holds no such folders.
     """
     started = time.perf_counter()
-    folders = scan(root, form)
+    group = options.get("group", "")
+    folders = scan(root, form, group)
     result = Check(os.fspath(root))
+    wrong = group_problems(folders, group, divided=False)
+    result.problems += [{"file": ".", "what": what} for what in wrong]
     result.problems += [{"file": ".", "what": what} for what in class_problems(folders, classes)]
     result.problems += [{"file": where, "what": what} for where, what in empty_problems(folders, None)]
     one = {name for folder in folders.values() for name in folder.classes}
@@ -67,6 +79,8 @@ def check_folders(
     for i, fact in run_all(partial(_examine, files), len(files), loaders, "checking", progress):
         facts[i] = _Facts(problem=fact.what) if isinstance(fact, Crash) else fact
     _tell(result, files, [facts[i] for i in range(len(files))])
+    if not wrong:
+        result.compare_groups({name or "all": samples_of(root, folder) for name, folder in folders.items()}, group)
     result.files = len(files)
     result.seconds = round(time.perf_counter() - started, 3)
     return result

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..data.file_index import FileIndex, IndexBuilder, joined, printable
+from ..data.folds import joining
 from ..data.repairs import Repair, counted
 
 SPLITS = ("train", "val")
@@ -69,7 +70,7 @@ def as_one(folders: Mapping[str, Folder]) -> Folder:
         replace(p.index, labels=np.array([number[c] for c in p.classes], np.int64)[p.index.labels]) for p in parts
     ]
     notes = [line for p in parts for line in p.notes]
-    sizes = " and ".join(f"{counted(len(p.index), 'sample')} of {p.place}" for p in parts)
+    sizes = [f"{counted(len(p.index), 'sample')} of {p.place}" for p in parts]
     there = {
         name for p, index in zip(parts, indexes, strict=True) for name in np.array(classes)[np.unique(index.labels)]
     }
@@ -82,7 +83,7 @@ def as_one(folders: Mapping[str, Folder]) -> Folder:
         "", classes, joined(indexes), {k: v for p in parts for k, v in p.strays.items()}, problems,
         {k: v for p in parts for k, v in p.empty.items() if class_name(k.rpartition("/")[2]) not in there},
         " and ".join(p.table for p in parts if p.table), tuple(name for p in parts for name in p.groups), parts[0].column,
-        [*notes, f"{sizes} are divided into folds together"],
+        [*notes, joining(sizes)],
     )  # fmt: skip
 
 

@@ -251,8 +251,8 @@ def _read(
         left = strays and all(f.skippable(where) for f in folders.values() for where in f.strays)
         skippable = ("rows that cannot be used" if table else "files that are no photos") if left else ""
         raise DataError(_message(root, texts, skippable if on_bad_sample != "skip" else ""))
-    order, address = classes_of(folders, classes), os.fspath(root)
-    return {name: replace(_samples(address, name, f, order), depth=depth) for name, f in folders.items()}
+    order = classes_of(folders, classes)
+    return {name: replace(samples_of(root, f, order), depth=depth) for name, f in folders.items()}
 
 
 def _hint(root: str | os.PathLike[str], table: bool) -> str:
@@ -343,12 +343,16 @@ def absent(classes: Sequence[str], labels: np.ndarray) -> list[str]:
     return [f"no file of {', '.join(names[:MOST_NAMED])}{more}: {over}"]
 
 
-def _samples(root: str, name: str, folder: Folder, order: tuple[str, ...]) -> FolderSamples:
+def samples_of(root: str | os.PathLike[str], folder: Folder, classes: tuple[str, ...] | None = None) -> FolderSamples:
+    """Make samples of a folder that was scanned; `classes` are those that count, by default its own."""
+    order = folder.classes if classes is None else classes
     place = {cls: number for number, cls in enumerate(order)}
     numbers = np.array([place[cls] for cls in folder.classes], np.int64)
     rows = np.arange(len(folder.index), dtype=np.min_scalar_type(len(folder.index)))
     strays, notes = dict(folder.strays), tuple(folder.notes)
-    return FolderSamples(root, name, order, folder.index, rows, numbers, strays, notes=notes, names=folder.groups)
+    return FolderSamples(
+        os.fspath(root), folder.name, order, folder.index, rows, numbers, strays, notes=notes, names=folder.groups
+    )
 
 
 def _message(root: str | os.PathLike[str], texts: list[str], skippable: str) -> str:

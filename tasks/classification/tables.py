@@ -153,6 +153,12 @@ def scan_tables(root: str | os.PathLike[str], media: Media = PHOTOS, group: str 
     return {name: _folder(base, name, split) for name, split in splits.items()}
 
 
+def tables_of_labels(root: Path) -> dict[Path, rows.Columns]:
+    """Find the tables of a folder that say the classes of pictures or clips, with their columns. Raises DataError."""
+    columns = {file: rows.columns_of(file) for file in _tables(root)}
+    return {file: found for file, found in columns.items() if _has_labels(found)}
+
+
 def renamed(root: str | os.PathLike[str]) -> str:
     """Say which table to rename to be found as that of a split; "" where there is none."""
     named = [(file, OTHER_NAMES.get(file.stem.lower())) for file in _files(Path(root))]

@@ -59,6 +59,11 @@ def fold_of(whole: Any, options: Any, split: str) -> Any:
     return divided(whole, options).split(split, options.fold or 0)
 
 
+def joining(sizes: Sequence[str]) -> str:
+    """Say that folds join the splits that the data has; `sizes` has `48 samples of train.csv` for each."""
+    return f"the data's own split does not count: {' and '.join(sizes)} are divided into folds together"
+
+
 def _notes(
     numbers: np.ndarray, labels: np.ndarray, classes: Sequence[str], names: Sequence[str] | None
 ) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ def check_boxes(
     result = Check(os.fspath(root), counted="objects")
     digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     sizes: list[_Facts] = []
+    seen: dict[str, BoxSamples] = {}
     classes = tuple(classes) if classes else None
     plain = Options(data=os.fspath(root), format=form, on_bad_box="skip", empty=True, **options)  # type: ignore[arg-type]
     for split in _splits(plain):
@@ -68,6 +69,7 @@ def check_boxes(
         except DataError as error:
             result.problems += [{"file": split, "what": line} for line in str(error).splitlines()]
             continue
+        seen[split] = samples
         classes, before = samples.classes, len(result.problems)
         _objects(result, split, samples)
         if split in ("train", ALL) and not len(samples.index.labels[~samples.bad]):
@@ -89,6 +91,7 @@ def check_boxes(
         result.files += len(samples)
     result.measure([(facts.width, facts.height, facts.size) for facts in sizes])
     result.compare(digests)
+    result.compare_groups(seen, plain.group)
     result.seconds = round(time.perf_counter() - started, 3)
     return result
 

@@ -96,6 +96,12 @@ class BoxSamples:
         """Return the picture's address."""
         return storage.join(self.images, self.id(index))
 
+    @property
+    def grouped(self) -> list[str] | None:
+        """The name of each sample's group; None where no table says it. Of a row that says none it is the sample's own id."""
+        names = self.index.groups
+        return [names[row] or self.index.name(row) for row in self.rows.tolist()] if names else None
+
     def groups(self, training: bool) -> np.ndarray | None:
         """Number the samples `(N,)` int64: those with the same number go in one batch.
 

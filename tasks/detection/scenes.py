@@ -8,9 +8,8 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from ..images.outlines import CLASSES
-from ..scenes import VERSION, masks, render, scene
+from ..scenes import VERSION, is_written, masks, render, scene, written
 
-MARKER = "scenes.json"
 _LEAST = 12  # visible pixels of an object that is annotated
 
 
@@ -24,8 +23,7 @@ def write_box_scenes(
     """
     folder = Path(folder)
     asked = {"version": VERSION, "classes": classes, "train": train, "val": val, "size": size, "seed": seed}
-    marker = folder / MARKER
-    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == asked:
+    if is_written(folder, asked):
         return folder
     for name in ("JPEGImages", "annotations", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -45,8 +43,7 @@ def write_box_scenes(
             (folder / f"Annotations/{name}.xml").write_text(_xml(name, visible, size), encoding="utf-8")
         (folder / f"annotations/instances_{split}.json").write_text(json.dumps(document), encoding="utf-8")
         (folder / f"ImageSets/Main/{split}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-    marker.write_text(json.dumps(asked), encoding="utf-8")
-    return folder
+    return written(folder, asked)
 
 
 def _add(document: dict[str, Any], name: str, visible: list[tuple[str, np.ndarray]], size: int) -> None:

@@ -49,7 +49,10 @@ def read_split(options: Options, split: str, classes: Sequence[str] | None = Non
         raise DataError(f"val={share:g}: {options.data} has a val of its own; leave val= out")
     found = read_all(options, classes) if share else _read(options, split, False, classes)
     if share:
-        held = split_rows(found.index.name, np.zeros(len(found.index), np.int64), ("",), share, options.group)
+        _refuse_empty_groups(found)
+        names, labels = found.grouped or (), np.zeros(len(found.index), np.int64)
+        group = "" if names else options.group
+        held = split_rows(found.index.name, labels, ("",), share, group, groups=names)
         found = replace(found, rows=np.flatnonzero(held == (split == "val")))
     return _limited(found, split)
 
@@ -66,7 +69,7 @@ def read_whole(options: Options, classes: Sequence[str] | None = None) -> BoxSam
     Raises DataError as `read_split`, and where both have pictures of the same name with other objects.
     """
     if not (has(options, "train") and has(options, "val")):
-        return _limited(read_all(options, classes), "val")
+        return _limited(_refuse_empty_groups(read_all(options, classes)), "val")
     train, val = (_read(options, split, False, None) for split in ("train", "val"))
     both = joined([train.images, val.images], [train.index, val.index])
     index = _in_order(both.index, classes, options.data)
@@ -74,7 +77,17 @@ def read_whole(options: Options, classes: Sequence[str] | None = None) -> BoxSam
         train, images=both.images, index=index, rows=both.rows, bad=bad(index, options), listed=train.listed + val.listed,
         notes=both.notes,
     )  # fmt: skip
-    return _limited(found, "val")
+    return _limited(_refuse_empty_groups(found), "val")
+
+
+def _refuse_empty_groups(found: BoxSamples) -> BoxSamples:
+    """Return samples that are to be divided. Raises DataError where their table says a group of some of them alone."""
+    if lacking := sum(not name for name in found.index.groups):
+        raise DataError(
+            f"{found.options.data}: {lacking} of {len(found.index)} pictures have an empty group, which decides on which side "
+            "of a split they are: fill in the column, or leave it out"
+        )
+    return found
 
 
 def _read(options: Options, split: str, whole: bool, classes: Sequence[str] | None) -> BoxSamples:
@@ -184,7 +197,7 @@ def _of_voc(options: Options, split: str, whole: bool, masks: bool) -> Part:
 
 
 def _of_tools(options: Options, split: str, whole: bool, masks: bool) -> Part:
-    reading = Reading(options.format, options.exif, options.rotated, options.annotator)
+    reading = Reading(options.format, options.exif, options.rotated, options.annotator, options.group)
     given = _given(options, split)
     found = read_labels(options.data, split, given, reading, whole)
     return Part(found.images, index_of(found, masks))

@@ -17,6 +17,7 @@ from trunkline.ground import storage
 from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import DataError
 
+from ..data.folds import joining
 from ..data.repairs import Repair, counted
 from .coco_file import NULL, Objects, Truth, read_truth
 from .polygons import usable
@@ -38,7 +39,8 @@ class ObjectIndex:
     `category_ids[n]` is COCO's number of class n. `notes` are the file's repairs, a line each, and `remarks` what else a
     person should know of it. `wrong_masks` says what is
     wrong with the mask of an object, by its place; where the reason begins with PARTLY, the rest of it can be used and is
-    what `masks` has. A size of 0 is one that the file does not say.
+    what `masks` has. A size of 0 is one that the file does not say. `groups` is what each image belongs to, as a table's
+    column says; empty where nothing says it.
     """
 
     classes: tuple[str, ...]
@@ -60,6 +62,7 @@ class ObjectIndex:
     wrong_masks: Mapping[int, str] = field(default_factory=dict)
     folder: str = ""  # of the cache that it is mapped from
     file: str = ""  # whose notes the cache's are
+    groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -291,6 +294,7 @@ def joined(images: Sequence[str], indexes: Sequence[ObjectIndex]) -> Joined:
     classes, numbers = _united(indexes)
     ids = np.concatenate([i.image_ids for i in indexes])
     again = len(np.unique(ids)) < len(ids)
+    groups = _groups(indexes)
     objects, first = np.cumsum([0, *(len(i.labels) for i in indexes)]), len(indexes[0])
     bytes_ = np.cumsum([0, *(len(i.masks) for i in indexes)])
     labels = [np.array(n, np.int64)[i.labels.astype(np.int64)] for n, i in zip(numbers, indexes, strict=True)]
@@ -311,9 +315,9 @@ def joined(images: Sequence[str], indexes: Sequence[ObjectIndex]) -> Joined:
         notes=tuple(dict.fromkeys(line for i in indexes for line in i.notes)),
         remarks=tuple(dict.fromkeys(line for i in indexes for line in i.remarks)),
         wrong_masks={at + int(n): why for i, n in zip(indexes, objects, strict=False) for at, why in i.wrong_masks.items()},
+        groups=groups,
     )  # fmt: skip
-    counts = [counted(len(i), "picture") for i in indexes]
-    notes = [f"{counts[0]} of train and {counts[1]} of val are divided into folds together"]
+    notes = [joining([f"{counted(len(i), 'picture')} of {s}" for i, s in zip(indexes, ("train", "val"), strict=True)])]
     notes += ["both number their pictures from the same number: all are numbered anew, from 1"] * again
     row_of = {name: row for row, name in enumerate(names[:first])}
     both = [(row_of[name], row) for row, name in enumerate(names[first:], first) if name in row_of]
@@ -326,6 +330,15 @@ def joined(images: Sequence[str], indexes: Sequence[ObjectIndex]) -> Joined:
         notes.append(Repair(f"pictures that stand in train and in val, counted once: {len(both)}"))
     rows = np.setdiff1d(np.arange(len(names)), [b for _, b in both])
     return Joined(base, whole, rows, tuple(notes))
+
+
+def _groups(indexes: Sequence[ObjectIndex]) -> tuple[str, ...]:
+    """Join the groups of train and val. Raises DataError where only one of them says groups."""
+    having = [bool(i.groups) for i in indexes]
+    if any(having) and not all(having):
+        said, silent = ("train", "val") if having[0] else ("val", "train")
+        raise DataError(f"the table of {said} has a column of groups, and that of {silent} has none: give it one, too")
+    return tuple(name for i in indexes for name in i.groups)
 
 
 def _united(indexes: Sequence[ObjectIndex]) -> tuple[dict[str, int], list[list[int]]]:

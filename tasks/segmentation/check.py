@@ -47,25 +47,25 @@ def check_masks(
 ) -> Check:
     """Check a folder of pictures and masks, for `trunkline check`.
 
-    `classes` are a checkpoint's; the data may have no others. `options` are the task's.
-
-    `counts` are pixels by class. Problems: missing or damaged files, masks of another size than their picture, values
-    and colours of no class, a split without a pixel of any class. Oddities: a mask without a pixel of any class,
-    classes without a pixel in training, files that are left out.
+    `classes` are a checkpoint's; the data may have no others. `options` are the task's. `counts` are pixels by class.
+    Problems: missing or damaged files, masks of another size than their picture, values and colours of no class, a split
+    without a pixel of any class. Oddities: a mask without a pixel of any class, classes without a pixel in training, files
+    that are left out, groups that are in train and in val.
     """
     started = time.perf_counter()
     result = Check(os.fspath(root), counted="pixels")
     digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     sizes: list[tuple[int, int, int]] = []
     palette: tuple[str, np.ndarray] | None = None
+    read: dict[str, PixelSamples] = {}
+    plain = Options(data=os.fspath(root), format=form, on_bad_sample="skip", **options)
     for split in SPLITS:
         try:
-            samples = read_split(
-                Options(data=os.fspath(root), format=form, on_bad_sample="skip", **options), split, classes
-            )
+            samples = read_split(plain, split, classes)
         except DataError as error:
             result.problems += [{"file": split, "what": line.strip()} for line in str(error).splitlines()]
             continue
+        read[split] = samples
         told, good = len(result.problems), len(sizes)
         for name, what in samples.excluded.items():
             result.problem(name, what, SAMPLE)
@@ -93,6 +93,7 @@ def check_masks(
         result.files += len(samples)
     result.measure(sizes)
     result.compare(digests)
+    result.compare_groups(read, plain.group)
     result.seconds = round(time.perf_counter() - started, 3)
     return result
 

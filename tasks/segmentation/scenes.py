@@ -1,17 +1,14 @@
 """Generated scenes with a class for every pixel, as folders of pictures and masks."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from ...heads.contract import VOID
 from ..images.outlines import CLASSES
-from ..scenes import VERSION, masks, render, scene
+from ..scenes import VERSION, is_written, masks, render, scene, written
 from .formats.encoding import voc_colour
 from .formats.palette_png import palette_png
-
-MARKER = "scenes.json"
 
 
 def write_pixel_scenes(
@@ -25,8 +22,7 @@ def write_pixel_scenes(
     """
     folder = Path(folder)
     asked = {"version": VERSION, "classes": classes, "train": train, "val": val, "size": size, "seed": seed}
-    marker = folder / MARKER
-    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == asked:
+    if is_written(folder, asked):
         return folder
     names = CLASSES[:classes]
     palette = [voc_colour(n) for n in range(classes + 1)]
@@ -41,8 +37,7 @@ def write_pixel_scenes(
                 labels[mask] = 1 + names.index(thing.name)
             (folder / f"masks/{split}/{index:05d}.png").write_bytes(palette_png(_with_void(labels), palette))
     (folder / "classes.txt").write_text("\n".join(["background", *names, f"{VOID} void"]) + "\n", encoding="utf-8")
-    marker.write_text(json.dumps(asked), encoding="utf-8")
-    return folder
+    return written(folder, asked)
 
 
 def _with_void(labels: np.ndarray) -> np.ndarray:

@@ -48,12 +48,14 @@ def check_pictures(
     result, facts = Check(os.fspath(root), counted="pictures"), list[_Facts]()
     plain = Options(data=os.fspath(root), format=form, on_bad_sample="skip", **options)  # type: ignore[arg-type]
     digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+    seen: dict[str, PicturePairs] = {}
     for split, given in _splits(plain):
         try:
             samples = read_split(given, "val" if split == ALL else split)
         except DataError as error:
             result.problems += [{"file": split, "what": line} for line in str(error).splitlines()]
             continue
+        seen[split] = samples
         told, good = len(result.problems), len(facts)
         for name, what in samples.excluded.items():
             result.problem(name, what, SAMPLE)
@@ -74,6 +76,7 @@ def check_pictures(
     result.formats = dict(Counter(one.format for one in facts).most_common())
     result.modes = dict(Counter(one.mode for one in facts).most_common())
     result.compare(digests)
+    result.compare_groups(seen, plain.group)
     result.seconds = round(time.perf_counter() - started, 3)
     return result
 

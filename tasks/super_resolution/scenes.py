@@ -1,13 +1,10 @@
 """Generated pictures with edges and textures, as folders of large pictures."""
 
-import json
 from pathlib import Path
 
 from PIL import Image
 
-from ..scenes import VERSION, render, scene
-
-MARKER = "scenes.json"
+from ..scenes import VERSION, is_written, render, scene, written
 
 
 def write_pictures(folder: Path | str, *, train: int = 200, val: int = 20, size: int = 192, seed: int = 0) -> Path:
@@ -17,8 +14,7 @@ def write_pictures(folder: Path | str, *, train: int = 200, val: int = 20, size:
     """
     folder = Path(folder)
     asked = {"version": VERSION, "train": train, "val": val, "size": size, "seed": seed}
-    marker = folder / MARKER
-    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == asked:
+    if is_written(folder, asked):
         return folder
     for split, count in (("train", train), ("val", val)):
         (folder / split).mkdir(parents=True, exist_ok=True)
@@ -26,5 +22,4 @@ def write_pictures(folder: Path | str, *, train: int = 200, val: int = 20, size:
             things = scene(index, seed=seed, split=f"pictures {split}", classes=10, objects=2 + index * 7 % 6)
             picture = render(things, 2 * size).resize((size, size), Image.Resampling.LANCZOS)
             picture.save(folder / f"{split}/{index:05d}.png")
-    marker.write_text(json.dumps(asked), encoding="utf-8")
-    return folder
+    return written(folder, asked)

@@ -12,7 +12,7 @@ import numpy as np
 from trunkline.ground.errors import DataError
 
 from ..data.below import files_in
-from ..data.folds import fold_of
+from ..data.folds import fold_of, joining
 from ..data.repairs import counted
 from ..data.split import split_rows
 from ..data.words import WORDS
@@ -101,8 +101,9 @@ def _together(options: Options, parts: Sequence[PicturePairs]) -> PicturePairs:
         for part in parts
         for large, small in part.pairs
     ]
-    sizes = [counted(len(part), "picture") for part in parts]
-    said = f"{sizes[0]} of train and {sizes[1]} of val are divided into folds together"
+    said = joining(
+        [f"{counted(len(part), 'picture')} of {split}" for part, split in zip(parts, ("train", "val"), strict=True)]
+    )
     return replace(
         parts[0], large_folder="", small_folder="." if parts[0].small_folder else "", pairs=tuple(pairs),
         notes=(*(n for part in parts for n in part.notes), said),

@@ -72,6 +72,7 @@ def check_clips(
     for i, fact in run_all(partial(_examine, sources), len(clips), loaders, "decoding", progress):
         facts[i] = _Facts(problem=fact.what) if isinstance(fact, Crash) else fact
     _tell(result, clips, [facts[i] for i in range(len(clips))])
+    result.compare_groups(splits, plain.group)
     result.files, result.seconds = len(clips), round(time.perf_counter() - started, 3)
     return result
 

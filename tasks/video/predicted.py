@@ -1,6 +1,7 @@
 """What is said of one video: its likeliest classes, as a whole and over time."""
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -79,7 +80,9 @@ class PredictedAction(PredictedClass):
         return page
 
     def write_clip(self, out: Path) -> None:
-        """Write the video again with the likeliest classes of each moment below it, as an MP4."""
+        """Write the video again with the likeliest classes of each moment below it, as an MP4; without PyAV, nothing."""
+        if find_spec("av") is None:  # of folders of frames, which need none
+            return
         from .draw import annotated
 
         annotated(self.file, self.windows, out)

@@ -1,6 +1,5 @@
 """Generated clips whose class is the order of their frames: a shape falls, or the same clip backwards: it rises."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +8,8 @@ from PIL import Image
 
 from trunkline.ground.keys import key
 
-from ..scenes import VERSION, Scene, render, scene
+from ..scenes import VERSION, Scene, is_written, render, scene, written
 
-MARKER = "scenes.json"
 CLASSES = ("falls", "rises")
 FRAMES = 8
 
@@ -25,8 +23,7 @@ def write_clips(folder: Path | str, *, train: int = 400, val: int = 100, size: i
     """
     folder = Path(folder)
     asked = {"version": VERSION, "train": train, "val": val, "size": size, "seed": seed}
-    marker = folder / MARKER
-    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == asked:
+    if is_written(folder, asked):
         return folder
     for split, count in (("train", train), ("val", val)):
         for index in range(count // 2):
@@ -36,8 +33,7 @@ def write_clips(folder: Path | str, *, train: int = 400, val: int = 100, size: i
                 place.mkdir(parents=True, exist_ok=True)
                 for number, picture in enumerate(order):
                     picture.save(place / f"{number:02d}.png")
-    marker.write_text(json.dumps(asked), encoding="utf-8")
-    return folder
+    return written(folder, asked)
 
 
 def frames(index: int, split: str = "train", size: int = 64, seed: int = 0) -> list[Image.Image]:

@@ -11,6 +11,7 @@ from trunkline.backbones.contract import Preprocessing
 from trunkline.ground.errors import DataError
 from trunkline.pipelines.models.build import make_task
 from trunkline.pipelines.recipe.limits import check_options
+from trunkline.tasks.check import check
 from trunkline.tasks.data.folds import divided
 from trunkline.tasks.data.groups import crossing
 from trunkline.tasks.options import split_problems
@@ -18,6 +19,7 @@ from trunkline.tasks.table import options as known_options
 
 PEOPLE = 6
 PERSON = r"(p\d)_"
+BOXES = ((1, 2, 9, 8), (3, 3, 14, 12))
 
 
 def picture(file: Path, value: int = 0, size: tuple[int, int] = (16, 16)) -> None:
@@ -45,6 +47,17 @@ def table(root: Path) -> dict:
             picture(root / file)
         (root / f"{split}.csv").write_text("file,label,person\n" + "".join(",".join(r) + "\n" for r in rows))
     return {"group": "person"}
+
+
+def box_table(root: Path) -> dict:
+    """Two tables of boxes, two rows a picture, whose names say nothing."""
+    for n, split in enumerate(("train", "val")):
+        rows = [(f"{split}{k}.png", "ab"[k % 2], name[:2], *box) for k, name in enumerate(names(n)) for box in BOXES]
+        for file, *_ in rows:
+            picture(root / file)
+        head = "file,label,person,xmin,ymin,xmax,ymax\n"
+        (root / f"{split}.csv").write_text(head + "".join(",".join(map(str, r)) + "\n" for r in rows))
+    return {"group": "person", "format": "csv"}
 
 
 def coco(root: Path) -> dict:
@@ -101,6 +114,7 @@ def large(root: Path) -> dict:
 
 KINDS = {
     "photos": ("classification", photos), "a table": ("classification", table), "boxes": ("detection", coco),
+    "a table of boxes": ("detection", box_table),
     "VOC's boxes": ("detection", voc), "masks": ("segmentation", pairs), "objects as masks": ("segmentation", coco),
     "pictures": ("super_resolution", large),
 }  # fmt: skip
@@ -126,8 +140,9 @@ def known(name: str):
 def people(samples, root: Path) -> list[str]:
     """Who is in each sample: what its file's name says, or the table's row."""
     if (root / "train.csv").is_file():
-        lines = [line.split(",") for s in ("train", "val") for line in (root / f"{s}.csv").read_text().splitlines()[1:]]
-        said = {file: person for file, _, person in lines}
+        tables = [root / f"{s}.csv" for s in ("train", "val")]
+        lines = [line.split(",") for one in tables if one.is_file() for line in one.read_text().splitlines()[1:]]
+        said = {file: person for file, _, person, *_ in lines}
         return [said[samples.id(i)] for i in range(len(samples))]
     return [Path(samples.id(i)).name[:2] for i in range(len(samples))]
 
@@ -155,14 +170,57 @@ def test_folds_never_put_a_group_on_both_sides(kind, tmp_path):
     assert said.startswith("6 groups of 6 in val are in train too (p0, p1, p2, …): 6 of 6 samples in val")
 
 
-SHARES = {"photos": 0.25, "boxes": ("0.25",), "VOC's boxes": ("0.25",), "masks": ("0.25",), "objects as masks": ("0.25",),
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_look_says_which_groups_are_on_both_sides(kind, tmp_path):
+    given = KINDS[kind][1](tmp_path)
+    form = given.pop("format", "auto")
+    settings = {"task": KINDS[kind][0], "format": form, "loaders": 0, "progress": False}
+    found = check(tmp_path, **settings, **given)
+    said = [one["what"] for one in found.oddities if one["file"] == "val"]
+    (line,) = [what for what in said if "in train too" in what]
+    assert line.startswith("6 groups of 6 in val are in train too (p0, p1, p2, …): 6 of 6 samples in val")
+    assert not any("in train too" in one["what"] for one in check(tmp_path, **settings).oddities)
+    wrong = check(tmp_path, **settings, group="(q.)_").problems
+    assert any("group='(q.)_': " in one["what"] for one in wrong)
+
+
+def test_a_table_of_boxes_says_groups_in_one_way(tmp_path):
+    given = box_table(tmp_path)
+    file = tmp_path / "train.csv"
+    whole = file.read_text()
+    file.write_text(whole.replace("p0,1,2", "p1,1,2", 1))
+    with pytest.raises(DataError, match=r"line 3: train0\.png is of the group 'p0'; it was of 'p1' before"):
+        task_of("a table of boxes", tmp_path, **given).samples("train")
+    file.write_text(whole.replace(",p0,", ",,"))
+    with pytest.raises(DataError, match="3 of 24 pictures have an empty group"):
+        task_of("a table of boxes", tmp_path, **given, folds=2).samples("train")
+    assert (
+        len(task_of("a table of boxes", tmp_path, **given).samples("train")) == 18
+    )  # undivided, each is one by itself
+    file.write_text(whole.replace("person", "age"))
+    with pytest.raises(DataError, match=r"table of val has a column of groups, and that of train has none"):
+        task_of("a table of boxes", tmp_path, **given, folds=2).samples("train")
+    file.write_text(whole.replace("person", "group"))
+    with pytest.raises(DataError, match=r"group='person': .*train\.csv has a column group, too"):
+        task_of("a table of boxes", tmp_path, **given).samples("train")
+
+
+SHARES = {"photos": 0.25, "boxes": ("0.25",), "a table of boxes": ("0.25",),
+          "VOC's boxes": ("0.25",), "masks": ("0.25",), "objects as masks": ("0.25",),
           "pictures": "0.25"}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", SHARES)
 def test_a_share_never_puts_a_group_on_both_sides(kind, tmp_path):
     given = KINDS[kind][1](tmp_path)
-    for gone in ("val", "annotations/instances_val.json", "ImageSets/Main/val.txt", "images/val", "masks/val"):
+    for gone in (
+        "val",
+        "val.csv",
+        "annotations/instances_val.json",
+        "ImageSets/Main/val.txt",
+        "images/val",
+        "masks/val",
+    ):
         if (tmp_path / gone).exists():
             (tmp_path / gone).rename(tmp_path / f".gone-{gone.replace('/', '-')}")
     if kind in ("photos", "pictures"):  # what is not split

@@ -24,6 +24,7 @@ from trunkline.pipelines.runs.run import Run
 from trunkline.pipelines.training import folds as folds_module
 from trunkline.pipelines.training.folds import run_recipe
 from trunkline.tasks.intervals import over_groups
+from trunkline.tasks.scores import Examples, Picture
 
 pytestmark = pytest.mark.usefixtures("one_core")
 GROUP = r"000(\d)\d"  # the tens of a picture's number: four groups, of 20, 20, 10 and 10 pictures
@@ -94,7 +95,8 @@ def test_the_pooled_scores_are_the_evaluators_of_all_records(whole):
     page = (run / "report.html").read_text()
     assert all(f'href="folds/{n}/report.html"' in page for n in range(3)) and ">Folds<" in page
     notes = [m["text"] for m in Run(run).metrics if m["kind"] == "note"]
-    assert "40 samples of train/ and 20 samples of val/ are divided into folds together" in notes
+    own = "the data's own split does not count: 40 samples of train/ and 20 samples of val/ are divided into folds together"
+    assert own in notes
     assert "3 folds of 4 groups: 60 samples, 20 in each" in notes
 
 
@@ -225,3 +227,18 @@ def test_boxes_and_masks_are_pooled_as_their_evaluators_do(recipe, tmp_path, mon
     shown = json.loads((run / "shown.json").read_text())
     (drawn,) = [b for b in next(iter(shown.values()))["blocks"] if b["kind"] == "examples"]
     assert drawn["pictures"] and all((run / one["file"]).is_file() for one in drawn["pictures"])
+
+
+def test_pictures_of_folds_that_lie_elsewhere_are_copied_into_the_run(tmp_path):
+    """As of runs at an address: the folder in which a fold was worked on is none of the run's."""
+    runs, run = [Run(tmp_path / f"elsewhere{n}") for n in range(2)], Run(tmp_path / "run")
+    for n, fold in enumerate(runs):
+        drawn = Examples(
+            "Examples", (Picture("a", file="predictions/examples/0.jpg"), Picture("b")), "", "pair"
+        ).to_json()
+        (fold.path / "predictions/examples").mkdir(parents=True)
+        (fold.path / "predictions/examples/0.jpg").write_bytes(bytes([n]))
+        fold.write("shown.json", {"task": {"blocks": [drawn]}})
+    block = folds_module._with_drawn(Examples("Examples", (Picture("a"),), "", "wide"), runs, run)
+    assert isinstance(block, Examples) and block.size == "pair"
+    assert [(run.path / picture.file).read_bytes() for picture in block.pictures] == [b"\0", b"\1"]

@@ -14,7 +14,7 @@ class Fault(NamedTuple):
 
 
 SUMS, BUFFERS, ENGINE = "cluster/engines/sums.py", "cluster/engines/buffers.py", "cluster/engines/torch_engine.py"
-TURNS, LARGER = "cluster/engines/turns.py", "tasks/super_resolution"
+TURNS, LARGER, CLIPS = "cluster/engines/turns.py", "tasks/super_resolution", "tasks/video"
 FAULTS = (
     Fault("a map's layout is guessed", "backbones/timm_facts.py", 'return layout == "NHWC"', "return False",
           "backbones/test_timm_maps.py"),
@@ -118,4 +118,38 @@ FAULTS = (
           "super_resolution/test_upscale_killed.py"),
     Fault("of two networks the shares are changed over", "pipelines/models/blend.py", "double() * (1 - share)",
           "double() * share", "super_resolution/test_upscale_killed.py"),
+    Fault("the shift goes the other way", "backbones/video/frames.py", "found[:, :-1, :fold] = clips[:, 1:, :fold]",
+          "found[:, 1:, :fold] = clips[:, :-1, :fold]", "backbones/test_video_frames.py"),
+    Fault("a mean inflation has zeros at the ends of time", "backbones/video/inflated.py",
+          'kind = RepeatedConv3d if inflate == "mean" else nn.Conv3d', "kind = nn.Conv3d", "backbones/test_video_inflated.py"),
+    Fault("a trunk of clips states other steps of time than its maps have", "backbones/video/c3d.py",
+          "2 ** max(0, number - 2)", "2 ** max(0, number - 1)", "backbones/test_video_trunks.py"),
+    Fault("attention is to the padding alone", "heads/video/over_time.py", "masked_fill(~real[:, None, None, :], -math.inf)",
+          "masked_fill(real[:, None, None, :], -math.inf)", "heads/test_clip_heads.py"),
+    Fault("a segment's frame is the one behind it", f"{CLIPS}/sampling.py", "np.minimum(at.astype(np.int64), count - 1)",
+          "np.minimum(at.astype(np.int64) + 1, count - 1)", "video/test_sampling.py"),
+    Fault("at a rate a frame is seen too early", f"{CLIPS}/sampling.py", 'side="right") - 1', 'side="right")',
+          "video/test_sampling.py"),
+    Fault("each frame of a clip has a crop of its own", f"{CLIPS}/transforms.py", "image = self._cut(frames)",
+          "image = torch.cat([self._cut(frame[None]) for frame in frames])", "video/test_action.py"),
+    Fault("clips are mirrored where a class names a side", f"{CLIPS}/task.py", "0.0 if self.sided() else self.options.flip",
+          "self.options.flip", "video/test_action.py"),
+    Fault("training goes on with another decoder", f"{CLIPS}/task.py", "if begun and begun != decoder():", "if False:",
+          "video/test_action.py"),
+    Fault("views are averaged before the softmax", f"{CLIPS}/views.py",
+          "rows.mean(0, dtype=np.float64).astype(np.float32)", "np.exp(np.log(rows).mean(0)).astype(np.float32)",
+          "video/test_action.py"),
+    Fault("a video counts as often as it is seen", f"{CLIPS}/evaluator.py", 'if record["id"] in self._seen:', "if False:",
+          "video/test_action.py"),
+    Fault("a clip that is turned is read as stored", f"{CLIPS}/decoding/contract.py",
+          "picture.swapaxes(0, 1) if self.swap else picture", "picture", "video/test_decoding.py"),
+    Fault("the first picture stream is read, not the best", f"{CLIPS}/decoding/file.py",
+          'best: Any = self.container.streams.best("video")', "best: Any = next(iter(self.container.streams.video), None)",
+          "video/test_decoding.py"),
+    Fault("a frame of a folder is the one before it", f"{CLIPS}/decoding/folder.py", "self._pixels(number, size))",
+          "self._pixels(number - 1, size))", "video/test_decoding_folder.py"),
+    Fault("folds part a group", "tasks/data/folds.py", "classes, options.folds, names)", "classes, options.folds, None)",
+          "folds/test_folds_readers.py"),
+    Fault("folders of frames are photos to a look", "tasks/held.py", "return series, 0 < series == len(folders)",
+          "return series, False", "video/test_clip_check.py"),
 )  # fmt: skip

@@ -24,7 +24,7 @@ NOT_RUN = {  # the beginning of a command: why it is not run here
     ".venv/bin/pre-commit install": "changes the checkout",
     "trunkline score coco instances_val2017.json": "needs COCO's files; tests/score runs the verb",
     "trunkline score voc VOC20": "needs VOC's files; tests/score runs the verb",
-    "trunkline demo": "four minutes; tests/runs/test_api.py runs its smoke variant",
+    "trunkline demo": "five minutes; tests/runs/test_api.py runs its smoke variant",
 }
 QUICKER = {  # the beginning of a command: settings in place of its own, or added to them
     "trunkline bench train": "rounds=1 steps=1 batch=2 size=32 backbone=resnet18",

@@ -285,6 +285,15 @@ def test_demo_in_a_smoke_run(tmp_path):
     assert upscaler.scores["samples"] == 2 and upscaler.report.is_file()
     assert sorted(file.name for file in (tmp_path / "demo/large").glob("0*.png")) == ["00000.png", "00001.png"]
     assert (tmp_path / "demo/large/sheet.png").is_file()
+    actions, seen = (
+        runs["action"],
+        [*map(json.loads, (tmp_path / "demo/seen/predictions.jsonl").read_text().splitlines())],
+    )
+    assert actions.scores["samples"] == 4 and actions.report.is_file() and (tmp_path / "demo/seen/sheet.png").is_file()
+    assert [Path(one["file"]).parts[-2:] for one in seen] == [
+        ("falls", "00000"), ("falls", "00001"), ("rises", "00000"), ("rises", "00001"),
+    ]  # fmt: skip
+    assert len([*(tmp_path / "demo/seen/pictures").glob("*.png")]) == 4
 
 
 def test_calls_leave_torchs_number_of_threads(run, scenes):

@@ -1,4 +1,4 @@
-"""The demonstration proves learning: no linear model on pixels names its shapes, and bicubic is far from its pictures."""
+"""The demonstration proves learning: no linear model names its shapes, bicubic is far off, frames without order tell nothing."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ def test_a_linear_model_on_pixels_stays_below_forty_percent(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_learns_in_four_minutes(tmp_path):
+def test_the_demo_learns_in_five_minutes(tmp_path):
     start = time.monotonic()
     command = [str(Path(sys.executable).with_name("trunkline")), "demo", str(tmp_path / "demo"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -49,5 +49,6 @@ def test_the_demo_learns_in_four_minutes(tmp_path):
     bicubic = trunkline.score("images", tmp_path / "demo/pictures/val", tmp_path / "demo/bicubic", scale=4).metrics
     assert found["super_resolution"]["psnr_y"] > bicubic["psnr_y"] + 4 > 31
     assert found["super_resolution"]["ssim_y"] > bicubic["ssim_y"] + 0.04
-    assert "transfer" in done.stderr and "upscale" in done.stderr  # what to run next
-    assert seconds < 240
+    assert found["action"]["video_top1"] > 0.70  # of two classes that no set of frames tells apart
+    assert all(f"train {recipe}" in done.stderr for recipe in ("transfer", "upscale", "action"))  # what to run next
+    assert seconds < 300

@@ -78,12 +78,13 @@ def test_demo(home, monkeypatch):
     from trunkline.pipelines.tools import demo
     from trunkline.pipelines.training import train
 
-    monkeypatch.setattr(demo_data, "write", lambda name, folder: folder.mkdir(parents=True))
+    monkeypatch.setattr(demo_data, "write", lambda name, folder: folder.mkdir(parents=True) or folder)
     monkeypatch.setattr(train, "train", lambda resolved, run: run)
     monkeypatch.setattr(demo, "_beside_bicubic", lambda upscaler, large, root: None)
-    runs = {"classification": home / "demo/run", "super_resolution": home / "demo/upscaler"}
-    assert trunkline.demo("~/demo", smoke=True) == runs
-    assert (home / "demo/data").is_dir() and (home / "demo/pictures").is_dir()
+    monkeypatch.setattr(demo, "_see", lambda run, clips, root: None)
+    places = {"classification": "run", "super_resolution": "upscaler", "action": "actions"}
+    assert trunkline.demo("~/demo", smoke=True) == {task: home / "demo" / name for task, name in places.items()}
+    assert all((home / "demo" / name).is_dir() for name in ("data", "pictures", "clips"))
 
 
 def test_functions(home, one_core):

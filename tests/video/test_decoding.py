@@ -4,9 +4,11 @@ import csv
 import functools
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
-from video_files import X264, frames, mark, marks, times, upright, write
+from av.stream import Disposition
+from video_files import X264, frames, mark, marks, pictures, times, upright, write
 
 from trunkline.ground.errors import DataError
 from trunkline.tasks.video import count_frames
@@ -112,6 +114,24 @@ def test_of_two_picture_streams_ffmpegs_best_one_is_read_and_said(shared_data):
         assert video.remarks == [
             "holds 2 picture streams: FFmpeg's best one is read, number 3 (480 x 270), not number 0 (320 x 180)"
         ]
+
+
+def test_a_first_stream_that_is_not_the_best_is_passed_over(tmp_path):
+    with av.open(str(tmp_path / "two.mkv"), "w") as out:
+        streams = [out.add_stream("mpeg4", rate=25) for _ in range(2)]
+        for stream, size, flag in zip(streams, ((32, 32), (96, 64)), (0, Disposition.default), strict=True):
+            stream.width, stream.height = size
+            stream.pix_fmt, stream.disposition, stream.codec_context.thread_count = "yuv420p", Disposition(flag), 1
+        for i, pair in enumerate(zip(pictures(6, (32, 32)), pictures(6, (96, 64)), strict=True)):
+            for stream, picture in zip(streams, pair, strict=True):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts = i
+                out.mux(stream.encode(frame))
+        for stream in streams:
+            out.mux(stream.encode())
+    with open_video(tmp_path / "two.mkv", cache=False) as video:
+        assert (video.width, video.height, video.count) == (96, 64, 6)
+        assert video.remarks[0].endswith("FFmpeg's best one is read, number 1 (96 x 64), not number 0 (32 x 32)")
 
 
 def test_audio_alone_is_an_error_that_says_so(shared_data):

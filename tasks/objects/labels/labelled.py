@@ -43,12 +43,16 @@ class Labelled:
 
 @dataclass
 class Picture:
-    """A picture by its path below the folder of images, its sides in pixels (0: not said), and its objects."""
+    """A picture by its path below the folder of images, its sides in pixels (0: not said), and its objects.
+
+    `group` is what its table says it belongs to, perhaps ""; None where nothing says it.
+    """
 
     file: str
     width: int
     height: int
     objects: list[Labelled]
+    group: str | None = None
 
 
 @dataclass
@@ -73,12 +77,14 @@ class Reading:
                pictures that are turned and whose size is not said
     rotated    `enclose`: take the upright box around a rotated one; `stop`: refuse it
     annotator  whose labels count where several people labelled a picture: an id, an e-mail address, `first` or `last`
+    group      the column of a table that says which pictures belong together; by default one called group
     """
 
     form: str = ""
     exif: Literal["stop", "turn", "ignore"] = "stop"
     rotated: Literal["stop", "enclose"] = "stop"
     annotator: str = ""
+    group: str = ""
 
 
 class Wrong(list[str]):
@@ -119,6 +125,7 @@ def index_of(found: Labels, masks: bool) -> ObjectIndex:
         notes=tuple(line for line in found.notes if isinstance(line, Repair)),
         remarks=tuple(line for line in found.notes if not isinstance(line, Repair)),
         wrong_masks=_wrong_masks(objects, masks),
+        groups=tuple(p.group or "" for p in found.pictures) if any(p.group is not None for p in found.pictures) else (),
     )
 
 

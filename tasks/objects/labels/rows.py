@@ -12,20 +12,17 @@ import math
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from trunkline.ground.errors import DataError
 
-from ...data.below import files_in
 from ...data.repairs import Repairs
 from ...data.text import text_of
-from ...data.words import ALL_WORDS, WORDS
-from ...images.suffixes import SUFFIXES
+from ...data.words import WORDS
 from ..names import Alike, readings
 from ..voc_file import WORDS as WORDS_OF_FLAGS
-from .labelled import Box, Labelled, Labels, Picture, Reading, Wrong
-from .spelled import TAKEN, as_whole, told, twofold
+from .labelled import Box, Wrong
 
 SUFFIX = (".csv", ".tsv", ".jsonl")
 FILE = ("file", "file_name", "filename", "image", "image_path", "path", "filepath", "video", "clip")
@@ -129,87 +126,6 @@ def _tables(root: Path) -> list[Path]:
     return sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIX) if root.is_dir() else []
 
 
-def read(found: Found, reading: Reading) -> Labels:
-    """Read a split's objects. Raises DataError with everything that is wrong, up to 20 lines."""
-    repairs, wrong = Repairs(str(found.file)), Wrong()
-    columns = columns_of(found.file)
-    if not columns.label or not (columns.corners or columns.sides):
-        lacking = "label" if not columns.label else "box"
-        raise DataError(f"{found.file}: has no columns of a {lacking}; {_expected()}")
-    there = set(files_in(found.data, tuple(SUFFIXES)))
-    alike = Alike(there)
-    pictures: dict[str, Picture] = {}
-    names: dict[str, str | None] = {}
-    for row in rows_of(found.file, columns, wrong):
-        if found.only and row.split not in ALL_WORDS:
-            known = ", ".join(ALL_WORDS)
-            wrong.append(f"{found.file}: line {row.line}: {columns.split}={row.split!r}: expected one of {known}")
-        if found.only and row.split not in found.only:
-            continue
-        if found.own and row.split and row.split not in found.own:
-            wrong.append(f"{found.file}: line {row.line}: {columns.split}={row.split} in the table of {found.own[0]}")
-            continue
-        if row.file not in names:
-            names[row.file] = placed(row.file, there, found, repairs, alike)
-        name = names[row.file]
-        if name is None:
-            wrong.append(f"{found.file}: line {row.line}: there is no picture {row.file} below {found.data}")
-            continue
-        picture = pictures.setdefault(name, Picture(name, 0, 0, []))
-        if columns.size and not all(row.size):
-            repairs.add("the picture's width and height: empty or 0, taken from other rows or the picture", "row")
-        elif not picture.width:
-            picture.width, picture.height = row.size
-        elif (picture.width, picture.height) != row.size:
-            wrong.append(
-                f"{found.file}: line {row.line}: {row.file} is {row.size[0]} x {row.size[1]} pixels; it was "
-                f"{picture.width} x {picture.height} before"
-            )
-        repairs.add("iscrowd: words (true, false, yes, no) taken as 1/0", "row", row.words)
-        if row.box and row.label:
-            picture.objects.append(Labelled(row.label, row.box, flag=row.crowd))
-        elif row.box or row.label:
-            wrong.append(
-                f"{found.file}: line {row.line}: a {'box without a label' if row.box else 'label without a box'}"
-            )
-    _check_apart(names, found, wrong)
-    _plain_numbers([*pictures.values()], found, columns, repairs, wrong)
-    wrong.stop()
-    unread = [*columns.unread, *([columns.score] if columns.score else [])]
-    left = [f"{found.file}: the column {key} is not read: its objects count as any other" for key in unread]
-    return Labels(str(found.data), [*pictures.values()], None, [*repairs.lines(), *left])
-
-
-def _plain_numbers(pictures: list[Picture], found: Found, columns: Columns, repairs: Repairs, wrong: Wrong) -> None:
-    """Take labels that all are written as 1.0 as 1; add to `wrong` those that are one number in several spellings."""
-    labels = {o.name for p in pictures for o in p.objects}
-    for several in twofold(labels):
-        first: dict[str, int] = {}
-        for row in rows_of(found.file, columns, Wrong()):
-            first.setdefault(row.label, row.line)
-        lines = " and ".join(str(first[label]) for label in several)
-        wrong.append(f"{found.file}: lines {lines}: {told(several)}")
-    if plain := as_whole(labels):
-        for one in (o for p in pictures for o in p.objects):
-            one.name = plain[one.name]
-            repairs.add(TAKEN, "row")
-
-
-def _check_apart(names: dict[str, str | None], found: Found, wrong: Wrong) -> None:
-    """Add to `wrong` the names that lead to one picture by leaving out different folders."""
-    said: dict[str, list[str]] = {}
-    for given, name in names.items():
-        if name:
-            said.setdefault(name, []).append(given)
-    for name, several in said.items():
-        if len({PurePosixPath(given.replace("\\", "/")).parent for given in several if given not in name}) > 1:
-            wrong.append(f"{found.file}: {' and '.join(several[:4])} lead to one picture, {name}")
-        elif len({given.casefold() for given in several}) < len(several):
-            wrong.append(
-                f"{found.file}: {' and '.join(several[:4])} differ in small and capital letters alone, and only {name} is there"
-            )
-
-
 def placed(name: str, there: Collection[str], found: Found, repairs: Repairs, alike: Alike) -> str | None:
     """Find a row's picture below the data's folder: where `places` looks, or by a part of its name; None if nowhere.
 
@@ -266,7 +182,7 @@ def columns_of(file: Path, group: str = "") -> Columns:
     size = next((pair for pair in SIZE if all(w in low for w in pair) and not {*pair} & {*sides}), ())
     name = one(FILE, "files")
     if name is None:
-        raise DataError(f"{file}: has no column of files; {_expected()}")
+        raise DataError(f"{file}: has no column of files; {expected()}")
     label, split, score = one(LABEL, "labels"), one(SPLIT, "splits"), one(SCORE, "scores")
     groups = (tuple(low[w] for w in words) for words in (corners, sides, size))
     named = low.get(group.strip().lower().replace(" ", "_")) if group else None
@@ -283,7 +199,8 @@ def columns_of(file: Path, group: str = "") -> Columns:
     )
 
 
-def _expected() -> str:
+def expected() -> str:
+    """Say which columns a table should have."""
     return (
         "expected columns file and label, and of boxes xmin, ymin, xmax, ymax or x, y, width, height (in pixels); the first line "
         "names them"
@@ -355,7 +272,7 @@ def _header(file: Path) -> list[str]:
         raise DataError(f"{file}: has no rows")
     lines = text_of(file).splitlines()
     if not lines:
-        raise DataError(f"{file}: is empty; {_expected()}")
+        raise DataError(f"{file}: is empty; {expected()}")
     names = next(csv.reader(lines[:1], delimiter=_delimiter(lines[0])))
     again = sorted({n for n in names if names.count(n) > 1})
     if again:

@@ -8,7 +8,7 @@ from typing import Any
 from trunkline.ground.errors import DataError
 from trunkline.ground.storage import is_remote
 
-from . import label_studio, labelme, rows, yolo
+from . import box_rows, label_studio, labelme, rows, yolo
 from .labelled import Labels, Reading
 
 
@@ -29,7 +29,7 @@ FORMATS: dict[str, Format] = {
     "yolo-obb": _YOLO,
     "labelme": Format(labelme.find, labelme.flat, labelme.read, "train/ and val/ with pictures and their JSON files"),
     "labelstudio": Format(label_studio.find, label_studio.flat, label_studio.read, "train.json and val.json"),
-    "csv": Format(rows.find, rows.flat, rows.read, "train.csv and val.csv (or .tsv, .jsonl), or a column split"),
+    "csv": Format(rows.find, rows.flat, box_rows.read, "train.csv and val.csv (or .tsv, .jsonl), or a column split"),
 }
 
 

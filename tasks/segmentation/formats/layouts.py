@@ -8,6 +8,7 @@ from trunkline.ground.errors import DataError
 
 from ....heads.contract import VOID
 from ...data.below import files_in
+from ...data.folds import joining
 from ...data.repairs import Repair, counted
 from ...data.text import numbered, text_of
 from ...images.suffixes import JPEG, SUFFIXES
@@ -85,8 +86,8 @@ def read_whole_pairs(options: Options) -> Pairs:
             rows.setdefault(name, (files[0], files[1]))
     notes = [line for part in parts for line in part.notes if BY_HEART not in line]
     if len(parts) > 1:
-        sizes = [counted(len(part.names), "picture") for part in parts]
-        notes.append(f"{sizes[0]} of train and {sizes[1]} of val are divided into folds together")
+        sizes = [f"{counted(len(part.names), 'picture')} of {split}" for part, split in zip(parts, there, strict=True)]
+        notes.append(joining(sizes))
     if twice := sum(len(part.names) for part in parts) - len(rows):
         notes.append(Repair(f"pictures that stand in train and in val, counted once: {twice}"))
     return Pairs(
