@@ -100,7 +100,7 @@ def _see(run: Run, clips: Path, root: Path) -> None:
 
     some = [clip for cls in sorted(clips.iterdir()) for clip in sorted(cls.iterdir())[:_SHOWN]]
     found = predict(run.path, some, out=root / "seen", pictures=True)
-    right = sum(one.label == Path(one.file).parent.name for one in found)
+    right = sum(one.found()["label"] == Path(one.file).parent.name for one in found)
     note(
         f"{right} of {len(found)} clips right\n  strips {root / 'seen/sheet.png'}, and each in {root / 'seen/pictures'}/"
     )
