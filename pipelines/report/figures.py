@@ -183,13 +183,19 @@ def _frame(x_ticks: list[float], y_ticks: list[float], at_x: Any, at_y: Any, per
     decimals = 0 if y_ticks[1] - y_ticks[0] >= 0.01 - 1e-9 else 1
     for y in y_ticks:
         parts.append(_tag("line", "grid", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at_y(y), y2=at_y(y)))
-        shown = f"{100 * y:.{decimals}f} %" if percent else f"{y:g}"
+        shown = f"{100 * y:.{decimals}f} %" if percent else _short(y)
         parts.append(_text(_LEFT - 6, at_y(y) + 4, shown, "end"))
     inside = [x for x in x_ticks if _LEFT - 1 <= at_x(x) <= _WIDTH - _RIGHT + 1 and (x == int(x) or axis != "update")]
     for x in inside:
         parts.append(_text(min(at_x(x), _WIDTH - 16), _HEIGHT - _BOTTOM + 15, _at(x, axis)))
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 2, axis))
     return Markup("").join(parts)
+
+
+def _short(y: float) -> str:
+    """Write a number in the six letters that stand beside a chart: 0.00012 as 1.2e-4."""
+    text = f"{y:g}"
+    return text if len(text) <= 6 else f"{y:.2g}" if abs(y) >= 0.001 else f"{y:.1e}".replace("e-0", "e-")
 
 
 def _at(x: float, axis: str) -> str:

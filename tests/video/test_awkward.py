@@ -4,10 +4,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from video_files import X264, damaged, sound, two_streams, untold, write
 
+from trunkline.backbones.contract import Preprocessing
+from trunkline.ground.errors import DataError
 from trunkline.pipelines.command.cli import main
+from trunkline.tasks.samples import Sample
 from trunkline.tasks.video import task as task_module
+from trunkline.tasks.video import transforms
+from trunkline.tasks.video.options import Options
 
 SMALL = ["weights=none", "backbone=narrow", "size=32", "frames=4", "batch=4", "updates=1", "machine.threads=1",
          "machine.loaders=0"]  # fmt: skip
@@ -180,3 +186,40 @@ def test_a_report_shows_strips_of_frames_of_the_surest_mistakes(run):
         with Image.open(run / picture["file"]) as strip:
             assert strip.width > 5 * strip.height  # six frames side by side
     assert (run / "report.html").read_text().count("data:image/jpeg") == len(wrong)
+
+
+class Fewer:
+    """A video whose packets promise ten frames, of which reading finds six."""
+
+    def __init__(self):
+        self.count, self.remarks, self.asked = 10, ["a packet does not decode"], []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def times(self):
+        return np.arange(self.count) / 25
+
+    def read(self, numbers):
+        self.count = 6
+        self.asked.append(list(numbers))
+        if max(numbers) >= 6:
+            raise DataError(f"frame {max(numbers)} is asked for")
+        return np.zeros((len(numbers), 40, 40, 3), np.uint8)
+
+
+def test_where_fewer_frames_come_than_promised_they_are_chosen_again_as_if_that_had_been_known(monkeypatch):
+    found = []
+    for promised in (10, 6):
+        video = Fewer()
+        video.count = promised
+        monkeypatch.setattr(transforms, "open_video", lambda _, video=video: video)
+        torch.manual_seed(5)
+        sample = Sample("a", "a.mp4", torch.empty(0), {})
+        image = transforms.TrainTransform(Preprocessing(size=32, resize=32), Options(frames=4), 0.5)(sample)
+        found.append((video.asked[-1], torch.rand(3).tolist(), image.remarks))
+    assert found[0] == found[1] and found[0][2] == ("a packet does not decode",)
