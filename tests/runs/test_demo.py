@@ -49,6 +49,6 @@ def test_the_demo_learns_in_five_minutes(tmp_path):
     bicubic = trunkline.score("images", tmp_path / "demo/pictures/val", tmp_path / "demo/bicubic", scale=4).metrics
     assert found["super_resolution"]["psnr_y"] > bicubic["psnr_y"] + 4 > 31
     assert found["super_resolution"]["ssim_y"] > bicubic["ssim_y"] + 0.04
-    assert found["action"]["video_top1"] > 0.70  # of two classes that no set of frames tells apart
+    assert found["action"]["video_top1"] > 0.90  # of two classes that no set of frames tells apart
     assert all(f"train {recipe}" in done.stderr for recipe in ("transfer", "upscale", "action"))  # what to run next
     assert seconds < 300
