@@ -31,7 +31,7 @@ def test_both_sides_read_the_same_frames(tmp_path, monkeypatch, capsys):
     assert found["settings"]["making the index, ms"].keys() == POINTS.keys()
 
 
-def test_both_sides_of_training_are_one_network_on_the_same_weights(monkeypatch, capsys):
+def test_both_sides_of_training_are_one_network_on_the_same_weights(one_core, monkeypatch, capsys):
     """On an odd size. Rows are of both settings, and their unit is told."""
     monkeypatch.setattr("trunkline.pipelines.runs.machine.cpu_flags", lambda: frozenset({"avx512_bf16"}))
     found = measured(capsys, "part=training", "rounds=1", "crop=18", "frames=3", "batch=1")
