@@ -52,6 +52,7 @@ def config(zero: int, clip: float, offload: bool) -> dict[str, Any]:
         "allgather_bucket_size": BUCKET,
         "stage3_prefetch_bucket_size": BUCKET,
         "sub_group_size": 10**12,  # the whole of a group steps at once
+        "memory_efficient_linear": False,  # whose sums of (N, T, C) have other last bits than torch.nn.Linear
     }
     if offload:
         optimization["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
