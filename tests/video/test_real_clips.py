@@ -32,11 +32,13 @@ def done(*words: object) -> tuple[dict, float]:
     return json.loads((Path(words[-1]) / "scores.json").read_text()), seconds
 
 
-@pytest.mark.parametrize(("head", "asked"), [("average", ASKED), ("lstm", 54), ("transformer", 54)])
-def test_people_that_were_never_seen(head, asked, shared_data, tmp_path):
+@pytest.mark.parametrize(
+    ("head", "seeds", "asked"), [("average", SEEDS, ASKED), ("lstm", (0,), 54), ("transformer", (0,), 54)]
+)
+def test_people_that_were_never_seen(head, seeds, asked, shared_data, tmp_path):
     """The average within three minutes, each seed with its features computed anew."""
     found = []
-    for seed in SEEDS:
+    for seed in seeds:
         words = [f"{key}={value}" for key, value in settings(shared_data).items()]
         scores, seconds = done("train", "action", *words, f"head={head}", f"seed={seed}", "--run", tmp_path / f"{seed}")
         assert scores["samples"] == CLIPS
