@@ -58,6 +58,10 @@ def bench_video(
         raise RecipeError(f"part={part}: expected one of {', '.join(PARTS)}")
     if thread_type not in THREADS:
         raise RecipeError(f"thread_type={thread_type}: expected one of {', '.join(THREADS)}")
+    if batch == 1 and crop <= 16 and frames <= 8:
+        raise RecipeError(
+            f"batch=1 with crop={crop}, frames={frames}: the last norm would see one number: give two clips or more"
+        )
     rows, settings = [], {"part": part, "rounds": rounds}
     if part != "training":
         found, said = _decoding(rounds, side, thread_type)

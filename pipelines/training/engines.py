@@ -37,9 +37,7 @@ def make_engine(session: Session, phase: Phase, total: int, per_epoch: int) -> E
     if in_turns and (why := own.several(tuple(dict.fromkeys([*players, *session.model.beside])))):
         raise RecipeError(why)
     if row.divides:
-        place(
-            session.model, machine.device, machine.channels_last is True
-        )  # as other engines' model is when it is copied
+        place(session.model, machine.device, machine.channels_last is True)  # as where it is copied later
         session.apart_from()  # while the weights are whole
     units = session.model.units() if len(session.parts) > 1 else ()
     make = load_named(row.make)(own, units)

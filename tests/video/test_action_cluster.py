@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 from ray_cluster import Started, cluster, differ, on
-from run_work import assert_equal, at_call, die, files_in, in_child, pool_here, results_of
+from run_work import assert_equal, at_call, die, files_in, forked, in_child, pool_here, results_of
 from video_files import X264, write
 
+import trunkline
 from trunkline.cluster.engines.torch_engine import TorchEngine
 from trunkline.cluster.launchers.local import run_local
 from trunkline.cluster.launchers.worker import Job
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.recipe.knobs import resolve
+from trunkline.pipelines.training import session
 from trunkline.tasks.video.scenes import write_clips
 
 VIDEOS = 7  # that are scored: two workers and three have not as many each
@@ -100,6 +102,20 @@ def test_killed_in_an_update_and_resumed_is_undisturbed(name, clips, alone, tmp_
     assert in_child(resolved, run) == 0
     assert_equal(run, alone[name])
     assert results_of(run) == results_of(alone[name])
+
+
+@pytest.mark.parametrize("zero", ["none", "1"])
+def test_what_evaluates_lies_in_memory_as_what_learns(zero, clips, tmp_path):
+    """Its memory format decides last bits of maps over time; a stage that divides the weights copies the model before."""
+    pytest.importorskip("deepspeed")
+
+    def act():
+        found, copied = [], session.apart
+        session.apart = lambda model: found.append(model.channels_last) or copied(model)
+        trunkline.train("action", tmp_path / "run", zero=zero, **given(clips, FORMS["time"], updates=1))
+        assert found == [True]
+
+    assert forked(act) == 0
 
 
 def scored(run: Path, out: Path, capsys, *more: str) -> tuple[dict, bytes]:

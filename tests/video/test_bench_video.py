@@ -67,8 +67,9 @@ def test_wrong_settings_are_named(capsys):
         ("part=seeking", "part=seeking: expected one of all, decoding, training"),
         ("thread_type=none", "thread_type=none: expected one of NONE"),
         ("frames=0", "frames=0: expected a number above 0"),
+        ("batch=1 crop=16 frames=8", "batch=1 with crop=16, frames=8: the last norm would see one number"),
     ):
-        assert main(["bench", "video", setting]) == 2
+        assert main(["bench", "video", *setting.split()]) == 2
         assert said in capsys.readouterr().err
 
 
