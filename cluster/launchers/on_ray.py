@@ -17,9 +17,10 @@ from trunkline.ground.errors import EngineError
 from ..config import Launch
 from ..workers import Workers, where
 from .code import stage
+from .mailbox import Mailbox
 from .outcome import WorkerFailed, WorkersStopped, outcome
 from .ray_options import RayOptions
-from .worker import Ending, Event, Job, Place, perform
+from .worker import Ending, Job, Place, perform
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -32,42 +33,6 @@ WORKER_ENVIRONMENT = ("DS_ACCELERATOR", "CUBLAS_WORKSPACE_CONFIG", "TRUNKLINE_CA
                       "NCCL_SOCKET_IFNAME")  # fmt: skip
 
 _COORDINATOR, _LOOK = "AutoscalingCoordinator", 2.0  # Ray's actor that tells a group how large it can be; seconds
-
-
-class Mailbox:
-    """Carries events from the workers to the terminal, and the wish to end to the workers."""
-
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-        self._endings: list[Event] = []
-        self._signal, self._groups = 0, 0
-
-    def post(self, event: Event) -> None:
-        """Add an event: progress, a note, a worker's start or its ending."""
-        if event["kind"] == "start":
-            self._groups += 1
-            event["group"] = self._groups
-            self._endings.clear()  # of the group before this one
-        self._events.append(event)
-        if event["kind"] == "ending":
-            self._endings.append(event)
-
-    def take(self) -> list[Event]:
-        """Take out the events since the last call."""
-        taken, self._events = self._events, []
-        return taken
-
-    def endings(self) -> list[Event]:
-        """List how workers of the present group ended so far."""
-        return self._endings
-
-    def ask(self, signum: int) -> None:
-        """Ask the workers to save and end."""
-        self._signal = signum
-
-    def asked(self) -> int:
-        """Return the signal that asked for the end, or 0."""
-        return self._signal
 
 
 def work(config: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ def kinetics_resnet3d(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """Train R(2+1)D-18, R3D-18 or MC3-18 on Kinetics-400 from random weights, as torchvision trained them.
+    """Train R(2+1)D-18, R3D-18 or MC3-18 on Kinetics-400 from random weights, as torchvision did.
 
     data         the folder with Kinetics-400's train.csv, validate.csv and its clips
     micro_batch  what one GPU takes at once: 1,536 clips an update on 64 GPUs of 24

@@ -28,6 +28,5 @@ def _why_not(samples: Samples, index: int) -> str | None:
     except Undecided:
         raise
     except DataError as error:
-        said = str(error).removesuffix(f"; {HOW_TO_GO_ON}").removeprefix(f"{samples.source(index)}: ")
-        return getattr(error, "what", "") or said
+        return getattr(error, "what", "") or str(error).removesuffix(f"; {HOW_TO_GO_ON}")
     return None

@@ -121,7 +121,7 @@ FAULTS = (
     Fault("the shift goes the other way", "backbones/video/frames.py", "found[:, :-1, :fold] = clips[:, 1:, :fold]",
           "found[:, 1:, :fold] = clips[:, :-1, :fold]", "backbones/test_video_frames.py"),
     Fault("a mean inflation has zeros at the ends of time", "backbones/video/inflated.py",
-          'kind = RepeatedConv3d if inflate == "mean" else nn.Conv3d', "kind = nn.Conv3d", "backbones/test_video_inflated.py"),
+          'kind = RepeatedConv3d if inflate == "mean" else Conv3d', "kind = Conv3d", "backbones/test_video_inflated.py"),
     Fault("a trunk of clips states other steps of time than its maps have", "backbones/video/c3d.py",
           "2 ** max(0, number - 2)", "2 ** max(0, number - 1)", "backbones/test_video_trunks.py"),
     Fault("attention is to the padding alone", "heads/video/over_time.py", "seen & real[:, None, None, :]",

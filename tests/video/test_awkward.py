@@ -217,7 +217,7 @@ def test_where_fewer_frames_come_than_promised_they_are_chosen_again_as_if_that_
     for promised in (10, 6):
         video = Fewer()
         video.count = promised
-        monkeypatch.setattr(transforms, "open_video", lambda _, video=video: video)
+        monkeypatch.setattr(transforms, "open_resized", lambda *_, video=video: video)
         torch.manual_seed(5)
         sample = Sample("a", "a.mp4", torch.empty(0), {})
         image = transforms.TrainTransform(Preprocessing(size=32, resize=32), Options(frames=4), 0.5)(sample)

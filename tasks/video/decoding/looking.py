@@ -75,7 +75,11 @@ class Decoded:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> None:
-        """Raise DataError where a clip, or one of its frames, cannot be used."""
-        with open_video(self.source(index)) as video:
-            for _ in every_frame(video):
-                pass
+        """Raise DataError, without the file's name, where a clip, or one of its frames, cannot be used."""
+        source = self.source(index)
+        try:
+            with open_video(source) as video:
+                for _ in every_frame(video):
+                    pass
+        except DataError as error:
+            raise DataError(str(error).removeprefix(f"{source}: ")) from None
