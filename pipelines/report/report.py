@@ -215,7 +215,8 @@ def _commands(recipe: dict[str, Any], run: Path, tasks: list[str]) -> list[tuple
     """Write the shell commands that repeat the run and use it; `tasks` where there are several."""
     settings = [shlex.quote(f"{k}={_value(v).replace(', ', ',')}") for k, v in recipe.get("knobs", {}).items()]
     again = " ".join(["trunkline train", shlex.quote(recipe["recipe"]), *settings, "--run NEW_FOLDER"])
-    folder, chosen = shlex.quote(str(run)), [shlex.quote(f"task={task}") for task in tasks]
+    first = min(run.glob("folds/*/report.html"), default=run / "report.html").parent  # of folds, each has its own model
+    folder, chosen = shlex.quote(str(first)), [shlex.quote(f"task={task}") for task in tasks]
     file = file_of(recipe["recipe"])
     plugin = f" {shlex.quote(f'plugin={file}')}" if file else ""  # which may hold the run's task
     return [

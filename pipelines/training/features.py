@@ -25,8 +25,6 @@ from .checks import publish
 from .parts import Part
 from .session import Session
 
-BATCH = 32  # samples at once: fixed, as it may decide a map's last bits
-
 
 def cache(session: Session, model: Model, part: Part, split: str, precision: str) -> Cache:
     """Read the maps of the model's frozen trunk for a task's split; compute and store them where that is not done yet.
@@ -91,7 +89,7 @@ def compute_maps(session: Session, model: Model, task: Task, samples: Samples, p
     """
     head: Any = model.heads[task.name]
     draws = Draws(task, samples, session.recipe.seed, training=False)
-    batches = in_order(draws, BATCH, int(session.recipe.machine.loaders), workers=session.workers)
+    batches = in_order(draws, task.together, int(session.recipe.machine.loaders), workers=session.workers)
     rows: list[dict[str, Tensor]] = []
 
     def condensed(batch: Batch) -> dict[str, Tensor]:

@@ -63,7 +63,8 @@ class FolderSamples:
 
     def remarks(self) -> list[str]:
         """Say what was mended in a table or is odd in it, and which classes no sample is of."""
-        return [*self.notes, *absent(self.classes, self.labels)]
+        alone = [f"{self.classes[0]} is the only class: every answer is right"] if len(self.classes) == 1 else []
+        return [*self.notes, *alone, *absent(self.classes, self.labels)]
 
     def units(self) -> np.ndarray | None:
         """Number the samples `(N,)` int64: those with the same number are read together. None without shards."""

@@ -94,9 +94,7 @@ def layout_of(root: str | os.PathLike[str], media: Media = PHOTOS) -> str:
     try:
         columns = {file: rows.columns_of(file) for file in _tables(base)}
         tables = [file for file, found in columns.items() if _has_labels(found)]
-        wrong = next(
-            (_results(file, found.score) for file, found in columns.items() if found.label and found.score), None
-        )
+        wrong = next(filter(None, (_no_labels(file, found) for file, found in columns.items())), None)
     except DataError as error:
         tables, wrong = [], error
     if not tables and not wrong:
@@ -187,10 +185,12 @@ def _has_labels(columns: rows.Columns) -> bool:
     return bool(columns.label and not (columns.corners or columns.sides or columns.score))
 
 
-def _results(file: Path, score: str) -> DataError:
-    return DataError(
-        f"{file}: has a column {score}, as a model's results have; if its labels are true ones, leave the column out"
-    )
+def _no_labels(file: Path, columns: rows.Columns) -> DataError | None:
+    if columns.label and columns.score:
+        said = f"has a column {columns.score}, as a model's results have; if its labels are true ones, leave the column out"
+        return DataError(f"{file}: {said}")
+    other = columns.label or columns.corners or columns.sides or columns.score
+    return None if other else rows.without_labels(file)
 
 
 def _class_folders(base: Path, media: Media) -> list[str]:
@@ -225,7 +225,7 @@ def _read(base: Path, file: Path, split: str, below: _Below, group: str) -> dict
             "recipe detect and format=csv, or remove these columns"
         )
     if not columns.label:
-        raise DataError(f"{file}: has no column of labels; expected one of {', '.join(rows.LABEL)}")
+        raise rows.without_labels(file)
     by_column = bool(columns.split)
     found: dict[str, _Split] = {} if by_column and not split else {split: _Split(file, Repairs(name))}
     wrong, where, tests = Wrong(), rows.Found(base, file), 0

@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 from short_run import SHORT, photos
 
@@ -15,6 +16,7 @@ from trunkline.ground.errors import DataError
 from trunkline.pipelines.api import check, evaluate
 from trunkline.pipelines.command.cli import main
 from trunkline.tasks.classification.folders import FolderSamples, read_splits
+from trunkline.tasks.classification.tables import layout_of
 from trunkline.tasks.data.repairs import Repair
 
 PAIR = ("file", "label")
@@ -387,3 +389,11 @@ def test_a_table_at_an_address_is_refused(six):
     write(six / "train.csv", GOOD)
     with pytest.raises(DataError, match="tables \\(format=csv\\) are read from folders of this machine"):
         read_splits(f"file://{six}", form="csv", val=0.4)
+
+
+def test_a_table_whose_labels_are_mistyped_is_not_passed_over_for_a_folder(tmp_path):
+    (tmp_path / "c").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "c/1.png")
+    (tmp_path / "t.csv").write_text("file,labels\nc/1.png,cat\n")
+    with pytest.raises(DataError, match=r"t\.csv: has no column of labels.* and has file, labels; nearest: label"):
+        layout_of(tmp_path)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.ground.errors import DataError
+from trunkline.ground.names import nearest
 
 from ...data.repairs import Repairs
 from ...data.text import text_of
@@ -196,6 +197,15 @@ def columns_of(file: Path, group: str = "") -> Columns:
         group=named or one(GROUP, "groups"),
         crowd=one(CROWD, "crowds"),
         unread=unread,
+    )
+
+
+def without_labels(file: Path) -> DataError:
+    """Say that a table has no column of labels, and which of its columns may be meant."""
+    names = _header(file)
+    near = next((said for said in (nearest(name.strip().lower(), LABEL) for name in names) if said), "")
+    return DataError(
+        f"{file}: has no column of labels; expected one of {', '.join(LABEL)}, and has {', '.join(names)}{near}"
     )
 
 
