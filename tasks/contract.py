@@ -73,7 +73,7 @@ class Task(ABC):
     inputs_are: ClassVar[str] = "photo"
     """What `inputs` looks for in a folder, in a word."""
     together: ClassVar[int] = 32
-    """How many samples `evaluate` and `predict` take at once, unless they are told."""
+    """How many samples `evaluate` and `predict` take at once, unless they are told, and the making of cached maps always."""
     predicted: ClassVar[type[Predicted]] = PredictedFields
     """What a prediction of one input becomes."""
     for_results: ClassVar[Mapping[str, Any]] = {}

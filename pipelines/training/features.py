@@ -89,6 +89,7 @@ def compute_maps(session: Session, model: Model, task: Task, samples: Samples, p
     """
     head: Any = model.heads[task.name]
     draws = Draws(task, samples, session.recipe.seed, training=False)
+    # always as many samples at once: their number may decide a map's last bits
     batches = in_order(draws, task.together, int(session.recipe.machine.loaders), workers=session.workers)
     rows: list[dict[str, Tensor]] = []
 

@@ -97,6 +97,8 @@ def over_time(
     `features`, what the head pools is written into that folder.
     """
 
+    net: Any = model
+
     def see(part: tuple[int, int, float, float], rows: Rows | None) -> Window:
         first, last, start, end = part
         picked = pick_within(first, last, video.count, video.times, options)
@@ -105,9 +107,8 @@ def over_time(
         real = torch.from_numpy(np.repeat(picked.real, len(images))).to(device)
         batch = Batch(task, [address] * len(images), images, targets={"frames": real})
         if rows is None:
-            return Window(start, end, mean(_probabilities(model.predict(batch))))  # type: ignore[operator]
-        maps = model.maps(batch)  # type: ignore[operator]
-        head: Any = model.heads[task]  # type: ignore[index]
+            return Window(start, end, mean(_probabilities(net.predict(batch))))
+        maps, head = net.maps(batch), net.heads[task]
         rows.add(*steps(head.condense(maps), head.time_strides, video.times[picked.indices[0, : picked.real[0]]]))
         return Window(start, end, mean(_probabilities(head.predict(maps, batch))))
 

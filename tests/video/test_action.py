@@ -17,17 +17,11 @@ from trunkline.tasks.video import task as task_module
 from trunkline.tasks.video.decoding.video import open_video
 from trunkline.tasks.video.evaluator import ActionEvaluator
 from trunkline.tasks.video.options import Options
-from trunkline.tasks.video.scenes import write_clips
 from trunkline.tasks.video.task import Action
 from trunkline.tasks.video.transforms import EvalTransform, TrainTransform, cropped, pixels
 from trunkline.tasks.video.views import VideoPrediction, mean, of_views, windows
 
 SMALL = ["weights=none", "backbone=narrow", "size=32", "frames=4", "batch=4", "machine.threads=1", "machine.loaders=0"]
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    return write_clips(tmp_path_factory.mktemp("clips") / "clips", train=8, val=4, size=40)
 
 
 @pytest.fixture(scope="module")

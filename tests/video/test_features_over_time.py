@@ -13,17 +13,11 @@ from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.models.ready import Source, ready
 from trunkline.tasks.over_time import Rows, name_of
 from trunkline.tasks.video.decoding.video import open_video
-from trunkline.tasks.video.scenes import write_clips
 from trunkline.tasks.video.transforms import cropped, pixels
 from trunkline.tasks.video.views import steps
 
 SMALL = ["weights=none", "backbone=narrow", "size=32", "frames=4", "batch=4", "updates=1", "machine.threads=1",
          "machine.loaders=0"]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    return write_clips(tmp_path_factory.mktemp("clips") / "clips", train=8, val=4, size=40)
 
 
 @pytest.fixture(scope="module")
