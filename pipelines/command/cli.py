@@ -198,7 +198,8 @@ def _predict(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
             shown.append([p.file, *p.cells()])
         count, failed = count + 1, failed + bool(p.error)
     if not as_json:
-        table("", ["file", *headings], shown)
+        if shown:
+            table("", ["file", *headings], shown)
         if (more := count - failed - len(shown)) > 0:
             note(f"and {more} more: out=FOLDER writes them all, --json prints them")
     return 2 if failed else 0

@@ -208,8 +208,9 @@ def _stream(
             output.close(whole)
     for line in remarks.lines():
         note(line)
-    if out:
-        note(f"wrote {out}/predictions.jsonl, predictions.csv and sheet.png")
+    if output:
+        drawn = ", predictions.csv and sheet.png" if output.drawn else " and predictions.csv"
+        note(f"wrote {out}/predictions.jsonl{drawn}")
     if wanted.writing.features:
         note(f"wrote features to {wanted.writing.features}")
 

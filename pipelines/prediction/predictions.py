@@ -18,6 +18,7 @@ from .picture_names import drawn_name
 SHEET = 48  # pictures on a contact sheet
 COLUMNS = 6
 SETTINGS, WEIGHTS = "settings.json", "weights"  # the file, and what in it is a digest
+_SHOWN = 200  # letters of a setting in a message
 _BESIDE = f".{SETTINGS}.part"
 
 
@@ -58,12 +59,11 @@ def begin(folder: Path, settings: dict[str, Any], key: str = "out") -> None:
     """
     there, settings = folder / SETTINGS, _as_read(settings)
     if there.is_file():
-        before = _stored(there)
-        wrong = [
-            f"{k}={v} now, {before.get(k)} there" for k, v in settings.items() if v != before.get(k) and k != WEIGHTS
-        ]
-        if settings.get(WEIGHTS) != before.get(WEIGHTS):
-            wrong.insert(0, f"the weights of {settings.get('source')} are others than those that made what is there")
+        now, before = _flat(settings), _flat(_stored(there))
+        keys = [k for k in {**now, **before} if now.get(k) != before.get(k) and k != WEIGHTS]
+        wrong = [f"{k}={_short(now.get(k))} now, {_short(before.get(k))} there" for k in keys]
+        if now.get(WEIGHTS) != before.get(WEIGHTS):
+            wrong.insert(0, f"the weights of {now.get('source')} are others than those that made what is there")
         if wrong:
             raise RecipeError(
                 f"{key}={folder}: holds a prediction that was begun with other settings ({'; '.join(wrong)}); give those "
@@ -73,6 +73,20 @@ def begin(folder: Path, settings: dict[str, Any], key: str = "out") -> None:
     beside = folder / _BESIDE
     beside.write_text(json.dumps(settings), encoding="utf-8")
     beside.replace(there)
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings and those within them, by their own names."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(value) if isinstance(value, dict) else {key: value}
+    return found
+
+
+def _short(value: Any) -> str:
+    """Return a setting as people write it."""
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _stored(file: Path) -> dict[str, Any]:
@@ -111,7 +125,7 @@ class Output:
         self._table = (folder / "predictions.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="")
         self._csv = csv.writer(self._table)
         self._csv.writerow(["file", *kind.columns, "error"])
-        self._first = Predictions()
+        self._first, self.drawn = Predictions(), False
         for p in self.lines():
             self._row(p)
 
@@ -157,7 +171,7 @@ class Output:
             self._first.append(p)
 
     def close(self, whole: bool) -> None:
-        """Close the files. If all predictions are in (`whole`), draw the sheet and remove `settings.json`.
+        """Close the files. If all predictions are in (`whole`), remove `settings.json`, and draw the sheet (`drawn`) of any.
 
         If there are none, remove the files, and the folder where it is then empty.
         """
@@ -169,5 +183,7 @@ class Output:
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
         if whole:
-            self._first.sheet().save(self.folder / "sheet.png")
+            self.drawn = bool(self._first)
+            if self.drawn:
+                self._first.sheet().save(self.folder / "sheet.png")
             self._note.unlink()

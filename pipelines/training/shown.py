@@ -95,9 +95,11 @@ def _draw(session: Session, part: Part, model: Model, index: int) -> tuple["Imag
     Return the picture (RGB), and whether the truth is in it.
     """
     recipe, task = session.recipe, part.task
+    cached = session.caches.get((part.name, "val"))  # then the trunk has seen the sample already
     draws = Draws(task, part.validation, recipe.seed, training=False)
+    batch = cached.batch([index]) if cached else draws.batch([(0, index, 0)])
     with inference(model, recipe.evaluation.precision, session.device):
-        (prediction,) = task.infer(model, draws.batch([(0, index, 0)]).to(session.device))
+        (prediction,) = task.infer(model, batch.to(session.device))
     sample = part.validation[index]
     picture, truth = task.draw(sample, prediction).convert("RGB"), task.truth(sample)
     if truth is not None:

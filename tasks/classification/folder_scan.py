@@ -137,7 +137,7 @@ class _Walker:
     def stray(self, where: str, what: str) -> None:
         self.strays[where] = what
 
-    def items(self, folder: os.DirEntry[str], path: str, chain: Chain) -> Iterator[str]:
+    def items(self, folder: os.DirEntry[str], path: str, chain: Chain, inner: bool = False) -> Iterator[str]:
         """Yield paths relative to the root: the files of a folder before its subfolders, each sorted by name."""
         if folder.is_symlink() and (wrong := wrong_link(folder.path, chain)):
             self.problem(self.id(path), wrong)
@@ -148,6 +148,10 @@ class _Walker:
         except OSError as error:
             self.problem(self.id(path), f"cannot be read ({error.strerror})")
             return
+        if self.media.frames and inner and not (folders or files):
+            self.stray(
+                self.id(path), f"holds nothing; expected the frames of a {self.media.word}, or {self.media.word}s"
+            )
         for entry in files:
             inside = f"{path}/{entry.name}"
             if entry.is_symlink() and (wrong := wrong_link(entry.path, ())):
@@ -163,7 +167,7 @@ class _Walker:
             if self.media.frames and holds(entry.path, self.media.frames):
                 yield inside
             else:
-                yield from self.items(entry, inside, chain)
+                yield from self.items(entry, inside, chain, inner=True)
 
 
 def holds(folder: str, suffixes: frozenset[str]) -> bool:

@@ -250,7 +250,7 @@ def _read(
     texts += [f"{where}: {what}" for where, what in problems]
     if texts:
         left = strays and all(f.skippable(where) for f in folders.values() for where in f.strays)
-        skippable = ("rows that cannot be used" if table else "files that are no photos") if left else ""
+        skippable = ("rows that cannot be used" if table else "files that cannot be used") if left else ""
         raise DataError(_message(root, texts, skippable if on_bad_sample != "skip" else ""))
     order = classes_of(folders, classes)
     return {name: replace(samples_of(root, f, order), depth=depth) for name, f in folders.items()}
@@ -282,10 +282,11 @@ def group_problems(folders: Mapping[str, Folder], group: str, divided: bool) -> 
     grouped = [folder for folder in folders.values() if folder.groups]
     if group and (other := next((f for f in grouped if f.column.strip().lower() != group.strip().lower()), None)):
         return [
-            f"group={group!r}: {other.place} has a column {other.column}, too; leave group= out, or rename the column"
+            f"group={group!r}: {other.place} has no such column, and its column {other.column} says groups: leave group= out "
+            "to take that, or rename the column to look for a pattern in paths"
         ]
     lacking = [(folder, sum(not text for text in folder.groups)) for folder in grouped if divided]
-    return [f"{f.place}: {n} of {len(f.groups)} pictures have an empty group" for f, n in lacking if n]
+    return [f"{f.place}: {n} of {len(f.groups)} rows have an empty group" for f, n in lacking if n]
 
 
 def class_problems(found: Mapping[str, Folder], expected: Sequence[str] | None) -> list[str]:
@@ -329,7 +330,7 @@ def empty_problems(found: Mapping[str, Folder], expected: Sequence[str] | None) 
         trained = expected is None and name != "val"
         problems += folder.empty.items() if trained else []
         if not trained and folder.classes and not len(folder.index):
-            problems.append((folder.place, "holds no picture of any class"))
+            problems.append((folder.place, "holds no file of any class"))
     return problems
 
 

@@ -293,7 +293,7 @@ def _add(split: _Split, row: rows.Row, line: str, below: _Below, where: rows.Fou
             )
         )
     elif first is not said:
-        split.repairs.add("pictures that stand there twice, with the same label, counted once", "row")
+        split.repairs.add("files that stand there twice, with the same label, counted once", "row")
 
 
 def _refuse_several(split: _Split) -> None:
@@ -302,7 +302,7 @@ def _refuse_several(split: _Split) -> None:
     for said in split.pictures.values():
         signs = [s for s in "|;," if s in said.label]
         if any(s == "|" or {p.strip() for p in said.label.split(s)} & labels for s in signs):
-            what = f"the label {said.label!r} is several: a classifier takes one class a picture"
+            what = f"the label {said.label!r} is several: a classifier takes one class a file"
             split.problems.append((said.where, what))
 
 
@@ -315,7 +315,7 @@ def _plain_numbers(split: _Split) -> None:
     if plain := as_whole(labels):
         for said in split.pictures.values():
             said.label = plain[said.label]
-        split.repairs.add(TAKEN, "picture", len(split.pictures))
+        split.repairs.add(TAKEN, "file", len(split.pictures))
 
 
 def _compare(splits: dict[str, _Split]) -> None:
@@ -331,7 +331,7 @@ def _compare(splits: dict[str, _Split]) -> None:
     if both:
         more = " …" if len(both) > 3 else ""
         val.notes.append(
-            f"{counted(len(both), 'picture')} {IN_BOTH}: the score counts what was learnt by heart "
+            f"{counted(len(both), 'file')} {IN_BOTH}: the score counts what was learnt by heart "
             f"({', '.join(both[:3])}{more})"
         )
 
@@ -381,7 +381,7 @@ def _folder(base: Path, name: str, split: _Split) -> Folder:
         builder.add(os.fsencode(file), number[split.pictures[file].label])
     table = _name(split.table, base)
     if not order:
-        split.problems.append((table, f"names no picture{f' of {name}' if name else ''} that can be used"))
+        split.problems.append((table, f"names no file{f' of {name}' if name else ''} that can be used"))
     groups = tuple(split.pictures[file].group for file in order) if split.column else ()
     notes = [*split.repairs.lines(), *split.notes]
     return Folder(

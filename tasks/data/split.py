@@ -58,7 +58,7 @@ def split_rows(
             chosen.add(text)
             for c, n in counts.items():
                 held[c] += n
-    _mend(order, members, totals.tolist(), held, chosen, classes)
+    _mend(order, members, totals.tolist(), held, chosen, classes, group)
     return np.fromiter((text in chosen for text in names), bool, len(names))
 
 
@@ -140,7 +140,7 @@ def _members(names: list[str], labels: np.ndarray) -> dict[str, dict[int, int]]:
     return members
 
 
-def _mend(order, members, totals, held, chosen, classes) -> None:
+def _mend(order, members, totals, held, chosen, classes, group) -> None:
     """Move a group to each side on which a class has none, where that empties no other class's side.
 
     Raises DataError where no group can move.
@@ -174,7 +174,8 @@ def _mend(order, members, totals, held, chosen, classes) -> None:
             for c, n in members[text].items():
                 held[c] += n if into else -n
     if problems:
-        raise DataError("\n".join([*problems, HOW_TO_GO_ON]))
+        said = f"group={group!r} makes {counted(len(members), 'group')} of all files:" if group else ""
+        raise DataError("\n".join([*filter(None, [said]), *problems, HOW_TO_GO_ON]))
 
 
 def _hash(text: str, seed: int) -> bytes:

@@ -34,7 +34,7 @@ def _below(folder: Path) -> Iterator[Path]:
     told: set[Path] = set()
     for name, wrong in files:
         suffix = name.suffix.lower()
-        if wrong or suffix in CLIPS.known:
+        if wrong or suffix in CLIPS.read:
             yield folder / name
         elif suffix in CLIPS.frames and name.parent not in told:
             told.add(name.parent)

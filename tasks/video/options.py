@@ -70,6 +70,17 @@ class Options(TaskOptions):
     top: int = ranged(5, NUMBER_OF_RESULTS)  # classes that a prediction names
     window: float = ranged(0.0, _SECONDS)  # seconds of video that one prediction of `predict` is about
 
+    def seen(self) -> str:
+        """Say which frames of a video are seen, and how many views of it are scored."""
+        rate = f"at {self.rate:g} frames/s" if self.rate else "at the video's own rate"
+        each = (
+            f"stride {self.stride} {rate}" if self.sampling == "stride" else f"one of each of {self.frames} equal parts"
+        )
+        views = (
+            f"scores are over {self.clips} x {self.crops} views (clips x crops)" if self.clips * self.crops > 1 else ""
+        )
+        return "; ".join(filter(None, [f"clips of {self.frames} frames, {each}", views]))
+
     def uncached(self) -> str:
         """Say why these options exclude cached maps, or "".
 

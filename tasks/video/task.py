@@ -35,6 +35,7 @@ from .options import Options
 from .predicted import PredictedAction
 from .reading import read_clip_splits, read_whole_clips
 from .samples import ClipSamples
+from .suffixes import picture
 from .transforms import OVER_TIME, EvalTransform, train_transform
 from .views import VideoPrediction, of_views, over_time
 
@@ -136,9 +137,10 @@ class Action(Task):
                 )
 
     def said(self) -> list[str]:
-        """Say what decodes videos, and what did in training where that was another."""
+        """Say how frames are chosen, and what decodes videos, and did in training where that was another."""
         begun, side = self.facts.get("decoder"), self.options.cached_side
-        lines = [f"cached_side={side}: frames are resized to a shorter side of {side} pixels first"] if side else []
+        lines = [self.options.seen()]
+        lines += [f"cached_side={side}: frames are resized to a shorter side of {side} pixels first"] if side else []
         if not begun:
             return lines
         here = decoder()
@@ -233,6 +235,8 @@ class Action(Task):
 
     def read(self, address: str) -> Sample:
         """Make a sample that is predicted over time. Raises DataError where the file is no video."""
+        if Path(address).is_file() and (said := picture(Path(address).suffix.lower())):
+            raise DataError(f"{address}: {said}")
         with open_video(address):
             return Sample(address, Path(address), torch.empty(0, dtype=torch.uint8), {OVER_TIME: True})
 

@@ -44,14 +44,14 @@ class TrainTransform:
         how = InterpolationMode(self.preprocessing.interpolation)
         if o.short or o.resize:
             to = [int(torch.randint(int(o.short[0]), int(o.short[1]) + 1, ()))] if o.short else list(o.resize)
-            frames = F.resize(frames, to, how, antialias=o.antialias)
+            frames = resized(frames, to, how, o.antialias)
             frames = _at_least(frames, size)
             top, left = (int(torch.randint(side - size + 1, ())) for side in frames.shape[-2:])
             return frames[..., top : top + size, left : left + size]
         box = v2.RandomResizedCrop(size, o.scale, o.ratio, how, antialias=o.antialias).make_params([frames])
         top, left = box["top"], box["left"]
         part = frames[..., top : top + box["height"], left : left + box["width"]]
-        return F.resize(part, [size, size], how, antialias=o.antialias)
+        return resized(part, [size, size], how, o.antialias)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def cropped(frames: Tensor, preprocessing: Preprocessing, options: Options) -> T
     """
     p, o = preprocessing, options
     to = list(o.resize) or ([p.resize, p.resize_width] if p.resize_width else [p.resize])
-    frames = F.resize(frames, to, InterpolationMode(p.interpolation), antialias=o.antialias)
+    frames = resized(frames, to, InterpolationMode(p.interpolation), o.antialias)
     if o.crops == 1:
         return F.center_crop(frames, [p.size, p.size])[None]
     frames = _at_least(frames, p.size)
@@ -141,6 +141,13 @@ def cropped(frames: Tensor, preprocessing: Preprocessing, options: Options) -> T
         top, left = (round(room * (share if axis == along else 0.5)) for axis, room in enumerate(free))
         found.append(frames[..., top : top + p.size, left : left + p.size])
     return torch.stack(found)
+
+
+def resized(frames: Tensor, to: list[int], how: InterpolationMode, antialias: bool) -> Tensor:
+    """Resize uint8 frames. Without antialiasing they are computed in fp32, then rounded, as torchvision's video presets are."""
+    if antialias:
+        return F.resize(frames, to, how)
+    return F.resize(frames.float(), to, how, antialias=False).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _at_least(frames: Tensor, size: int) -> Tensor:

@@ -72,7 +72,7 @@ def test_a_test_set_without_any_picture_is_refused(data):
     for photo in photos(data, "val"):
         photo.unlink()
     for known in (None, classes):
-        with pytest.raises(DataError, match="val/: holds no picture of any class"):
+        with pytest.raises(DataError, match="val/: holds no file of any class"):
             read_splits(data, classes=known)
 
 

@@ -181,7 +181,7 @@ def test_a_row_that_stands_twice_counts_once_and_strict_refuses_it(six, tmp_path
     found = read_splits(six, val=0.4)
     assert sum(map(len, found.values())) == 6
     (line,) = found["train"].remarks()
-    assert line == "labels.csv: pictures that stand there twice, with the same label, counted once in 2 rows"
+    assert line == "labels.csv: files that stand there twice, with the same label, counted once in 2 rows"
     words = ["train", "transfer", f"data={six}", "val=0.4", "strict=true", "--run", str(tmp_path / "run"), *SHORT]
     assert main(words) == 2 and "counted once in 2 rows" in capsys.readouterr().err
     assert not check(six, strict=True, progress=False, loaders=0).ok
@@ -190,7 +190,7 @@ def test_a_row_that_stands_twice_counts_once_and_strict_refuses_it(six, tmp_path
 @pytest.mark.parametrize("label", ["ant|bee", "cat|dog", "ant;bee", "ant, bee"])
 def test_several_labels_are_refused_by_name(six, label):
     write(six / "labels.csv", [*GOOD[:5], ("pictures/5.jpg", label)])
-    said = f"labels.csv: line 7: the label {label!r} is several: a classifier takes one class a picture"
+    said = f"labels.csv: line 7: the label {label!r} is several: a classifier takes one class a file"
     assert said in refused(six, val=0.4)
 
 
@@ -225,7 +225,7 @@ def test_numbers_in_two_spellings_are_refused_and_floats_of_all_counted(six):
     write(six / "labels.csv", [(name, label) for (name, _), label in zip(GOOD, labels, strict=True)])
     train = read_splits(six, val=0.4)["train"]
     assert train.classes == ("0", "1")
-    assert any("labels written as 1.0 taken as 1 in 6 pictures" in line for line in train.remarks())
+    assert any("labels written as 1.0 taken as 1 in 6 files" in line for line in train.remarks())
     write(six / "labels.csv", [(name, label) for (name, _), label in zip(GOOD, ("1", *labels[1:]), strict=True)])
     said = "labels.csv: line 2 and labels.csv: line 4: the labels '1' and '1.0' are one number"
     assert said in refused(six, val=0.4)
@@ -245,9 +245,9 @@ def test_groups_stay_on_one_side(six):
     sides = [{group[file] for file, _ in lines(found[split])} for split in ("train", "val")]
     assert not sides[0] & sides[1] and len(sides[1]) == 1
     assert "labels.csv: files of the same group are kept on one side of val=0.34" in found["train"].remarks()
-    assert "has a column group, too; leave group= out" in refused(six, val=0.34, group="([0-9])")
+    assert "has no such column, and its column group" in refused(six, val=0.34, group="([0-9])")
     write(six / "labels.csv", [*rows[:5], (*GOOD[5], "")], (*PAIR, "group"))
-    assert "labels.csv: 1 of 6 pictures have an empty group" in refused(six, val=0.34)
+    assert "labels.csv: 1 of 6 rows have an empty group" in refused(six, val=0.34)
     write(six / "labels.csv", [*rows, (*GOOD[0], "q")], (*PAIR, "group"))
     assert "has the group 'q', and in labels.csv: line 2 'p'" in refused(six, val=0.34)
 
@@ -316,7 +316,7 @@ def test_pictures_in_both_splits_are_said_and_with_two_labels_refused(six):
     write(six / "train.csv", GOOD)
     write(six / "val.csv", GOOD[2:4])
     (line,) = read_splits(six)["val"].remarks()
-    assert line.startswith("2 pictures in train and in val: the score counts what was learnt by heart (pictures/2.jpg")
+    assert line.startswith("2 files in train and in val: the score counts what was learnt by heart (pictures/2.jpg")
     write(six / "val.csv", [(GOOD[0][0], "bee"), GOOD[5], GOOD[1]])
     assert "val.csv: line 2: pictures/0.jpg: has the label 'bee', and in train.csv: line 2 'ant'" in refused(six)
 

@@ -47,7 +47,7 @@ CLASSES_OF_PICTURES = {
         "photos",
         drop(*[f"val/{n}/{n}{i}v.jpg" for n in ("ant", "bee") for i in (0, 1)]),
         TRANSFER,
-        "val/: holds no picture",
+        "val/: holds no file of any class",
     ),
     "a share beside val": Input("photos", nothing, [*TRANSFER, "val=0.2"], "val=0.2: the data folder has its own val/"),
     "val of 2": Input("photos", nothing, [*TRANSFER, "val=2"], "val=2.0"),

@@ -115,7 +115,7 @@ def test_a_stray_gif_stops_before_training(train, stray, tmp_path):
     code, err = train()
     assert code == 2
     assert "train/circle/stray.gif: is no photo by its name (suffix '.gif')" in err
-    assert "on_bad_sample=skip leaves out files that are no photos" in err
+    assert "on_bad_sample=skip leaves out files that cannot be used" in err
     assert not one_update(tmp_path / "run") and not (tmp_path / "run" / "metrics.jsonl").exists()
 
 

@@ -135,7 +135,7 @@ def test_a_prediction_goes_on_with_the_folder_that_it_was_begun_with(short_run, 
     call = ["predict", str(short_run), "photos", f"out={tmp_path / 'out'}", "batch=1"]
     monkeypatch.chdir(tmp_path / "B")
     assert main(call) == 2
-    assert f"(inputs=['{tmp_path}/B/photos'] now, ['{tmp_path}/A/photos'] there)" in capsys.readouterr().err
+    assert f"(inputs={tmp_path}/B/photos now, {tmp_path}/A/photos there)" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path / "A")
     assert main(call) == 0 and len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == 2
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from video_files import X264, mark, marks, pictures, untold, write
 
 from trunkline.ground.errors import DataError
@@ -36,6 +37,16 @@ def test_what_is_no_video_is_said(tmp_path):
     says(text, "is no video that FFmpeg can open")
     says(missing, "No such file")
     says(tmp_path, "holds no frames")
+
+
+def test_pictures_and_lists_of_files_under_a_videos_name_are_none(tmp_path):
+    write(tmp_path / "clip.mp4")
+    listed = tmp_path / "list.mp4"
+    listed.write_text("ffconcat version 1.0\nfile 'clip.mp4'\n")
+    picture = tmp_path / "picture.mp4"
+    Image.fromarray(pictures(1, (64, 48))[0]).save(picture, "JPEG")
+    for path in (listed, picture):
+        says(path, "holds no container of moving pictures that is read here", "under a video's name")
 
 
 def test_a_file_without_its_header_is_said(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms._presets import VideoClassification
 from torchvision.transforms.v2 import functional as F
 from video_files import X264, decoded, write
 
@@ -21,7 +22,7 @@ from trunkline.tasks.video.decoding.video import open_video
 from trunkline.tasks.video.options import Options
 from trunkline.tasks.video.scenes import write_clips
 from trunkline.tasks.video.task import Action
-from trunkline.tasks.video.transforms import EvalTransform
+from trunkline.tasks.video.transforms import EvalTransform, cropped
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +112,25 @@ def test_several_at_once_and_a_folder_that_cannot_be_written(wide, tmp_path, mon
     (tmp_path / "file").touch()
     monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "file"))
     assert (read(0) == expected).all()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(wide):
+    kept = place(wide, 48)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    left, new = (kept.parent / f".{kept.name}-{name}" for name in ("left", "new"))
+    for path in (left, new):
+        path.touch()
+    os.utime(left, (0, 0))
+    open_resized(wide, 48).close()
+    assert kept.is_file() and new.is_file() and not left.exists()
+
+
+def test_without_antialiasing_pixels_are_those_of_torchvisions_video_presets():
+    preset = VideoClassification(crop_size=(112, 112), resize_size=(128, 171), mean=(0, 0, 0), std=(1, 1, 1))
+    frames = torch.randint(256, (2, 3, 240, 320), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = (preset(frames) * 255).round().to(torch.uint8).transpose(0, 1)
+    found = cropped(frames, Preprocessing(size=112, resize=128, resize_width=171), Options(antialias=False))
+    assert torch.equal(found[0], expected)
 
 
 def test_folders_of_frames_and_predictions_are_resized_as_they_are_read(tmp_path, cache, wide):

@@ -9,6 +9,7 @@ import torch
 
 import trunkline
 from trunkline.backbones.contract import Preprocessing
+from trunkline.backbones.video.frames import Frames
 from trunkline.ground.errors import DataError, RecipeError
 from trunkline.heads.classification import ClassPrediction
 from trunkline.heads.contract import Batch
@@ -205,7 +206,7 @@ def test_another_decoder_is_refused_when_training_goes_on(clips, monkeypatch):
     assert task.said()[0].endswith("in training they were by PyAV 1.0")
     monkeypatch.setattr(task_module, "decoder", lambda: "PyAV 1.0")
     task.before_training()
-    assert task.said() == ["videos are decoded by PyAV 1.0"]
+    assert task.said() == ["videos are decoded by PyAV 1.0", "clips of 16 frames, one of each of 16 equal parts"]
 
 
 def test_cached_frames_need_one_view():
@@ -219,12 +220,15 @@ def test_settings_that_nothing_would_read_are_refused():
     ]  # fmt: skip
 
 
-def test_a_probe_on_folds_gives_each_clip_one_prediction(clips, tmp_path):
+def test_a_probe_on_folds_sees_each_frame_once_and_predicts_each_clip_once(clips, tmp_path, monkeypatch):
+    counted, forward = [], Frames.forward
+    monkeypatch.setattr(Frames, "forward", lambda self, x: (counted.append(len(x) * x.shape[2]), forward(self, x))[1])
     own = [s for s in SMALL if not s.startswith("batch")]
     assert main(["train", "action", f"data={clips}", *own, "batch=4", "mode=probe", "folds=2", r"group=/(\d+)$", "updates=2",
                  "--run", str(tmp_path / "run")]) == 0  # fmt: skip
     records = [json.loads(line) for line in (tmp_path / "run/predictions/val.jsonl").read_text().splitlines()]
-    assert len(records) == len({r["id"] for r in records}) == 12
+    assert len(records) == len({r["id"] for r in records}) == 12 and sum(counted) == 12 * 4
+    assert any(r["predicted"] != r["label"] for r in records)  # and mistakes are drawn
     assert json.loads((tmp_path / "run/scores.json").read_text())["samples"] == 12
 
 

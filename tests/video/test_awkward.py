@@ -1,15 +1,18 @@
 """Awkward videos at the level of commands: each is refused by name, left out and listed, or read as the documentation says."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from video_files import X264, damaged, sound, two_streams, untold, write
 
 from trunkline.backbones.contract import Preprocessing
 from trunkline.ground.errors import DataError
 from trunkline.pipelines.command.cli import main
+from trunkline.pipelines.prediction.predict import stream
 from trunkline.tasks.samples import Sample
 from trunkline.tasks.video import task as task_module
 from trunkline.tasks.video import transforms
@@ -149,6 +152,58 @@ def test_a_broken_video_is_a_line_with_its_error(said, name):
     assert BAD[name][1] in said[name]["error"] and "label" not in said[name]
 
 
+def test_pictures_are_no_videos_also_to_predict(run, tmp_path, capfd):
+    Image.new("RGB", (40, 30)).save(tmp_path / "still.jpg")
+    shutil.copy(tmp_path / "still.jpg", tmp_path / "still.mp4")
+    out = tmp_path / "out"
+    assert main(["predict", str(run), *map(str, tmp_path.glob("*.*")), f"out={out}", "threads=1"]) == 2
+    said = capfd.readouterr()
+    assert "still.jpg: is a picture: the frames of a clip lie in a folder of their own" in said.err
+    assert "still.mp4: holds no container of moving pictures that is read here" in said.err
+    assert f"wrote {out}/predictions.jsonl and predictions.csv" in said.err and not (out / "sheet.png").exists()
+    assert "confidence" not in said.out
+
+
+def test_an_animated_gif_is_a_clip(data, run, tmp_path, capfd):
+    shutil.copytree(data, tmp_path / "data")
+    frames = [Image.new("RGB", (48, 32), (90 * i, 0, 0)) for i in range(3)]
+    for name in "xy":
+        frames[0].save(tmp_path / f"data/val/{name}/a.gif", save_all=True, append_images=frames[1:], duration=40)
+    assert main(["evaluate", str(run), f"data={tmp_path / 'data'}", "threads=1", "loaders=0", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["samples"] == 6
+    found = list(stream(run, tmp_path / "data/val", threads=1))
+    assert sum(p.file.endswith("a.gif") for p in found) == 2 and not any(p.error for p in found)
+
+
+def test_a_prediction_that_was_begun_with_other_settings_says_which(run, data, tmp_path, capfd):
+    words = ["predict", str(run), str(data / "val"), f"out={tmp_path / 'out'}", "threads=1"]
+    given = stream(run, data / "val", out=tmp_path / "out", threads=1, batch=1)
+    next(given)
+    given.close()
+    assert main([*words, "batch=2", "top=1"]) == 2
+    said = capfd.readouterr().err
+    assert (
+        "was begun with other settings (" in said and "batch=2 now, 1 there" in said and "top=1 now, None there" in said
+    )
+    assert "{" not in said
+
+
+def test_a_folder_without_frames_is_told(data, tmp_path, capfd):
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data/train/x/gone").mkdir()
+    assert main(["train", "action", f"data={tmp_path / 'data'}", *SMALL, "--run", str(tmp_path / "run")]) == 2
+    assert "train/x/gone: holds nothing; expected the frames of a clip, or clips" in capfd.readouterr().err
+    assert main(["check", str(tmp_path / "data"), "--json"]) == 2
+    problems = json.loads(capfd.readouterr().out)["problems"]
+    assert [p["file"] for p in problems if p["what"].startswith("holds nothing")] == ["train/x/gone"]
+
+
+def test_how_frames_are_seen_is_said(run, capfd):
+    assert main(["evaluate", str(run), "threads=1", "loaders=0", "sampling=stride", "rate=15", "clips=5"]) == 0
+    said = capfd.readouterr().err
+    assert "clips of 4 frames, stride 1 at 15 frames/s; scores are over 5 x 1 views (clips x crops)" in said
+
+
 def test_remarks_are_said_once_and_counted(tmp_path, capfd):
     root = clips(tmp_path / "data")
     for i in range(3):
@@ -176,8 +231,6 @@ def test_training_goes_on_with_the_same_decoder_alone(run, data, monkeypatch, ca
 
 
 def test_a_report_shows_strips_of_frames_of_the_surest_mistakes(run):
-    from PIL import Image
-
     shown = json.loads((run / "shown.json").read_text())["action"]["blocks"]
     (block,) = [b for b in shown if b["title"] == "Surest mistakes"]
     wrong = [r for r in lines_of(run / "predictions/val.jsonl") if r["predicted"] != r["label"]]

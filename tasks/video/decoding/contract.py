@@ -37,7 +37,7 @@ class Index:
     rate      frames a second on average
     height, width  in pixels, of the frames as they are given: turned upright
     stated    how many frames the container says it holds; 0: it says nothing
-    counted   "" where packets say it, else why all of it was decoded to count
+    counted   "" where packets say it, else why all of it was decoded to count, and why it is read from its start
     damaged   pictures that do not decode, or not wholly: such a file is always decoded from its start, by one thread
     remarks   lines for people
     """

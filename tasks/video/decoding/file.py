@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -23,8 +23,14 @@ from trunkline.ground.links import unread
 
 from .contract import AS_STORED, Turn
 
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "asf", "flv", "mpeg", "mpegts", "mpegvideo", "ogg", "m4v", "h264",
+    "hevc", "mxf", "dv", "rm", "ivf", "nut", "mjpeg", "gif", "obu", "yuv4mpegpipe",
+)  # fmt: skip
+"""FFmpeg's demuxers of moving pictures. It has others, which read pictures, and lists that name further files: no video."""
 RECODE = "ffmpeg -i IN -c:v libx264 OUT.mp4 makes a file that can be used, where FFmpeg itself can read it"
 Failure = FFmpegError
+_ALLOWED = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
 
 
 @cache
@@ -54,7 +60,7 @@ class VideoFile:
     def _open(self, threads: str) -> None:
         source = _source(self.path)
         try:
-            opened: Any = av.open(source, metadata_errors="replace", options={"protocol_whitelist": "file"})
+            opened: Any = av.open(source, metadata_errors="replace", options=_ALLOWED)
         except Failure as error:
             raise DataError(f"{self.name}: {_unopened(self.path, error)}") from error
         self.container: InputContainer = opened
@@ -164,6 +170,11 @@ def _source(path: str) -> Any:
 def _unopened(path: str, error: Exception) -> str:
     if not storage.is_remote(path) and Path(path).is_file() and not Path(path).stat().st_size:
         return "the file is empty"
+    if isinstance(error, ArgumentError):  # what FFmpeg says of a demuxer that is not allowed
+        return (
+            "holds no container of moving pictures that is read here (MP4, Matroska, AVI, MPEG, …): perhaps a picture, or a list "
+            "of files, under a video's name"
+        )
     what = getattr(error, "strerror", None) or error
     return (
         f"is no video that FFmpeg can open ({what}); one whose recording or copying was broken off may lack its header: "

@@ -93,11 +93,9 @@ class Frames:
         self._sequential(what)
 
     def _sequential(self, what: str) -> None:
-        line = (
-            f"going to a place in it gave other frames than decoding from its start ({what}): it is always decoded so"
-        )
+        line = f"going to a place in it gave other frames than decoding from its start ({what})"
         places = np.zeros((0, 3), np.int64)
-        index = replace(self.index, places=places, remarks=(*self.index.remarks, line))
+        index = replace(self.index, places=places, counted=f"{self.index.counted}; {line}")
         self._keep(index)
         self._use(index)
 

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +29,7 @@ SHARE = 0.4
 _MARK = b"TLVF"
 _VERSION = 1  # of how frames are resized and kept
 _CODEC = {"level": "3", "coder": "0", "context": "0", "slices": "4"}  # FFV1 that decodes quickest
+_LEFT = 3600  # seconds without a frame written: a process that was killed left the file
 _CHECK = 8  # bytes of a frame's digest
 
 
@@ -191,7 +194,11 @@ def _ready(path: str | os.PathLike[str], side: int, file: Path) -> _Kept | None:
 def _make(decoder: Decoder, name: str, side: int, file: Path) -> None:
     """Decode a video from its first frame to its last, and keep all frames: beside, then renamed. Raises DataError, OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=file.parent, prefix=".")
+    for left in file.parent.glob(f".{file.name}-*"):
+        with suppress(FileNotFoundError):  # another process was quicker
+            if time.time() - left.stat().st_mtime > _LEFT:
+                left.unlink()
+    handle, beside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
     try:
         with os.fdopen(handle, "wb") as out:
             promised = decoder.index

@@ -73,7 +73,7 @@ class Video:
 
     @property
     def counted(self) -> str:
-        """Why all of the file was decoded to count its frames; "" where its packets say it."""
+        """Why all of the file was decoded to count its frames, and is read from its start; "" where its packets say it."""
         return self._decoder.index.counted
 
     @property
