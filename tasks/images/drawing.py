@@ -1,5 +1,6 @@
 """What drawings share: fonts that have letters, frames that keep proportions, text that fits, sheets of pictures."""
 
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from trunkline.ground.errors import DataError
 
 PAPER, INK = (255, 255, 255), (28, 30, 34)
 _BACK = (22, 24, 28)  # behind a picture that does not fill its frame
@@ -43,7 +46,15 @@ def contact_sheet(
 
 @cache
 def font_of(size: int) -> Font:
-    """Load DejaVu Sans, matplotlib's, which has Latin, Greek and Cyrillic letters; else Pillow's own font."""
+    """Load the font file that TRUNKLINE_FONT names, else DejaVu Sans, matplotlib's, else Pillow's own font.
+
+    DejaVu Sans has Latin, Greek and Cyrillic letters. Raises DataError where the named file is no font.
+    """
+    if named := os.environ.get("TRUNKLINE_FONT"):
+        try:
+            return ImageFont.truetype(named, size)
+        except OSError as error:
+            raise DataError(f"TRUNKLINE_FONT={named}: cannot be read as a font ({error})") from None
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(file, size) if file.is_file() else ImageFont.load_default(size)
 

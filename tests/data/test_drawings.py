@@ -3,8 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib import font_manager
 from PIL import Image
 
+from trunkline.ground.errors import DataError
 from trunkline.heads.classification import ClassPrediction
 from trunkline.tasks.classification.draw import draw
 from trunkline.tasks.contract import Sample
@@ -69,6 +71,20 @@ def test_contact_sheet_has_the_size_of_its_cells():
     assert contact_sheet(pictures[:2], columns=6, width=100).width == 6 + 2 * 106
     assert contact_sheet([]).width > 0
     assert contact_sheet(pictures, title="many").height > contact_sheet(pictures).height
+
+
+def test_letters_are_of_the_font_that_is_named(monkeypatch, tmp_path):
+    bold = font_manager.findfont("DejaVu Sans:bold")
+    monkeypatch.setenv("TRUNKLINE_FONT", bold)
+    font_of.cache_clear()
+    assert font_of(13).getname() == ("DejaVu Sans", "Bold")
+    (tmp_path / "x.ttf").touch()
+    monkeypatch.setenv("TRUNKLINE_FONT", str(tmp_path / "x.ttf"))
+    font_of.cache_clear()
+    with pytest.raises(DataError, match=r"TRUNKLINE_FONT=.*x\.ttf: cannot be read as a font"):
+        font_of(13)
+    monkeypatch.delenv("TRUNKLINE_FONT")
+    font_of.cache_clear()
 
 
 @pytest.mark.parametrize("text", [*NAMES, "", "oneverylongwordwithoutanyspaceinitatall 97%"])
