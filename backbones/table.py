@@ -110,6 +110,9 @@ KINDS: tuple[tuple[str, str, bool], ...] = (
 """Networks that are more than a trunk: how names of their tensors begin (each pattern fits one), what they are, and whether
 their heads are read here."""
 
+GIVEN = {"features": "trunkline.backbones.video.given:GivenFeatures"}
+"""What stands in a trunk's place where features were computed before, by name."""
+
 WRAPPERS = {
     "frames": "trunkline.backbones.video.frames:Frames",
     "tsm": "trunkline.backbones.video.frames:ShiftedFrames",
@@ -131,7 +134,7 @@ def others() -> dict[str, Any]:
     Each value is a callable or its `module:name`. It is called with keywords and gives a backbone. Of `in_channels`,
     `output_stride`, `norm`, `checkpointing` and `zero_init` it takes those that it can use.
     """
-    return {e.name: e.value for e in entry_points(group="trunkline.backbones")} | _ADDED[0]
+    return {e.name: e.value for e in entry_points(group="trunkline.backbones")} | _ADDED[0] | GIVEN
 
 
 def wrappers() -> dict[str, Any]:

@@ -11,19 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generalized_box_iou_loss
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from ..backbones.contract import Features
 from .boxes import at_least_fp32, predictions, sizes_of
 from .contract import Batch, Prediction
+from .dense import PRIOR, START, dense_losses
 
-ALPHA, BETA = 0.5, 6.0  # exponents of score and overlap in the measure by which places are chosen
-TOP = 10  # places that an object may have
-GAMMA = 2.0  # the larger, the less a place counts that is nearly right
-BOXES = 2.0  # weight of the boxes' loss
-START = 4.0  # strides from a place to each side before anything is learnt
-PRIOR = 0.01  # score of every class before anything is learnt
 BEFORE = 1000  # candidates of a level before suppression, at most
 
 
@@ -85,24 +79,7 @@ class OneStageHead(nn.Module):
         Targets: `boxes`, a list of `(n, 4)` fp32 x1, y1, x2, y2 in pixels; `labels`, of `(n,)` int64 from 0.
         """
         logits, boxes, places, strides = self(features)
-        wanted = torch.zeros_like(logits)
-        kept, truth, weights = [], [], []
-        for i, (own, labels) in enumerate(zip(batch.targets["boxes"], batch.targets["labels"], strict=True)):
-            if not len(own):
-                continue
-            at, of, quality = assign(logits[i].detach().sigmoid(), boxes[i].detach(), places, strides, own, labels)
-            wanted[i, at, labels[of]] = quality
-            kept.append(boxes[i, at])
-            truth.append(own[of])
-            weights.append(quality)
-        total = wanted.sum().clamp(min=1.0)
-        scores = logits.sigmoid()
-        each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-        classes = (each * (scores - wanted).abs().pow(GAMMA)).sum() / total
-        if not kept:
-            return {"classes": classes, "boxes": boxes.sum() * 0.0}
-        apart = generalized_box_iou_loss(torch.cat(kept), torch.cat(truth))
-        return {"classes": classes, "boxes": BOXES * (apart * torch.cat(weights)).sum() / total}
+        return dense_losses(logits, boxes, places, strides, batch.targets["boxes"], batch.targets["labels"])
 
     def predict(self, features: Features, batch: Batch) -> list[Prediction]:
         """Predict a BoxPrediction for each sample, best score first."""
@@ -136,44 +113,6 @@ class OneStageHead(nn.Module):
     def published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors as they are: no other library has this head."""
         return tensors
-
-
-def assign(
-    scores: Tensor, boxes: Tensor, places: Tensor, strides: Tensor, truth: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Match places to the objects of one image: places `(P,)`, their objects `(P,)`, and target scores `(P,)` of 0..1.
-
-    `scores` `(A, K)` and `boxes` `(A, 4)` are what the `places` `(A, 2)` say now; `truth` `(n, 4)` and `labels` `(n,)`
-    are the objects. A place's measure for an object is score**ALPHA times overlap**BETA. An object takes the TOP best
-    places within its box. Where its box holds no place, it takes the nearest one; where no box overlaps it yet, the
-    place inside that is nearest its centre. A place that several objects want goes to the one that it overlaps most.
-    The targets are the measures, scaled so that the best place of an object has the object's best overlap.
-    """
-    overlap = box_iou(truth, boxes)
-    inside = ((places[None] > truth[:, None, :2]) & (places[None] < truth[:, None, 2:])).all(2)
-    empty = ~inside.any(1)
-    if empty.any():
-        centres = (truth[empty, :2] + truth[empty, 2:]) / 2
-        near = torch.cdist(centres, places) + strides[None]  # at the same distance the finer level
-        inside[torch.nonzero(empty)[:, 0], near.argmin(1)] = True
-    measure = scores[:, labels].T.pow(ALPHA) * overlap.pow(BETA) * inside
-    best, at = measure.topk(min(TOP, measure.shape[1]), dim=1)
-    chosen = torch.zeros_like(inside)
-    chosen.scatter_(1, at, best > 0)
-    lacking = torch.nonzero(~chosen.any(1))[:, 0]  # no box overlaps it yet: the place nearest its centre
-    if len(lacking):
-        centres = (truth[lacking, :2] + truth[lacking, 2:]) / 2
-        far = torch.cdist(centres, places).masked_fill(~inside[lacking], math.inf)
-        chosen[lacking, far.argmin(1)] = True
-    owner = torch.where(chosen, overlap, -1.0).argmax(0)
-    place = torch.nonzero(chosen.any(0))[:, 0]
-    of = owner[place]
-    own = torch.zeros_like(measure)
-    own[of, place] = measure[of, place]
-    reached = torch.zeros_like(overlap)
-    reached[of, place] = overlap[of, place]
-    share = own[of, place] / own.max(1).values.clamp(min=torch.finfo(own.dtype).tiny)[of]
-    return place, of, (share * reached.max(1).values[of]).clamp(0.0, 1.0)
 
 
 def _tower(channels: int, depth: int) -> nn.Sequential:

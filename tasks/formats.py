@@ -31,6 +31,8 @@ def format_of(root: str | os.PathLike[str]) -> str:
         )
     except OSError:
         return "folders"
+    if not storage.is_remote(root) and (form := _of_events(Path(root))):
+        return form
     if any(name.endswith(".json") for name in inner):
         return "coco"
     if "annotations" in names and not storage.is_remote(root) and _has_xml(Path(root, "annotations")):
@@ -55,6 +57,16 @@ def looks_like(root: str, form: str, known: Iterable[str]) -> str:
     if seen not in known or seen == form or form.startswith(f"{seen}-"):
         return ""
     return f"; it looks like format={seen}: give that"
+
+
+def _of_events(root: Path) -> str:
+    """Find the format of a folder's annotations of events in long videos; "" where there are none."""
+    from .events.reading import form_of
+
+    try:
+        return form_of(root)
+    except (DataError, OSError):
+        return ""
 
 
 def _of_lists(root: Path) -> str:

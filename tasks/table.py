@@ -125,6 +125,18 @@ TASKS: dict[str, Row] = {
             "demo:clips:smoke": Scenes("trunkline.tasks.video.scenes:write_clips", 8, 4, 32),
         },
     ),
+    "events": Row(
+        "trunkline.tasks.events.task:Events",
+        "trunkline.tasks.events.options:Options",
+        ("activitynet", "thumos", "events"),
+        "trunkline.tasks.events.check:check_events",
+        ("features", "train", "val", "on_bad_event", "stride", "span", "rate", "group"),
+        None,
+        {
+            "demo:events": Scenes("trunkline.tasks.events.scenes:write_videos", 40, 20, 128),
+            "demo:events:smoke": Scenes("trunkline.tasks.events.scenes:write_videos", 6, 4, 64),
+        },
+    ),
 }
 
 _ADDED: dict[str, Row] = {}

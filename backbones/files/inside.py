@@ -11,7 +11,7 @@ from torch import Tensor
 from trunkline.ground.errors import WeightsError
 
 from ..super_resolution.names import Known, arch_of, is_esrgan_plus, is_trunk, known, renamed
-from ..table import SPANDREL, TIMM, kind_of, nearest_arch
+from ..table import GIVEN, SPANDREL, TIMM, kind_of, nearest_arch
 from ..timm_trunk import TimmTrunk
 from ..video.names import classifier_in, frames_in, unread_in
 from .formats import Content
@@ -78,6 +78,9 @@ def find(content: Content, label: str, *, arch: str | None = None, key: str = ""
     if not tables:
         raise WeightsError(f"{label}: {nothing(content.tree)}")
     ours = "arch" in content.metadata or "trunkline_task" in content.metadata
+    if content.metadata.get("arch") in GIVEN:  # features stand in the trunk's place: all is the head's
+        values = tables[0].values
+        return Found({}, rest={name: content.tensor(values[own]) for name, own in clean(values).items()})
     if said := next(filter(None, (unread_in(table.values) for table in tables)), ""):
         raise WeightsError(f"{label}: {said}")
     if ours and key:

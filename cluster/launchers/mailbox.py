@@ -1,4 +1,4 @@
-"""What carries events between the workers of a Ray cluster and the terminal: an actor. It imports no torch."""
+"""What carries messages between the workers of a Ray cluster and the terminal: an actor. It imports no torch."""
 
 from typing import TYPE_CHECKING
 
@@ -7,10 +7,10 @@ if TYPE_CHECKING:
 
 
 class Mailbox:
-    """Carries events from the workers to the terminal, and the wish to end to the workers."""
+    """Carries messages from the workers to the terminal, and the wish to end to the workers."""
 
     def __init__(self) -> None:
-        self._events: list[Event] = []
+        self._posted: list[Event] = []
         self._endings: list[Event] = []
         self._signal, self._groups = 0, 0
 
@@ -20,13 +20,13 @@ class Mailbox:
             self._groups += 1
             event["group"] = self._groups
             self._endings.clear()  # of the group before this one
-        self._events.append(event)
+        self._posted.append(event)
         if event["kind"] == "ending":
             self._endings.append(event)
 
     def take(self) -> "list[Event]":
-        """Take out the events since the last call."""
-        taken, self._events = self._events, []
+        """Take out what came since the last call."""
+        taken, self._posted = self._posted, []
         return taken
 
     def endings(self) -> "list[Event]":

@@ -18,5 +18,7 @@ RECIPES = {
     "kinetics-tsm": "trunkline.pipelines.recipes.published_video:kinetics_tsm",
     "kinetics-slowfast": "trunkline.pipelines.recipes.published_video:kinetics_slowfast",
     "ucf101": "trunkline.pipelines.recipes.published_video:ucf101",
+    "thumos": "trunkline.pipelines.recipes.published_events:thumos",
+    "events": "trunkline.pipelines.recipes.events:events",
     "demo": "trunkline.pipelines.recipes.demo:demo",
 }

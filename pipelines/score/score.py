@@ -98,6 +98,7 @@ PROTOCOLS = {
     "voc": "trunkline.pipelines.score.score_voc:voc",
     "masks": "trunkline.pipelines.score.score_masks:masks",
     "images": "trunkline.pipelines.score.score_images:images",
+    "events": "trunkline.pipelines.score.score_events:events",
 }
 
 

@@ -7,8 +7,9 @@ import torch
 from trunkline.backbones import backbone
 from trunkline.backbones.pyramid import Pyramid
 from trunkline.heads.contract import Batch
+from trunkline.heads.dense import assign
 from trunkline.heads.model import Model
-from trunkline.heads.one_stage import OneStageHead, assign
+from trunkline.heads.one_stage import OneStageHead
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ FAULTS = (
           "heads/test_segmentation_heads.py"),
     Fault("a pooled place is half a pixel off", "heads/roi_align.py", "dtype=low.dtype) + 0.5) / SAMPLES",
           "dtype=low.dtype)) / SAMPLES", "heads/test_roi_align.py"),
-    Fault("a place goes to the object that it overlaps least", "heads/one_stage.py",
+    Fault("a place goes to the object that it overlaps least", "heads/dense.py",
           "torch.where(chosen, overlap, -1.0).argmax(0)", "torch.where(chosen, -overlap, -9.0).argmax(0)",
           "heads/test_one_stage.py"),
     Fault("height and width are mixed up on the way back", "tasks/objects/geometry.py",

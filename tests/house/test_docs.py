@@ -24,6 +24,8 @@ NOT_RUN = {  # the beginning of a command: why it is not run here
     ".venv/bin/pre-commit install": "changes the checkout",
     "trunkline score coco instances_val2017.json": "needs COCO's files; tests/score runs the verb",
     "trunkline score voc VOC20": "needs VOC's files; tests/score runs the verb",
+    "trunkline score events": "needs published files; tests/events runs the verb",
+    "trunkline train thumos": "needs THUMOS' features; tests/events runs its smoke variant",
     "trunkline demo": "five minutes; tests/runs/test_api.py runs its smoke variant",
 }
 QUICKER = {  # the beginning of a command: settings in place of its own, or added to them
@@ -128,6 +130,8 @@ def place(tmp_path, monkeypatch, downloaded, pictures, request):
         if name == "action" and not given.get("smoke"):
             given = {k: v for k, v in given.items() if k not in ("group", "folds", "format")} | NARROW
             given |= {"updates": "1", "size": "32", "frames": "2", "batch": "2"}
+        if name == "events" and not given.get("smoke"):
+            given = {**given, "updates": "1", "width": "8", "levels": "2", "batch": "2"}
         if name == "upscale" and not given.get("smoke"):
             given = {**given, "updates": "1", "blocks": "1", "width": "8", "crop": "32", "batch": "2", "crops": "1"}
         return resolve(name, {"log.tensorboard": "false", "machine.precision": "fp32", **given}, **more)
@@ -153,6 +157,11 @@ def photos(folder: Path) -> None:
 
     write_clips(folder / "clips", train=4, val=2, size=32)
     write_clips(folder / "new-clips", train=2, val=0, size=32)
+    write_clips(folder / "long-videos", train=4, val=0, size=32)
+    long = sorted(p.relative_to(folder).as_posix() for p in (folder / "long-videos/train").glob("*/*"))
+    (folder / "labels").mkdir()
+    rows = [f"{video},0.04,0.2,{Path(video).parent.name}" for video in long]
+    (folder / "labels/events.csv").write_text("\n".join(["video,start,end,label", *rows]) + "\n")
     write_box_scenes(folder / "cells", train=8, val=4, size=64)
     write_pixel_scenes(folder / "streets", train=8, val=4, size=64)
     write_scenes(folder / "scenes", train=90, val=10, size=48)

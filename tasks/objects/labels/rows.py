@@ -5,9 +5,6 @@ A row has a picture's file and a label, for objects also a box. A box is `xmin, 
 corners, columns `width` and `height` are the picture's sides.
 """
 
-import csv
-import io
-import json
 import math
 import os
 from collections.abc import Collection, Iterator
@@ -19,13 +16,12 @@ from trunkline.ground.errors import DataError
 from trunkline.ground.names import nearest
 
 from ...data.repairs import Repairs
-from ...data.text import text_of
+from ...data.table_rows import SUFFIX, header, records
 from ...data.words import WORDS
 from ..names import Alike, readings
 from ..voc_file import WORDS as WORDS_OF_FLAGS
 from .labelled import Box, Wrong
 
-SUFFIX = (".csv", ".tsv", ".jsonl")
 FILE = ("file", "file_name", "filename", "image", "image_path", "path", "filepath", "video", "clip")
 LABEL = ("label", "class", "class_name", "category", "category_name", "action")
 SPLIT = ("split", "subset", "set", "partition")
@@ -160,7 +156,7 @@ def columns_of(file: Path, group: str = "") -> Columns:
 
     Raises DataError where none is of files, or two say the same.
     """
-    names = _header(file)
+    names = header(file, expected())
     low = {name.strip().lower().replace(" ", "_"): name for name in names}
 
     def one(words: tuple[str, ...], what: str) -> str | None:
@@ -202,7 +198,7 @@ def columns_of(file: Path, group: str = "") -> Columns:
 
 def without_labels(file: Path) -> DataError:
     """Say that a table has no column of labels, and which of its columns may be meant."""
-    names = _header(file)
+    names = header(file, expected())
     near = next((said for said in (nearest(name.strip().lower(), LABEL) for name in names) if said), "")
     return DataError(
         f"{file}: has no column of labels; expected one of {', '.join(LABEL)}, and has {', '.join(names)}{near}"
@@ -219,7 +215,7 @@ def expected() -> str:
 
 def rows_of(file: Path, columns: Columns, wrong: Wrong) -> Iterator[Row]:
     """Read a table's rows; add what is wrong with one to `wrong`."""
-    for line, said in _records(file, wrong):
+    for line, said in records(file, wrong):
         try:
             yield _row(line, said, columns)
         except ValueError as error:
@@ -272,55 +268,3 @@ def _number(said: dict[str, Any], key: str) -> float | None:
     if not math.isfinite(value):
         raise ValueError(f"{key}={text!r}: expected a number")
     return value
-
-
-def _header(file: Path) -> list[str]:
-    if file.suffix.lower() == ".jsonl":
-        for line in text_of(file).splitlines()[:1000]:
-            if line.strip():
-                return [*_object(line, file, 1)]
-        raise DataError(f"{file}: has no rows")
-    lines = text_of(file).splitlines()
-    if not lines:
-        raise DataError(f"{file}: is empty; {expected()}")
-    names = next(csv.reader(lines[:1], delimiter=_delimiter(lines[0])))
-    again = sorted({n for n in names if names.count(n) > 1})
-    if again:
-        raise DataError(f"{file}: two columns are called {', '.join(again)}")
-    return names
-
-
-def _delimiter(line: str) -> str:
-    return max(",;\t", key=line.count)
-
-
-def _records(file: Path, wrong: Wrong) -> Iterator[tuple[int, dict[str, Any]]]:
-    text = text_of(file)
-    if file.suffix.lower() == ".jsonl":
-        for n, line in enumerate(text.splitlines(), 1):
-            if line.strip():
-                try:
-                    yield n, _object(line, file, n)
-                except DataError as error:
-                    wrong.append(str(error))
-        return
-    first = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(first))
-    try:
-        for said in reader:
-            if None in said or any(v is None for v in said.values()):
-                wrong.append(f"{file}: line {reader.line_num}: expected {len(reader.fieldnames or ())} cells")
-            else:
-                yield reader.line_num, said
-    except csv.Error as error:
-        raise DataError(f"{file}: line {reader.line_num}: {error}") from None
-
-
-def _object(line: str, file: Path, n: int) -> dict[str, Any]:
-    try:
-        said = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: line {n}: is no JSON ({error})") from None
-    if not isinstance(said, dict):
-        raise DataError(f'{file}: line {n}: expected an object with keys, as {{"file": …, "label": …}}')
-    return said

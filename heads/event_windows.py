@@ -1,0 +1,115 @@
+"""Events from windows: a classifier slid over time, and the runs of steps that it is sure of.
+
+What people try first. Runs above several thresholds, of which better ones suppress others: the grouping of Zhao et al. 2017,
+"Temporal Action Detection with Structured Segment Networks", section 4 (without its learnt scores of completeness).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..backbones.contract import Features
+from .boxes import at_least_fp32
+from .contract import Batch, Prediction
+from .events import STEPS, Said, real_steps, suppressed, whole
+
+
+class EventWindows(nn.Module):
+    """The mean of the features in a window around each step, a linear classifier of K classes, and runs of steps.
+
+    channels    of the features
+    classes     how many there are, K
+    window      steps of a window, an odd number
+    background  whether nothing is a class too, which the steps between events teach; else it is a classifier of clips, which
+                knows events alone
+    thresholds  probabilities: a run of steps above one of them is an event, whose score is their mean
+    nms, detections  the overlap that suppresses, and how many of a video at most
+    """
+
+    needs = (STEPS,)
+    unit = 1
+
+    def __init__(
+        self, channels: int, classes: int, *, window: int = 9, background: bool = True, thresholds: Sequence[float] = (0.3, 0.5),
+        dropout: float = 0.0, nms: float = 0.6, detections: int = 200,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.window, self.thresholds, self.nms, self.detections = window, tuple(thresholds), nms, detections
+        self.reach = window // 2
+        self.background = background
+        self.drop, self.classes = nn.Dropout(dropout), nn.Linear(channels, classes + background)
+
+    def forward(self, steps: Tensor, real: Tensor) -> Tensor:
+        """Compute logits `(N, T, K)` of each step, or K + 1, the last of nothing. `steps` are `(N, C, T)`, `real` `(N, T)`."""
+        mask = real[:, None].to(steps.dtype)
+        near = partial_sums(steps * mask, self.window) / partial_sums(mask, self.window).clamp(min=1)
+        return at_least_fp32(self.classes(self.drop(near.transpose(1, 2))))
+
+    def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
+        """Compute `classes`: the mean over the micro-batch's steps of the cross-entropy with what happens at the step's middle.
+
+        Targets are those of the pyramid. Where two events are at once, the shorter one counts. Without a background, steps at
+        which nothing happens do not count.
+        """
+        real = real_steps(features, batch)
+        logits = self(features[STEPS], real)
+        nothing = logits.shape[2] - 1 if self.background else -1
+        wanted = torch.full(logits.shape[:2], nothing, device=logits.device)
+        middle = torch.arange(logits.shape[1], device=logits.device) + 0.5
+        for row, own, labels in zip(wanted, batch.targets["segments"], batch.targets["labels"], strict=True):
+            for i in (own[:, 0] - own[:, 1]).argsort(stable=True).tolist():
+                row[(middle > own[i, 0]) & (middle < own[i, 1])] = labels[i]
+        counted = real & (wanted >= 0)
+        each = F.cross_entropy(logits.transpose(1, 2), wanted.clamp(min=0), reduction="none")
+        return {"classes": (each * counted).sum() / counted.sum().clamp(min=1)}
+
+    def said(self, steps: Tensor) -> Said:
+        """Say what a part `(1, C, T)` of a video holds: a curve, and no candidates."""
+        curve = self(steps, torch.ones_like(steps[:, 0], dtype=torch.bool))[0].softmax(1)
+        curve = curve[:, :-1] if self.background else curve
+        none = curve.new_zeros(0)
+        return Said(curve, curve[:0], none.reshape(0, 2), none, none)
+
+    def events(self, found: Said) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Choose events: for each class and threshold the runs of steps above it, of which better ones suppress others."""
+        return grouped(found.curve.cpu().numpy(), self.thresholds, self.nms, self.detections)
+
+    def predict(self, features: Features, batch: Batch) -> list[Prediction]:
+        """Predict an EventPrediction for each sample, bounds in steps."""
+        return whole(self, features, batch)
+
+    def condense(self, features: Features) -> Features:
+        """Keep the features: nothing smaller would do."""
+        return {name: features[name] for name in self.needs}
+
+    def published(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Return the tensors as they are: no other library has this head."""
+        return tensors
+
+
+def partial_sums(x: Tensor, window: int) -> Tensor:
+    """Sum `(N, C, T)` over a window of an odd number of steps around each step; what lies outside is zero."""
+    return F.avg_pool1d(x, window, 1, window // 2) * window
+
+
+def grouped(
+    curve: np.ndarray, thresholds: Sequence[float], nms: float, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Group scores over time `(T, K)` into events: segments `(n, 2)` in steps, labels and scores `(n,)`, best first."""
+    rows: list[tuple[float, float, int, float]] = []
+    for label in range(curve.shape[1]):
+        own, seen = curve[:, label], set[tuple[int, int]]()
+        for threshold in thresholds:
+            ends = np.flatnonzero(np.diff(np.concatenate([[0], own > threshold, [0]])))
+            for start, end in ends.reshape(-1, 2).tolist():
+                if (start, end) not in seen:
+                    rows.append((start, end, label, float(own[start:end].mean())))
+                    seen.add((start, end))
+    table = np.array(rows, np.float64).reshape(-1, 4)
+    segments, labels, scores = table[:, :2], table[:, 2].astype(np.int64), table[:, 3].astype(np.float32)
+    kept = suppressed(segments, labels, scores, nms, 0.0, 0.0, most)
+    return segments[kept], labels[kept], scores[kept]

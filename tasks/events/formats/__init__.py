@@ -1,0 +1,1 @@
+"""The files that say the events of long videos, and what others read of what was found."""
