@@ -50,8 +50,9 @@ class EventPyramid(nn.Module):
             nn.ModuleList(OverTime(width, width) for _ in range(depth)) for _ in range(2)
         )
         self.classes, self.ends = nn.Conv1d(width, classes, 3, padding=1), nn.Conv1d(width, 2, 3, padding=1)
+        self.direct = nn.Conv1d(channels, classes, 1, bias=False)
         self.scales = nn.Parameter(torch.ones(levels))
-        for last in (self.classes, self.ends):
+        for last in (self.classes, self.ends, self.direct):
             nn.init.normal_(last.weight, std=0.01)
         nn.init.constant_(self.classes.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
         nn.init.constant_(self.ends.bias, math.log(START))  # type: ignore[arg-type]
@@ -62,22 +63,22 @@ class EventPyramid(nn.Module):
         `steps` are `(N, C, T)`, T a multiple of the unit; `real` is `(N, T)`. Boxes are start, 0, end, 1; places x, 0.5.
         """
         x, mask = self.drop(steps), real[:, None].to(steps.dtype)
-        x = x * mask
+        raw = x = x * mask
         for layer in self.join:
             x = layer(x, mask)
         found: list[tuple[Tensor, ...]] = []
         for level in range(self.levels):
             if level:
-                x, mask = F.max_pool1d(x, 2), F.max_pool1d(mask, 2)
-            found.append(self._of_level(x, mask, level))
+                x, raw, mask = F.max_pool1d(x, 2), F.avg_pool1d(raw, 2), F.max_pool1d(mask, 2)
+            found.append(self._of_level(x, raw, mask, level))
         logits, boxes, valid = (torch.cat([own[i] for own in found], 1) for i in (0, 1, 4))
         return logits, boxes, torch.cat([own[2] for own in found]), torch.cat([own[3] for own in found]), valid
 
-    def _of_level(self, x: Tensor, mask: Tensor, level: int) -> tuple[Tensor, ...]:
+    def _of_level(self, x: Tensor, raw: Tensor, mask: Tensor, level: int) -> tuple[Tensor, ...]:
         said, far, stride = x, x, 2**level
         for one, other in zip(self.class_tower, self.end_tower, strict=True):
             said, far = one(said, mask), other(far, mask)
-        logits = at_least_fp32(self.classes(said)).transpose(1, 2)
+        logits = at_least_fp32(self.classes(said) + self.direct(raw)).transpose(1, 2)
         ends = at_least_fp32(self.ends(far)) * self.scales[level]
         sides = ends.clamp(max=math.log(1e4)).exp().transpose(1, 2) * stride
         at = torch.arange(x.shape[2], device=x.device, dtype=sides.dtype).add_(0.5).mul_(stride)

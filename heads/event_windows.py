@@ -24,8 +24,8 @@ class EventWindows(nn.Module):
     channels    of the features
     classes     how many there are, K
     window      steps of a window, an odd number
-    background  whether nothing is a class too, which the steps between events teach; else it is a classifier of clips, which
-                knows events alone
+    background  whether nothing is a class too, and each step teaches; else it is a classifier of clips, as one that was trained
+                on events cut out: it learns from the mean of each event's features, and knows nothing of what lies between
     thresholds  probabilities: a run of steps above one of them is an event, whose score is their mean
     nms, detections  the overlap that suppresses, and how many of a video at most
     """
@@ -52,20 +52,33 @@ class EventWindows(nn.Module):
     def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Compute `classes`: the mean over the micro-batch's steps of the cross-entropy with what happens at the step's middle.
 
-        Targets are those of the pyramid. Where two events are at once, the shorter one counts. Without a background, steps at
-        which nothing happens do not count.
+        Targets are those of the pyramid. Where two events are at once, the shorter one counts. Without a background it is the
+        mean over the micro-batch's events.
         """
         real = real_steps(features, batch)
+        if not self.background:
+            return {"classes": self._of_clips(features[STEPS], batch)}
         logits = self(features[STEPS], real)
-        nothing = logits.shape[2] - 1 if self.background else -1
-        wanted = torch.full(logits.shape[:2], nothing, device=logits.device)
+        wanted = torch.full(logits.shape[:2], logits.shape[2] - 1, device=logits.device)
         middle = torch.arange(logits.shape[1], device=logits.device) + 0.5
         for row, own, labels in zip(wanted, batch.targets["segments"], batch.targets["labels"], strict=True):
             for i in (own[:, 0] - own[:, 1]).argsort(stable=True).tolist():
                 row[(middle > own[i, 0]) & (middle < own[i, 1])] = labels[i]
-        counted = real & (wanted >= 0)
-        each = F.cross_entropy(logits.transpose(1, 2), wanted.clamp(min=0), reduction="none")
-        return {"classes": (each * counted).sum() / counted.sum().clamp(min=1)}
+        each = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
+        return {"classes": (each * real).sum() / real.sum().clamp(min=1)}
+
+    def _of_clips(self, steps: Tensor, batch: Batch) -> Tensor:
+        """Compute the mean cross-entropy over events, each seen as the mean of the steps whose middle lies in it."""
+        middle = torch.arange(steps.shape[2], device=steps.device) + 0.5
+        means, wanted = [], []
+        for x, own, labels in zip(steps, batch.targets["segments"], batch.targets["labels"], strict=True):
+            inside = ((middle > own[:, :1]) & (middle < own[:, 1:])).to(x.dtype)  # (n, T)
+            seen = inside.sum(1) > 0
+            means.append((inside @ x.T / inside.sum(1, keepdim=True).clamp(min=1))[seen])
+            wanted.append(labels[seen])
+        logits = at_least_fp32(self.classes(self.drop(torch.cat(means))))
+        each = F.cross_entropy(logits, torch.cat(wanted), reduction="sum")
+        return each / max(1, len(logits))
 
     def said(self, steps: Tensor) -> Said:
         """Say what a part `(1, C, T)` of a video holds: a curve, and no candidates."""

@@ -14,7 +14,7 @@ from ...tasks.data.table_rows import SUFFIX
 from ...tasks.events.annotations import Annotated, bounded, classes_of, stop
 from ...tasks.events.average_precision import Matches, Segments
 from ...tasks.events.formats import activitynet, event_table, thumos
-from ...tasks.events.scoring import overlaps_of, said, score
+from ...tasks.events.scoring import middle_of, overlaps_of, said, score
 from ...tasks.intervals import over_groups
 from ...tasks.scores import mean_over
 from ..runs.files import new_file
@@ -69,7 +69,7 @@ def events(
         note(warning)
     scored.warnings = warnings
     if file:
-        draw(scored, file, f"precision at overlap {_middle(chosen):g}")
+        draw(scored, file, f"precision at overlap {middle_of(chosen):g}")
     return scored
 
 
@@ -162,16 +162,12 @@ def _scored(
     )
     settings = {"protocol": protocol, "overlaps": list(overlaps)}
     counts = {"videos": len(names), "events": len(events), "ambiguous": len(ambiguous), "results": len(rows)}
-    at = list(overlaps).index(_middle(overlaps))
+    at = list(overlaps).index(middle_of(overlaps))
     curves = {name: _curve(one, at) for name, one in zip(classes, scoring.matches, strict=True)}
     note(said(protocol, overlaps))
     for line in over:
         note(line)
     return Scored(scoring.metrics, scoring.class_ap, settings, counts, curves, [], scoring.intervals)
-
-
-def _middle(overlaps: Sequence[float]) -> float:
-    return 0.5 if 0.5 in overlaps else overlaps[0]
 
 
 def _curve(matches: Matches, at: int) -> tuple[Any, Any]:

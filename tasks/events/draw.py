@@ -12,7 +12,7 @@ OTHER = (120, 124, 130)
 FOUND, MISSED, FALSE = (30, 132, 73), (150, 154, 160), (196, 48, 43)
 _GREY = (200, 204, 210)
 _LEFT, _ROW, _HIGH = 60, 18, 110
-SHOWN = 0.2  # of the best score: weaker events are not drawn
+SHOWN = 0.5  # of the best score: weaker events are not drawn
 MATCHED = 0.5  # the overlap from which an event counts as found
 
 Curve = tuple[str, list[tuple[float, float]]]
@@ -51,18 +51,10 @@ def time_line(
         for name, points in reversed(curves):
             pen.line([(x(t), y + (1 - s) * (_HIGH - 16)) for t, s in points], fill=colour.get(name, OTHER), width=2)
         y += _HIGH
-    y = _rows(
-        pen,
-        "found",
-        found,
-        y,
-        x,
-        colour,
-        {id(e): FOUND if _hit(e, truth) else FALSE for e in strong} if truth is not None else {},
-    )
+    edges = _edges(strong, truth) if truth is not None else {}
+    y = _rows(pen, "found", found, y, x, colour, edges)
     if truth is not None:
-        missed = {id(e): MISSED for e in truth if not any(_same(e, f) for f in strong)}
-        y = _rows(pen, "true", true, y + 6, x, {name: c for name, c in colour.items()}, missed)
+        y = _rows(pen, "true", true, y + 6, x, colour, edges)
     pen.text((_LEFT, y + 2), "0 s", fill=INK, font=font)
     pen.text((right, y + 2), f"{length:.1f} s", fill=INK, font=font, anchor="ra")
     for row, name in enumerate(names[: len(COLOURS)]):
@@ -110,5 +102,12 @@ def _same(a: Event, b: Event) -> bool:
     return a.label == b.label and both >= MATCHED * (max(a.end, b.end) - min(a.start, b.start))
 
 
-def _hit(event: Event, truth: Sequence[Event]) -> bool:
-    return any(_same(event, one) for one in truth)
+def _edges(events: Sequence[Event], truth: Sequence[Event]) -> dict[int, tuple[int, int, int]]:
+    """Give the edge of each event, by its identity: found one or not, each true one once, best first; and of those missed."""
+    edges: dict[int, tuple[int, int, int]] = {}
+    free = list(truth)
+    for event in events:
+        own = next((one for one in free if _same(event, one)), None)
+        edges[id(event)] = FALSE if own is None else FOUND
+        free = [one for one in free if one is not own]
+    return edges | {id(one): MISSED for one in free}

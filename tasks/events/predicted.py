@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ...heads.contract import Prediction
 
 LINES, POINTS = 5, 400  # classes and points of the curves that are kept
-SHOWN = 0.1  # an event below this share of the best one's score is not drawn
 _TABLE = "video,start,end,label,score\n"
 
 Curve = tuple[str, list[tuple[float, float]]]

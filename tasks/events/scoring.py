@@ -1,7 +1,7 @@
 """The scores of events found in videos, by a protocol: of a run's evaluator, and of anybody's results file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,6 +36,11 @@ def overlaps_of(protocol: Protocol, overlaps: Sequence[float]) -> tuple[float, .
     return tuple(overlaps) or THRESHOLDS[protocol]
 
 
+def middle_of(overlaps: Sequence[float]) -> float:
+    """Return the overlap that is shown where one is: 0.5, or the first."""
+    return 0.5 if 0.5 in overlaps else overlaps[0]
+
+
 def at(overlap: float) -> str:
     """Name the metric at one overlap."""
     return f"{MAP}@{overlap:.2g}"
@@ -43,7 +48,10 @@ def at(overlap: float) -> str:
 
 def metrics_of(overlaps: Sequence[float]) -> dict[str, Metric]:
     """Say what people are told of each metric."""
-    each = {at(overlap): share(f"mAP at overlap {overlap:g}") for overlap in overlaps}
+    each = {
+        at(overlap): replace(share(f"mAP at overlap {overlap:g}"), chart=overlap == middle_of(overlaps))
+        for overlap in overlaps
+    }
     return {MAP: share(f"mAP over overlaps {overlaps[0]:g} to {overlaps[-1]:g}"), **each}
 
 

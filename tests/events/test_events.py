@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.prediction.predict import stream
+from trunkline.tasks.contract import Sample
+from trunkline.tasks.events.transforms import Cut
 
 SMALL = ["width=16", "levels=3", "batch=4", "machine.loaders=0"]
 COUNTS = {"train": 12, "val": 6}
@@ -236,3 +239,23 @@ def test_two_hours_of_wide_features_are_never_in_memory(tmp_path):
     assert done.returncode == 0, done.stderr
     short, long = map(float, done.stdout.split())
     assert long - short < 200, "MiB more for two hours than for a minute"
+
+
+def test_a_cut_moves_events_with_it_and_drops_those_of_which_little_is_left():
+    times, image = torch.arange(100).double() / 4, torch.arange(100).float().repeat(2, 1)
+    targets = {
+        "segments": torch.tensor([[0.0, 6], [45, 55], [90, 99]]),
+        "labels": torch.tensor([0, 1, 2]),
+        "times": times,
+    }
+    sample = Sample("a", "a.npy", image, targets)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        cut = Cut(30)(sample)
+        first = int(cut.image[0, 0])
+        assert cut.image.shape == (2, 30) and cut.targets["times"][0] == times[first] and len(cut.targets["labels"])
+        for (start, end), label in zip(cut.targets["segments"].tolist(), cut.targets["labels"].tolist(), strict=True):
+            whole = targets["segments"][label]
+            assert [start, end] == [max(0, whole[0] - first), min(30, whole[1] - first)]
+            assert end - start >= 0.75 * float(whole[1] - whole[0])
+    assert Cut(200)(sample) is sample

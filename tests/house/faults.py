@@ -15,6 +15,7 @@ class Fault(NamedTuple):
 
 SUMS, BUFFERS, ENGINE = "cluster/engines/sums.py", "cluster/engines/buffers.py", "cluster/engines/torch_engine.py"
 TURNS, LARGER, CLIPS = "cluster/engines/turns.py", "tasks/super_resolution", "tasks/video"
+EVENTS = "tasks/events"
 FAULTS = (
     Fault("a map's layout is guessed", "backbones/timm_facts.py", 'return layout == "NHWC"', "return False",
           "backbones/test_timm_maps.py"),
@@ -154,4 +155,19 @@ FAULTS = (
           "folds/test_folds_readers.py"),
     Fault("folders of frames are photos to a look", "tasks/held.py", "return series, 0 < series == len(folders)",
           "return series, False", "video/test_clip_check.py"),
+    Fault("an overlap of just the threshold is none", f"{EVENTS}/average_precision.py", "(row[nearest] >= limits[:, None])",
+          "(row[nearest] > limits[:, None])", "events/test_average_precision.py"),
+    Fault("of equal scores the earlier row is first", f"{EVENTS}/average_precision.py",
+          'order = np.argsort(found.score, kind="stable")[::-1]', 'order = np.argsort(-found.score, kind="stable")',
+          "events/test_average_precision.py"),
+    Fault("what is ambiguous counts", f"{EVENTS}/average_precision.py", "~free | ~idle", "~free | True",
+          "events/test_average_precision.py"),
+    Fault("a step's middle is its start", f"{EVENTS}/features.py", "(np.arange(count) + 0.5) * (video.duration / count)",
+          "np.arange(count) * (video.duration / count)", "events/test_event_files.py"),
+    Fault("parts of a long video see nothing beside them", "heads/events.py", "reach = -(-head.reach // head.unit) * head.unit",
+          "reach = 0", "events/test_event_heads.py"),
+    Fault("padding learns", "heads/dense.py", "(each if valid is None else each * valid[..., None])", "each",
+          "events/test_event_heads.py"),
+    Fault("a cut of a video keeps its events where they were", f"{EVENTS}/transforms.py", "moved = segments - first",
+          "moved = segments", "events/test_events.py"),
 )  # fmt: skip
