@@ -12,6 +12,7 @@ from ..recipe.fields import Batches, Evaluation, Machine, Network, Phase, Recipe
 def events(
     data: str = "",
     features: str = "",
+    weights: str = "none",
     head: Literal["pyramid", "windows"] = "pyramid",
     window: float = 1.0,
     width: int | None = None,
@@ -42,6 +43,7 @@ def events(
     data           a folder with ActivityNet's JSON, THUMOS' texts, or tables (train.csv, val.csv: video, start, end, label)
     features       the folder of the videos' features, NAME.npy each (by default data/features): `predict RUN features=` writes
                    them, and published ones are read
+    weights        none, or another run of events whose head goes on learning, where the classes are the same
     head           pyramid: learns classes and bounds; windows: a classifier slid over time, and the runs that it is sure of
     window         seconds of the windows' windows
     stride, span, rate  of published features: frames from one step to the next, frames of each step, frames a second
@@ -68,7 +70,7 @@ def events(
                 dropout=0.5,
             )
         },
-        network=Network(backbone="features", weights="none"),
+        network=Network(backbone="features", weights=weights),
         batch=Batches(2 if batch is None else batch),
         phases=(Phase(head, epochs=epochs, updates=updates),),
         optimizer=Optimizer("adamw", lr=1e-3 if lr is None else lr, weight_decay=0.05, clip=1.0),

@@ -148,10 +148,10 @@ def _loss(turn: Turn, batch: Batch, machine: Machine) -> torch.Tensor:
 
 def _repeat(batch: Batch, times: int) -> Batch:
     """Repeat a batch's samples `times` over; targets may be tensors or lists."""
-    assert batch.images is not None
-    sizes = None if batch.sizes is None else _again(batch.sizes, times)
+    images, sizes = (None if own is None else _again(own, times) for own in (batch.images, batch.sizes))
     targets: dict[str, Any] = {name: _again(target, times) for name, target in batch.targets.items()}
-    return replace(batch, ids=batch.ids * times, images=_again(batch.images, times), sizes=sizes, targets=targets)
+    features = batch.features and {name: _again(x, times) for name, x in batch.features.items()}
+    return replace(batch, ids=batch.ids * times, images=images, sizes=sizes, targets=targets, features=features)
 
 
 def _again(rows: Any, times: int) -> Any:

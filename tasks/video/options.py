@@ -69,6 +69,7 @@ class Options(TaskOptions):
     dropout: float = of_training(0.0, within=DROPOUT)  # before the classifier
     top: int = ranged(5, NUMBER_OF_RESULTS)  # classes that a prediction names
     window: float = ranged(0.0, _SECONDS)  # seconds of video that one prediction of `predict` is about
+    events: float = ranged(0.0, SHARE)  # probability above which neighbouring windows are one event; 0: none are listed
 
     def seen(self) -> str:
         """Say which frames of a video are seen, and how many views of it are scored."""

@@ -5,6 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
+
 from ..classification.predicted import PredictedClass
 
 if TYPE_CHECKING:
@@ -17,12 +19,16 @@ _WIDTH = 640
 
 @dataclass
 class PredictedAction(PredictedClass):
-    """The likeliest classes of a video; `windows` are those of its parts: (start, end, classes), in seconds."""
+    """The likeliest classes of a video; `windows` are those of its parts: (start, end, classes), in seconds.
+
+    `events` are runs of windows that are sure of one class, best first, where they are asked for.
+    """
 
     has_features: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ("label", "confidence", "seconds", "windows")
 
     windows: list[tuple[float, float, list[tuple[str, float]]]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
@@ -33,6 +39,8 @@ class PredictedAction(PredictedClass):
             best = [(task.classes[i], float(window.probabilities[i])) for i in order]
             found.windows.append((round(window.start, 3), round(window.end, 3), best))
         found.remarks = prediction.remarks  # type: ignore[attr-defined]
+        if task.options.events:
+            found.events = _events(prediction.windows, task.options.events, task.classes)  # type: ignore[attr-defined]
         return found
 
     @classmethod
@@ -42,9 +50,9 @@ class PredictedAction(PredictedClass):
         return super().from_line({**line, "windows": windows})
 
     def found(self) -> dict[str, Any]:
-        """Return label, confidence and likeliest classes, and those of each window with its ends in seconds."""
+        """Return label, confidence and likeliest classes, those of each window with its ends in seconds, and the events."""
         each = [{"start": s, "end": e, "top": [list(pair) for pair in top]} for s, e, top in self.windows]
-        return {**super().found(), "windows": each}
+        return {**super().found(), "windows": each} | ({"events": self.events} if self.events else {})
 
     def row(self) -> list[str]:
         """Return label, confidence, the video's length in seconds, and the number of windows as text."""
@@ -86,3 +94,21 @@ class PredictedAction(PredictedClass):
         from .draw import annotated
 
         annotated(self.file, self.windows, out)
+
+
+def _events(windows: list[Any], threshold: float, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Group windows of which a class's probability is above the threshold: label, start and end in seconds, and mean score."""
+    from ...heads.event_windows import grouped
+
+    curve = np.stack([window.probabilities for window in windows])
+    segments, labels, scores = grouped(curve, (threshold,), 1.0, len(windows) * len(classes))
+    ends = [*(window.start for window in windows), windows[-1].end]
+    return [
+        {
+            "label": classes[n],
+            "start": round(ends[int(s)], 3),
+            "end": round(ends[int(e)], 3),
+            "score": round(float(p), 6),
+        }
+        for (s, e), n, p in zip(segments.tolist(), labels.tolist(), scores, strict=True)
+    ]

@@ -214,3 +214,8 @@ def test_a_share_keeps_groups_together_and_all_can_be_divided(tmp_path):
     sides = [set(found[split].grouped or ()) for split in ("train", "val")]
     assert not sides[0] & sides[1] and all(sides) and sum(map(len, found.values())) == 12
     assert len(read_whole(Options(data=str(tmp_path), group="person"))) == 12
+    table(tmp_path, "video,start,end,label,group", rows)
+    with pytest.raises(
+        DataError, match=r"group='persn': .* has no such column, and its column group says groups: leave group= out"
+    ):
+        read_events(Options(data=str(tmp_path), val="0.3", group="persn"))

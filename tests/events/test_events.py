@@ -24,7 +24,7 @@ def run(videos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
     assert (
         main(
-            ["train", "events", f"data={videos}", *SMALL, "epochs=25", "tasks.events.dropout=0.1", "--run", str(folder)]
+            ["train", "events", f"data={videos}", *SMALL, "epochs=50", "tasks.events.dropout=0.1", "--run", str(folder)]
         )
         == 0
     )
@@ -259,3 +259,11 @@ def test_a_cut_moves_events_with_it_and_drops_those_of_which_little_is_left():
             assert [start, end] == [max(0, whole[0] - first), min(30, whole[1] - first)]
             assert end - start >= 0.75 * float(whole[1] - whole[0])
     assert Cut(200)(sample) is sample
+
+
+def test_memory_is_reckoned_and_a_run_goes_on_from_another(run, videos, tmp_path, capsys):
+    assert main(["show", "events", "smoke=true", "memory=true"]) == 0 and "fits" in capsys.readouterr().out
+    words = [f"data={videos}", *SMALL, "updates=1", "lr=1e-9", f"weights={run}", "batch.micro=auto"]
+    assert main(["train", "events", *words, "--run", str(tmp_path / "run")]) == 0
+    scores = [json.loads((folder / "scores.json").read_text())["mAP"] for folder in (run, tmp_path / "run")]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-3)

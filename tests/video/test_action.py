@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ from trunkline.tasks.video import task as task_module
 from trunkline.tasks.video.decoding.video import open_video
 from trunkline.tasks.video.evaluator import ActionEvaluator
 from trunkline.tasks.video.options import Options
+from trunkline.tasks.video.predicted import PredictedAction
 from trunkline.tasks.video.task import Action
 from trunkline.tasks.video.transforms import EvalTransform, TrainTransform, cropped, pixels
-from trunkline.tasks.video.views import VideoPrediction, mean, of_views, windows
+from trunkline.tasks.video.views import VideoPrediction, Window, mean, of_views, windows
 
 SMALL = ["weights=none", "backbone=narrow", "size=32", "frames=4", "batch=4", "machine.threads=1", "machine.loaders=0"]
 
@@ -259,6 +261,23 @@ def test_predictions_of_a_whole_clip_are_those_of_evaluation(run, clips, tmp_pat
     with open_video(tmp_path / "out/pictures/000000-00000.mp4") as video:
         assert video.count == 8
     assert (tmp_path / "out/pictures/000000-00000.png").is_file()
+
+
+def test_windows_that_are_sure_of_a_class_are_events():
+    rows = np.array([[0.3, 0.7], [0.9, 0.1], [0.7, 0.3], [0.4, 0.6], [0.45, 0.55]], np.float32)
+    seen = [Window(i / 2, (i + 1) / 2, row) for i, row in enumerate(rows)]
+    task = SimpleNamespace(options=Options(events=0.5), classes=("a", "b"))
+    prediction = VideoPrediction("v", rows.mean(0), rows, seen)
+    found = PredictedAction.of("v", prediction, task)
+    assert found.events == [
+        {"label": "a", "start": 0.5, "end": 1.5, "score": 0.8}, {"label": "b", "start": 0.0, "end": 0.5, "score": 0.7},
+        {"label": "b", "start": 1.5, "end": 2.5, "score": 0.575},
+    ]  # fmt: skip
+    assert PredictedAction.from_line(json.loads(json.dumps(found.line()))).events == found.events
+    assert (
+        "events"
+        not in PredictedAction.of("v", prediction, SimpleNamespace(options=Options(), classes=("a", "b"))).line()
+    )
 
 
 def test_a_look_at_a_folder_of_clips(clips, tmp_path):

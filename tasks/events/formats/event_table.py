@@ -49,8 +49,13 @@ def _columns(file: Path, group: str = "", scores: bool = False) -> _Columns:
             raise DataError(f"{file}: several columns of {key}: {', '.join(own)}; leave one, or rename the other")
         if own:
             found[key] = own[0]
-    if group and group.strip().lower().replace(" ", "_") in low:
-        found["group"] = low[group.strip().lower().replace(" ", "_")]
+    if (named := group.strip().lower().replace(" ", "_")) in low:
+        found["group"] = low[named]
+    elif group and "group" in found:
+        raise DataError(
+            f"group={group!r}: {file} has no such column, and its column {found['group']} says groups: leave group= out to take "
+            "that, or rename the column to look for a pattern in the videos' names"
+        )
     needed = (*NEEDED, "score") if scores else NEEDED
     if lacking := [key for key in needed if key not in found]:
         near = next((said for said in (nearest(name.lower(), lacking) for name in names) if said), "")
