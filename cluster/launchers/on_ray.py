@@ -19,6 +19,7 @@ from ..workers import Workers, where
 from .code import stage
 from .mailbox import Mailbox
 from .outcome import WorkerFailed, WorkersStopped, outcome
+from .own_output import own_output
 from .ray_options import RayOptions
 from .worker import Ending, Job, Place, perform
 
@@ -237,7 +238,8 @@ def connected(launch: Launch, code: Path) -> Iterator[None]:
             "with its nodes' ~/.ray/auth_token"
         ) from None
     try:
-        yield
+        with own_output():
+            yield
     finally:
         ray.shutdown()
 

@@ -50,7 +50,8 @@ def line_chart(
     def at_y(y: float) -> float:
         return round(_HEIGHT - _BOTTOM - _share(y, y_low, y_high) * (_HEIGHT - _TOP - _BOTTOM), 1)
 
-    parts = [_frame(ticks(x_low, x_high, 6), y_ticks, at_x, at_y, percent, axis)]
+    x_ticks = [x for x in ticks(x_low, x_high, 6) if x_low <= x <= x_high] or [x_low]  # others have no place
+    parts = [_frame(x_ticks, y_ticks, at_x, at_y, percent, axis)]
     parts += [_tag("line", "mark", x1=at_x(x), x2=at_x(x), y1=_TOP, y2=_HEIGHT - _BOTTOM) for x in marks]
     for line in lines:
         if line.band:

@@ -47,6 +47,15 @@ class Steps:
     clock: Clock
     said: str
 
+    def rows(self, first: int, end: int) -> np.ndarray:
+        """Read some steps as `(end - first, C)` fp32. Nothing else of the file comes into memory."""
+        a = self.array
+        if not (isinstance(a, np.memmap) and a.flags.c_contiguous):
+            return np.array(a[first:end], np.float32)
+        start = a.offset + first * a.shape[1] * a.itemsize
+        found = np.fromfile(str(a.filename), a.dtype, (end - first) * a.shape[1], offset=start)
+        return found.reshape(-1, a.shape[1]).astype(np.float32)
+
 
 def _between(x: np.ndarray, known: np.ndarray, values: np.ndarray, step: float, rise: float) -> np.ndarray:
     """Interpolate, and go on beyond both ends with the slope `rise / step`."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ from .reading import read_events, read_whole
 from .samples import EventSamples
 from .transforms import Cut, as_it_is
 
-PART = 8192
+PART = 2048
 """Steps of a long video that are in memory at once."""
 LONG = "long"
 """A target of samples whose features are read part by part when they are predicted."""
@@ -179,7 +178,7 @@ class Events(Task):
             count, clock = len(steps.array), steps.clock
 
             def read(first: int, end: int) -> Tensor:
-                return torch.from_numpy(np.array(steps.array[first:end], np.float32)).transpose(0, 1)
+                return torch.from_numpy(steps.rows(first, end)).transpose(0, 1)
         else:
             own, count = batch.features[STEPS][i], int(batch.targets[REAL][i])
             clock = Clock(batch.targets["times"][i].cpu().numpy())

@@ -221,7 +221,7 @@ def test_what_is_no_file_of_features_is_said(run, tmp_path, capsys):
 
 
 def test_two_hours_are_predicted_in_bounded_memory(run, tmp_path):
-    """45,000 steps of 2,048 channels are 352 MiB; a part of them has 64."""
+    """45,000 steps, of 16 channels here; the slow test below has 2,048."""
     steps, channels = 2 * 3600 * 25 // 4, 16
     big = np.lib.format.open_memmap(tmp_path / "long.npy", "w+", np.float32, (steps, channels))
     draw = np.random.Generator(np.random.PCG64(0))

@@ -22,11 +22,10 @@ trunk = GivenFeatures()
 model = Model(trunk, {"events": task.head(trunk)}, Preprocessing()).eval()
 for name, steps in (("minute", 375), ("hours", 45_000)):
     file = folder / f"{name}.npy"
-    array = np.lib.format.open_memmap(file, "w+", np.float32, (steps, CHANNELS))
-    for first in range(0, steps, 1000):
-        array[first : first + 1000] = 0.1
-    array.flush()
-    del array
+    with file.open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, {"descr": "<f4", "fortran_order": False, "shape": (steps, CHANNELS)})
+        for _ in range(steps // 125):
+            out.write(np.full((125, CHANNELS), 0.1, np.float32).tobytes())
     with torch.inference_mode():
         task.infer(model, task.collate([task.read(str(file))]))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

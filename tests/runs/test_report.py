@@ -307,6 +307,8 @@ def test_charts_take_gaps_constants_and_quotes():
     assert "nan" not in "".join(p.get("points") for p in root.findall("polyline"))
     for flat in ([3.0, 3.0], [0.0, 0.0], [math.nan, math.nan]):
         ElementTree.fromstring(line_chart([Line("flat", [1, 2], flat)], "flat"))
+    short = line_chart([Line("x", list(range(1, 211)), [0.0] * 210)], "x")
+    assert ">200<" in short and ">250<" not in short  # behind the last update
     most = ElementTree.fromstring(line_chart([Line("p", [1, 2], [0.7, 1.0])], "p", percent=True, most=1.0))
     assert "105 %" not in [t.text for t in most.findall("text")]
 

@@ -23,6 +23,7 @@ COLUMNS = {
     "group": ("group",),
     "split": ("split", "subset"),
 }
+_HEAD = 4096  # bytes
 NEEDED = ("video", "start", "end", "label")
 EXPECTED = "expected columns video, start, end (seconds) and label; perhaps duration, fps, group and split"
 _SPLIT_OF = {word: split for split, words in WORDS.items() for word in words}
@@ -73,8 +74,12 @@ def split_named(word: str) -> str:
 def is_events(file: Path) -> bool:
     """Say whether a table has the columns of events."""
     try:
+        with file.open("rb") as head:  # tables of pictures may be large
+            first = head.read(_HEAD).replace(b"\0", b"").lower()  # UTF-16 too
+        if not any(word.encode() in first for word in COLUMNS["start"]):
+            return False
         return {*NEEDED} <= _columns(file).names.keys()
-    except DataError:
+    except (DataError, OSError):
         return False
 
 
