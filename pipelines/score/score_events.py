@@ -13,6 +13,7 @@ from ...tasks.data.repairs import Repairs, counted, refuse
 from ...tasks.data.table_rows import SUFFIX
 from ...tasks.events.annotations import Annotated, bounded, classes_of, stop
 from ...tasks.events.average_precision import Matches, Segments
+from ...tasks.events.features import bare
 from ...tasks.events.formats import activitynet, event_table, thumos
 from ...tasks.events.scoring import middle_of, overlaps_of, said, score
 from ...tasks.intervals import over_groups
@@ -50,6 +51,8 @@ def events(
     file = new_file(plot, ".png", "plot") if plot else None
     if wrong := [o for o in overlaps if not 0 < o <= 1]:
         raise RecipeError(f"overlaps={','.join(f'{o:g}' for o in wrong)}: expected shares above 0, up to 1")
+    if len({*overlaps}) < len(overlaps):
+        raise RecipeError(f"overlaps={','.join(f'{o:g}' for o in overlaps)}: one stands there twice")
     chosen = overlaps_of(protocol, overlaps)
     true, found = _truth(Path(truth), subset), _results(Path(results))
     classes = classes_of([true])
@@ -84,9 +87,11 @@ def _truth(path: Path, subset: str) -> Annotated:
         return thumos.read_folder(folders[split], split)
     if path.suffix.lower() in SUFFIX:
         found = event_table.read_table(path, "")
+        if subset and "" in found:
+            raise DataError(f"{path}: has no column of splits: leave subset={subset} out")
         split = event_table.split_named(subset) if subset else "val" if "val" in found else next(iter(found))
     else:
-        found = activitynet.read_database(path, (subset, subset) if subset else None)
+        found = activitynet.read_database(path, (subset, subset) if subset else None, one_subset=True)
         split = "val"
     if split not in found:
         raise DataError(f"{path}: holds no events of {subset or 'val'}, only of {', '.join(found)}")
@@ -114,9 +119,12 @@ def _rows(
 ) -> tuple[list[tuple[int, int, float, float, float]], list[str]]:
     """Number the results by the truth's videos; those of other videos get numbers behind, and are false."""
     place, number = {name: n for n, name in enumerate(names)}, {name: n for n, name in enumerate(classes)}
-    repairs, rows, backwards, others = Repairs(str(results)), [], 0, []
+    repairs, rows, backwards, others, seen = Repairs(str(results)), [], 0, list[str](), dict[str, str]()
     for name, video in found.videos.items():
-        own = next((n for n in (name, Path(name).stem, name.removeprefix("v_")) if n in place), name)
+        own = next((n for n in (name, bare(name), name.removeprefix("v_")) if n in place), name)
+        if own in seen:
+            raise DataError(f"{results}: {seen[own]} and {name} are both the truth's {own}; leave one")
+        seen[own] = name
         repairs.add("names of videos with another end or a v_ before them", "video", own != name)
         if own not in place:
             others.append(name)

@@ -76,7 +76,7 @@ def bounded(found: Annotated, skip: bool) -> list[str]:
 
     With `skip` events that cannot be used are left out, counted in the notes.
     """
-    repairs, problems, left_out = Repairs(found.file), [], 0
+    repairs, problems, left_out, doubled = Repairs(found.file), [], 0, 0
     for video in found.videos.values():
         kept = []
         for event in video.events:
@@ -91,9 +91,20 @@ def bounded(found: Annotated, skip: bool) -> list[str]:
                 repairs.add("ends behind the video's cut to it", "event")
                 end = video.duration
             kept.append(Event(event.start, end, event.label, event.score, event.where))
+        again = len(kept) - len({(e.label, e.start, e.end) for e in kept})
+        doubled += again
+        for start, end in video.ambiguous:
+            if not start < end:
+                problems.append(
+                    f"{found.file}: {video.name}: an ambiguous part from {start:g} to {end:g} s: ends before it starts"
+                )
         video.events = kept
     if left_out:
         found.notes.append(f"{found.file}: on_bad_event=skip leaves out {left_out} events that cannot be used")
+    if doubled:
+        found.notes.append(
+            f"{found.file}: {doubled} events stand there twice, with the same class and bounds: each counts"
+        )
     found.notes += repairs.lines()
     return problems
 
@@ -110,6 +121,13 @@ def _wrong(event: Event, duration: float) -> str:
     if duration and (event.start >= duration or event.end > duration + max(1.0, NEAR * duration)):
         return f"{said}: lies outside the video, which is {duration:g} s long"
     return ""
+
+
+def outside(video: Video, end: float) -> list[str]:
+    """List the events that lie behind the end of a video's features, where nothing else says how long it is."""
+    if video.duration:
+        return []
+    return [f"{e.where}: {wrong}" for e in video.events if (wrong := _wrong(e, end))]
 
 
 def classes_of(splits: Iterable[Annotated]) -> tuple[str, ...]:

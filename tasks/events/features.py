@@ -11,6 +11,7 @@ import numpy as np
 
 from trunkline.ground.errors import DataError
 
+from ..video.suffixes import READABLE
 from .annotations import NEAR, Video
 
 _PREFIX = "v_"  # before a video's name in ActivityNet's files of features
@@ -26,6 +27,11 @@ class Clock:
     def seconds(self) -> float:
         """From one step to the next, the median."""
         return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 2 * float(self.times[0]) or 1.0
+
+    @property
+    def end(self) -> float:
+        """The end of the last step in seconds."""
+        return float(self.times[-1]) + self.seconds / 2
 
     def place(self, seconds: np.ndarray) -> np.ndarray:
         """Convert seconds to steps: the middle of step i is i + 0.5."""
@@ -51,10 +57,19 @@ class Steps:
         """Read some steps as `(end - first, C)` fp32. Nothing else of the file comes into memory."""
         a = self.array
         if not (isinstance(a, np.memmap) and a.flags.c_contiguous):
-            return np.array(a[first:end], np.float32)
+            return self._checked(a[first:end])
         start = a.offset + first * a.shape[1] * a.itemsize
         found = np.fromfile(str(a.filename), a.dtype, (end - first) * a.shape[1], offset=start)
-        return found.reshape(-1, a.shape[1]).astype(np.float32)
+        return self._checked(found.reshape(-1, a.shape[1]))
+
+    @staticmethod
+    def _checked(rows: np.ndarray) -> np.ndarray:
+        """Convert rows to fp32. Raises DataError for numbers that are not finite, or are too large."""
+        with np.errstate(over="ignore"):
+            found = rows.astype(np.float32)
+        if not np.isfinite(found).all():
+            raise DataError("holds numbers that are not finite in fp32")
+        return found
 
 
 def _between(x: np.ndarray, known: np.ndarray, values: np.ndarray, step: float, rise: float) -> np.ndarray:
@@ -80,7 +95,7 @@ def names_in(folder: Path) -> dict[str, list[Path]]:
         names = {file.stem, file.stem.removeprefix(_PREFIX)}
         if (said := _beside(file)) and isinstance(said.get("file"), str):
             path = Path(said["file"])
-            names = {said["file"], path.name, path.stem}
+            names = {said["file"], path.name, bare(path.name)}
         for name in names:
             found[name].append(file)
     if not files:
@@ -88,9 +103,14 @@ def names_in(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+def bare(name: str) -> str:
+    """Return a video's name without the end of a container's; what stands behind another dot is part of the name."""
+    return Path(name).stem if Path(name).suffix.lower() in READABLE else name
+
+
 def find(video: str, names: dict[str, list[Path]]) -> Path | None:
     """Find a video's file by its name, with or without its end. Raises DataError where there are two."""
-    for name in dict.fromkeys((video, Path(video).name, Path(video).stem)):
+    for name in dict.fromkeys((video, Path(video).name, bare(Path(video).name))):
         if files := names.get(name):
             if len(files) > 1:
                 raise DataError(
@@ -107,12 +127,17 @@ def said_of(file: Path) -> str:
 
 
 def _beside(file: Path) -> dict[str, Any] | None:
-    """Read the JSON beside a file of features; None where there is none that can be read."""
+    """Read the JSON beside a file of features; None where there is none. Raises DataError where it is damaged."""
+    beside = file.with_suffix(".json")
     try:
-        said = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        said = json.loads(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return None
-    return said if isinstance(said, dict) else None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{beside}: cannot be read ({error}); write the features again, or remove it") from None
+    if not isinstance(said, dict):
+        raise DataError(f"{beside}: expected an object that says when the steps of {file.name} were, as times")
+    return said
 
 
 def open_steps(
@@ -122,7 +147,7 @@ def open_steps(
 
     stride  frames from one step to the next, and `span` frames that a step was computed from; `rate` frames a second, by
             default what the annotations say: step i is at (i * stride + span / 2) / rate
-    usual   seconds from step to step, where nothing else says it
+    usual   of prediction: seconds from step to step where training knew them alike for all videos; 0: it did not
 
     Raises DataError, with the file's name, where it is none of features, or they are of another length than the video.
     """
@@ -130,7 +155,7 @@ def open_steps(
     array = _array(path)
     times, said = _times(path, array, video, stride, span, rate or video.rate, usual)
     found = Steps(array, Clock(times), said)
-    end = float(times[-1]) + found.clock.seconds / 2
+    end = found.clock.end
     room = max(1.0, NEAR * video.duration, span / (rate or video.rate or 25.0))
     if video.duration and abs(end - video.duration) > room:
         raise DataError(
@@ -143,7 +168,7 @@ def open_steps(
 def _array(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         why = getattr(error, "strerror", None) or "it is no whole .npy file of numbers"
         raise DataError(f"{path}: cannot be read ({why})") from None
     if not isinstance(array, np.ndarray) or array.ndim != 2 or 0 in array.shape:
@@ -168,16 +193,21 @@ def _times(
                 f"{path.with_suffix('.json')}: times: expected {count} ascending seconds, one for each step of {path.name}"
             )
         return times, "at the times that their JSON says"
-    if stride and (rate or not usual):
+    if stride:
         if not rate:
             raise DataError(
                 f"{path}: stride={stride} needs the frames a second: the annotations do not say them, so give rate="
             )
         return (np.arange(count) * stride + (span or stride) / 2) / rate, f"each {stride} frames at {rate:g} a second"
+    if said is not None and isinstance(said.get("duration"), (int, float)) and said["duration"] > 0:
+        return (np.arange(count) + 0.5) * (
+            float(said["duration"]) / count
+        ), "spread over the length that their JSON says"
     if video.duration:
         return (np.arange(count) + 0.5) * (video.duration / count), "spread over the video's length"
     if usual:
         return (np.arange(count) + 0.5) * usual, f"each {usual:g} s, as in training"
     raise DataError(
-        f"{path}: nothing says when its steps were: no JSON beside it, no stride=, and no duration in the annotations"
+        f"{path}: nothing says when its steps were: no JSON beside it "
+        f"({path.stem}.json with times, or with the video's duration), no stride=, and no duration in the annotations"
     )

@@ -31,9 +31,9 @@ class Options(TaskOptions):
     train: str = of_data("")  # of a JSON the subset, of a table the file, that is trained on
     val: str = of_data("")  # the same for validation; or a share of the videos, as 0.2
     on_bad_event: Literal["stop", "skip"] = of_data("stop")  # events without length or outside their video
-    stride: int = ranged(0, _STRIDE, of="data", kept=True)
-    span: int = ranged(0, _FRAMES, of="data", kept=True)  # frames that a step was computed from
-    rate: float = ranged(0.0, _RATE, of="data", kept=True)
+    stride: int = ranged(0, _STRIDE)
+    span: int = ranged(0, _FRAMES)  # frames that a step was computed from
+    rate: float = ranged(0.0, _RATE)
     longest: int = of_training(2304, _STEPS)  # steps; a longer video is cut at random in training
     head: Literal["pyramid", "windows"] = ranged("pyramid", of="network")
     width: int = ranged(256, _WIDTH, of="network")  # of the pyramid
@@ -59,6 +59,12 @@ class Options(TaskOptions):
         found = []
         if self.head == "windows" and not self.thresholds:
             found.append("thresholds=: expected one probability at least, as 0.3,0.5")
+        if self.head == "pyramid" and not self.background:
+            found.append("background=false: is read with head=windows")
+        if len({*map(float, self.overlaps)}) < len(self.overlaps):
+            found.append(f"overlaps={','.join(f'{o:g}' for o in self.overlaps)}: one stands there twice")
+        if self.rate and not self.stride:
+            found.append(f"rate={self.rate:g}: is read with stride=, the frames from one step to the next")
         if self.span and not self.stride:
             found.append(f"span={self.span}: is read with stride=, the frames from one step to the next")
         return found

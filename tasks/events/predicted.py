@@ -1,5 +1,6 @@
 """What is said of one long video: its events, and the scores of the classes over time."""
 
+import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ...heads.contract import Prediction
 
 LINES, POINTS = 5, 400  # classes and points of the curves that are kept
-_TABLE = "video,start,end,label,score\n"
+_TABLE = ("video", "start", "end", "label", "score")
 
 Curve = tuple[str, list[tuple[float, float]]]
 """A class, and its scores at seconds."""
@@ -122,7 +123,10 @@ class PredictedEvents(Predicted):
     @classmethod
     def write_labels(cls, form: str, folder: Path, found: Iterable[Self], task: Any) -> list[str]:
         """Write all events as a results file: ActivityNet's JSON, THUMOS' lines, or a table."""
-        rows = {_name(one.file): one.events for one in found if not one.error}
+        good = [one for one in found if not one.error]
+        names = [_name(one.file) for one in good]
+        again = {name for name in names if names.count(name) > 1}  # of two folders
+        rows = {one.file if name in again else name: one.events for name, one in zip(names, good, strict=True)}
         folder.mkdir(parents=True, exist_ok=True)
         if form == "activitynet":
             (folder / "results.json").write_text(activitynet.results_text(rows), encoding="utf-8")
@@ -133,8 +137,10 @@ class PredictedEvents(Predicted):
                 return [str(error)]
             (folder / "results.txt").write_text(text, encoding="utf-8")
         else:
-            lines = [f"{name},{e.start!r},{e.end!r},{e.label},{e.score!r}\n" for name, own in rows.items() for e in own]
-            (folder / "results.csv").write_text(_TABLE + "".join(lines), encoding="utf-8")
+            with (folder / "results.csv").open("w", encoding="utf-8", newline="") as out:
+                table = csv.writer(out, lineterminator="\n")
+                table.writerow(_TABLE)
+                table.writerows((name, e.start, e.end, e.label, e.score) for name, own in rows.items() for e in own)
         return []
 
 

@@ -28,8 +28,9 @@ _FEW = 20  # files that are looked into: a folder of more JSONs holds labels of 
 
 def read_events(options: Options, classes: Sequence[str] | None = None) -> dict[str, EventSamples]:
     """Read `{"train": ..., "val": ...}`; `classes` are a checkpoint's. Raises DataError with every problem."""
-    splits = _samples(annotated(options), options, classes)
-    share = _share(options.val)
+    splits, share = _samples(annotated(options), options, classes), _share(options.val)
+    if share and [*splits] == ["train"]:
+        splits = {"": splits["train"]}  # one table, or one subset: the share is of it
     if "" in splits and not share:
         raise DataError(
             f"{options.data}: nothing says which videos validate: give val=0.2, or a column split in the table"
@@ -37,12 +38,25 @@ def read_events(options: Options, classes: Sequence[str] | None = None) -> dict[
     if share and "" not in splits:
         raise DataError(f"val={options.val}: the data has its own splits; leave it out")
     if "" not in splits:
-        return splits
+        return _compared(splits)
     whole = splits[""]
     groups = whole.grouped or ()
     pattern = "" if groups else options.group
     held = split_rows(whole.id, np.zeros(len(whole), np.int64), ("",), share, pattern, groups=groups)
     return {"train": whole.take(~held, "train"), "val": whole.take(held, "val")}
+
+
+def _compared(splits: dict[str, EventSamples]) -> dict[str, EventSamples]:
+    """Remark on videos that are in training and in validation."""
+    if {"train", "val"} <= splits.keys():
+        seen = {video.name for video in splits["train"].videos}
+        if both := [video.name for video in splits["val"].videos if video.name in seen]:
+            few = f"{', '.join(both[:3])}{' …' if len(both) > 3 else ''}"
+            said = (
+                f"{counted(len(both), 'video')} in train and in val: the score counts what was learnt by heart ({few})"
+            )
+            splits["val"] = replace(splits["val"], notes=(*splits["val"].notes, said))
+    return splits
 
 
 def read_whole(options: Options, classes: Sequence[str] | None = None) -> EventSamples:
@@ -159,6 +173,7 @@ def _samples(found: dict[str, Annotated], options: Options, classes: Sequence[st
         problems += one.problems + bounded(one, options.on_bad_event == "skip")
         problems += _unlisted(one, known, "the checkpoint" if classes is not None else next(iter(found.values())).file)
         videos, files, lacking = list[Video](), list[Path](), dict[str, str]()
+        owner: dict[Path, str] = {}
         for video in one.videos.values():
             try:
                 file = find(video.name, names)
@@ -168,6 +183,12 @@ def _samples(found: dict[str, Annotated], options: Options, classes: Sequence[st
             if file is None:
                 lacking[video.name] = f"has no features in {folder}"
                 continue
+            if file in owner:
+                problems.append(
+                    f"{one.file}: {owner[file]} and {video.name} have the same features, {file}; name them apart"
+                )
+                continue
+            owner[file] = video.name
             videos.append(video)
             files.append(file)
         if options.on_bad_sample != "skip":

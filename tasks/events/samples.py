@@ -42,9 +42,10 @@ class EventSamples:
         times = np.array([(event.start, event.end) for event in video.events], np.float64).reshape(-1, 2)
         number = {name: n for n, name in enumerate(self.classes)}
         labels = [number[event.label] for event in video.events]
-        features = torch.from_numpy(np.array(steps.array, np.float32)).transpose(0, 1)
-        if not bool(torch.isfinite(features).all()):
-            raise DataError(f"{self.files[index]}: holds numbers that are not finite")
+        try:
+            features = torch.from_numpy(steps.rows(0, len(steps.array))).transpose(0, 1)
+        except DataError as error:
+            raise DataError(f"{self.files[index]}: {error}") from None
         targets = {
             "segments": torch.from_numpy(steps.clock.place(times).astype(np.float32)),
             "labels": torch.tensor(labels, dtype=torch.int64),
@@ -112,9 +113,13 @@ class EventSamples:
 
     def manifest(self) -> list[str]:
         """List one line a video: its name, a digest of its events, and its features' size and checksum."""
-        files = [(v.name, str(f), _mark(v), None) for v, f in zip(self.videos, self.files, strict=True)]
+        files = [(v.name, str(f), _mark(v, f), None) for v, f in zip(self.videos, self.files, strict=True)]
         return list(manifest_lines(files, len(files)))
 
 
-def _mark(video: Video) -> str:
-    return digest(f"{e.label}\t{e.start!r}\t{e.end!r}" for e in video.events)[:12]
+def _mark(video: Video, file: Path) -> str:
+    """Compute a mark of a video's events and of what says when its steps were."""
+    beside = file.with_suffix(".json")
+    said = beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
+    lines = [f"{e.label}\t{e.start!r}\t{e.end!r}" for e in video.events]
+    return digest([*lines, f"{video.duration!r} {video.rate!r} {video.ambiguous!r}", said])[:12]

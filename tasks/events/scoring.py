@@ -43,7 +43,7 @@ def middle_of(overlaps: Sequence[float]) -> float:
 
 def at(overlap: float) -> str:
     """Name the metric at one overlap."""
-    return f"{MAP}@{overlap:.2g}"
+    return f"{MAP}@{overlap:g}"
 
 
 def metrics_of(overlaps: Sequence[float]) -> dict[str, Metric]:

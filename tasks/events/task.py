@@ -1,6 +1,7 @@
 """Events in long videos: features over time in; events with a class, a start and an end out."""
 
 import glob
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ...heads.events import REAL, STEPS, joined, parts_of
 from ..contract import Sample, Samples, Task
 from ..data.folds import divided
 from ..fitting import copy_head
-from .annotations import Event, Video
+from .annotations import Event, Video, outside
 from .draw import time_line
 from .evaluator import EventEvaluator
 from .features import Clock, Steps, open_steps
@@ -71,13 +72,32 @@ class Events(Task):
         return self._whole
 
     def facts_of(self, training: Samples) -> dict[str, Any]:
-        """Return the class names, the features' width, and the median seconds from step to step."""
+        """Return the class names, the features' width, and what a video without a JSON beside its features needs.
+
+        `seconds` is the median from step to step, `even` the same where all videos have it, else 0; `rate` is the frames a second
+        that all have, else 0.
+        """
         assert isinstance(training, EventSamples)
-        first = training.steps(0)
+        opened = []
+        for i in range(len(training)):
+            try:
+                opened.append(training.steps(i))
+            except DataError:
+                if not opened and i == len(training) - 1:
+                    raise
+                continue  # it is told where it is looked at
+        seconds = sorted(one.clock.seconds for one in opened)
+        middle, rates = seconds[len(seconds) // 2], {video.rate for video in training.videos}
+        even = all(
+            abs(one.clock.seconds - middle) < 1e-3 * middle and abs(one.clock.times[0] - middle / 2) < 1e-3 * middle
+            for one in opened
+        )
         return {
             "classes": list(training.classes),
-            "channels": first.array.shape[1],
-            "seconds": round(first.clock.seconds, 6),
+            "channels": Counter(one.array.shape[1] for one in opened).most_common(1)[0][0],
+            "seconds": round(middle, 6),
+            "even": round(middle, 6) if even else 0.0,
+            "rate": self.options.rate or (rates.pop() if len(rates) == 1 else 0.0),
         }
 
     def scan(self, samples: Samples, loaders: int) -> dict[str, str]:
@@ -99,6 +119,7 @@ class Events(Task):
             try:
                 steps = samples.steps(i)
                 self._fits(steps, samples.source(i))
+                problems += outside(samples.videos[i], steps.clock.end)
                 said.setdefault(steps.said.partition(" at ")[0], []).append(samples.id(i))
             except DataError as error:
                 problems.append(str(error))
@@ -178,9 +199,16 @@ class Events(Task):
             count, clock = len(steps.array), steps.clock
 
             def read(first: int, end: int) -> Tensor:
-                return torch.from_numpy(steps.rows(first, end)).transpose(0, 1)
+                try:
+                    return torch.from_numpy(steps.rows(first, end)).transpose(0, 1)
+                except DataError as error:
+                    raise DataError(f"{batch.ids[i]}: {error}") from None
         else:
             own, count = batch.features[STEPS][i], int(batch.targets[REAL][i])
+            if len(own) != (channels := int(self.facts["channels"])):
+                raise DataError(
+                    f"{batch.ids[i]}: has {len(own)} channels, and the run learnt {channels}: features of another network?"
+                )
             clock = Clock(batch.targets["times"][i].cpu().numpy())
 
             def read(first: int, end: int) -> Tensor:
@@ -191,11 +219,14 @@ class Events(Task):
         found = joined(said, [p[0] for p in parts], [(p[2], p[3]) for p in parts])
         segments, labels, scores = head.events(found)
         curve = found.curve.float().cpu().numpy()
-        return VideoEvents(batch.ids[i], clock.when(segments), labels, scores, curve, clock.times)
+        return VideoEvents(batch.ids[i], clock.when(segments).clip(0), labels, scores, curve, clock.times)
 
     def _open(self, address: str) -> Steps:
         o = self.options
-        steps = open_steps(address, Video(Path(address).stem), o.stride, o.span, o.rate, float(self.facts["seconds"]))
+        usual = 0.0 if o.stride else float(self.facts["even"])
+        steps = open_steps(
+            address, Video(Path(address).stem), o.stride, o.span, o.rate or float(self.facts["rate"]), usual
+        )
         self._fits(steps, address)
         return steps
 
@@ -216,7 +247,8 @@ class Events(Task):
         """Make a sample whose features are read part by part. Raises DataError where the file holds none."""
         if Path(address).suffix.lower() != ".npy":
             raise DataError(
-                f"{address}: is no file of features; of a video write them first: trunkline predict RUN {address} features=FOLDER"
+                f"{address}: is no file of features; of a video a run of the recipe action writes them: "
+                f"trunkline predict RUN_OF_ACTION {address} features=FOLDER"
             )
         self._open(address)
         return Sample(address, Path(address), torch.empty(0), {LONG: True})

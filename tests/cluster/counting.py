@@ -99,7 +99,7 @@ def of_an_update(engine: Any, micro_batches: list[Any]) -> Counter[str]:
 
 
 class Reads:
-    """Count what reads back, by the function of ours that asks for it (`heads/one_stage.py: assign`), while it is entered.
+    """Count what reads back, by the function of ours that asks for it (`heads/dense.py: assign`), while it is entered.
 
     On a CPU, by the names of methods and operations that wait on a GPU, and by masks used as indices.
     """

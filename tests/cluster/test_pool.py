@@ -2,6 +2,8 @@
 
 import json
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from pool_work import evaluated, many, split_of
 from ray_cluster import Started, cluster, on
 
+from trunkline.cluster.launchers.own_output import own_output
 from trunkline.pipelines.command.cli import main
 
 pytest.importorskip("ray")
@@ -115,3 +118,21 @@ def test_ten_thousand_pictures_in_flat_memory_stopped_in_the_middle(scenes, shor
     files = [json.loads(line)["file"] for line in lines(out)]
     assert len(files) == 10_000 == len(set(files)) and files == sorted(files)
     assert max(peaks) < 40
+
+
+def test_other_threads_write_to_stderr_while_it_lasts(capsys):
+    def speak():
+        print("(raylet) a worker died")
+
+    with own_output():
+        other = threading.Thread(target=speak)
+        other.start()
+        other.join()
+        print('{"top1": 1}')
+        assert not sys.stdout.closed
+    shown = capsys.readouterr()
+    assert shown.out == '{"top1": 1}\n' and shown.err == "(raylet) a worker died\n"
+    again = threading.Thread(target=speak)
+    again.start()
+    again.join()
+    assert "raylet" in capsys.readouterr().out

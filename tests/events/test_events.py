@@ -217,7 +217,7 @@ def test_results_of_odd_videos_count_as_false_and_are_said(videos, tmp_path, cap
 def test_what_is_no_file_of_features_is_said(run, tmp_path, capsys):
     (tmp_path / "clip.mp4").touch()
     assert main(["predict", str(run), str(tmp_path / "clip.mp4"), "threads=1"]) == 2
-    assert "is no file of features; of a video write them first: trunkline predict RUN" in capsys.readouterr().err
+    assert "is no file of features; of a video a run of the recipe action writes them" in capsys.readouterr().err
 
 
 def test_two_hours_are_predicted_in_bounded_memory(run, tmp_path):

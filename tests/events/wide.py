@@ -16,7 +16,7 @@ from trunkline.tasks.events.task import Events
 CHANNELS = 2048
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
-facts = {"classes": ["a", "b"], "channels": CHANNELS, "seconds": 0.16}
+facts = {"classes": ["a", "b"], "channels": CHANNELS, "seconds": 0.16, "even": 0.16, "rate": 0.0}
 task = Events(Options(), Preprocessing(), facts)
 trunk = GivenFeatures()
 model = Model(trunk, {"events": task.head(trunk)}, Preprocessing()).eval()

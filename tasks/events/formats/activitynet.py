@@ -41,7 +41,9 @@ def is_database(file: str | os.PathLike[str]) -> bool:
         return False
 
 
-def read_database(file: str | os.PathLike[str], subsets: tuple[str, str] | None = None) -> dict[str, Annotated]:
+def read_database(
+    file: str | os.PathLike[str], subsets: tuple[str, str] | None = None, one_subset: bool = False
+) -> dict[str, Annotated]:
     """Read a database's videos by split, `train` and `val`; `subsets` names those of the file, as it writes them.
 
     Without `subsets` they are the first of SUBSETS that are there. Other subsets are not read, which is said. Raises
@@ -55,6 +57,10 @@ def read_database(file: str | os.PathLike[str], subsets: tuple[str, str] | None 
         raise DataError(
             f"{name}: has the subsets {', '.join(sorted(there)) or 'none'}; expected {wanted}: train= and val= name them"
         )
+    if subsets and (lacking := [one for one in subsets if one not in there]):
+        raise DataError(f"{name}: has no subset {', '.join(lacking)}, only {', '.join(sorted(filter(None, there)))}")
+    if subsets and subsets[0] == subsets[1] and not one_subset:
+        raise DataError(f"train={subsets[0]} val={subsets[1]}: the same videos would train and validate")
     found = {split: Annotated(name) for split, subset in zip(("train", "val"), chosen, strict=True) if subset in there}
     split_of = {subset: split for split, subset in zip(("train", "val"), chosen, strict=True)}
     problems: list[str] = []
@@ -65,7 +71,7 @@ def read_database(file: str | os.PathLike[str], subsets: tuple[str, str] | None 
             _add(found[split_of[subset]], video, entry, name)
     first = next(iter(found.values()))
     first.problems += problems
-    rest = sorted(there - {*chosen})
+    rest = sorted(filter(None, there - {*chosen}))
     first.notes.append(f"{name}: {' and '.join(f'{subset} is {split}' for subset, split in split_of.items() if subset in there)}"
                        + (f"; {', '.join(rest)} not read" if rest else ""))  # fmt: skip
     return found
@@ -114,7 +120,10 @@ def _event(one: Any, where: str) -> Event:
         raise ValueError("expected an object with label and segment, which is [start, end] in seconds")
     start, end = map(seconds, one["segment"])
     score = seconds(one["score"]) if "score" in one else 0.0
-    return Event(start, end, str(one.get("label", "")), score, where)
+    label = one.get("label", "")
+    if not isinstance(label, str):
+        raise ValueError(f"label={label!r}: expected text")
+    return Event(start, end, label.strip(), score, where)
 
 
 def read_results(file: str | os.PathLike[str]) -> Annotated:
