@@ -29,8 +29,8 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
     "train": ("RECIPE", "train by a recipe, or go on with the run in --run", None),
     "evaluate": ("SOURCE", "score a run's folder or a weights file", f"{_HERE}.evaluation.evaluate:evaluate"),
     "score": (
-        "coco|voc|masks|images TRUTH RESULTS",
-        "score anybody's boxes, masks or upscaled pictures",
+        "coco|voc|masks|images|events TRUTH RESULTS",
+        "score anybody's boxes, masks, upscaled pictures or events",
         f"{_HERE}.score.score:protocol",
     ),
     "predict": (

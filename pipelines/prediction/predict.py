@@ -78,7 +78,8 @@ def stream(
     batch          samples at once; by default what the task takes (32 of a classifier, 4 of a detector or segmenter)
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     pictures       draw each picture too, into out/pictures
-    labels         write what is found as labels too, into out/labels: coco, voc, yolo, labelme, labelstudio or csv
+    labels         write what is found as labels too, into out/labels: coco, voc, yolo, labelme, labelstudio or csv; of events
+                   activitynet, thumos or csv
     features       a folder for what the head reads of each video over time: a .npy with a row a step, and a JSON that says
                    when each was; further videos can join it, of the same weights and settings
     weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix

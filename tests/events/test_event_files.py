@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trunkline.ground.errors import DataError
+from trunkline.pipelines.command.cli import main
 from trunkline.tasks.events.options import Options
 from trunkline.tasks.events.reading import form_of, read_events, read_whole
 from trunkline.tasks.formats import format_of
@@ -219,3 +220,57 @@ def test_a_share_keeps_groups_together_and_all_can_be_divided(tmp_path):
         DataError, match=r"group='persn': .* has no such column, and its column group says groups: leave group= out"
     ):
         read_events(Options(data=str(tmp_path), val="0.3", group="persn"))
+
+
+def test_events_behind_features_that_know_their_times_are_outside(tmp_path, capsys):
+    rows = ["a,1,3,x,train", "b,2,4,x,val", "b,39,99999,x,val"]
+    table(features(tmp_path, "ab", times=[(i + 0.5) / 4 for i in range(40)]), "video,start,end,label,split", rows)
+    assert (
+        main(
+            ["train", "events", f"data={tmp_path}", "width=8", "levels=2", "updates=1", "--run", str(tmp_path / "run")]
+        )
+        == 2
+    )
+    assert (
+        "events.csv: line 4: x from 39 to 99999 s: lies outside the video, which is 10 s long"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (event(1, 2, None), "label=None: expected text"),
+        (lambda d: d.update({"a.mp4": d["c"]}), r"a and a\.mp4 have the same features"),
+        (lambda d: d.update({"take.1": dict(d["a"])}), r"take\.1: has no features in"),
+    ],
+)
+def test_what_has_two_meanings_is_refused(spoil, words, tmp_path):
+    database(features(tmp_path, ["a", "b", "c", "take"]), change=spoil)
+    with pytest.raises(DataError, match=words):
+        read_events(Options(data=str(tmp_path)))
+
+
+def test_a_video_on_both_sides_and_an_event_twice_are_said(tmp_path):
+    rows = ["a,1,3,x,train", "a,1,3,x,train", "b,2,4,x,val", "a,5,6,x,val"]
+    table(features(tmp_path, "ab", times=[i / 4 for i in range(40)]), "video,start,end,label,split", rows)
+    found = read_events(Options(data=str(tmp_path)))
+    assert any("1 video in train and in val" in line for line in found["val"].remarks())
+    assert any("1 events stand there twice" in line for line in found["train"].remarks())
+
+
+def test_the_data_changes_with_what_says_when_its_steps_were(tmp_path):
+    marks = []
+    for duration in (LONG, 2 * LONG):
+        database(features(tmp_path), change=lambda d, long=duration: [v.update(duration=long) for v in d.values()])
+        marks.append(read_events(Options(data=str(tmp_path)))["train"].fingerprint()["digest"])
+    features(tmp_path, duration=20.0)
+    marks.append(read_events(Options(data=str(tmp_path)))["train"].fingerprint()["digest"])
+    assert len({*marks}) == 3
+
+
+def test_a_share_of_one_table_of_training(tmp_path):
+    table(features(tmp_path, "ab", times=[i / 4 for i in range(40)]), "video,start,end,label", ["a,1,2,x", "b,1,2,x"])
+    (tmp_path / "events.csv").rename(tmp_path / "train.csv")
+    found = read_events(Options(data=str(tmp_path), val="0.5"))
+    assert {split: len(one) for split, one in found.items()} == {"train": 1, "val": 1}

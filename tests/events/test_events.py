@@ -1,5 +1,6 @@
 """Events from features to scores: trained, evaluated, predicted and scored, and clear words for what does not fit."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -267,3 +268,87 @@ def test_memory_is_reckoned_and_a_run_goes_on_from_another(run, videos, tmp_path
     assert main(["train", "events", *words, "--run", str(tmp_path / "run")]) == 0
     scores = [json.loads((folder / "scores.json").read_text())["mAP"] for folder in (run, tmp_path / "run")]
     assert scores[1] == pytest.approx(scores[0], abs=1e-3)
+
+
+def long_videos(root, columns="", **said):
+    """Features of videos of other lengths but as many steps, an event in each."""
+    (root / "features").mkdir(parents=True)
+    rows = []
+    for i in range(6):
+        seconds, draw = 10.0 * (1 + i % 3), np.random.Generator(np.random.PCG64(i))
+        values = draw.normal(0, 0.3, (40, 4))
+        values[10:20] += 2
+        np.save(root / f"features/v{i}.npy", values.astype(np.float32))
+        rows.append(f"v{i},{seconds / 4},{seconds / 2},x,{'val' if i > 3 else 'train'},{columns or seconds}")
+    (root / "events.csv").write_text(
+        "\n".join([f"video,start,end,label,split,{'fps' if columns else 'duration'}", *rows]) + "\n"
+    )
+    return root
+
+
+def seconds_of(run, place):
+    return {
+        Path(p.file).stem: p.error or [(e.start, e.end) for e in p.events[:3]] for p in stream(run, place, threads=1)
+    }
+
+
+def records_of(run):
+    return {r["id"]: [tuple(s) for s in r["segments"][:3]] for r in lines_of(run / "predictions/val.jsonl")}
+
+
+def test_seconds_of_predictions_are_those_of_evaluation_or_refused(tmp_path, capsys):
+    data, run = long_videos(tmp_path / "data"), tmp_path / "run"
+    assert main(["train", "events", f"data={data}", *SMALL, "updates=20", "--run", str(run)]) == 0
+    assert all("nothing says when its steps were" in said for said in seconds_of(run, data / "features").values())
+    for i in (4, 5):
+        (data / f"features/v{i}.json").write_text(json.dumps({"duration": 10.0 * (1 + i % 3)}))
+    found, wanted = seconds_of(run, data / "features"), records_of(run)
+    assert {n: np.array(found[n]) == pytest.approx(np.array(wanted[n]), abs=1e-3) for n in wanted} == {
+        "v4": True,
+        "v5": True,
+    }
+
+
+def test_seconds_of_features_with_a_stride_are_those_of_evaluation(tmp_path):
+    data, run = long_videos(tmp_path / "data", "2"), tmp_path / "run"
+    words = [f"data={data}", *SMALL, "stride=2", "span=6", "on_bad_event=skip", "updates=20"]
+    assert main(["train", "events", *words, "--run", str(run)]) == 0
+    found, wanted = seconds_of(run, data / "features"), records_of(run)
+    assert all(np.array(found[n]) == pytest.approx(np.array(wanted[n]), abs=1e-3) for n in wanted)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda file: file.write_bytes(b""), "cannot be read"),
+        (lambda file: np.save(file, np.full((64, 16), 1e300)), "holds numbers that are not finite in fp32"),
+        (lambda file: file.with_suffix(".json").write_text("{"), "cannot be read"),
+        (lambda file: np.save(file, np.zeros((64, 5), np.float32)), "has 5 channels, and the others 16"),
+    ],
+)
+def test_predict_names_a_file_that_cannot_be_used_and_goes_on(spoil, words, run, videos, tmp_path):
+    for n in (12, 13):
+        shutil.copy(videos / f"features/video_{n:04d}.npy", tmp_path)
+    spoil(tmp_path / "video_0012.npy")
+    bad, good = stream(run, tmp_path, threads=1)
+    assert words in bad.error and not good.error
+
+
+def test_names_with_commas_and_of_two_folders_keep_their_events(run, videos, tmp_path, capsys):
+    for place in ("a/x, y", "b/x, y"):
+        (tmp_path / place).parent.mkdir()
+        shutil.copy(videos / "features/video_0012.npy", tmp_path / f"{place}.npy")
+    out = tmp_path / "out"
+    assert main(["predict", str(run), str(tmp_path), f"out={out}", "labels=csv", "threads=1"]) == 0
+    with (out / "labels/results.csv").open(newline="") as file:
+        names = {row["video"] for row in csv.DictReader(file)}
+    assert names == {str(tmp_path / "a/x, y.npy"), str(tmp_path / "b/x, y.npy")}
+
+
+def test_settings_that_do_not_go_together(videos, tmp_path, capsys):
+    for words, said in (
+        ("overlaps=0.5,0.5", "one stands there twice"), ("tasks.events.background=false", "is read with head=windows"),
+        ("rate=25", "is read with stride="), ("span=3", "is read with stride="),
+    ):  # fmt: skip
+        assert main(["train", "events", f"data={videos}", words, "--run", str(tmp_path / "run")]) == 2
+        assert said in capsys.readouterr().err
