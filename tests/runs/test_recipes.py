@@ -152,7 +152,7 @@ def test_given_twice_and_without_a_value_are_told_together_with_the_rest(capsys)
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_recipe_has_a_smoke_variant(name):
     recipe = resolve(name, {"smoke": "true"}).recipe
-    known = ("demo:smoke", *(f"demo:{kind}:smoke" for kind in ("boxes", "pixels", "pictures", "clips")))
+    known = ("demo:smoke", *(f"demo:{kind}:smoke" for kind in ("boxes", "pixels", "pictures", "clips", "events")))
     assert all(o.data in known for o in recipe.tasks.values())
     assert recipe.network.weights == "none"
     assert all(p.updates is not None and p.updates <= 4 and p.epochs is None for p in recipe.phases)
@@ -187,6 +187,7 @@ def test_a_recipe_survives_json(name):
         "segmentation": ("class_weights", "0.5,1", (0.5, 1.0)),
         "super_resolution": ("together", "a+b,c+d", ("a+b", "c+d")),
         "action": ("resize", "128,171", (128, 171)),
+        "events": ("thresholds", "0.2,0.4", (0.2, 0.4)),
     }
     key, text, value = one[task]
     recipe = resolve(name, {**given, f"tasks.{task}.{key}": text}).recipe
