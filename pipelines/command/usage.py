@@ -14,6 +14,7 @@ from ..launch.settings import hints_of, kinds, of_training
 from ..prediction.table import baseline
 from ..recipe.convert import describe
 from ..recipe.knobs import recipe_function
+from ..score.score import PROTOCOLS
 
 _HERE = "trunkline.pipelines"
 _LAUNCHED = ("train", "evaluate", "predict")  # verbs that workers can run
@@ -29,8 +30,8 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
     "train": ("RECIPE", "train by a recipe, or go on with the run in --run", None),
     "evaluate": ("SOURCE", "score a run's folder or a weights file", f"{_HERE}.evaluation.evaluate:evaluate"),
     "score": (
-        "coco|voc|masks|images|events TRUTH RESULTS",
-        "score anybody's boxes, masks, upscaled pictures or events",
+        f"{'|'.join(PROTOCOLS)} TRUTH RESULTS",
+        "score anybody's results: boxes, masks, upscaled pictures, what happens in videos",
         f"{_HERE}.score.score:protocol",
     ),
     "predict": (
