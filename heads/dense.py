@@ -95,3 +95,22 @@ def assign(
     reached[of, place] = overlap[of, place]
     share = own[of, place] / own.max(1).values.clamp(min=torch.finfo(own.dtype).tiny)[of]
     return place, of, (share * reached.max(1).values[of]).clamp(0.0, 1.0)
+
+
+def best_of_levels(
+    scores: Tensor, strides: Tensor, levels: Sequence[int], least: float, most: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose candidates: of each level the `most` best scores above `least`; their places, classes and scores, `(P,)` each.
+
+    `scores` are `(A, K)`, `strides` `(A,)` says the level of each place by its stride, `levels` lists them.
+    """
+    rows, labels, values = [], [], []
+    for stride in levels:
+        own = torch.nonzero(strides == stride)[:, 0]
+        level = scores[own].flatten()
+        above = torch.nonzero(level > least)[:, 0]
+        best = above[level[above].argsort(descending=True, stable=True)[:most]]
+        rows.append(own[best // scores.shape[1]])
+        labels.append(best % scores.shape[1])
+        values.append(level[best])
+    return torch.cat(rows), torch.cat(labels), torch.cat(values)

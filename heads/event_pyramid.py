@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from ..backbones.contract import Features
 from .boxes import at_least_fp32
 from .contract import Batch, Prediction
-from .dense import PRIOR, START, dense_losses
-from .events import STEPS, OverTime, Said, real_steps, suppressed, whole
+from .dense import PRIOR, START, best_of_levels, dense_losses
+from .events import STEPS, OverTime, Said, real_steps, whole
+from .segments import suppressed
 
 BEFORE = 2000  # candidates of a level before suppression, at most
 JOINED = 2  # convolutions before the pyramid
@@ -112,18 +113,10 @@ class EventPyramid(nn.Module):
 
     def events(self, found: Said) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Choose events: of each level the best candidates, then by class those that no better one suppresses."""
-        rows, labels, values = [], [], []
-        for stride in found.strides.unique():
-            own = torch.nonzero(found.strides == stride)[:, 0]
-            level = found.scores[own].flatten()
-            above = torch.nonzero(level > self.score)[:, 0]
-            best = above[level[above].argsort(descending=True, stable=True)[:BEFORE]]
-            rows.append(own[best // found.scores.shape[1]])
-            labels.append(best % found.scores.shape[1])
-            values.append(level[best])
-        row = torch.cat(rows)
+        strides = [2**level for level in range(self.levels)]
+        row, labels, scores = best_of_levels(found.scores, found.strides, strides, self.score, BEFORE)
         segments = found.segments[row].double().cpu().numpy().clip(0, len(found.curve))
-        label, score = torch.cat(labels).cpu().numpy(), torch.cat(values).cpu().numpy()
+        label, score = labels.cpu().numpy(), scores.cpu().numpy()
         long = segments[:, 1] - segments[:, 0] > 1e-2
         segments, label, score = segments[long], label[long], score[long]
         kept = suppressed(segments, label, score, self.nms, self.sigma, self.score, self.detections)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from ..backbones.contract import Features
 from .boxes import at_least_fp32
 from .contract import Batch, Prediction
-from .events import STEPS, Said, real_steps, suppressed, whole
+from .events import STEPS, Said, real_steps, whole
+from .segments import grouped
 
 
 class EventWindows(nn.Module):
@@ -107,22 +108,3 @@ class EventWindows(nn.Module):
 def partial_sums(x: Tensor, window: int) -> Tensor:
     """Sum `(N, C, T)` over a window of an odd number of steps around each step; what lies outside is zero."""
     return F.avg_pool1d(x, window, 1, window // 2) * window
-
-
-def grouped(
-    curve: np.ndarray, thresholds: Sequence[float], nms: float, most: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group scores over time `(T, K)` into events: segments `(n, 2)` in steps, labels and scores `(n,)`, best first."""
-    rows: list[tuple[float, float, int, float]] = []
-    for label in range(curve.shape[1]):
-        own, seen = curve[:, label], set[tuple[int, int]]()
-        for threshold in thresholds:
-            ends = np.flatnonzero(np.diff(np.concatenate([[0], own > threshold, [0]])))
-            for start, end in ends.reshape(-1, 2).tolist():
-                if (start, end) not in seen:
-                    rows.append((start, end, label, float(own[start:end].mean())))
-                    seen.add((start, end))
-    table = np.array(rows, np.float64).reshape(-1, 4)
-    segments, labels, scores = table[:, :2], table[:, 2].astype(np.int64), table[:, 3].astype(np.float32)
-    kept = suppressed(segments, labels, scores, nms, 0.0, 0.0, most)
-    return segments[kept], labels[kept], scores[kept]

@@ -108,41 +108,6 @@ def parts_of(count: int, size: int, head: EventHead) -> Iterator[tuple[int, int,
         yield max(0, start - reach), min(count, end + reach), start, end
 
 
-def suppressed(
-    segments: np.ndarray, labels: np.ndarray, scores: np.ndarray, overlap: float, sigma: float, least: float, most: int
-) -> np.ndarray:
-    """Choose among segments `(n, 2)` of each class: their rows, best first, at most `most`; scores change in place with `sigma`.
-
-    With `sigma` 0 those that overlap a better one by more than `overlap` are left out; else their scores are multiplied by
-    exp(-overlap^2 / sigma), and left out below `least` (Bodla et al. 2017, "Soft-NMS", section 3).
-    """
-    kept: list[int] = []
-    for label in np.unique(labels):
-        rest = np.flatnonzero(labels == label)
-        rest = rest[np.argsort(-scores[rest], kind="stable")]
-        taken = 0
-        while len(rest) and taken < most:
-            best = int(scores[rest].argmax()) if sigma else 0
-            one = rest[best]
-            rest = np.delete(rest, best)
-            kept.append(int(one))
-            taken += 1
-            shared = _overlap(segments[one], segments[rest])
-            if sigma:
-                scores[rest] *= np.exp(-(shared**2) / sigma)
-                rest = rest[scores[rest] >= least]
-            else:
-                rest = rest[shared <= overlap]
-    chosen = np.array(kept, np.int64)
-    return chosen[np.argsort(-scores[chosen], kind="stable")][:most]
-
-
-def _overlap(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    both = (np.minimum(one[1], others[:, 1]) - np.maximum(one[0], others[:, 0])).clip(0)
-    union = one[1] - one[0] + others[:, 1] - others[:, 0] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
-
-
 class OverTime(nn.Module):
     """A convolution over time, a norm of each step by itself, and a ReLU; padding stays zero.
 

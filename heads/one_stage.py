@@ -16,7 +16,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 from ..backbones.contract import Features
 from .boxes import at_least_fp32, predictions, sizes_of
 from .contract import Batch, Prediction
-from .dense import PRIOR, START, dense_losses
+from .dense import PRIOR, START, best_of_levels, dense_losses
 
 BEFORE = 1000  # candidates of a level before suppression, at most
 
@@ -90,16 +90,7 @@ class OneStageHead(nn.Module):
         return predictions(batch, found)
 
     def _of_one(self, scores: Tensor, boxes: Tensor, strides: Tensor) -> dict[str, Any]:
-        rows, labels, values = [], [], []
-        for stride in self.strides:
-            own = torch.nonzero(strides == stride)[:, 0]
-            level = scores[own].flatten()
-            above = torch.nonzero(level > self.score)[:, 0]
-            best = above[level[above].argsort(descending=True, stable=True)[:BEFORE]]
-            rows.append(own[best // scores.shape[1]])
-            labels.append(best % scores.shape[1])
-            values.append(level[best])
-        row, label, value = torch.cat(rows), torch.cat(labels), torch.cat(values)
+        row, label, value = best_of_levels(scores, strides, self.strides, self.score, BEFORE)
         corners = boxes[row]
         large = ((corners[:, 2:] - corners[:, :2]) >= 1e-2).all(1)
         corners, label, value = corners[large], label[large], value[large]

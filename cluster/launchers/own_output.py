@@ -4,7 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO, cast
 
 
 class _OfOneThread:
@@ -25,7 +25,7 @@ class _OfOneThread:
 def own_output() -> Iterator[None]:
     """Let what other threads print go to stderr for a while: Ray's say there that a worker died."""
     before = sys.stdout
-    sys.stdout = _OfOneThread(before)  # type: ignore[assignment]
+    sys.stdout = cast(TextIO, _OfOneThread(before))
     try:
         yield
     finally:

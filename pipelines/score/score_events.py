@@ -7,15 +7,14 @@ from typing import Any, Literal
 import numpy as np
 
 from trunkline.ground.errors import DataError, RecipeError
-from trunkline.ground.names import nearest
 
 from ...tasks.data.repairs import Repairs, counted, refuse
 from ...tasks.data.table_rows import SUFFIX
-from ...tasks.events.annotations import Annotated, bounded, classes_of, stop
+from ...tasks.events.annotations import Annotated, bounded, classes_of, stop, unlisted
 from ...tasks.events.average_precision import Matches, Segments
 from ...tasks.events.features import bare
 from ...tasks.events.formats import activitynet, event_table, thumos
-from ...tasks.events.scoring import middle_of, overlaps_of, said, score
+from ...tasks.events.scoring import middle_of, overlaps_of, said, score, truth_of
 from ...tasks.intervals import over_groups
 from ...tasks.scores import mean_over
 from ..runs.files import new_file
@@ -57,7 +56,7 @@ def events(
     true, found = _truth(Path(truth), subset), _results(Path(results))
     classes = classes_of([true])
     problems = true.problems + bounded(true, on_bad_event == "skip") + found.problems
-    problems += _unlisted(found, classes)
+    problems += unlisted(found, classes, "the truth")
     stop(problems)
     if not classes:
         raise DataError(f"{truth}: holds no event to find")
@@ -105,15 +104,6 @@ def _results(path: Path) -> Annotated:
     return thumos.read_results(path) if suffix == ".txt" else activitynet.read_results(path)
 
 
-def _unlisted(found: Annotated, classes: Sequence[str]) -> list[str]:
-    first: dict[str, str] = {}
-    for video in found.videos.values():
-        for event in video.events:
-            if event.label not in classes:
-                first.setdefault(event.label, event.where)
-    return [f"{where}: {label!r}: no class of the truth{nearest(label, classes)}" for label, where in first.items()]
-
-
 def _rows(
     found: Annotated, names: list[str], classes: Sequence[str], results: str | Path
 ) -> tuple[list[tuple[int, int, float, float, float]], list[str]]:
@@ -151,11 +141,7 @@ def _rows(
 def _scored(
     true: Annotated, rows: list[Any], names: list[str], classes: Sequence[str], protocol: Any, overlaps: Sequence[float]
 ) -> Scored:
-    number = {name: n for n, name in enumerate(classes)}
-    events, ambiguous = [], []
-    for n, video in enumerate(true.videos.values()):
-        events += [(n, number[e.label], e.start, e.end, 0.0) for e in video.events]
-        ambiguous += [(n, 0, start, end, 0.0) for start, end in video.ambiguous]
+    events, ambiguous = truth_of(list(true.videos.values()), classes)
     found = Segments.gathered(rows)
     videos = max(len(names), int(found.video.max()) + 1)
     groups = [video.group for video in true.videos.values()]
@@ -165,9 +151,7 @@ def _scored(
             np.array([g or n for g, n in zip(groups, names, strict=True)], object), return_inverse=True
         )[1]
     whole, over = over_groups(numbers, "videos")
-    scoring = score(
-        Segments.gathered(events), found, Segments.gathered(ambiguous), videos, classes, overlaps, protocol, whole
-    )
+    scoring = score(events, found, ambiguous, videos, classes, overlaps, protocol, whole)
     settings = {"protocol": protocol, "overlaps": list(overlaps)}
     counts = {"videos": len(names), "events": len(events), "ambiguous": len(ambiguous), "results": len(rows)}
     at = list(overlaps).index(middle_of(overlaps))

@@ -1,10 +1,11 @@
 """What annotation files say of long videos: their events, with classes and bounds in seconds."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from trunkline.ground.errors import DataError
+from trunkline.ground.names import nearest
 
 from ..data.repairs import Repairs
 
@@ -128,6 +129,16 @@ def outside(video: Video, end: float) -> list[str]:
     if video.duration:
         return []
     return [f"{e.where}: {wrong}" for e in video.events if (wrong := _wrong(e, end))]
+
+
+def unlisted(found: Annotated, classes: Sequence[str], where: str) -> list[str]:
+    """List the classes of events that `where` has not, each once, at its first place."""
+    first: dict[str, str] = {}
+    for video in found.videos.values():
+        for event in video.events:
+            if event.label and event.label not in classes:
+                first.setdefault(event.label, event.where)
+    return [f"{at}: {label!r}: no class of {where}{nearest(label, classes)}" for label, at in first.items()]
 
 
 def classes_of(splits: Iterable[Annotated]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from ...heads.segments import overlaps
 from ..intervals import bootstrap
 
 Protocol = Literal["activitynet", "thumos"]
@@ -61,14 +62,6 @@ class Matches:
     hit: np.ndarray
     counted: np.ndarray
     events: np.ndarray
-
-
-def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Compute intersection over union of segments `(n, 2)` and `(m, 2)`: `(n, m)` float64; 0 where both are empty."""
-    both = np.minimum(a[:, None, 1], b[None, :, 1]) - np.maximum(a[:, None, 0], b[None, :, 0])
-    both = both.clip(0)
-    union = (a[:, 1] - a[:, 0])[:, None] + (b[:, 1] - b[:, 0])[None] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 
 def match(

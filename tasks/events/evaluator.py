@@ -14,7 +14,7 @@ from .average_precision import Protocol, Segments
 from .formats import activitynet, thumos
 from .predicted import VideoEvents
 from .samples import EventSamples
-from .scoring import MAP, at, metrics_of, overlaps_of, said, score
+from .scoring import MAP, at, metrics_of, overlaps_of, said, score, truth_of
 
 EXAMPLES = 8  # videos that a report shows
 
@@ -63,7 +63,7 @@ class EventEvaluator:
         """Compute the metrics, their intervals over videos (or groups), and `details`: AP of the classes, counts, examples."""
         videos, classes = len(self._rows), self.samples.classes
         found = Segments.gathered([row for rows in self._rows for row in rows])
-        truth, ambiguous = self._truth(videos)
+        truth, ambiguous = truth_of(self.samples.videos[:videos], classes)
         groups, over = over_groups(group_numbers(self.samples, self.samples.options.group), "videos")
         scored = score(truth, found, ambiguous, videos, classes, self.overlaps, self.protocol, groups)
         details = {
@@ -81,13 +81,6 @@ class EventEvaluator:
             *over,
         )
         return Scores(scored.metrics, scored.intervals, details, samples=videos, headline=headline, notes=notes)
-
-    def _truth(self, videos: int) -> tuple[Segments, Segments]:
-        events, parts = [], []
-        for number, video in enumerate(self.samples.videos[:videos]):
-            events += [(number, self._number[e.label], e.start, e.end, 0.0) for e in video.events]
-            parts += [(number, 0, start, end, 0.0) for start, end in video.ambiguous]
-        return Segments.gathered(events), Segments.gathered(parts)
 
     def _examples(self, videos: int) -> list[int]:
         """Choose videos that are shown: spread over the split, those with events first."""

@@ -123,7 +123,7 @@ def find(video: str, names: dict[str, list[Path]]) -> Path | None:
 def said_of(file: Path) -> str:
     """Return the name of the video that a file of features is of: what the JSON beside it says, else its stem."""
     said = _beside(file)
-    return Path(said["file"]).stem if said and isinstance(said.get("file"), str) else file.stem
+    return bare(Path(said["file"]).name) if said and isinstance(said.get("file"), str) else file.stem
 
 
 def _beside(file: Path) -> dict[str, Any] | None:

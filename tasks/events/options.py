@@ -23,7 +23,7 @@ class Options(TaskOptions):
 
     `data` is a folder with ActivityNet's JSON, THUMOS' texts, or tables (video, start, end, label; seconds). `features` is the
     folder of the videos' features, one `.npy` `(steps, channels)` each: those that `predict RUN features=` writes say when each
-    step was; of published ones `stride`, `frames` and `rate` say it, or else the steps are spread over the video's length.
+    step was; of published ones `stride`, `span` and `rate` say it, or else the steps are spread over the video's length.
     """
 
     format: Literal["auto", "activitynet", "thumos", "events"] = of_data("auto")

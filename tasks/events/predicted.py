@@ -13,6 +13,7 @@ from trunkline.ground.errors import DataError
 from ...heads.events import EventPrediction
 from ..predicted import Predicted
 from .annotations import Event
+from .features import Clock, said_of
 from .formats import activitynet, thumos
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ class VideoEvents(EventPrediction):
     @property
     def length(self) -> float:
         """The video's length in seconds, as far as its steps say it."""
-        step = float(np.median(np.diff(self.times))) if len(self.times) > 1 else 0.0
-        return float(self.times[-1]) + step / 2 if len(self.times) else 0.0
+        return Clock(self.times).end
 
     def events(self, classes: tuple[str, ...]) -> list[Event]:
         """List the events, best score first."""
@@ -124,7 +124,7 @@ class PredictedEvents(Predicted):
     def write_labels(cls, form: str, folder: Path, found: Iterable[Self], task: Any) -> list[str]:
         """Write all events as a results file: ActivityNet's JSON, THUMOS' lines, or a table."""
         good = [one for one in found if not one.error]
-        names = [_name(one.file) for one in good]
+        names = [said_of(Path(one.file)) for one in good]
         again = {name for name in names if names.count(name) > 1}  # of two folders
         rows = {one.file if name in again else name: one.events for name, one in zip(names, good, strict=True)}
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,10 +142,3 @@ class PredictedEvents(Predicted):
                 table.writerow(_TABLE)
                 table.writerows((name, e.start, e.end, e.label, e.score) for name, own in rows.items() for e in own)
         return []
-
-
-def _name(file: str) -> str:
-    """Return the video's name: the stem of what the JSON beside the features says, else of the file."""
-    from .features import said_of
-
-    return said_of(Path(file))

@@ -9,14 +9,13 @@ import numpy as np
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
-from trunkline.ground.names import nearest
 
 from ..data.folds import joining
 from ..data.repairs import counted
 from ..data.split import split_rows
 from ..data.table_rows import SUFFIX
 from ..data.words import WORDS
-from .annotations import Annotated, Video, bounded, classes_of, stop
+from .annotations import Annotated, Video, bounded, classes_of, stop, unlisted
 from .features import find, names_in
 from .formats import activitynet, event_table, thumos
 from .options import Options
@@ -171,7 +170,7 @@ def _samples(found: dict[str, Annotated], options: Options, classes: Sequence[st
     splits: dict[str, EventSamples] = {}
     for split, one in found.items():
         problems += one.problems + bounded(one, options.on_bad_event == "skip")
-        problems += _unlisted(one, known, "the checkpoint" if classes is not None else next(iter(found.values())).file)
+        problems += unlisted(one, known, "the checkpoint" if classes is not None else next(iter(found.values())).file)
         videos, files, lacking = list[Video](), list[Path](), dict[str, str]()
         owner: dict[Path, str] = {}
         for video in one.videos.values():
@@ -203,12 +202,3 @@ def _samples(found: dict[str, Annotated], options: Options, classes: Sequence[st
         problems.append(f"{options.data}: names no class: all videos are without events")
     stop(problems)
     return splits
-
-
-def _unlisted(one: Annotated, known: Sequence[str], where: str) -> list[str]:
-    first: dict[str, str] = {}
-    for video in one.videos.values():
-        for event in video.events:
-            if event.label and event.label not in known:
-                first.setdefault(event.label, event.where)
-    return [f"{at}: {label}: no class of {where}{nearest(label, known)}" for label, at in first.items()]

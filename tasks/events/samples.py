@@ -12,7 +12,7 @@ from trunkline.ground.errors import DataError
 
 from ..data.fingerprint import digest, manifest_lines
 from ..samples import Sample
-from .annotations import Video
+from .annotations import Video, outside, stop
 from .features import Steps, open_steps
 from .options import Options
 
@@ -54,9 +54,11 @@ class EventSamples:
         return Sample(self.id(index), self.files[index], features, targets)
 
     def steps(self, index: int) -> Steps:
-        """Open a video's features without reading them. Raises DataError."""
-        o = self.options
-        return open_steps(self.files[index], self.videos[index], o.stride, o.span, o.rate)
+        """Open a video's features without reading them. Raises DataError, also where its events lie behind their end."""
+        o, video = self.options, self.videos[index]
+        steps = open_steps(self.files[index], video, o.stride, o.span, o.rate)
+        stop(outside(video, steps.clock.end))
+        return steps
 
     def id(self, index: int) -> str:
         """Return the video's name."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..scores import Metric, share
+from .annotations import Video
 from .average_precision import (
     THRESHOLDS,
     Matches,
@@ -53,6 +54,15 @@ def metrics_of(overlaps: Sequence[float]) -> dict[str, Metric]:
         for overlap in overlaps
     }
     return {MAP: share(f"mAP over overlaps {overlaps[0]:g} to {overlaps[-1]:g}"), **each}
+
+
+def truth_of(videos: Sequence[Video], classes: Sequence[str]) -> tuple[Segments, Segments]:
+    """Number the true events of videos by their positions, and their ambiguous parts."""
+    number, events, parts = {name: n for n, name in enumerate(classes)}, [], []
+    for n, video in enumerate(videos):
+        events += [(n, number[e.label], e.start, e.end, 0.0) for e in video.events]
+        parts += [(n, 0, start, end, 0.0) for start, end in video.ambiguous]
+    return Segments.gathered(events), Segments.gathered(parts)
 
 
 def score(

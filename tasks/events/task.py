@@ -22,7 +22,7 @@ from ...heads.events import REAL, STEPS, joined, parts_of
 from ..contract import Sample, Samples, Task
 from ..data.folds import divided
 from ..fitting import copy_head
-from .annotations import Event, Video, outside
+from .annotations import Event, Video, stop
 from .draw import time_line
 from .evaluator import EventEvaluator
 from .features import Clock, Steps, open_steps
@@ -119,13 +119,10 @@ class Events(Task):
             try:
                 steps = samples.steps(i)
                 self._fits(steps, samples.source(i))
-                problems += outside(samples.videos[i], steps.clock.end)
                 said.setdefault(steps.said.partition(" at ")[0], []).append(samples.id(i))
             except DataError as error:
                 problems.append(str(error))
-        if problems:
-            more = [f"and {len(problems) - 20} more"] if len(problems) > 20 else []
-            raise DataError("\n  ".join([*problems[:20], *more]))
+        stop(problems)
         return [f"{len(names)} videos' steps are {how}" for how, names in said.items()]
 
     def _fits(self, steps: Steps, file: str | Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from ...heads.segments import grouped
 from ..classification.predicted import PredictedClass
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ class PredictedAction(PredictedClass):
     def of(cls, file: str, prediction: "Prediction", task: Any) -> Self:
         """List the likeliest classes of the video and of each window; the task's `top` says how many."""
         found = super().of(file, prediction, task)
-        for window in prediction.windows:  # type: ignore[attr-defined]
+        seen: Any = prediction
+        for window in seen.windows:
             order = (-window.probabilities).argsort(kind="stable")[: task.options.top]
             best = [(task.classes[i], float(window.probabilities[i])) for i in order]
             found.windows.append((round(window.start, 3), round(window.end, 3), best))
-        found.remarks = prediction.remarks  # type: ignore[attr-defined]
+        found.remarks = seen.remarks
         if task.options.events:
-            found.events = _events(prediction.windows, task.options.events, task.classes)  # type: ignore[attr-defined]
+            found.events = _events(seen.windows, task.options.events, task.classes)
         return found
 
     @classmethod
@@ -98,8 +100,6 @@ class PredictedAction(PredictedClass):
 
 def _events(windows: list[Any], threshold: float, classes: tuple[str, ...]) -> list[dict[str, Any]]:
     """Group windows of which a class's probability is above the threshold: label, start and end in seconds, and mean score."""
-    from ...heads.event_windows import grouped
-
     curve = np.stack([window.probabilities for window in windows])
     segments, labels, scores = grouped(curve, (threshold,), 1.0, len(windows) * len(classes))
     ends = [*(window.start for window in windows), windows[-1].end]

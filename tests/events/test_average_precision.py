@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from trunkline.heads.segments import overlaps
 from trunkline.tasks.events.average_precision import (
     RECALLS,
     Segments,
@@ -13,7 +14,6 @@ from trunkline.tasks.events.average_precision import (
     match,
     matched,
     mean_of,
-    overlaps,
 )
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.95)

@@ -132,7 +132,7 @@ def event(start, end, label="Diving"):
         (change("a", duration=-3), "duration=-3: expected a number above 0"),
         (
             change("b", annotations=[{"label": "Divving", "segment": [1, 2]}]),
-            r"Divving: no class of .*; nearest: Diving",
+            r"'Divving': no class of .*; nearest: Diving",
         ),
         (lambda found: found.update(zz=found.pop("a")), "events.json: zz: has no features in"),
     ],
@@ -274,3 +274,12 @@ def test_a_share_of_one_table_of_training(tmp_path):
     (tmp_path / "events.csv").rename(tmp_path / "train.csv")
     found = read_events(Options(data=str(tmp_path), val="0.5"))
     assert {split: len(one) for split, one in found.items()} == {"train": 1, "val": 1}
+
+
+def test_events_outside_are_told_by_check_and_evaluate_too(tmp_path, capsys):
+    rows = ["a,1,3,x,train", "b,39,99999,x,val"]
+    table(features(tmp_path, "ab", times=[(i + 0.5) / 4 for i in range(40)]), "video,start,end,label,split", rows)
+    assert main(["check", str(tmp_path), "loaders=0"]) == 2
+    assert "b: " in (shown := capsys.readouterr().out) and "lies outside the video, which is 10 s long" in shown
+    with pytest.raises(DataError, match="x from 39 to 99999 s: lies outside the video"):
+        read_events(Options(data=str(tmp_path)))["val"][0]
