@@ -148,6 +148,28 @@ class Task(ABC):
 
     # The model
 
+    # What tasks of one data set can share
+
+    @property
+    def padding(self) -> int:
+        """Of how many pixels the sides of a padded batch are multiples."""
+        return 1
+
+    def view(self, training: bool) -> Hashable:
+        """Say how pictures become input, as data that can be compared; it is what `transform` returns.
+
+        Tasks of one data set whose views are equal can share a pass of the trunk. It then has `together(image, targets)`,
+        which changes a picture and the targets that each task has of it. None: the task shares none.
+        """
+        return None
+
+    def targets(self, samples: list[Sample], height: int, width: int) -> dict[str, Any]:
+        """Put the targets of transformed samples together, for images padded to (height, width), as `collate` does.
+
+        Only tasks that have a `view` need it.
+        """
+        raise RecipeError(f"the task {self.name} has no targets that go with another task's pictures")
+
     @abstractmethod
     def head(self, backbone: "Backbone", weights: "Weights | None" = None) -> "Head":
         """Build the head on this trunk, with its tensors from the weights where they hold a head of this task."""

@@ -15,14 +15,13 @@ from ..contract import Sample
 from ..data.fingerprint import digest, manifest_lines
 from ..data.repairs import Repair, counted
 from ..images.decode import HOW_TO_GO_ON, as_stored, is_turned, read_turned, unsaid
-from ..objects.geometry import resized
+from ..images.fit import box_tensor, resized
 from ..objects.index import ObjectIndex
 from ..objects.masks import to_bitmap
 from ..objects.names import MOST
 from ..objects.polygons import PARTLY
 from ..scores import MOST_NAMED
 from .options import Options
-from .transforms import box_tensor
 from .views import wanted
 
 NARROW = 0.01  # pixels; a box with a shorter side has no area

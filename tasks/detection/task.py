@@ -1,7 +1,7 @@
 """Detection of boxes, and of masks: COCO or VOC in; Faster or Mask R-CNN, or a one-stage head, on a pyramid."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from ...heads.contract import Batch, Prediction
 from ...heads.one_stage import OneStageHead
 from ...heads.rcnn import RCNNHead, Thresholds
 from ..contract import Published, Sample, Samples, Task
+from ..images.fit import padded
 from ..objects.geometry import back
 from ..objects.masks import to_rle
 from ..options import depth_of
@@ -82,19 +83,29 @@ class Detection(Task):
 
         The batch's `sizes` `(N, 2)` int64 are heights and widths without the padding.
         """
+        images = padded([s.image for s in samples], self.padding)
         sizes = torch.tensor([s.image.shape[-2:] for s in samples])
-        whole = PADDED.get(self.options.head, 64)
-        height, width = (-(-int(side) // whole) * whole for side in sizes.max(0).values)
-        images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-        for row, sample in zip(images, samples, strict=True):
-            row[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
-        targets: dict[str, Any] = {"original": torch.tensor([s.targets["original"] for s in samples])}
+        targets = self.targets(samples, *images.shape[-2:])
+        return Batch(self.name, [s.id for s in samples], images, sizes, targets)
+
+    @property
+    def padding(self) -> int:
+        """The coarsest level's stride, so that every grid is of whole cells."""
+        return PADDED.get(self.options.head, 64)
+
+    def view(self, training: bool) -> Hashable:
+        """Return the transform, which is data; None where evaluation sees a picture several times."""
+        return None if wanted(self.options) and not training else self.transform(training)  # type: ignore[return-value]
+
+    def targets(self, samples: list[Sample], height: int, width: int) -> dict[str, Any]:
+        """List `boxes`, `labels` and `masks` by picture, where there are any, and `original` `(N, 2)` int64."""
+        found: dict[str, Any] = {"original": torch.tensor([s.targets["original"] for s in samples])}
         for name in ("boxes", "labels", "masks"):
             if name in samples[0].targets:
-                targets[name] = [s.targets[name] for s in samples]
-        if "masks" in targets:
-            targets["masks"] = [_padded(masks, height, width) for masks in targets["masks"]]
-        return Batch(self.name, [s.id for s in samples], images, sizes, targets)
+                found[name] = [s.targets[name] for s in samples]
+        if "masks" in found:
+            found["masks"] = [_padded(masks, height, width) for masks in found["masks"]]
+        return found
 
     def head(self, backbone: Backbone, weights: Weights | None = None) -> RCNNHead | OneStageHead:
         """Build the head that the options name, for these classes; load the weights' tensors if they hold a detector.
@@ -164,7 +175,7 @@ class Detection(Task):
         return draw(sample, prediction, self.classes, drawn(self.options))
 
 
-PADDED = {"one_stage": 128}  # else 64: the coarsest level's stride, so that every grid is of whole cells
+PADDED = {"one_stage": 128}  # else 64
 
 
 def _padded(masks: Tensor, height: int, width: int) -> Tensor:

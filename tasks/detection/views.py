@@ -10,9 +10,9 @@ from torchvision.ops import batched_nms
 
 from ...heads.boxes import BoxPrediction
 from ..contract import Sample
+from ..images.fit import FitEvaluation
 from ..objects.geometry import back
 from .options import Options
-from .transforms import EvalTransform
 
 _EDGE = 2.0  # pixels; a box this near to a tile's inner edge counts as cut off by it
 Predict = Callable[[list[Sample]], list[BoxPrediction]]
@@ -81,7 +81,7 @@ def see(sample: Sample, predict: Predict, options: Options) -> BoxPrediction:
 def _through(sample: Sample, view: View, predict: Predict, options: Options) -> BoxPrediction:
     left, top, right, bottom = view.window
     part: Tensor = sample.image[:, top:bottom, left:right]
-    transform = EvalTransform(max(1, round(options.size * view.scale)), max(1, round(options.longest * view.scale)))
+    transform = FitEvaluation(max(1, round(options.size * view.scale)), max(1, round(options.longest * view.scale)))
     seen = transform(replace(sample, image=part.flip(-1) if view.mirrored else part))
     (found,) = predict([seen])
     return replace(found, boxes=back(found.boxes, tuple(seen.image.shape[-2:]), (bottom - top, right - left)))  # type: ignore[arg-type]

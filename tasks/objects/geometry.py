@@ -3,15 +3,6 @@
 import numpy as np
 
 
-def resized(height: int, width: int, size: int, longest: int) -> tuple[int, int]:
-    """Compute height and width with the shorter side at `size`, or less if the longer would be above `longest`.
-
-    Both are rounded down, as torchvision's `GeneralizedRCNNTransform` does, and at least 1.
-    """
-    scale = min(size / min(height, width), longest / max(height, width))
-    return max(1, int(height * scale + 1e-6)), max(1, int(width * scale + 1e-6))
-
-
 def back(boxes: np.ndarray, seen: tuple[int, int], original: tuple[int, int]) -> np.ndarray:
     """Scale boxes `(n, 4)` x1, y1, x2, y2 from an image of (height, width) `seen` to the original one, fp32."""
     ratio = np.array([original[1] / seen[1], original[0] / seen[0]] * 2, np.float32)

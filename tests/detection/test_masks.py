@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as codes
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from trunkline.tasks.objects.geometry import back, resized
+from trunkline.tasks.images.fit import resized
+from trunkline.tasks.objects.geometry import back
 from trunkline.tasks.objects.masks import to_bitmap, to_rle
 
 
