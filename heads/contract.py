@@ -24,6 +24,9 @@ class Batch:
     `loss_weight` is the task's, and the loss is multiplied by `scale` before its backward. A worker without a
     micro-batch gets a `stand_in`, which counts for nothing. `remarks` are lines that people should know of how samples
     were read, by their ids.
+
+    A batch that several tasks share has the images, and a part for each of them: `targets` and `ids` of those images that
+    the task labels, at the positions `rows` `(n,)` int64 (None: all of them). `labelled` is their share of the images.
     """
 
     task: str
@@ -37,6 +40,9 @@ class Batch:
     scale: float = 1.0
     stand_in: bool = False
     remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    parts: "tuple[Batch, ...]" = ()
+    rows: "Tensor | None" = None
+    labelled: float = 1.0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -44,7 +50,7 @@ class Batch:
     def each(self, change: "Callable[[Tensor], Tensor]") -> "Batch":
         """Make a batch whose tensors are what `change` returns for each of these."""
         changed = {f.name: _each(getattr(self, f.name), change) for f in fields(self) if f.name in _TENSORS}
-        return replace(self, **changed)
+        return replace(self, parts=tuple(part.each(change) for part in self.parts), **changed)
 
     def to(self, device: "torch.device | str") -> "Batch":
         """Copy the batch to another device (asynchronously from pinned memory)."""
@@ -55,7 +61,7 @@ class Batch:
         return self.each(lambda t: t.pin_memory())
 
 
-_TENSORS = ("images", "sizes", "targets", "features")
+_TENSORS = ("images", "sizes", "targets", "features", "rows")
 
 
 def _each(value: Any, change) -> Any:

@@ -1,5 +1,7 @@
 """A trunk with its heads: one module that a task, an engine and a checkpoint share."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ class Model(nn.Module):
     """Images in; losses or predictions of the batch's task out. `heads` maps a task's name to its head.
 
     `beside` holds networks, by name, that learn beside the model but are no part of it (a critic) or of its state dict.
+    `reading`, where a loss balance wants to see what comes back from a head, is given the task's batch and the maps that it
+    reads, and returns the maps in their place.
     """
 
     mean: Tensor
@@ -36,6 +40,7 @@ class Model(nn.Module):
         self.backbone, self.heads = backbone, nn.ModuleDict(heads)
         self.preprocessing = preprocessing
         self.__dict__["beside"] = beside or {}  # past nn.Module, which would take them in
+        self.reading: Callable[[Batch, Features], Features] | None = None
         self.channels_last = False  # whether images are laid out so; all maps follow them
         for name in ("mean", "std"):
             numbers = torch.tensor(getattr(preprocessing, name)).view(1, -1, 1, 1)
@@ -77,16 +82,36 @@ class Model(nn.Module):
         return batch.features if batch.features is not None else self.backbone(self.normalise(batch))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the named scalar losses `task/loss` of one micro-batch; all that is random comes from `batch.key`."""
+        """Compute the named scalar losses `task/loss` of one micro-batch; all that is random comes from `batch.key`.
+
+        Of a batch that several tasks share the maps are computed once.
+        """
         seed_model(key(batch.key, "trunk"), self.mean.device.type)
         features = self.maps(batch)
-        seed_model(key(batch.key, batch.task), self.mean.device.type)
-        named = self.heads[batch.task].losses(features, batch)  # type: ignore[operator]
+        named: dict[str, Tensor] = {}
+        for part in batch.parts or (batch,):
+            seed_model(key(batch.key, part.task), self.mean.device.type)
+            named |= self._of_part(features, part, batch)
+        return named
+
+    def _of_part(self, features: Features, part: Batch, whole: Batch) -> dict[str, Tensor]:
+        """Compute the losses of one task, of the images that it labels."""
+        head: Any = self.heads[part.task]
+        if part is not whole:
+            images = whole.images if part.rows is None or whole.images is None else whole.images[part.rows]
+            part = replace(part, images=images)
+        if self.reading or part.rows is not None:
+            features = {name: features[name] for name in head.needs}
+        if part.rows is not None:
+            features = {name: found[part.rows] for name, found in features.items()}
+        if self.reading:
+            features = self.reading(part, features)
+        named = head.losses(features, part)
         if not isinstance(named, dict) or any(getattr(value, "ndim", None) != 0 for value in named.values()):
             raise EngineError(
-                f"the head of the task {batch.task} gave {_said(named)}; expected a dict of scalar tensors"
+                f"the head of the task {part.task} gave {_said(named)}; expected a dict of scalar tensors"
             )
-        return {f"{batch.task}/{name}": value for name, value in named.items()}
+        return {f"{part.task}/{name}": value for name, value in named.items()}
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Predict one result a sample, in the batch's order. Call it under `torch.inference_mode()` and in eval mode."""
@@ -100,6 +125,21 @@ def _said(named: Any) -> str:
     wrong = [(name, value) for name, value in named.items() if getattr(value, "ndim", None) != 0]
     shown = (f"{name}: {tuple(v.shape) if torch.is_tensor(v) else type(v).__name__}" for name, v in wrong)
     return f"the losses {', '.join(shown)}"
+
+
+SPREAD = "log_variance"
+"""The parameter of a head that the balance by uncertainty learns; it is no part of a published head."""
+
+
+def add_spreads(model: Model) -> None:
+    """Give every head the logarithm of a variance, which begins at 0."""
+    for head in model.heads.values():
+        head.register_parameter(SPREAD, nn.Parameter(torch.zeros(())))
+
+
+def spread_of(model: Model, task: str) -> nn.Parameter:
+    """Return the parameter that `add_spreads` gave to the head of a task."""
+    return getattr(model.heads[task], SPREAD)
 
 
 def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -170,7 +170,7 @@ def show(recipe: str, **settings: Any) -> RecipeFields:
 def _in_file(network: Any) -> str:
     """Read the weights file of a network, and say what is in it."""
     from ..backbones.weights import described
-    from .models.build import weights_of
+    from .models.opened import weights_of
 
     found = weights_of(network.weights, network.backbone, network.stride_in, network.weights_key)
     return described(found) if found else ""

@@ -66,8 +66,8 @@ class Task(ABC):
     it is given, it is taken as it is and no data is touched. Otherwise it is read from the training split on first use.
     """
 
-    name: ClassVar[str]
-    """As recipes and tables call it."""
+    name: str
+    """As tables call it; of a task in a run, as its recipe does."""
     unit: ClassVar[str] = "images"
     """What a sample is called, where people are told how many there are a second."""
     inputs_are: ClassVar[str] = "photo"

@@ -6,6 +6,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from trunkline.ground.names import load_named
+
 from .data.media import Media
 
 
@@ -168,6 +170,15 @@ def tasks() -> dict[str, Any]:
 def options() -> dict[str, Any]:
     """List the classes of the tasks' options by name."""
     return {name: row.options for name, row in rows().items()}
+
+
+def kind_of(name: str, options: Any) -> str:
+    """Find which task of the table these options are of: the one called `name`, or else the one whose options they are.
+
+    So a recipe can have several tasks of a kind, each under a name of its own.
+    """
+    kinds = [kind for kind, row in rows().items() if load_named(row.options) is type(options)]
+    return name if name in kinds or not kinds else kinds[0]
 
 
 def scenes() -> dict[str, Scenes]:

@@ -18,7 +18,9 @@ from ..config import EngineOptions, Learning, Machine
 from ..contract import Losses, Report, TooLarge, TooSmall
 from ..workers import ALONE, Workers
 from .average import MovingAverage, live_tensors
+from .balance import Fixed
 from .buffers import BufferMeans
+from .losses import added, labelled, loss_weight, of_labelled, part_of, weighed
 from .memory_format import place
 from .optimizer import build_optimizer, load_optimizer, optimizer_tensors
 from .schedule import factor
@@ -38,17 +40,6 @@ class Call(nn.Module):
         return losses(self.model, batch)
 
 
-def summed(named: dict[str, Tensor]) -> Tensor:
-    """Add up the losses, in fp32 or better; what is only measured is left out."""
-    each = [v if v.dtype == torch.float64 else v.float() for n, v in named.items() if not n.startswith(MEASURED)]
-    return each[0] if len(each) == 1 else torch.stack(each).sum()
-
-
-def added(numbers: Tensor) -> Tensor:
-    """Add up the elements of a vector; a single one is its own sum."""
-    return numbers[0] if len(numbers) == 1 else numbers.sum()
-
-
 @torch.no_grad()
 def penalise(parameters: Iterable[Tensor], strength: float) -> None:
     """Add the gradient of `strength` times the sum of absolute weights; 0 at 0. What has no gradient is left alone."""
@@ -56,17 +47,6 @@ def penalise(parameters: Iterable[Tensor], strength: float) -> None:
     if pairs:
         signs = foreach._foreach_sign([p for p, _ in pairs])
         foreach._foreach_add_([gradient for _, gradient in pairs], signs, alpha=strength)
-
-
-def loss_weight(batch: Any) -> float:
-    """Return the weight of the batch's task, by which its losses count in the report's total."""
-    return getattr(batch, "loss_weight", 1.0)
-
-
-def scaled(total: Tensor, batch: Any) -> Tensor:
-    """Multiply a micro-batch's loss by its `scale`, in the loss's own precision."""
-    scale = getattr(batch, "scale", 1.0)
-    return total if scale == 1.0 else total * scale
 
 
 @dataclass(frozen=True)
@@ -79,6 +59,7 @@ class Counts:
     ran: list[int]  # by owner of buffers: in how many micro-batches it ran
 
 
+_MOST_CONSTANTS = 256
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -131,6 +112,7 @@ class TorchEngine:
         self._gradients = GradientSums(model, workers, machine.reduction == "exact")
         self._buffers = BufferMeans(model, workers)
         self._tuning = Tuning(self.device, machine.deterministic is True)
+        self.balance = Fixed()
         self.measures_norm = False  # whether the gradient's norm is reported where nothing is clipped, too
         self._names: list[str] = []  # of the losses, as they appeared
         self._wide = wide(torch.empty(0, device=self.device))
@@ -153,7 +135,7 @@ class TorchEngine:
         parts: list[dict[str, Tensor]] = []
         self._gradients.begin()
         self._buffers.begin(alone=len(own) == 1 and self.workers.size == 1)
-        for batch in own:
+        for number, batch in enumerate(own):
             with _sized(batch, self.updates), self._tuning.of(batch):
                 batch = batch.to(self.device)
                 self._buffers.start()
@@ -161,7 +143,8 @@ class TorchEngine:
                     named = self._forward(batch)  # stages 2 and 3: through DeepSpeed's module
                 self._buffers.take()
                 with record_function("trunkline::backward"):
-                    self._backward(scaled(summed(named), batch))  # stages 2 and 3: DeepSpeed's, which reduces
+                    self._backward(weighed(named, batch, self.balance))  # stages 2 and 3: DeepSpeed's, which reduces
+                self.balance.took(self.workers.rank + number * self.workers.size, batch)
                 self._add_gradients(len(own))  # stages 2 and 3: nothing
                 parts.append({name: value.detach() for name, value in named.items()})
         self._even_out(len(own))  # stages 2 and 3: stand-ins, so that no worker waits for another's reduction
@@ -178,6 +161,8 @@ class TorchEngine:
                 self._buffers.undo()
             elif self.average:
                 self.average.update()
+        if not report.skipped:
+            self.balance.finish(counts.micro_batches, report.losses, self.workers)
         report.send()
         self.updates += 1
         return report
@@ -232,34 +217,43 @@ class TorchEngine:
 
     def _report(self, own: Sequence[Any], parts: list[dict[str, Tensor]], counts: "Counts") -> Report:
         """Report the mean of each named loss over the micro-batches that had it, on all workers together."""
-        sums = self._loss_sums(parts)
+        sums = self._loss_sums(own, parts)
         counted = [not n.startswith(MEASURED) for n in self._names]
         own_total = added(sums)
+        having = [[part_of(b, n) for b, part in zip(own, parts, strict=True) if n in part] for n in self._names]
         weights = self._numbers(
-            sum(loss_weight(b) for b, part in zip(own, parts, strict=True) if counts_it and n in part)
-            for n, counts_it in zip(self._names, counted, strict=True)
+            sum(loss_weight(p) * labelled(p) for p in each) if counts_it else 0
+            for each, counts_it in zip(having, counted, strict=True)
         )
+        divisors = self._numbers(sum(map(labelled, each)) for each in having)
         if self.workers.size > 1:
-            sums = torch.cat([sums, weights])
+            sums = torch.cat([sums, weights, divisors])
             self.workers.add(sums, "the sum of losses")
-            sums, weights = sums.chunk(2)
+            sums, weights, divisors = sums.chunk(3)
         names, there = self._names, [i for i, count in enumerate(counts.losses) if count]
         if len(there) < len(names):  # a loss that no micro-batch of these had
             names = [names[i] for i in there]
-            sums, weights = (torch.stack([each[i] for i in there]) for each in (sums, weights))
-        divisors = self._numbers(filter(None, counts.losses))
+            sums, weights, divisors = (torch.stack([each[i] for i in there]) for each in (sums, weights, divisors))
         means = sums / divisors
         total = added(means * (weights / divisors))
         found = dict(zip(names, means.unbind(), strict=True))
         losses = {n: v for n, v in found.items() if not n.startswith(MEASURED)}
         report = Report(self.updates, self._rate(), losses, total, own_total)
         report.measured = {n.removeprefix(MEASURED): v for n, v in found.items() if n not in losses}
+        report.measured |= {f"balance/{task}": factor.to(total) for task, factor in self.balance.factors().items()}
         report.ids = [list(getattr(b, "ids", [])) for b in own]
         return report
 
-    def _loss_sums(self, parts: list[dict[str, Tensor]]) -> Tensor:
-        """Sum each named loss over this worker's micro-batches, in fp64; 0 where none had it."""
-        having = [[part[name] for part in parts if name in part] for name in self._names]
+    def _loss_sums(self, own: Sequence[Any], parts: list[dict[str, Tensor]]) -> Tensor:
+        """Sum each named loss over this worker's micro-batches, times what is labelled of each, in fp64; 0 where none had it."""
+        having = [
+            [
+                of_labelled(part[name], part_of(batch, name))
+                for batch, part in zip(own, parts, strict=True)
+                if name in part
+            ]
+            for name in self._names
+        ]
         if not any(having):
             return torch.zeros(len(having), dtype=self._wide, device=self.device)
         flat = torch.stack([value for values in having for value in values]).to(self._wide)
@@ -272,6 +266,8 @@ class TorchEngine:
         """Return plain numbers as a tensor on the device; those that come again are there already, without a wait."""
         key = tuple(values)
         if key not in self._constants:
+            if len(self._constants) >= _MOST_CONSTANTS:  # where labels are partly there, the numbers are ever others
+                self._constants.clear()
             self._constants[key] = torch.tensor(key, dtype=self._wide, device=self.device)
         return self._constants[key]
 
@@ -339,6 +335,7 @@ class TorchEngine:
                 write_tensors(folder / "ema.safetensors", average)
         return {
             "updates": self.updates,
+            "balance": self.balance.state(),
             "optimizer": plain,
             "average_steps": self.average.steps if self.average else 0,
             "scaler": self.scaler.state_dict(),
@@ -356,6 +353,7 @@ class TorchEngine:
         if self.average:
             self._load_average(read_tensors(folder / "ema.safetensors"), state["average_steps"])
         self.scaler.load_state_dict(state["scaler"])
+        self.balance.load(state.get("balance", {}))
         self.updates = state["updates"]
 
     def _load_optimizer(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:

@@ -29,9 +29,10 @@ from ..contract import Losses, Report
 from ..workers import Workers
 from . import partition
 from .average import MovingAverage, live_tensors
+from .losses import summed
 from .memory_format import lay_out, lay_out_calls
 from .optimizer import names_of
-from .torch_engine import Counts, TorchEngine, penalise, summed
+from .torch_engine import Counts, TorchEngine, penalise
 from .zero_options import ZeroOptions, refuse
 
 BUCKET = 25_000_000  # elements that one of DeepSpeed's collectives carries

@@ -205,7 +205,8 @@ def _our_loader(root: Path, size: int, batch: int, loaders: int, images: int) ->
     from ...tasks.classification.options import Options
     from ...tasks.classification.task import Classification
     from ..feeding.draws import Draws
-    from ..feeding.plan import Mixture, Plan, Share
+    from ..feeding.mixture import Mixture, Share
+    from ..feeding.plan import Plan
     from ..feeding.updates import updates
 
     val = 0.0 if (root / "train").is_dir() else 0.1

@@ -12,8 +12,8 @@ from ...cluster import checkpoint
 from ...tasks.check import check as check_folder
 from ...tasks.check import task_of
 from ...tasks.checked import Check
+from ...tasks.table import kind_of, rows
 from ...tasks.table import options as known_options
-from ...tasks.table import rows
 from ..recipe import plugin as plugins
 from ..recipe.convert import attempt, convert
 from ..recipe.plain import from_plain
@@ -65,7 +65,9 @@ def check(
     if not task and len(recipe.tasks) > 1:
         raise RecipeError(f"{folder}: has several tasks: say which with task=, one of {known}")
     name = task or next(iter(recipe.tasks))
-    own, row = recipe.tasks[name], rows()[name]
+    own = recipe.tasks[name]
+    kind = kind_of(name, own)
+    row = rows()[kind]
     if not row.check:
         raise RecipeError(
             f"{folder}: the task {name} has no look of its own at whole folders; its reader tells what it finds"
@@ -74,7 +76,7 @@ def check(
     form = getattr(own, "format", row.formats[0] if row.formats else "") if format == "auto" else format
     plain = type(own)()
     given = {key: value for key in row.looks_by if (value := getattr(own, key)) != getattr(plain, key)}
-    return check_folder(own.data, format=form, task=name, **settings, **given | _typed(name, options or {}))
+    return check_folder(own.data, format=form, task=kind, **settings, **given | _typed(kind, options or {}))
 
 
 def _typed(task: str, given: dict[str, Any]) -> dict[str, Any]:

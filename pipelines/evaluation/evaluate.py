@@ -22,7 +22,7 @@ from ..feeding.loader import decoding
 from ..feeding.ordered import in_order, ordered_lists
 from ..launch.worker import mistakes_as_engine_errors
 from ..models.blend import blend_of
-from ..models.build import folder_of
+from ..models.opened import folder_of
 from ..models.ready import Ready, Source, fetched, ready, task_kind, tasks_of
 from ..recipe import plugin as plugins
 from ..runs.files import new_file, new_folder, write_folder, write_records

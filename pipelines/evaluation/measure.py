@@ -119,7 +119,8 @@ def apart(model: Model) -> Model:
     for module, _ in hooks:  # an engine's hooks stay with its own model
         module._forward_hooks = type(module._forward_hooks)()
     try:
-        twin = copy.deepcopy(model, {id(model.beside): {}})  # a critic is no part of the result
+        left = {id(model.beside): {}, id(model.reading): None}  # a critic is no part of the result
+        twin = copy.deepcopy(model, left)
     finally:
         for module, own in hooks:
             module._forward_hooks = own

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from trunkline.ground.errors import DataError, EngineError
 
 from ...heads.contract import Batch
-from .draws import Draws
+from .draws import Drawing
 from .plan import At
 
 Wanted = tuple[str, list[At]]
@@ -23,7 +23,7 @@ Wanted = tuple[str, list[At]]
 class _Named(Dataset):
     """The draws of several tasks behind one loader; its processes hold no epoch and no generator of their own."""
 
-    def __init__(self, draws: Mapping[str, Draws]):
+    def __init__(self, draws: Mapping[str, Drawing]):
         self.draws = draws
 
     def __getitems__(self, wanted: Wanted) -> Any:
@@ -34,7 +34,7 @@ class _Named(Dataset):
             return error
 
 
-def loaded(draws: Mapping[str, Draws], lists: Any, loaders: int, pin: bool) -> Iterator[Batch]:
+def loaded(draws: Mapping[str, Drawing], lists: Any, loaders: int, pin: bool) -> Iterator[Batch]:
     """Decode the batches of `lists`, in their order, in `loaders` processes (0: in this one).
 
     With `pin` their tensors are in pinned memory. Raises DataError for a sample that cannot be read, EngineError where a

@@ -8,9 +8,9 @@ from typing import TypeVar
 from ...cluster.workers import ALONE, Workers
 from ...heads.contract import Batch
 from .cache import Cache
-from .draws import Draws
+from .draws import Drawing
 from .loader import Wanted, loaded
-from .plan import Mixture, Slot
+from .mixture import Mixture, Slot
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class _Lists:
 
 
 def updates(
-    draws: Mapping[str, Draws],
+    draws: Mapping[str, Drawing],
     mixture: Mixture,
     first: int,
     last: int,
@@ -71,10 +71,15 @@ def _updates(
     for number in range(first, last):
         start = time.perf_counter()
         micro = [
-            replace(
-                fetch(slot), key=slot.key, loss_weight=slot.loss_weight, scale=slot.scale,
-                stand_in=m % workers.size != workers.rank,
-            )
+            replace(_weighed(fetch(slot), slot), key=slot.key, stand_in=m % workers.size != workers.rank)
             for m, slot in share(list(enumerate(mixture.slots(number))), workers)
-        ]  # fmt: skip
+        ]
         yield Update(number, micro, time.perf_counter() - start)
+
+
+def _weighed(batch: Batch, slot: Slot) -> Batch:
+    """Tell a batch, or each of its parts, what its loss counts."""
+    of = {weight.task: {k: getattr(weight, k) for k in ("loss_weight", "scale", "labelled")} for weight in slot.weights}
+    if not batch.parts:
+        return replace(batch, **of[batch.task])
+    return replace(batch, parts=tuple(replace(part, key=slot.key, **of[part.task]) for part in batch.parts))

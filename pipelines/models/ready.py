@@ -12,6 +12,7 @@ from ...cluster import checkpoint
 from ...heads.model import Model
 from ...tasks.contract import Task
 from ...tasks.options import belonging, followed, hint_of, reset
+from ...tasks.table import kind_of
 from ...tasks.table import options as known_options
 from ..recipe.convert import convert
 from ..recipe.fields import Machine, Network, Recipe
@@ -19,10 +20,12 @@ from ..recipe.limits import check_options
 from ..recipe.plain import from_plain
 from ..runs.machine import check_device, resolve_machine
 from ..runs.run import STATE, Run
+from .assembly import Facts, task_class
 from .blend import blend_of, mix_in, refuse_foreign
-from .build import Facts, build, folder_of, from_weights, held_by, task_class, weights_of
+from .build import build, from_weights, held_by
 from .foreign import TASK as FOREIGN
 from .foreign import is_foreign
+from .opened import folder_of, weights_of
 
 
 @dataclass(frozen=True)
@@ -167,12 +170,12 @@ def tasks_of(source: Source) -> dict[str, Any]:
         return {FOREIGN: task_class(FOREIGN)}
     path, task = fetched(source.source), source.task
     if folder_of(path):
-        names = list(from_plain(Run(path).recipe["resolved"]).tasks)
+        names = {name: kind_of(name, own) for name, own in from_plain(Run(path).recipe["resolved"]).tasks.items()}
         if task and task not in names:
             raise RecipeError(
                 f"task={task}: {source.source} has no such task{nearest(task, names)}; it has {', '.join(names)}"
             )
-        return {name: task_class(name) for name in ([task] if task else names)}
+        return {name: task_class(names[name]) for name in ([task] if task else names)}
     weights = weights_of(source.source, source.backbone, source.stride_in, source.weights_key)
     held = held_by(source.source, weights)
     return {held.task: task_class(held.task)}
@@ -180,10 +183,14 @@ def tasks_of(source: Source) -> dict[str, Any]:
 
 def task_kind(source: Source) -> Any:
     """Load the class of the one task that is asked for. Raises RecipeError where a run has several and none is named."""
+    return next(iter(_one_task(source).values()))
+
+
+def _one_task(source: Source) -> dict[str, Any]:
     found = tasks_of(source)
     if len(found) > 1:
         raise RecipeError(f"{source.source}: has several tasks: say which with task=, one of {', '.join(found)}")
-    return next(iter(found.values()))
+    return found
 
 
 def fetched(source: str | Path) -> Path:
@@ -219,7 +226,7 @@ def _from_run(run: Run, source: Source) -> Ready:
         )
     folder = root / known
     state = checkpoint.read_state(folder, *STATE)
-    task = task_kind(replace(source, source=str(run.path))).name
+    task = next(iter(_one_task(replace(source, source=str(run.path)))))
     options = changed_options(task, recipe.tasks[task], source.options, source.files)
     _same_network(run, recipe.tasks[task], options)
     recipe = replace(recipe, tasks={**recipe.tasks, task: options})

@@ -11,6 +11,7 @@ EPOCHS = Range(-1e9, 1e9)  # the check of the phase refuses what is not above 0
 RATE = Range(0, 1e6, "a number above 0", low_in=False)
 REPEATS = Range(1, 1000)
 UPDATES = Range(-1e12, 1e12)
+TEMPERATURE = Range(0, 1e6, "a number above 0", low_in=False)
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,14 @@ class Recipe:
     batches: dict[str, Batches] = field(default_factory=dict)  # of a task, in place of batch
     loss_weights: dict[str, float] = field(default_factory=dict)  # of a task; 1 where it has none, 0 leaves it out
     mix: dict[str, float] = field(default_factory=dict)  # of a task: its batches an update, on average; 1 by default
+    mixing: Literal["ratios", "proportional", "round_robin"] = (
+        "ratios"  # what mix means: see `pipelines/training/parts.py`
+    )
+    temperature: float = ranged(1.0, TEMPERATURE)  # of mixing=proportional: data of n batches counts as n ** (1 / this)
+    balance: str = "fixed"  # of the tasks' losses: fixed, uncertainty, gradient_norm or famo
+    shared_batch: tuple[
+        str, ...
+    ] = ()  # tasks of one data set that share each pass of the trunk: a,b or, of several sets, a+b,c+d
     players: dict[str, Playing] = field(default_factory=dict)  # of those beside the model; without one, as the model
     seed: int = 0
 
@@ -132,6 +141,26 @@ def batches_of(recipe: Recipe, task: str) -> Batches:
 def learning_tasks(recipe: Recipe) -> list[str]:
     """List the tasks that learn: those whose loss weight is above 0."""
     return [task for task in recipe.tasks if recipe.loss_weights.get(task, 1.0) > 0]
+
+
+def shared_groups(recipe: Recipe) -> list[tuple[str, ...]]:
+    """List the groups of tasks that `shared_batch` names: of names alone one group, of `a+b,c+d` one each."""
+    named = [tuple(group.split("+")) for group in recipe.shared_batch]
+    if all(len(group) == 1 for group in named):
+        return [tuple(name for (name,) in named)] if named else []
+    return named
+
+
+def sharing(recipe: Recipe) -> list[tuple[str, ...]]:
+    """List the tasks that learn, those that share batches together, in the recipe's order."""
+    learning = learning_tasks(recipe)
+    groups = [tuple(name for name in learning if name in group) for group in shared_groups(recipe)]
+    found: list[tuple[str, ...]] = []
+    for name in learning:
+        own = next((group for group in groups if name in group), (name,))
+        if own not in found:
+            found.append(own)
+    return found
 
 
 # What may differ when a run goes on: how long, where things lie, how the work is spread, what is logged.

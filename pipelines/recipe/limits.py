@@ -3,7 +3,6 @@
 Imports no torch.
 """
 
-import math
 from dataclasses import fields
 from typing import Any
 
@@ -22,15 +21,13 @@ from ...backbones.table import (
     wrappers,
 )
 from ...tasks.options import split_problems
-from .fields import Recipe, batches_of, learning_tasks
-
-MOST = 100
-"""Batches of a task that an update may take."""
+from .fields import Recipe, batches_of
+from .mixtures import mixture_problems
 
 
 def check(recipe: Recipe) -> None:
     """Raise RecipeError with every problem of a recipe that can be seen without the data and without torch."""
-    problems = [*_batches(recipe), *_mixture(recipe), *_phases(recipe), *_tasks(recipe), *problems_of(recipe)]
+    problems = [*_batches(recipe), *mixture_problems(recipe), *_phases(recipe), *_tasks(recipe), *problems_of(recipe)]
     arch, wrapper = recipe.network.backbone, recipe.network.wrapper
     foreign = [f"network.{key}={said}" for key, said in (("backbone", arch), ("weights", recipe.network.weights))
                if str(said).startswith(SPANDREL)]  # fmt: skip
@@ -76,27 +73,6 @@ def _batches(recipe: Recipe) -> list[str]:
             problems.append(f"{key}.micro={micro} does not divide {key}.size={size}: choose one of {even}")
         if batches.repeats > 1 and any(phase.cached for phase in recipe.phases):
             problems.append(f"{key}.repeats={batches.repeats}: cached maps are the same each time: set it to 1")
-    return problems
-
-
-def _mixture(recipe: Recipe) -> list[str]:
-    problems = []
-    for key, of, low, most in (("loss_weights", recipe.loss_weights, 0, math.inf), ("mix", recipe.mix, None, MOST)):
-        for name, value in of.items():
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if name not in recipe.tasks:
-                near = nearest(name, recipe.tasks)
-                problems.append(f"{key}.{name}: there is no such task{near}; there are {', '.join(recipe.tasks)}")
-            elif not number or not (0 < value <= most or value == low):
-                expected = f"above 0 and at most {most}" if key == "mix" else "from 0, not infinite"
-                problems.append(f"{key}.{name}={value}: expected a number {expected}")
-    if recipe.tasks and not problems:
-        learning = learning_tasks(recipe)
-        if not learning:
-            problems.append("loss_weights: every task has the weight 0; give one a weight above 0")
-        elif all(recipe.mix.get(name, 1.0) < 1 for name in learning):
-            shown = ", ".join(f"mix.{name}={recipe.mix[name]:g}" for name in learning)
-            problems.append(f"{shown}: an update would be empty now and then; give one task that learns 1 or more")
     return problems
 
 

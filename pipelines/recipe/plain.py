@@ -10,10 +10,13 @@ from trunkline.ground.errors import RecipeError
 from trunkline.ground.names import load_named, nearest
 
 from ...tasks.options import refuse_kind
+from ...tasks.table import kind_of
 from ...tasks.table import options as task_options
 from .convert import attempt
 from .fields import Recipe
 
+KIND = "kind"
+"""The key of a task's options that says which task of the table it is, where its name does not."""
 RENAMED = {"machine.workers": "machine.loaders"}
 """Keys that had another name, as old recipes and habits still have them."""
 
@@ -53,7 +56,11 @@ def put_at(tree: Any, key: str, value: Any) -> None:
 
 def to_plain(recipe: Recipe) -> dict[str, Any]:
     """Convert a recipe to JSON data."""
-    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+    tree = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    for name, options in recipe.tasks.items():
+        if (kind := kind_of(name, options)) != name:
+            tree["tasks"][name][KIND] = kind
+    return tree
 
 
 def from_plain(tree: dict[str, Any]) -> Recipe:
@@ -62,14 +69,16 @@ def from_plain(tree: dict[str, Any]) -> Recipe:
     problems: list[str] = []
     tasks: dict[str, Any] = {}
     known = task_options()
-    for name, options in tree.pop("tasks", {}).items():
-        if name not in known:
+    for name, stored in tree.pop("tasks", {}).items():
+        options = dict(stored)
+        of = options.pop(KIND, name)
+        if of not in known:
             problems.append(
-                f"tasks.{name}: there is no such task{nearest(name, known)}; of a recipe file's own task, give plugin=FILE, "
+                f"tasks.{name}: there is no such task{'' if of == name else f' ({of})'}{nearest(of, known)}; of a recipe file's own task, give plugin=FILE, "
                 "whose TASKS names it"
             )
             continue
-        kind = load_named(known[name])
+        kind = load_named(known[of])
         if wrong := refuse_kind(name, kind):  # another package's: a file's own were checked as it was loaded
             problems += wrong
             continue

@@ -41,7 +41,7 @@ def weights(source: str | Path, *, out: str | Path, weights_key: str = "") -> Co
         raise RecipeError(f"out={out}: is there already; choose another name")
     from ...backbones.saving import save_pth
     from ...backbones.table import SUPER_RESOLUTION
-    from ..models.build import weights_of
+    from ..models.opened import weights_of
 
     found = weights_of(at_home(source), key=weights_key)
     if found is None:

@@ -19,7 +19,7 @@ from ...cluster.workers import Workers
 from ..feeding.ahead import sent_ahead
 from ..feeding.draws import Draws
 from ..feeding.loader import decoding
-from ..feeding.plan import Mixture
+from ..feeding.mixture import Mixture
 from ..feeding.updates import Update, updates
 from ..recipe.fields import Recipe
 from ..recipe.knobs import Resolved

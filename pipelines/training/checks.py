@@ -19,8 +19,8 @@ from ...tasks.contract import EVALUATOR, Task, check_has
 from ...tasks.data.groups import crossing
 from ...tasks.data.repairs import refuse
 from ...tasks.samples import Samples
-from ..feeding.plan import Mixture
-from ..models.build import make_task
+from ..feeding.mixture import Mixture
+from ..models.assembly import make_task
 from ..recipe.fields import Recipe
 from ..runs.machine import check_device
 from ..runs.run import Run

@@ -13,11 +13,13 @@ from trunkline.ground.names import load_named
 
 from ...cluster.config import Learning
 from ...cluster.contract import Engine, Losses
+from ...cluster.engines.balance import Famo, Fixed, GradientNorm, Uncertainty
 from ...cluster.engines.memory_format import place
 from ...cluster.engines.table import engine_of
 from ...cluster.engines.turns import TurnsEngine
 from ...heads.contract import Player
-from ..recipe.fields import Phase
+from ...heads.model import spread_of
+from ..recipe.fields import Phase, learning_tasks
 from .session import Session
 
 
@@ -45,11 +47,35 @@ def make_engine(session: Session, phase: Phase, total: int, per_epoch: int) -> E
     for number, (name, player) in enumerate(players.items()):
         learning = _learning(session, phase, name if number else "", total, per_epoch)
         engines[name] = make(player.module, player.losses, learning, machine, session.workers)
+    balance(session, engines, in_turns)
     if not in_turns:
         return engines.popitem()[1]
     for module in rest.values():
         module.to(torch.device(machine.device))
     return TurnsEngine(players, engines, rest)
+
+
+def balance(session: Session, engines: Mapping[str, Any], in_turns: bool) -> None:
+    """Give the model's engine what balances the losses of the tasks that learn. Raises RecipeError where it cannot."""
+    recipe, model = session.recipe, session.model
+    tasks, given = learning_tasks(recipe), f"balance={recipe.balance}"
+    model.reading = None
+    if recipe.balance == "fixed":
+        return
+    if in_turns:
+        others = ", ".join(list(engines)[1:]) or "another network"
+        raise RecipeError(f"{given}: weighs the model's losses, and here {others} learns beside it: set balance=fixed")
+    if recipe.balance == "uncertainty":
+        made: Fixed = Uncertainty(tasks, {task: spread_of(model, task) for task in tasks})
+    elif recipe.balance == "famo":
+        made = Famo(tasks)
+    else:
+        if not any(p.requires_grad for p in model.backbone.parameters()):
+            raise RecipeError(f"{given}: the whole trunk is frozen, so that no gradient reaches it; set balance=fixed")
+        made = model.reading = GradientNorm(tasks, {task: recipe.loss_weights.get(task, 1.0) for task in tasks})
+    (engine,) = engines.values()
+    made.began(engine.device)
+    engine.balance = made
 
 
 def playing(session: Session, phase: Phase) -> dict[str, Player]:

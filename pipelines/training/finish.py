@@ -5,7 +5,7 @@ from torch import Tensor
 from ...cluster import checkpoint
 from ...cluster.workers import ALONE
 from ...tasks.scores import Scores, joined
-from ..models.build import write_published
+from ..models.publishing import write_published
 from ..report.report import write_report
 from ..runs.files import write_records
 from ..show import note, scores_line

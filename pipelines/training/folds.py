@@ -20,7 +20,7 @@ from ...tasks.data.groups import group_names
 from ...tasks.samples import Samples
 from ...tasks.scores import Block, Examples, Picture, Scores, Table, blocks_of, known, metrics_of
 from ..evaluation.measure import checked_result
-from ..models.build import make_task
+from ..models.assembly import make_task
 from ..recipe.fields import Recipe
 from ..recipe.knobs import Resolved
 from ..recipe.plain import from_plain, to_plain

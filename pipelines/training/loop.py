@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 from ...cluster.contract import Engine
-from ..feeding.plan import Mixture
+from ..feeding.mixture import Mixture
 from ..feeding.updates import Update
 from ..recipe.fields import Evaluation
 from ..show import progress

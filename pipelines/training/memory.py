@@ -11,8 +11,9 @@ from torch import nn
 
 from trunkline.ground.errors import EngineError
 
+from ...cluster.engines.losses import summed
 from ...cluster.engines.memory_format import place
-from ...cluster.engines.torch_engine import AUTOCAST, summed
+from ...cluster.engines.torch_engine import AUTOCAST
 from ...cluster.engines.turns import still
 from ...heads.contract import Batch, Player
 from ...heads.model import Model

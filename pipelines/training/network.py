@@ -12,7 +12,7 @@ from trunkline.ground.errors import Mistake, WeightsError
 from ...backbones.contract import Preprocessing, within
 from ...backbones.table import TIMM, named
 from ...backbones.timm_facts import CannotDilate
-from ..models.build import make_task, make_trunk
+from ..models.assembly import make_task, make_trunk
 from ..recipe.fields import Network, Recipe
 
 

@@ -1,7 +1,8 @@
 """The tasks of a run with their data: read, checked, and mixed."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from trunkline.ground.errors import DataError, RecipeError
 from trunkline.ground.keys import key
@@ -10,8 +11,10 @@ from ...cluster.workers import Workers
 from ...tasks.contract import Task
 from ...tasks.data.fingerprint import compare
 from ...tasks.samples import Samples
-from ..feeding.plan import Mixture, Plan, Share
-from ..recipe.fields import Recipe, batches_of, learning_tasks
+from ..feeding.joint import Joint
+from ..feeding.mixture import Member, Mixture, Share, taking_turns
+from ..feeding.plan import Plan
+from ..recipe.fields import Recipe, batches_of, sharing
 from ..runs.run import Run
 
 
@@ -99,20 +102,43 @@ def micro_of(recipe: Recipe, task: str) -> int:
 def mixture(recipe: Recipe, parts: Mapping[str, Part], phase: int) -> Mixture:
     """Plan what the updates of a phase take of each task that learns. Raises RecipeError where a batch is too large.
 
-    Where only one task learns, its order and keys are those of a run of that task alone.
+    Where only one task learns, its order and keys are those of a run of that task alone. Tasks that share batches have
+    the order and keys of the first of them. With mixing=ratios a task has `mix` batches an update. With proportional there
+    are as many batches an update as there are tasks (or groups), on average; each one's part is `mix` times the number n
+    of batches that its data fills, taken as n ** (1 / temperature). With round_robin an update has one task, which comes
+    `mix` times in a row.
     """
-    learning = learning_tasks(recipe)
-    shares, problems = [], []
-    for name in learning:
-        apart = [] if len(learning) == 1 else [name]
+    groups, plans, problems = sharing(recipe), [], []
+    for names in groups:
+        apart = [] if len(groups) == 1 else [names[0]]
         seed = key(recipe.seed, "phase", phase, *apart)
+        own = batches_of(recipe, names[0])
+        size, micro, repeats = own.size, micro_of(recipe, names[0]), own.repeats
         try:
-            own = batches_of(recipe, name)
-            plan = Plan.over(parts[name].training, own.size, micro_of(recipe, name), seed, own.repeats)
+            joint = Joint.of([parts[name].training for name in names])
+            plans.append((names, joint, Plan(joint.count, size, micro, seed, joint.units, joint.groups, repeats)))
         except RecipeError as error:
-            problems += [f"{'tasks.' + name + ': ' if apart else ''}{problem}" for problem in error.problems]
-            continue
-        shares.append(Share(name, plan, recipe.loss_weights.get(name, 1.0), recipe.mix.get(name, 1.0)))
+            problems += [f"{'tasks.' + names[0] + ': ' if apart else ''}{problem}" for problem in error.problems]
     if problems:
         raise RecipeError(problems)
+    shares = []
+    for (names, joint, plan), how in zip(plans, _mixing(recipe, [plan for *_, plan in plans]), strict=True):
+        weights = {name: recipe.loss_weights.get(name, 1.0) for name in names}
+        members = tuple(Member(n, weights[n], rows) for n, rows in zip(names, joint.rows, strict=True))
+        share = Share("+".join(names), plan, weights[names[0]], members=members if len(names) > 1 else ())
+        shares.append(replace(share, **how))
     return Mixture(tuple(shares))
+
+
+def _mixing(recipe: Recipe, plans: Sequence[Plan]) -> list[dict[str, Any]]:
+    """Find how much of each share the updates take, as fields of `Share`."""
+    groups = sharing(recipe)
+    mix = [recipe.mix.get(names[0], 1.0) for names in groups]
+    if recipe.mixing == "round_robin" and len(groups) > 1:
+        times = [int(each) for each in mix]
+        places = taking_turns(["+".join(names) for names in groups], times)
+        return [{"turns": turns, "cycle": sum(times)} for turns in places.values()]
+    if recipe.mixing == "proportional":
+        parts = [m * (p.seen / p.batch) ** (1 / recipe.temperature) for m, p in zip(mix, plans, strict=True)]
+        mix = [part * len(parts) / sum(parts) for part in parts]
+    return [{"mix": each} for each in mix]

@@ -21,10 +21,10 @@ from ...tasks.scores import Scores, joined, known
 from ..evaluation.measure import apart, score
 from ..feeding.cache import Cache
 from ..feeding.draws import Draws
+from ..feeding.mixture import Mixture
 from ..feeding.ordered import Ordered, in_order
-from ..feeding.plan import Mixture
 from ..feeding.updates import Update
-from ..models.build import Facts
+from ..models.assembly import Facts
 from ..recipe.fields import Recipe
 from ..runs.run import Metrics, Run
 from ..show import note, scores_line

@@ -21,11 +21,12 @@ from ...tasks.samples import Samples
 from ..evaluation.measure import apart
 from ..feeding.ahead import sent_ahead
 from ..feeding.cache import Cache
-from ..feeding.draws import Draws
+from ..feeding.draws import Draws, SharedDraws
 from ..feeding.loader import decoding
-from ..feeding.plan import Mixture
+from ..feeding.mixture import Mixture, Share
 from ..feeding.updates import cached_updates, updates
-from ..models.build import Facts, build
+from ..models.assembly import Facts
+from ..models.build import build
 from ..models.digest import weights_digest
 from ..recipe.demo_data import placed
 from ..recipe.fields import Phase, Recipe, batches_of, learning_tasks
@@ -282,14 +283,12 @@ def train_updates(session: Session, engine: Engine, mixed: Mixture, before: int,
         feed = cached_updates(training, mixed, engine.updates, length, session.workers)
     else:
         parts = session.parts
-        draws = {
-            s.task: Draws(parts[s.task].task, parts[s.task].training, s.plan.seed, training=True) for s in mixed.shares
-        }
+        draws = {share.task: drawing(share, parts) for share in mixed.shares}
         pin = session.device.type == "cuda"
         feed = updates(draws, mixed, engine.updates, length, int(recipe.machine.loaders), pin, session.workers)
         feed = sent_ahead(feed, session.device)
     for s in mixed.shares:
-        if not s.batches_of(length) and not engine.updates:
+        if not s.before(length) and not engine.updates:
             session.note(
                 f"{s.task}: mix.{s.task}={s.mix:g} gives it no batch in {length} updates: it learns nothing here"
             )
@@ -301,6 +300,16 @@ def train_updates(session: Session, engine: Engine, mixed: Mixture, before: int,
     run_phase(session, engine, feed, mixed, before, length)
     if engine.updates < length:
         session.note(f"stopped early: {session.progress.stale} evaluations without a better {session.metric}")
+
+
+def drawing(share: Share, parts: dict[str, Part]) -> Draws | SharedDraws:
+    """Make what draws the samples of a share, of one task or of several that share batches."""
+    if not share.members:
+        part = parts[share.task]
+        return Draws(part.task, part.training, share.plan.seed, training=True)
+    own = [parts[member.task] for member in share.members]
+    tasks, samples = {p.name: p.task for p in own}, {p.name: p.training for p in own}
+    return SharedDraws(tasks, samples, share.members, share.task, share.plan.seed)
 
 
 def _caches(session: Session, engine: Engine) -> dict[tuple[str, str], Cache]:

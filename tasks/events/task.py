@@ -182,7 +182,7 @@ class Events(Task):
             )
         said = self.reads(weights) if weights is not None else None
         if said is not None and tuple(said.facts.get("classes", ())) == self.classes:
-            copy_head(weights, self.name, head)
+            copy_head(weights, type(self).name, head)
         return head
 
     def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:

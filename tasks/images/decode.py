@@ -1,10 +1,13 @@
 """Read one image file: RGB, upright, 8 bits; JPEG by torchvision's codec, everything else by Pillow."""
 
+import contextlib
 import io
 import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy
@@ -79,8 +82,31 @@ def read_as(path: str | os.PathLike[str], depth: str = "", exif: str = "") -> Te
     return as_stored(image, orientation) if exif == "ignore" else image
 
 
+_ONCE: ContextVar[dict[Any, tuple[Tensor, int]] | None] = ContextVar("once", default=None)
+
+
+@contextlib.contextmanager
+def decoded_once() -> Iterator[None]:
+    """Decode each file once while this lasts, whoever reads it: the same tensor is returned, to be left as it is."""
+    token = _ONCE.set({})
+    try:
+        yield
+    finally:
+        _ONCE.reset(token)
+
+
 def read_turned(path: str | os.PathLike[str], depth: str = "") -> tuple[Tensor, int]:
     """Read an image file as `read_image` does; return its EXIF orientation too (1: it was not turned)."""
+    known = _ONCE.get()
+    if known is None:
+        return _read_turned(path, depth)
+    at = (os.fspath(path), depth)
+    if at not in known:
+        known[at] = _read_turned(path, depth)
+    return known[at]
+
+
+def _read_turned(path: str | os.PathLike[str], depth: str) -> tuple[Tensor, int]:
     try:
         data = storage.read(path)
     except OSError as error:

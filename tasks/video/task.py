@@ -210,7 +210,7 @@ class Action(Task):
             trunk = within(backbone)  # frames may stand around it
             trunk.report = load(weights, trunk, head.fc)
         elif said is not None:
-            copy_head(weights, self.name, head)
+            copy_head(weights, type(self).name, head)
         return head
 
     def _same_classes(self, weights: Weights, said: Published | None) -> bool:

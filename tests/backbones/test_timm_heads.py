@@ -17,7 +17,7 @@ from trunkline.heads.one_stage import OneStageHead
 from trunkline.heads.rcnn import RCNNHead
 from trunkline.heads.segmentation import SegmentationHead
 from trunkline.heads.segmentation_trunk import last_of
-from trunkline.pipelines.models.build import make_trunk
+from trunkline.pipelines.models.assembly import make_trunk
 from trunkline.pipelines.recipe.fields import Network, Recipe
 from trunkline.pipelines.training import network
 from trunkline.pipelines.training.network import network_problems

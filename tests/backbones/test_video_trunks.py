@@ -16,7 +16,8 @@ from trunkline.backbones.video import c3d, residual3d, slowfast
 from trunkline.ground.errors import WeightsError
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
-from trunkline.pipelines.models.build import make_trunk, published
+from trunkline.pipelines.models.assembly import make_trunk
+from trunkline.pipelines.models.publishing import published
 from trunkline.pipelines.recipe import Network
 
 _STAGES = c3d._STAGES

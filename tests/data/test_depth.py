@@ -318,7 +318,7 @@ def test_the_other_tasks_read_it_too(tmp_path, monkeypatch):
 )
 def test_detectors_and_segmenters_state_it(recipe, task, stated):
     from trunkline.backbones.contract import Preprocessing
-    from trunkline.pipelines.models.build import make_task
+    from trunkline.pipelines.models.assembly import make_task
     from trunkline.pipelines.recipe.knobs import resolve
 
     for depth in ("", "0:4095"):

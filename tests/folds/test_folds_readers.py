@@ -9,7 +9,7 @@ from PIL import Image
 
 from trunkline.backbones.contract import Preprocessing
 from trunkline.ground.errors import DataError
-from trunkline.pipelines.models.build import make_task
+from trunkline.pipelines.models.assembly import make_task
 from trunkline.pipelines.recipe.limits import check_options
 from trunkline.tasks.check import check
 from trunkline.tasks.data.folds import divided

@@ -17,7 +17,7 @@ from trunkline.backbones.residual import ResNet
 from trunkline.cluster.engines.torch_engine import TorchEngine
 from trunkline.ground.errors import RecipeError
 from trunkline.pipelines.command.cli import main
-from trunkline.pipelines.models.build import make_task
+from trunkline.pipelines.models.assembly import make_task
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.recipe.plain import from_plain
 from trunkline.pipelines.runs.run import Run

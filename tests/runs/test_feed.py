@@ -18,8 +18,9 @@ from trunkline.pipelines.feeding.ahead import one_ahead, sent_ahead
 from trunkline.pipelines.feeding.cache import Cache
 from trunkline.pipelines.feeding.draws import Draws
 from trunkline.pipelines.feeding.loader import decoding
+from trunkline.pipelines.feeding.mixture import Mixture, Share
 from trunkline.pipelines.feeding.ordered import in_order
-from trunkline.pipelines.feeding.plan import Mixture, Plan, Share
+from trunkline.pipelines.feeding.plan import Plan
 from trunkline.pipelines.feeding.updates import cached_updates
 from trunkline.pipelines.feeding.updates import updates as updates_of
 from trunkline.tasks.classification.options import Options
@@ -319,7 +320,8 @@ def test_a_program_that_an_error_ends_does_not_wait_for_those_who_decode(scenes)
     code = f"""
 from trunkline.backbones.contract import Preprocessing
 from trunkline.pipelines.feeding.draws import Draws
-from trunkline.pipelines.feeding.plan import Mixture, Plan, Share
+from trunkline.pipelines.feeding.mixture import Mixture, Share
+from trunkline.pipelines.feeding.plan import Plan
 from trunkline.pipelines.feeding.updates import updates
 from trunkline.tasks.classification.options import Options
 from trunkline.tasks.classification.task import Classification

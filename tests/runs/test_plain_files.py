@@ -15,7 +15,7 @@ from trunkline.ground.errors import RecipeError, WeightsError
 from trunkline.heads.contract import Batch
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.evaluation.evaluate import absolute
-from trunkline.pipelines.models.build import folder_of, weights_of
+from trunkline.pipelines.models.opened import folder_of, weights_of
 from trunkline.tasks.detection.scenes import write_box_scenes
 from trunkline.tasks.segmentation.scenes import write_pixel_scenes
 

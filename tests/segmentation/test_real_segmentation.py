@@ -15,8 +15,9 @@ from trunkline.heads.model import Model
 from trunkline.pipelines.bench.plain_segment import deeplab
 from trunkline.pipelines.evaluation.measure import score
 from trunkline.pipelines.feeding.draws import Draws
+from trunkline.pipelines.feeding.mixture import Mixture, Share
 from trunkline.pipelines.feeding.ordered import in_order
-from trunkline.pipelines.feeding.plan import Mixture, Plan, Share
+from trunkline.pipelines.feeding.plan import Plan
 from trunkline.pipelines.feeding.updates import updates
 from trunkline.pipelines.models.build import build
 from trunkline.pipelines.recipe.knobs import resolve

@@ -17,7 +17,7 @@ from trunkline.backbones.super_resolution.names import arch_of, known
 from trunkline.ground.errors import RecipeError, WeightsError
 from trunkline.heads.model import Model
 from trunkline.heads.super_resolution.upscaling import ForeignHead, UpscalingHead, receptive_field
-from trunkline.pipelines.models.build import Facts, make_trunk, settings_of
+from trunkline.pipelines.models.assembly import Facts, make_trunk, settings_of
 from trunkline.pipelines.recipe import Network
 
 SMALL = {"blocks": 2, "width": 8}

@@ -45,7 +45,7 @@ def output(model, batch):
 
 def flat(model):
     """The tensors of trunk and tail by the names of a published file."""
-    from trunkline.pipelines.models.build import published
+    from trunkline.pipelines.models.publishing import published
 
     return published(model, model.state_dict(), TASK)
 
