@@ -132,9 +132,9 @@ SPREAD = "log_variance"
 
 
 def add_spreads(model: Model) -> None:
-    """Give every head the logarithm of a variance, which begins at 0."""
+    """Give every head the logarithm of a variance, `(1,)`, which begins at 0. (DeepSpeed takes no scalars.)"""
     for head in model.heads.values():
-        head.register_parameter(SPREAD, nn.Parameter(torch.zeros(())))
+        head.register_parameter(SPREAD, nn.Parameter(torch.zeros(1)))
 
 
 def spread_of(model: Model, task: str) -> nn.Parameter:

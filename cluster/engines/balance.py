@@ -6,6 +6,7 @@ it begins. All sums are of fp64 numbers in the order of the micro-batches: the n
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,12 +66,12 @@ class Uncertainty(Fixed):
 
     def weigh(self, task: str, loss: Tensor) -> Tensor:
         """Compute L e^-s / 2 + s / 2."""
-        spread = self.spreads[task]
+        spread = self.spreads[task][0]
         return loss * (-spread).exp() * 0.5 + spread * 0.5
 
     def factors(self) -> dict[str, Tensor]:
         """Return e^-s / 2 of each task."""
-        return {task: (-self.spreads[task].detach()).exp() * 0.5 for task in self.tasks}
+        return {task: (-self.spreads[task].detach()[0]).exp() * 0.5 for task in self.tasks}
 
 
 class GradientNorm(Fixed):
@@ -91,7 +92,7 @@ class GradientNorm(Fixed):
         self.strengths = torch.zeros(len(tasks), dtype=torch.float64)  # 0: not known yet
         self._factors = torch.ones(len(tasks), dtype=torch.float64)
         self._used = dict.fromkeys(tasks, torch.ones(()))
-        self._squares: dict[str, list[Tensor]] = {}
+        self._norms: dict[str, dict[str, Tensor]] = {}  # by task and map
         self._found: dict[int, dict[str, tuple[Tensor, int]]] = {}
 
     def began(self, device: torch.device) -> None:
@@ -109,23 +110,26 @@ class GradientNorm(Fixed):
 
     def __call__(self, batch: Any, maps: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the maps, each as a tensor of its own, whose gradient is this task's alone and is measured."""
-        found = self._squares[batch.task] = []
-        own = {}
-        for name, tensor in maps.items():
-            own[name] = tensor.view_as(tensor)
-            if own[name].requires_grad:
-                own[name].register_hook(lambda g: found.append(torch.linalg.vector_norm(g, dtype=torch.float64)))
+        found = self._norms[batch.task] = {}
+
+        def measure(name: str, gradient: Tensor) -> None:
+            found[name] = torch.linalg.vector_norm(gradient, dtype=torch.float64)
+
+        own = {name: tensor.view_as(tensor) for name, tensor in maps.items()}
+        for name, tensor in own.items():
+            if tensor.requires_grad:
+                tensor.register_hook(partial(measure, name))
         return own
 
     def took(self, number: int, batch: Any) -> None:
         """Keep each task's sum of squares of this micro-batch's gradients, freed of the factors that it was computed with."""
         self._found[number] = {}
         for part in getattr(batch, "parts", ()) or (batch,):
-            if norms := self._squares.pop(part.task, []):
-                square = torch.stack(norms).square().sum()
+            if norms := self._norms.pop(part.task, {}):
+                square = torch.stack([norms[name] for name in sorted(norms)]).square().sum()
                 whole = self._used[part.task].double() * part.scale / len(part)  # of one sample's own loss
                 self._found[number][part.task] = (square / whole.square(), len(part))
-        self._squares.clear()
+        self._norms.clear()
 
     def finish(self, count: int, losses: Mapping[str, Tensor], workers: Workers) -> None:
         """Compute the strengths, and from them the next factors."""

@@ -73,9 +73,10 @@ def from_plain(tree: dict[str, Any]) -> Recipe:
         options = dict(stored)
         of = options.pop(KIND, name)
         if of not in known:
+            called = "" if of == name else f" ({of})"
             problems.append(
-                f"tasks.{name}: there is no such task{'' if of == name else f' ({of})'}{nearest(of, known)}; of a recipe file's own task, give plugin=FILE, "
-                "whose TASKS names it"
+                f"tasks.{name}: there is no such task{called}{nearest(of, known)}; of a recipe file's own task, give "
+                "plugin=FILE, whose TASKS names it"
             )
             continue
         kind = load_named(known[of])

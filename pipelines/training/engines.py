@@ -128,10 +128,13 @@ def together(model: nn.Module, players: Mapping[str, Player]) -> Player:
 
 
 def losses_by_task(losses: Mapping[str, Losses]) -> Losses:
-    """Make one function of the losses that takes those of each micro-batch's own task."""
+    """Make one function of the losses that takes those of each micro-batch's own task.
+
+    Tasks that share a batch have the same function (`check_shared`), which computes the losses of all.
+    """
 
     def of(model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        return losses[batch.task](model, batch)
+        return losses[batch.parts[0].task if batch.parts else batch.task](model, batch)
 
     return of
 

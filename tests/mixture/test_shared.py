@@ -1,0 +1,81 @@
+"""Tasks that share batches, and balances of losses, against a loop written out by hand: the same bits, whoever computes."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from run_work import final, in_child
+from shared_by_hand import by_hand
+
+from trunkline.cluster.launchers.local import run_local
+from trunkline.cluster.launchers.worker import Job
+from trunkline.pipelines.recipe.knobs import resolve
+
+FILE = str(Path(__file__).parents[1] / "shared_tasks.py")
+PLAIN = {"machine.threads": 1, "machine.loaders": 0, "machine.precision": "fp32", "machine.channels_last": False,
+         "log.tensorboard": False, "checkpoints.updates": 2}  # fmt: skip
+UPDATES = 4
+FORMS = {
+    "fixed": {},
+    "uncertainty": {"balance": "uncertainty"},
+    "gradient_norm": {"balance": "gradient_norm"},
+    "famo": {"balance": "famo", "shared": False},
+}
+
+
+def resolved(**more):
+    return resolve(FILE, {**PLAIN, "updates": UPDATES, **more})
+
+
+def wrong(run: Path, wanted: dict[str, torch.Tensor]) -> list[str]:
+    found = final(run)
+    assert wanted.keys() <= found.keys()
+    return [n for n in wanted if not torch.equal(wanted[n], found[n])]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRUNKLINE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def wanted(cache) -> dict[str, dict[str, torch.Tensor]]:
+    torch.set_num_threads(1)
+    return {form: by_hand(resolved(**given).recipe, UPDATES) for form, given in FORMS.items()}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_process_is_the_loop_by_hand(form, wanted, tmp_path):
+    assert in_child(resolved(**FORMS[form]), tmp_path / "run") == 0
+    assert wrong(tmp_path / "run", wanted[form]) == []
+
+
+CASES = [(form, zero) for form in FORMS for zero in (None, 0, 1)]
+QUICK = [("fixed", None), ("fixed", 1), ("uncertainty", 1), ("gradient_norm", None), ("famo", 0)]
+
+
+@pytest.mark.parametrize(
+    ("size", "cases"),
+    [
+        pytest.param(2, QUICK, id="2"),
+        pytest.param(2, [case for case in CASES if case not in QUICK], id="2-all", marks=pytest.mark.slow),
+        pytest.param(3, [case for case in CASES if case[1] != 1], id="3", marks=pytest.mark.slow),
+    ],
+)
+def test_any_number_of_workers_and_the_stages_that_can_are_the_loop_by_hand(size, cases, wanted, tmp_path, monkeypatch):
+    """Of three workers one has classes and boxes, one classes, one boxes at the same time."""
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    )
+    given = {k: str(v) for k, v in {**PLAIN, "updates": UPDATES}.items()}
+    runs = [
+        {"recipe": FILE, "given": {**given, **{k: str(v).lower() for k, v in FORMS[form].items()}},
+         "run": str(tmp_path / f"{form}-{zero}"), "zero": zero}
+        for form, zero in cases
+    ]  # fmt: skip
+    run_local(Job("run_work:several", {"runs": runs}, 120.0), size, tmp_path / "logs", 2)
+    found = {(form, zero): wrong(tmp_path / f"{form}-{zero}", wanted[form]) for form, zero in cases}
+    assert found == {case: [] for case in cases}
