@@ -91,6 +91,7 @@ def resolve(name: str, given: dict[str, Any], also: Sequence[str] = ()) -> Resol
                 continue  # it may be there once the mistakes that are told already are mended
             why = (
                 _no_task(recipe, key)
+                or _of_network(recipe, key)
                 or f"there is no such setting{nearest(key, [*hints, *_short(recipe), *fields, *also])}"
             )
             problems.append(f"{key}={text}: {why}")
@@ -171,6 +172,15 @@ def _no_task(recipe: Recipe, key: str) -> str:
     if first not in ("tasks", "batches", "loss_weights", "mix") or not name or name in recipe.tasks:
         return ""
     return f"there is no such task{nearest(name, recipe.tasks)}; there are {', '.join(recipe.tasks)}"
+
+
+def _of_network(recipe: Recipe, key: str) -> str:
+    """Say that a key such as `tasks.NAME.output_stride` is of the trunk, where that is so; the tasks share it."""
+    first, *_, last = key.split(".")
+    if first not in ("tasks", "output_stride") or not hasattr(recipe.network, last):
+        return ""
+    own = getattr(recipe.network, last)
+    return f"one trunk serves all tasks, and has one {last}, network.{last} ({own} here)"
 
 
 def type_at(recipe: Recipe, key: str) -> Any:

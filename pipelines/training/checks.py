@@ -28,6 +28,7 @@ from .network import network_problems
 from .parts import mixture
 from .progress import choose_metric
 from .session import Session
+from .sharing import absent_losses, head_problems, shared_problems
 
 UPDATES_LOOKED_AT = 1000  # to count their micro-batches, which differ in a mixture
 
@@ -56,10 +57,14 @@ def preflight(recipe: Recipe) -> None:
             crossing(training, validation, options.group)  # a wrong group= is told here
             if options.strict:
                 refuse((*training.remarks(), *validation.remarks()))
-            found[name] = (task, validation)
+            found[name] = (task, training, validation)
     if len(found) == len(recipe.tasks):
         with _collected(problems):
-            metric_of(recipe, found)
+            metric_of(recipe, {name: (task, validation) for name, (task, _, validation) in found.items()})
+        problems += head_problems(recipe, {name: task for name, (task, *_) in found.items()})
+        problems += shared_problems(recipe, {name: (task, training) for name, (task, training, _) in found.items()})
+        if not problems:
+            problems += absent_losses(recipe, {name: training for name, (_, training, _) in found.items()})
     if problems:
         raise RecipeError(problems)
 

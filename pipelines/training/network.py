@@ -55,10 +55,15 @@ def arch_of(weights: str) -> str:
         return ""  # reading it says what is wrong with it
 
 
-def _on_meta(network: Network) -> Any:
-    """Build the trunk and its pyramid without memory and without a random number; a plug-in's wrapper is left out."""
+def on_meta(network: Network, arch: str) -> Any:
+    """Build the whole trunk, its pyramid and its wrapper without memory and without a random number."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return make_trunk(replace(network, wrapper="none"), None, None).eval()
+        return make_trunk(replace(network, backbone=arch), None, None).eval()
+
+
+def _on_meta(network: Network) -> Any:
+    """Build the trunk and its pyramid alone; a plug-in's wrapper is left out."""
+    return on_meta(replace(network, wrapper="none"), network.backbone or "")
 
 
 def _misfits(recipe: Recipe, trunk: Any) -> list[str]:

@@ -1,0 +1,115 @@
+"""What tasks must have in common to share a trunk, a batch, an update: checked before anything is trained."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+
+from trunkline.ground.errors import Mistake, RecipeError
+
+from ...backbones.table import is_known, named
+from ...tasks.contract import Task
+from ...tasks.samples import Samples
+from ..feeding.joint import Joint
+from ..models.assembly import make_head
+from ..recipe.fields import Recipe, learning_tasks, shared_groups
+from .network import arch_of, on_meta
+
+
+def shared_problems(recipe: Recipe, found: Mapping[str, tuple[Task, Samples]]) -> list[str]:
+    """List what keeps the tasks of a group from one batch: other pixels, or no picture in common.
+
+    `found` has each task with its training split.
+    """
+    problems = []
+    for group in shared_groups(recipe):
+        given = f"shared_batch={'+'.join(group)}"
+        views = {name: found[name][0].view(True) for name in group}
+        if lone := [name for name, view in views.items() if view is None]:
+            problems += [f"{given}: {_unshared(found[name][0])}" for name in lone]
+            continue
+        first, *others = group
+        problems += [
+            f"{given}: {line}; a shared batch has one picture for all"
+            for other in others
+            for line in _differences(first, views[first], other, views[other])
+        ]
+        if not problems:
+            problems += _strangers(given, {name: found[name][1] for name in group})
+    return problems
+
+
+def _unshared(task: Task) -> str:
+    if hasattr(task.options, "view"):
+        return f"{task.name} sees crops of its own: set tasks.{task.name}.view=fit with its size, or leave it out"
+    return f"{task.name} makes its pictures in a way that no other task has: leave it out"
+
+
+def _differences(first: str, one: Any, other: str, two: Any) -> list[str]:
+    if one == two:
+        return []
+    if type(one) is not type(two) or not is_dataclass(one):
+        return [f"{first} and {other} make their pictures in different ways"]
+    names = [f.name for f in fields(one) if f.compare and getattr(one, f.name) != getattr(two, f.name)]
+    return [
+        f"tasks.{first}.{name}={getattr(one, name)} and tasks.{other}.{name}={getattr(two, name)} differ"
+        for name in names
+    ]
+
+
+def _strangers(given: str, samples: Mapping[str, Samples]) -> list[str]:
+    """Say which task has no picture in common with the first; their data is read, which may be refused."""
+    try:
+        joint = Joint.of(list(samples.values()))
+    except RecipeError as error:
+        return [f"{given}: {line}" for line in error.problems]
+    first = joint.rows[0] >= 0
+    return [
+        f"{given}: {name} has no picture in common with {next(iter(samples))}: give them the same data, or batches of their own"
+        for name, rows in zip(samples, joint.rows, strict=True)
+        if not (first & (rows >= 0)).any()
+    ]
+
+
+def partly_labelled(recipe: Recipe, samples: Mapping[str, Samples]) -> list[str]:
+    """List the tasks of shared batches that label some of the pictures only."""
+    learning, found = learning_tasks(recipe), []
+    for group in shared_groups(recipe):
+        own = [name for name in group if name in learning]
+        joint = Joint.of([samples[name] for name in own]) if len(own) > 1 else None
+        found += [n for n, rows in zip(own, joint.rows, strict=True) if (rows < 0).any()] if joint else []
+    return found
+
+
+def absent_losses(recipe: Recipe, samples: Mapping[str, Samples]) -> list[str]:
+    """Say why FAMO cannot follow the loss of a task that labels some pictures of its shared batches only."""
+    if recipe.balance != "famo" or not (partly := partly_labelled(recipe, samples)):
+        return []
+    return [
+        f"balance=famo: follows every loss in every update, and {', '.join(partly)} labels some pictures of the shared batches "
+        "only, so that an update may have none; set another balance"
+    ]
+
+
+def head_problems(recipe: Recipe, tasks: Mapping[str, Task]) -> list[str]:
+    """List which tasks' heads cannot stand on the trunk of a recipe of several: the maps that they need are not there."""
+    arch = named(
+        recipe.network.backbone or arch_of(weights := recipe.network.weights) or (weights if is_known(weights) else "")
+    )
+    if len(recipe.tasks) < 2 or not arch:
+        return []
+    try:
+        trunk = on_meta(recipe.network, arch)
+    except Mistake as error:
+        return [str(error)]
+    problems = []
+    for name, task in tasks.items():
+        if getattr(task.options, "append", False):
+            continue  # its head is made from the weights
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                make_head(task, trunk, None)
+        except Mistake as error:
+            problems.append(f"tasks.{name}: {error}")
+    return problems
