@@ -94,7 +94,7 @@ def _ours(work: Work, kind: str, machine: Any, fused: bool) -> tuple[dict[str, C
     from ...cluster.engines.torch_engine import TorchEngine
     from ...heads.contract import Batch
     from ...heads.model import Model, losses
-    from ...heads.segmentation import SegmentationHead
+    from ...heads.pixels.segmentation import SegmentationHead
     from ..evaluation.measure import apart, inference
 
     torch.manual_seed(0)

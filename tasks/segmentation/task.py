@@ -18,9 +18,9 @@ from ...backbones.weights import Weights
 from ...heads.boxes import sizes_of
 from ...heads.contract import VOID, Batch, Prediction
 from ...heads.model import Model
-from ...heads.pixel_losses import Weighted
-from ...heads.segmentation import PixelPrediction, SegmentationHead, labels_of
-from ...heads.segmentation_trunk import PADDED, last_of, misfits
+from ...heads.pixels.pixel_losses import Weighted
+from ...heads.pixels.segmentation import PixelPrediction, SegmentationHead, labels_of
+from ...heads.pixels.segmentation_trunk import PADDED, last_of, misfits
 from ..contract import Published, Sample, Samples, Task
 from .crf import refine
 from .draw import draw

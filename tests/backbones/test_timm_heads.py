@@ -14,9 +14,9 @@ from trunkline.heads.classification import ClassificationHead
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
 from trunkline.heads.one_stage import OneStageHead
+from trunkline.heads.pixels.segmentation import SegmentationHead
+from trunkline.heads.pixels.segmentation_trunk import last_of
 from trunkline.heads.rcnn import RCNNHead
-from trunkline.heads.segmentation import SegmentationHead
-from trunkline.heads.segmentation_trunk import last_of
 from trunkline.pipelines.models.assembly import make_trunk
 from trunkline.pipelines.recipe.fields import Network, Recipe
 from trunkline.pipelines.training import network

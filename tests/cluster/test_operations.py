@@ -22,8 +22,8 @@ from trunkline.heads.classification import ClassificationHead
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model, losses
 from trunkline.heads.one_stage import OneStageHead
+from trunkline.heads.pixels.segmentation import SegmentationHead
 from trunkline.heads.rcnn import RCNNHead
-from trunkline.heads.segmentation import SegmentationHead
 from trunkline.heads.super_resolution.adversarial import Adversarial
 from trunkline.heads.super_resolution.critic import make_critic
 from trunkline.heads.super_resolution.players import players_of

@@ -17,8 +17,8 @@ from trunkline.cluster.engines.torch_engine import TorchEngine
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model, losses
 from trunkline.heads.one_stage import OneStageHead
-from trunkline.heads.pixel_losses import Weighted
-from trunkline.heads.segmentation import SegmentationHead
+from trunkline.heads.pixels.pixel_losses import Weighted
+from trunkline.heads.pixels.segmentation import SegmentationHead
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 ASIDE = (

@@ -39,8 +39,8 @@ def steps_of(name: str) -> dict[str, Any]:
     from trunkline.heads.classification import ClassificationHead
     from trunkline.heads.contract import Batch
     from trunkline.heads.model import Model, losses
+    from trunkline.heads.pixels.segmentation import SegmentationHead
     from trunkline.heads.rcnn import RCNNHead
-    from trunkline.heads.segmentation import SegmentationHead
     from trunkline.pipelines.evaluation.measure import inference
 
     torch.manual_seed(0)

@@ -11,8 +11,8 @@ from trunkline.backbones.contract import Preprocessing
 from trunkline.ground.errors import WeightsError
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
-from trunkline.heads.pixel_losses import Weighted, cross_entropy_by_rows, pixel_losses
-from trunkline.heads.segmentation import RATES, SegmentationHead
+from trunkline.heads.pixels.pixel_losses import Weighted, cross_entropy_by_rows, pixel_losses
+from trunkline.heads.pixels.segmentation import RATES, SegmentationHead
 
 CLASSES = 21
 

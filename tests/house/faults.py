@@ -87,7 +87,7 @@ FAULTS = (
     Fault("a block forgets its shortcut", "backbones/residual.py",
           "out = self.bn2(self.conv2(out))\n        out += x if", "out = self.bn2(self.conv2(out))\n        out += 0 * x if",
           "backbones/test_backbones.py"),
-    Fault("void pixels count in the cross-entropy of rows", "heads/pixel_losses.py",
+    Fault("void pixels count in the cross-entropy of rows", "heads/pixels/pixel_losses.py",
           'weights, ignore_index=VOID, reduction="sum")', 'weights, ignore_index=-1, reduction="sum")',
           "heads/test_segmentation_heads.py"),
     Fault("a pooled place is half a pixel off", "heads/roi_align.py", "dtype=low.dtype) + 0.5) / SAMPLES",

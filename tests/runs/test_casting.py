@@ -12,8 +12,8 @@ from trunkline.heads.classification import ClassificationHead
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
 from trunkline.heads.one_stage import OneStageHead
+from trunkline.heads.pixels.segmentation import SegmentationHead
 from trunkline.heads.rcnn import RCNNHead
-from trunkline.heads.segmentation import SegmentationHead
 from trunkline.pipelines.evaluation import measure
 
 

@@ -16,7 +16,7 @@ from trunkline.backbones.contract import Preprocessing
 from trunkline.ground.errors import DataError
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
-from trunkline.heads.segmentation import SegmentationHead
+from trunkline.heads.pixels.segmentation import SegmentationHead
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.models.ready import Source, ready
 from trunkline.tasks.contract import Sample
@@ -211,7 +211,7 @@ def test_views_see_what_one_look_sees(pixels):
 
 def test_the_evaluators_numbers_are_those_of_one_matrix(pixels):
     """Against plain numpy over all pixels, and void where the truth has it; a class without pixels is not in the mean."""
-    from trunkline.heads.segmentation import PixelPrediction
+    from trunkline.heads.pixels.segmentation import PixelPrediction
 
     samples = read_split(Options(data=str(pixels), format="pairs"), "val")
     evaluator, rng, pairs = PixelEvaluator(samples), np.random.default_rng(0), []

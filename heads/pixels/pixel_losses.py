@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from trunkline.ground.errors import WeightsError
 
-from .contract import VOID
+from ..contract import VOID
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from trunkline.ground.errors import WeightsError
 
-from ..backbones.contract import Features
-from ..backbones.norm import norm_layer
-from .boxes import at_least_fp32, sizes_of
-from .contract import VOID, Batch, Prediction
+from ...backbones.contract import Features
+from ...backbones.norm import norm_layer
+from ..boxes import at_least_fp32, sizes_of
+from ..contract import VOID, Batch, Prediction
 from .pixel_losses import Weighted, pixel_losses
 from .segmentation_trunk import READS, check_trunk, last_of, misfit
 

@@ -9,7 +9,7 @@ import torch
 
 from trunkline.ground.errors import WeightsError
 
-from ..backbones.contract import deepest, sizes_of
+from ...backbones.contract import deepest, sizes_of
 
 STRIDES = {"deeplabv3": (8, 16), "deeplabv3plus": (8, 16), "fcn": (8, 16, 32), "unet": (32,), "fpn": (32,)}
 """The output strides of the trunk that a head is made for."""

@@ -1,0 +1,1 @@
+"""A class for every pixel: heads, what they ask of their trunk, and their losses."""
