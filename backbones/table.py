@@ -92,6 +92,7 @@ KINDS: tuple[tuple[str, str, bool], ...] = (
     (r"backbone\. classifier\.4\.weight", "an FCN of torchvision", True),
     (r"backbone\. one_stage\.", "a one-stage detector of Trunkline", True),
     (r"backbone\. segmentation_head\.", "a segmenter of Trunkline", True),
+    (r"backbone\.body\. sem_seg_head\.", "a segmenter of Trunkline on a pyramid", True),
     (r"(backbone\.bottom_up|proposal_generator)\.", "a detector of Detectron2", False),
     (r"(rpn_head|roi_head)\.", "a two-stage detector of MMDetection", False),
     (r"bbox_head\.", "a one-stage detector of MMDetection", False),

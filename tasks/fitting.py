@@ -1,11 +1,13 @@
 """Check that the tensors of a file fit the head that they are copied into."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from trunkline.ground.errors import WeightsError
 
+from ..backbones.pyramid import Pyramid
 from ..backbones.weights import Weights, check_floating
 
 _LISTED = 10
@@ -31,6 +33,30 @@ def check_fit(
         more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
         raise WeightsError(f"{source}: its {kind} does not fit:\n  " + "\n  ".join(problems[:_LISTED] + more))
     check_floating(source, given, own)
+
+
+PYRAMID = "backbone."
+"""What the names of a pyramid's tensors begin with in a published file, as in torchvision's detectors."""
+
+
+def pyramid_tensors(backbone: Any) -> dict[str, Tensor]:
+    """Name a pyramid's own tensors, without its trunk's, as a published file does; there are none where there is no pyramid."""
+    if not isinstance(backbone, Pyramid):
+        return {}
+    return {f"{PYRAMID}{name}": t for name, t in backbone.state_dict().items() if not name.startswith("body.")}
+
+
+def copy_with_pyramid(given: Mapping[str, Tensor], backbone: Any, head: nn.Module, under: str = "") -> None:
+    """Copy tensors into a pyramid, and the others into the head, before whose names `under` stands in the file.
+
+    `check_fit` has looked for missing tensors, and for those of neither.
+    """
+    own = {n.removeprefix(PYRAMID): t for n, t in given.items() if n.startswith(PYRAMID)}
+    if own:
+        backbone.load_state_dict(own, strict=False)
+    head.load_state_dict(
+        {n.removeprefix(under): t for n, t in given.items() if not n.startswith(PYRAMID)}, strict=False
+    )
 
 
 def copy_head(weights: Weights | None, task: str, head: nn.Module) -> bool:

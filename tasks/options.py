@@ -43,6 +43,13 @@ class TaskOptions:
         """Say why these options cannot be trained on cached maps; empty where they can."""
         return "cannot be trained on cached maps"
 
+    def misfits(self, network: Any) -> list[str]:
+        """List what of a recipe's network these options cannot do with, as far as its settings say; each line as `problems`.
+
+        It is asked before anything is loaded. `network` has the fields of the recipe's.
+        """
+        return []
+
     def problems(self) -> list[str]:
         """List what the ranges of single options cannot say; each line begins `KEY=VALUE:`, or is about all of them."""
         return []
@@ -128,12 +135,12 @@ def following(other: str, default: Any, within: Range | None = None) -> Any:
 
 
 def followed(options: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Compute the options that follow newly given ones and are not given themselves."""
+    """Compute the options that follow newly given ones and are not given themselves; none follows where one is None."""
     pairs = [(f.name, f.metadata["follows"]) for f in fields(options) if "follows" in f.metadata]
+    changed = {name: (getattr(options, name), given[other], getattr(options, other))
+               for name, other in pairs if other in given and name not in given}  # fmt: skip
     return {
-        name: max(1, round(getattr(options, name) * given[other] / getattr(options, other)))
-        for name, other in pairs
-        if other in given and name not in given
+        name: max(1, round(own * now / was)) for name, (own, now, was) in changed.items() if None not in (own, now, was)
     }
 
 

@@ -5,38 +5,25 @@ Long et al. 2015; Ronneberger et al. 2015; Kirillov et al. 2019, "Panoptic Featu
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trunkline.ground.errors import WeightsError
 
 from ...backbones.contract import Features
 from ...backbones.norm import norm_layer
-from ..boxes import at_least_fp32, sizes_of
-from ..contract import VOID, Batch, Prediction
+from ..boxes import at_least_fp32
+from ..contract import Batch
+from .pixel_head import CROSS_ENTROPY, PixelHead, enlarged
 from .pixel_losses import Weighted, pixel_losses
-from .segmentation_trunk import READS, check_trunk, last_of, misfit
-
-if TYPE_CHECKING:
-    import numpy as np
+from .segmentation_trunk import ON_PYRAMID, READS, check_trunk, last_of, misfit
 
 RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 """The authors' atrous rates by output stride (Chen et al. 2017, section 4.1); twice the stride, twice the rate."""
-CROSS_ENTROPY = Weighted()
 
 
-@dataclass
-class PixelPrediction(Prediction):
-    """`labels` is `(H, W)` uint8 (int32 from 256 classes on): the class of every pixel, from 0."""
-
-    labels: "np.ndarray"
-
-
-class SegmentationHead(nn.Module):
+class SegmentationHead(PixelHead):
     """Logits of every class for every pixel.
 
     kind           deeplabv3, deeplabv3plus, fcn, unet, fpn
@@ -60,10 +47,11 @@ class SegmentationHead(nn.Module):
         self, kind: str, channels: Mapping[str, int], classes: int, *, output_stride: int = 32,
         dropout: float | None = None, aux: float = 0.0, weighted: Weighted = CROSS_ENTROPY, norm: str = "batch",
     ) -> None:  # fmt: skip
-        super().__init__()
+        super().__init__(kind, classes, (), weighted)
+        if kind in ON_PYRAMID:
+            raise WeightsError(f"head={kind}: stands on a pyramid; make a SemanticPyramidHead")
         check_trunk(kind, channels, output_stride, aux)
-        self.kind, self.classes, self.aux, self.weighted = kind, classes, aux, weighted
-        self.last, self.output_stride = last_of(channels), output_stride
+        self.aux, self.last, self.output_stride = aux, last_of(channels), output_stride
         also = {*READS[kind], *(("c4",) if aux else ()), *(("c1",) if kind == "unet" and "c1" in channels else ())}
         self.needs = tuple(sorted({*also, self.last}))
         for name, part in _parts(kind, channels, classes, output_stride).items():
@@ -81,7 +69,7 @@ class SegmentationHead(nn.Module):
     def forward(self, features: Features, size: tuple[int, int]) -> Tensor:
         """Compute logits `(N, K, H, W)` in fp32 at least for images of `size` H, W."""
         if self.kind in ("deeplabv3", "fcn"):
-            return _resized(self.get_submodule("classifier")(features[self.last]), size)
+            return enlarged(self.get_submodule("classifier")(features[self.last]), size)
         read = {name: tuple(features[name].shape[-2:]) for name in (*READS[self.kind], self.last)}
         if said := misfit(self.kind, self.output_stride, read):
             raise WeightsError(said)
@@ -93,47 +81,25 @@ class SegmentationHead(nn.Module):
         maps.append(last)
         return at_least_fp32(self.get_submodule("segmentation_head")(self.get_submodule("decoder")(maps)))
 
-    def logits(self, features: Features, batch: Batch) -> list[Tensor]:
-        """Compute the logits `(K, h, w)` of each image without its padding."""
-        assert batch.images is not None
-        height, width = batch.images.shape[-2:]
-        found = self(features, (height, width))
-        return [one[:, :h, :w] for one, (h, w) in zip(found, sizes_of(batch), strict=True)]
-
     def losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
-        """Compute the losses of `weighted`, and `aux`, each times its weight: means over the pixels that are not void.
+        """Compute the losses of `weighted`, and `aux`, as PixelHead does.
 
-        The means are over the whole micro-batch. Target: `mask` `(N, H, W)` uint8 or int64, the class of every pixel
-        from 0, 255 where there is none. Raises WeightsError for a single image where a batch norm follows a pooling to
-        one pixel.
+        Raises WeightsError for a single image where a batch norm follows a pooling to one pixel.
         """
         assert batch.images is not None
-        height, width = batch.images.shape[-2:]
         if len(batch) == 1 and self.training and _pools_with_batch_norm(self):
             raise WeightsError(
                 f"head={self.kind} pools each image to one pixel, whose batch norm needs two images at least, and this "
                 "micro-batch has one: set micro_batch=2 or more, or network.norm=group"
             )
-        size, truth = (height, width), batch.targets["mask"].long()
-        found = pixel_losses(self(features, size), truth, self.weighted)
+        found = super().losses(features, batch)
         if self.aux:
-            beside = _resized(self.aux_classifier(features["c4"]), size)
+            height, width = batch.images.shape[-2:]
+            beside = enlarged(self.aux_classifier(features["c4"]), (height, width))
             alone = Weighted(class_weights=self.weighted.class_weights)
+            truth = batch.targets["mask"].long()
             found["aux"] = self.aux * pixel_losses(beside, truth, alone)["cross_entropy"]
         return found
-
-    def predict(self, features: Features, batch: Batch) -> list[Prediction]:
-        """Predict a PixelPrediction for each sample, in the size that the model saw."""
-        found = self.logits(features, batch)
-        return [PixelPrediction(name, labels_of(one)) for name, one in zip(batch.ids, found, strict=True)]
-
-    def condense(self, features: Features) -> Features:
-        """Keep the maps that are read; nothing smaller would do."""
-        return {name: features[name] for name in self.needs}
-
-    def published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors as they are: the names are those of other libraries already."""
-        return tensors
 
 
 def _pools_with_batch_norm(head: nn.Module) -> bool:
@@ -151,16 +117,6 @@ def _change_norms(module: nn.Module, layer: Callable[[int], nn.Module]) -> None:
             setattr(module, name, layer(child.num_features))
         else:
             _change_norms(child, layer)
-
-
-def labels_of(logits: Tensor) -> "np.ndarray":
-    """Find the best class `(H, W)` of logits or probabilities `(K, H, W)`: uint8, or int32 from 256 classes on."""
-    best = logits.argmax(0)
-    return best.to(torch.uint8 if len(logits) <= VOID else torch.int32).cpu().numpy()
-
-
-def _resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(at_least_fp32(logits), size=size, mode="bilinear", align_corners=False)
 
 
 def _parts(kind: str, channels: Mapping[str, int], classes: int, output_stride: int) -> dict[str, Any]:

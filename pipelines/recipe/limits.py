@@ -100,6 +100,7 @@ def _tasks(recipe: Recipe) -> list[str]:
     cached = any(phase.cached for phase in recipe.phases)
     for name, options in recipe.tasks.items():
         problems += [f"tasks.{name}.{line}" for line in split_problems(options)]
+        problems += [f"tasks.{name}.{line}" for line in options.misfits(recipe.network)]
         if options.folds and len(recipe.tasks) > 1:
             problems.append(
                 f"tasks.{name}.folds={options.folds}: the tasks share one trunk, and what one validates another may learn from: "

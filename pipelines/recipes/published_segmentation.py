@@ -48,7 +48,7 @@ def voc_deeplab(
         tasks={
             "segmentation": Options(
                 data=data, head=head, sbd=sbd, train=() if sbd else ("ImageSets/Segmentation/trainaug.txt",),
-                masks="" if sbd else "SegmentationClassAug", aux=0.4, short=512, crop=512, cat_max_ratio=0.75,
+                masks="" if sbd else "SegmentationClassAug", aux=0.4, short=512, crop=512, jitter=(0.5, 2.0), cat_max_ratio=0.75,
                 photometric=True, size=512,
             )
         },
@@ -92,7 +92,8 @@ def coco_voc(
     recipe = Recipe(
         tasks={
             "segmentation": Options(
-                data=data, format="coco", head=head, categories=VOC_IN_COCO, least=1000, aux=0.5, short=520, crop=480, size=520
+                data=data, format="coco", head=head, categories=VOC_IN_COCO, least=1000, aux=0.5, short=520, crop=480,
+                jitter=(0.5, 2.0), size=520,
             )
         },
         network=Network(weights=weights, weights_key=weights_key, output_stride=8, norm="sync"),

@@ -3,13 +3,13 @@
 import json
 import re
 
-from torch import Tensor, nn
+from torch import nn
 
 from ...backbones.norm import FrozenBatchNorm2d
 from ...backbones.pyramid import Pyramid
 from ...backbones.weights import Weights
 from ..contract import Published
-from ..fitting import check_fit
+from ..fitting import check_fit, copy_with_pyramid, pyramid_tensors
 
 PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.", "one_stage.classes.")
 KEPT = (
@@ -21,7 +21,6 @@ KEPT = (
     "detections",
     "as_torchvision",
 )  # options that a file states of its detector
-_PYRAMID = "backbone."
 _OLD = (  # names that torchvision had before 0.13, which its published files still have
     (re.compile(r"^rpn\.head\.conv\.(weight|bias)$"), r"rpn.head.conv.0.0.\1"),
     (re.compile(r"^backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)$"), r"backbone.fpn.\1_blocks.\2.0.\3"),
@@ -82,12 +81,10 @@ def load_detector(weights: Weights, pyramid: Pyramid, head: nn.Module, classes: 
     same = classes_of(weights) == classes
     if not same:
         given = {name: t for name, t in given.items() if not name.startswith(PREDICTORS)}
-    own = {f"{_PYRAMID}{name}": t for name, t in pyramid.state_dict().items() if not name.startswith("body.")}
-    own |= head.state_dict()
+    own = pyramid_tensors(pyramid) | head.state_dict()
     wanted = own if same else {name: t for name, t in own.items() if not name.startswith(PREDICTORS)}
     check_fit(weights.source, "detector", given, own, wanted)
-    _copy(pyramid, {n.removeprefix(_PYRAMID): t for n, t in given.items() if n.startswith(_PYRAMID)})
-    _copy(head, {n: t for n, t in given.items() if not n.startswith(_PYRAMID)})
+    copy_with_pyramid(given, pyramid, head)
     report = pyramid.body.report
     plain = "trunkline_detection" not in weights.info and not _norms_learnt(weights)
     if report is not None:
@@ -110,10 +107,6 @@ def _new_name(name: str) -> str:
     for pattern, new in _OLD:
         name = pattern.sub(new, name)
     return _OLD_MASK.sub(lambda m: f"roi_heads.mask_head.{int(m[1]) - 1}.0.{m[2]}", name)
-
-
-def _copy(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    module.load_state_dict(tensors, strict=False)  # `check_fit` has looked for missing tensors
 
 
 def without_epsilon(trunk: nn.Module) -> None:

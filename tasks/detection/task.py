@@ -20,7 +20,7 @@ from ...heads.contract import Batch, Prediction
 from ...heads.one_stage import OneStageHead
 from ...heads.rcnn import RCNNHead, Thresholds
 from ..contract import Published, Sample, Samples, Task
-from ..images.fit import padded
+from ..images.fit import padded, too_large
 from ..objects.geometry import back
 from ..objects.masks import to_rle
 from ..options import depth_of
@@ -133,14 +133,7 @@ class Detection(Task):
     def misfits(self, backbone: Backbone) -> list[str]:
         """Say whether the trunk takes pictures as large as `longest`, padded to a batch."""
         o, sizes = self.options, sizes_of_trunk(backbone)
-        whole = PADDED.get(o.head, 64)
-        side = -(-max(o.size, o.longest, *o.sizes) // whole) * whole
-        if sizes.padded(side):
-            return []
-        return [
-            f"the trunk takes {sizes}, and detection sees pictures of up to {side} x {side}: take a trunk of any size, or set "
-            f"size= and tasks.detection.longest= to at most {sizes.most // whole * whole}"
-        ]
+        return too_large(sizes, max(o.size, o.longest, *o.sizes), self.padding, self.name)
 
     def infer(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         """Predict objects, one result a sample, in pixels of the picture's own size, masks as run-length codes."""

@@ -15,6 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from ...backbones.contract import Sizes
 from ..samples import Sample
 from .resizing import COLOURS, exactly, quickly
 
@@ -151,6 +152,17 @@ def _plain(targets: dict[str, Any], size: tuple[int, ...]) -> dict[str, Any]:
             1
         )
     return found
+
+
+def too_large(sizes: Sizes, side: int, unit: int, task: str) -> list[str]:
+    """Say, where it is so, that a trunk does not take pictures of `side` pixels, padded to a multiple of `unit`, of a task."""
+    side = -(-side // unit) * unit
+    if sizes.padded(side):
+        return []
+    return [
+        f"the trunk takes {sizes}, and {task} sees pictures of up to {side} x {side}: take a trunk of any size, or set "
+        f"size= and tasks.{task}.longest= to at most {sizes.most // unit * unit}"
+    ]
 
 
 def padded(images: Sequence[Tensor], unit: int, least: tuple[int, int] = (0, 0)) -> Tensor:

@@ -10,7 +10,7 @@ from PIL import Image
 from trunkline.ground.errors import DataError
 
 from ...heads.contract import VOID, Batch, Prediction
-from ...heads.pixels.segmentation import PixelPrediction
+from ...heads.pixels.pixel_head import PixelPrediction
 from ..contract import Record, Scores
 from ..data.groups import group_numbers
 from ..intervals import bootstrap, over_groups

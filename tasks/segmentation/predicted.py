@@ -34,7 +34,7 @@ class PredictedMask(Predicted):
         """Build it from what the task's `infer` gave for the file."""
         import numpy as np
 
-        from ...heads.pixels.segmentation import PixelPrediction
+        from ...heads.pixels.pixel_head import PixelPrediction
         from .formats.palette_png import palette_png
 
         assert isinstance(prediction, PixelPrediction)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torchvision import tv_tensors
 
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError, Undecided
@@ -19,11 +20,13 @@ from ..contract import Sample
 from ..data.file_index import FileIndex, IndexBuilder, printable
 from ..data.fingerprint import digest, manifest_lines
 from ..images.decode import FORMATS, HOW_TO_GO_ON, as_stored, is_turned, read_turned, unsaid
+from ..images.fit import resized as fitted
 from .formats.encoding import Encoding, Mask, check_agrees, look_at
 from .formats.seen import Seen
 from .formats.tally import Tally, counted
 from .formats.void import decide, word_of
 from .options import Options
+from .views import wanted
 
 SPLITS = ("train", "val")
 _ORIENTATION = 274  # EXIF's tag
@@ -32,7 +35,10 @@ LOOKED_AT = 32  # masks that a remark reads
 
 @dataclass(frozen=True, eq=False)
 class PixelSamples:
-    """One split; a `Samples`. Sample i is row `rows[i]` of the three lists. The target is `mask`, `(H, W)` uint8, 255: void."""
+    """One split; a `Samples`. Sample i is row `rows[i]` of the three lists. The target is `mask`, `(H, W)` uint8, 255: void.
+
+    With view=fit it is a Mask of torchvision's, which moves with its picture.
+    """
 
     names: FileIndex
     images: FileIndex
@@ -77,7 +83,10 @@ class PixelSamples:
             raise DataError(f"{source}: {both}; {HOW_TO_GO_ON}")
         if tally := self.__dict__.get("_tally"):
             tally.add(index, labels)
-        return Sample(self.id(index), source, image, {"mask": torch.from_numpy(labels)})
+        truth = torch.from_numpy(labels)
+        return Sample(
+            self.id(index), source, image, {"mask": tv_tensors.Mask(truth) if self.options.view == "fit" else truth}
+        )
 
     def watch(self) -> None:
         """Count from now on what the masks hold, whichever process decodes them; see `watched`."""
@@ -150,10 +159,20 @@ class PixelSamples:
         return storage.join(self.options.data, os.fsdecode(self.masks.path(self.rows[index])))
 
     def groups(self, training: bool) -> np.ndarray | None:
-        """Number the samples by the size of their mask, `(N,)` int64; None in training, where all crops are alike."""
-        if training:
+        """Number the samples `(N,)` int64: those with the same number go in one batch.
+
+        In training the number says, with view=fit, whether a picture is at least as wide as high, as a detector's does; None
+        where all are cut to alike squares. Otherwise it is the picture's size as it is seen: its mask's, or that fitted.
+        """
+        fit = self.options.view == "fit"
+        if training and (not fit or self.options.scale_jitter):
             return None
-        return np.array([h << 32 | w for h, w in self._sizes], np.int64)
+        if training:
+            return np.array([w >= h for h, w in self._sizes], np.int64)
+        seen = self._sizes
+        if fit and not wanted(self.options):
+            seen = [fitted(h, w, *self.options.fitted) if h else (h, w) for h, w in seen]
+        return np.array([h << 32 | w for h, w in seen], np.int64)
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
@@ -172,7 +191,8 @@ class PixelSamples:
 
         Raises Undecided where the first masks have a 255 with two readings.
         """
-        return [*self.notes, *self._first(), *(self._small() if self.split == "train" else [])]
+        crops = self.split == "train" and self.options.view == "crop"
+        return [*self.notes, *self._first(), *(self._small() if crops else [])]
 
     def _first(self) -> list[str]:
         """Remark what the first masks hold, and of how many; those that cannot be read are told when they are decoded."""
@@ -198,7 +218,7 @@ class PixelSamples:
         return word_of(self.encoding, self.options.format, self.options.void)
 
     def _small(self) -> list[str]:
-        crop, short = self.options.crop, self.options.short
+        crop, short = self.options.crop_side, self.options.short
         scales = [short / min(size) if short and min(size) else 1.0 for size in self._sizes]
         small = [size for size, scale in zip(self._sizes, scales, strict=True) if 0 < round(min(size) * scale) < crop]
         if not small:

@@ -3,17 +3,19 @@
 import json
 from typing import Any
 
-from torch import nn
-
 from ...backbones.contract import Backbone
 from ...backbones.weights import Weights
+from ...heads.pixels.pixel_head import PixelHead
+from ...heads.pixels.segmentation_trunk import ON_PYRAMID
+from ...heads.pixels.semantic_pyramid import KIND, SemanticPyramidHead
 from ..contract import Published
-from ..fitting import check_fit
+from ..fitting import PYRAMID, check_fit, copy_with_pyramid, pyramid_tensors
 from ..options import depth_of
 
-LAST = ("classifier.4.", "aux_classifier.4.", "segmentation_head.0.")
-"""The layers that have an output for each class."""
-KEPT = ("head", "aux", "size")
+_UNDER = SemanticPyramidHead.under
+LAST = ("classifier.4.", "segmentation_head.0.", f"{_UNDER}predictor.", "aux_classifier.4.")
+"""The layers that have an output for each class; the last one is trained beside."""
+KEPT = ("head", "aux", "view", "size", "longest")
 """The options that a file states of its segmenter."""
 _AUX = "aux_classifier."
 
@@ -35,11 +37,13 @@ def stated_by(weights: Weights) -> Published | None:
         return None
     facts = {"classes": list(classes)}
     plain = any(name.startswith("classifier.") for name in weights.rest)  # torchvision's, whose output stride is 8
-    network = {"norm": "frozen", "output_stride": 8 if plain else 32}
+    pyramid = "pool" if any(name.startswith(f"{PYRAMID}fpn.") for name in weights.rest) else "none"
+    network = {"norm": "frozen", "output_stride": 8 if plain else 32, "pyramid": pyramid}
     if said := weights.info.get("trunkline_segmentation"):
         found = json.loads(said)
         return Published(found | {"palette": tuple(tuple(colour) for colour in found["palette"])}, facts, network)
-    kind = "deeplabv3" if any(name.startswith("classifier.0.convs.") for name in weights.rest) else "fcn"
+    kinds = {"classifier.0.convs.": "deeplabv3", _UNDER: KIND}
+    kind = next((k for start, k in kinds.items() if any(name.startswith(start) for name in weights.rest)), "fcn")
     aux = 0.5 if any(name.startswith(_AUX) for name in weights.rest) else 0.0
     return Published({"head": kind, "aux": aux}, facts, network)
 
@@ -58,13 +62,16 @@ def voc_classes() -> tuple[str, ...]:
     return tuple(name.strip("_") for name in names)
 
 
-def load_segmenter(weights: Weights, trunk: Backbone, head: nn.Module, classes: tuple[str, ...]) -> None:
-    """Copy a file's head; where its classes differ, all but the last layers.
+def load_segmenter(weights: Weights, trunk: Backbone, head: PixelHead, classes: tuple[str, ...]) -> None:
+    """Copy a file's head, and the pyramid that it stands on; where its classes differ, all but the last layers.
 
     The auxiliary FCN is left out if only the file has one, and starts anew if only the head has one. Raises
     WeightsError with every tensor that is missing, unexpected or of another shape.
     """
-    own, notes = head.state_dict(), []
+    own, notes = head.published(head.state_dict()), []
+    on_pyramid = head.kind in ON_PYRAMID
+    if on_pyramid:
+        own = pyramid_tensors(trunk) | own
     given = dict(weights.rest)
     wanted = dict(own)
     if classes_of(weights) != classes:
@@ -75,7 +82,8 @@ def load_segmenter(weights: Weights, trunk: Backbone, head: nn.Module, classes: 
         notes.append("the FCN beside left out" if beside[0] else "a new FCN beside")
         given, wanted = ({n: t for n, t in some.items() if not n.startswith(_AUX)} for some in (given, wanted))
     check_fit(weights.source, "head", given, own, wanted)
-    head.load_state_dict(given, strict=False)  # missing tensors were checked above
+    copy_with_pyramid(given, trunk, head, head.under)
     report = getattr(trunk, "report", None)
     if report is not None:
-        report.note = "; ".join(filter(None, [report.note, f"{len(given)} tensors of its head", *notes]))
+        what = "pyramid and head" if on_pyramid else "head"
+        report.note = "; ".join(filter(None, [report.note, f"{len(given)} tensors of its {what}", *notes]))

@@ -1,6 +1,6 @@
 """Semantic segmentation: pictures with masks in; a class for every pixel, in the picture's own size, out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -18,10 +18,13 @@ from ...backbones.weights import Weights
 from ...heads.boxes import sizes_of
 from ...heads.contract import VOID, Batch, Prediction
 from ...heads.model import Model
+from ...heads.pixels.pixel_head import PixelHead, PixelPrediction, labels_of
 from ...heads.pixels.pixel_losses import Weighted
-from ...heads.pixels.segmentation import PixelPrediction, SegmentationHead, labels_of
-from ...heads.pixels.segmentation_trunk import PADDED, last_of, misfits
+from ...heads.pixels.segmentation import SegmentationHead
+from ...heads.pixels.segmentation_trunk import ON_PYRAMID, PADDED, last_of, misfits
+from ...heads.pixels.semantic_pyramid import SemanticPyramidHead
 from ..contract import Published, Sample, Samples, Task
+from ..images.fit import padded, too_large
 from .crf import refine
 from .draw import draw
 from .evaluator import PixelEvaluator
@@ -51,7 +54,7 @@ class Segmentation(Task):
     @classmethod
     def outputs(cls, weights: Weights) -> int:
         """Count the maps of the last layer, one for each class."""
-        return max((len(weights.rest.get(f"{layer}weight", ())) for layer in LAST[::2]), default=0)
+        return max((len(weights.rest.get(f"{layer}weight", ())) for layer in LAST[:-1]), default=0)
 
     def __init__(self, options: Options, preprocessing: Preprocessing, facts: dict[str, Any] | None = None):
         super().__init__(options, preprocessing, facts)
@@ -94,26 +97,37 @@ class Segmentation(Task):
     def collate(self, samples: list[Sample]) -> Batch:
         """Pad images to a batch `(N, 3, H, W)` uint8, with each one's own size.
 
-        In training H and W are the crop, and the target `mask` is `(N, H, W)`, 255 in the padding. Else they are the
-        largest sides, and the masks keep their own sizes, in a list. Some heads need H and W rounded up to a multiple.
+        H and W are the largest sides, in training with view=crop the crop, rounded up to the head's unit.
         """
-        training, unit = "original" not in samples[0].targets, PADDED.get(self.options.head, 1)
+        o, training = self.options, "original" not in samples[0].targets
+        least = (o.crop_side,) * 2 if training and o.view == "crop" else (0, 0)
+        images = padded([s.image for s in samples], self.padding, least)
         sizes = torch.tensor([s.image.shape[-2:] for s in samples])
-        sides = [self.options.crop] * 2 if training else sizes.max(0).values.tolist()
-        height, width = (-(-side // unit) * unit for side in sides)
-        images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-        for row, sample in zip(images, samples, strict=True):
-            row[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
-        targets: dict[str, Any] = {}
-        if training:
-            targets["mask"] = torch.stack([_padded(s.targets["mask"], height, width) for s in samples])
-        else:
-            targets["original"] = torch.tensor([s.targets["original"] for s in samples])
-            if "mask" in samples[0].targets:
-                targets["mask"] = [s.targets["mask"] for s in samples]
+        targets = self.targets(samples, *images.shape[-2:])
         return Batch(self.name, [s.id for s in samples], images, sizes, targets)
 
-    def head(self, backbone: Backbone, weights: Weights | None = None) -> SegmentationHead:
+    @property
+    def padding(self) -> int:
+        """The sides' unit that the head asks for."""
+        return PADDED.get(self.options.head, 1)
+
+    def view(self, training: bool) -> Hashable:
+        """Return the transform of view=fit, which is data; None for crops, and where evaluation sees a picture several times."""
+        shares = self.options.view == "fit" and (training or not wanted(self.options))
+        return self.transform(training) if shares else None  # type: ignore[return-value]
+
+    def targets(self, samples: list[Sample], height: int, width: int) -> dict[str, Any]:
+        """Stack the masks to `mask` `(N, height, width)`, 255 in the padding.
+
+        In evaluation they keep their own sizes, in a list, where there are any, beside `original` `(N, 2)` int64.
+        """
+        masks = [s.targets["mask"].as_subclass(Tensor) for s in samples if "mask" in s.targets]
+        if "original" not in samples[0].targets:
+            return {"mask": torch.stack([_padded(mask, height, width) for mask in masks])}
+        originals = torch.tensor([s.targets["original"] for s in samples])
+        return {"original": originals} | ({"mask": masks} if masks else {})
+
+    def head(self, backbone: Backbone, weights: Weights | None = None) -> PixelHead:
         """Build the head that the options name, for these classes; `weights` that hold a head fill it.
 
         Raises DataError where `class_weights` are not one for each class, and WeightsError where a file's tensors do
@@ -127,10 +141,13 @@ class Segmentation(Task):
             )
         stride = backbone.strides[last_of(backbone.channels)]
         losses = Weighted(o.cross_entropy, o.dice, o.focal, o.lovasz, o.class_weights)
-        head = SegmentationHead(
-            o.head, backbone.channels, count, output_stride=stride, dropout=o.dropout, aux=o.aux,
-            weighted=losses, norm=getattr(backbone, "norm", "batch"),
-        )  # fmt: skip
+        if o.head in ON_PYRAMID:
+            head = SemanticPyramidHead(backbone.channels, count, output_stride=stride, weighted=losses)
+        else:
+            head = SegmentationHead(
+                o.head, backbone.channels, count, output_stride=stride, dropout=o.dropout, aux=o.aux,
+                weighted=losses, norm=getattr(backbone, "norm", "batch"),
+            )  # fmt: skip
         if weights is not None and weights.rest:
             load_segmenter(weights, backbone, head, self.classes)
         return head
@@ -138,7 +155,11 @@ class Segmentation(Task):
     def misfits(self, backbone: Backbone) -> list[str]:
         """Say which maps the head lacks, and which sizes of the crop and of whole pictures the trunk does not take."""
         o, sizes = self.options, sizes_of_trunk(backbone)
-        found = misfits(o.head, o.crop, o.aux, backbone)
+        if o.view == "fit":
+            side = round(max(*o.fitted, *o.sizes) * max((1.0, *o.scales)))
+            large = too_large(sizes, side, self.padding, self.name)
+            return large or misfits(o.head, side, o.aux, backbone, crop=False)
+        found = misfits(o.head, o.crop_side, o.aux, backbone)
         inside = 0 < o.tiles <= sizes.most and not o.size and max(o.scales, default=1) <= 1
         if sizes.most and not inside:
             found.append(
@@ -161,7 +182,7 @@ class Segmentation(Task):
 
     def _logits(self, model: Model, batch: Batch) -> list[Tensor]:
         head = model.heads[self.name]
-        assert isinstance(head, SegmentationHead)
+        assert isinstance(head, PixelHead)
         return head.logits(model.maps(batch), batch)
 
     def _views(self, model: Model, batch: Batch) -> list[Prediction]:

@@ -1,4 +1,7 @@
-"""Scale jitter, crop, flip and colours for pictures with masks, on uint8, by torchvision's v2 transforms."""
+"""Pictures with masks as training and evaluation see them: squares cut from them, or whole ones, fitted to a size.
+
+Scale jitter, crop, flip and colours are torchvision's v2 transforms, on uint8.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +16,7 @@ from trunkline.ground.errors import DataError
 
 from ...heads.contract import VOID
 from ..contract import Sample
+from ..images.fit import FitEvaluation, FitTraining
 from ..images.resizing import COLOURS_IN_ORDER, exactly, quickly, scaled
 from .crf import MOST
 from .options import Options
@@ -23,15 +27,20 @@ _TRIES = 11  # the first, and ten more as in mmsegmentation
 
 def train_transform(options: Options) -> Callable[[Sample], Sample]:
     """Build the transform of training, which draws from torch's default generator alone."""
-    return TrainTransform(options)
+    o = options
+    if o.view == "crop":
+        return TrainTransform(o)
+    return FitTraining(*o.fitted, o.sizes, o.scale_jitter, o.flip, o.photometric)
 
 
 def eval_transform(options: Options) -> Callable[[Sample], Sample]:
     """Build the transform of evaluation, which leaves the mask alone.
 
-    The picture keeps its own size, or has its shorter side at `size`; where views are wanted, they resize it
-    themselves.
+    The picture keeps its own size, or has its shorter side at `size`, with view=fit the longer one at most at `longest`;
+    where views are wanted, they resize it themselves.
     """
+    if options.view == "fit" and not wanted(options):
+        return FitEvaluation(*options.fitted, keeps=("mask",))
     return EvalTransform(None if wanted(options) else options.size, MOST if options.crf else 0)
 
 
@@ -47,21 +56,21 @@ class TrainTransform:
         The image becomes `(3, h, w)` uint8 and `mask` `(h, w)`, h and w at most `crop`; the batch pads smaller ones,
         masks with void.
         """
-        o = self.options
+        o, side = self.options, self.options.crop_side
         image, mask = tv_tensors.Image(sample.image), sample.targets["mask"][None]
         if o.photometric:
             image = COLOURS_IN_ORDER(image)
         height, width = image.shape[-2:]
-        low, high = o.jitter or (1.0, 1.0)
+        low, high = o.scale_jitter or (1.0, 1.0)
         factor = low + (high - low) * torch.rand(1).item()
         if o.short:
             factor *= o.short / min(height, width)
         size = [max(1, round(height * factor)), max(1, round(width * factor))]
         image, mask = quickly(image, size), F.resize(mask, size, InterpolationMode.NEAREST_EXACT)
         for _ in range(_TRIES):
-            top = int(torch.randint(max(0, size[0] - o.crop) + 1, (1,)))
-            left = int(torch.randint(max(0, size[1] - o.crop) + 1, (1,)))
-            cut = (slice(None), slice(top, top + o.crop), slice(left, left + o.crop))
+            top = int(torch.randint(max(0, size[0] - side) + 1, (1,)))
+            left = int(torch.randint(max(0, size[1] - side) + 1, (1,)))
+            cut = (slice(None), slice(top, top + side), slice(left, left + side))
             if o.cat_max_ratio >= 1 or _largest_share(mask[cut]) < o.cat_max_ratio:
                 break
         image, mask = image.as_subclass(Tensor)[cut], mask[cut]

@@ -50,12 +50,14 @@ def see(image: Tensor, logits: Logits, options: Options) -> Iterator[tuple[slice
     """Yield rows, columns and probabilities `(K, rows, columns)` of one part of the image after the other.
 
     `image` is `(3, H, W)` uint8 in its own size. With `size` the shorter side of a whole window is seen at so many
-    pixels. A part is seen at every scale of `options`, and mirrored too if asked; its probabilities are the mean over
-    these views (Chen et al. 2017, section 4.1).
+    pixels, with view=fit its longer one at most at `longest`. A part is seen at every scale of `options`, and mirrored
+    too if asked; its probabilities are the mean over these views (Chen et al. 2017, section 4.1).
     """
     height, width = image.shape[-2:]
     side = options.tiles or max(height, width)
     zoom = options.size / min(height, width, side) if options.size else 1.0
+    if options.view == "fit":
+        zoom = min(zoom, options.fitted[1] / max(min(height, side), min(width, side)))
     for row, column in product(parts(height, side, options.overlap), parts(width, side, options.overlap)):
         window = image[:, row.start : row.stop, column.start : column.stop]
         found = _views(window, logits, options, zoom)

@@ -211,7 +211,7 @@ def test_views_see_what_one_look_sees(pixels):
 
 def test_the_evaluators_numbers_are_those_of_one_matrix(pixels):
     """Against plain numpy over all pixels, and void where the truth has it; a class without pixels is not in the mean."""
-    from trunkline.heads.pixels.segmentation import PixelPrediction
+    from trunkline.heads.pixels.pixel_head import PixelPrediction
 
     samples = read_split(Options(data=str(pixels), format="pairs"), "val")
     evaluator, rng, pairs = PixelEvaluator(samples), np.random.default_rng(0), []

@@ -14,7 +14,7 @@ from short_run import PLAIN
 
 from trunkline.ground.errors import DataError
 from trunkline.heads.contract import Batch
-from trunkline.heads.pixels.segmentation import PixelPrediction
+from trunkline.heads.pixels.pixel_head import PixelPrediction
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.runs.files import write_folder
 from trunkline.tasks.check import check

@@ -10,7 +10,7 @@ from PIL import Image
 
 from trunkline.ground.errors import DataError, RecipeError
 from trunkline.heads.contract import Batch
-from trunkline.heads.pixels.segmentation import PixelPrediction
+from trunkline.heads.pixels.pixel_head import PixelPrediction
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.score.score_masks import masks as score_masks
