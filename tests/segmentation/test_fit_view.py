@@ -156,7 +156,8 @@ def test_every_head_learns_from_whole_pictures_and_sees_each_alone(pairs, head):
         alone = [task._logits(model, task.collate([one]))[0] for one in seen]
         assert [p.labels.shape for p in task.infer(model, task.collate(seen))] == [(50, 70)] * 3
     for one, other in zip(together, alone, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        assert one.std() > 0
+        assert (one - other).abs().max() < 1e-5 * other.abs().max()  # rounding: kernels differ with the batch
 
 
 def test_a_score_does_not_depend_on_the_batches(pairs, tmp_path):
