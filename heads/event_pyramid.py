@@ -17,7 +17,7 @@ from .boxes import at_least_fp32
 from .contract import Batch, Prediction
 from .dense import PRIOR, START, best_of_levels, dense_losses
 from .events import STEPS, OverTime, Said, real_steps, whole
-from .segments import suppressed
+from .video.segments import suppressed
 
 BEFORE = 2000  # candidates of a level before suppression, at most
 JOINED = 2  # convolutions before the pyramid

@@ -16,7 +16,7 @@ from ..backbones.contract import Features
 from .boxes import at_least_fp32
 from .contract import Batch, Prediction
 from .events import STEPS, Said, real_steps, whole
-from .segments import grouped
+from .video.segments import grouped
 
 
 class EventWindows(nn.Module):

@@ -1,1 +1,1 @@
-"""Heads for clips: from maps over time to one answer a clip."""
+"""Heads for clips, and what happens over time: from maps to one answer a clip, and segments."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ...heads.segments import overlaps
+from ...heads.video.segments import overlaps
 from ..intervals import bootstrap
 
 Protocol = Literal["activitynet", "thumos"]

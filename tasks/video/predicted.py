@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ...heads.segments import grouped
+from ...heads.video.segments import grouped
 from ..classification.predicted import PredictedClass
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from trunkline.heads.segments import overlaps
+from trunkline.heads.video.segments import overlaps
 from trunkline.tasks.events.average_precision import (
     RECALLS,
     Segments,

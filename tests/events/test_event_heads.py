@@ -8,7 +8,7 @@ from trunkline.heads.contract import Batch
 from trunkline.heads.event_pyramid import EventPyramid
 from trunkline.heads.event_windows import EventWindows
 from trunkline.heads.events import REAL, STEPS, joined, parts_of
-from trunkline.heads.segments import grouped, suppressed
+from trunkline.heads.video.segments import grouped, suppressed
 
 HEADS = {
     "pyramid": lambda: EventPyramid(6, 3, width=8, levels=4, score=0.0),

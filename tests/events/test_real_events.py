@@ -10,7 +10,7 @@ import torch
 from long_videos import features_of, write
 
 from trunkline.heads.events import STEPS
-from trunkline.heads.segments import grouped
+from trunkline.heads.video.segments import grouped
 from trunkline.pipelines.models.ready import Source, ready
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.training.folds import run_recipe
