@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from ...heads.classification import ClassPrediction
 from ..contract import Sample
 from ..images.drawing import INK, PAPER, Font, as_image, font_of, letterbox, shorten
 
 _TRACK = (232, 234, 238)
-_BLUE, _GREEN, _RED = (58, 110, 190), (30, 132, 73), (196, 48, 43)
+BLUE, GREEN, RED = (58, 110, 190), (30, 132, 73), (196, 48, 43)
+Colour = tuple[int, int, int]
 
 
 def draw(sample: Sample, prediction: ClassPrediction, classes: Sequence[str], width: int = 320) -> Image.Image:
@@ -23,18 +25,27 @@ def draw(sample: Sample, prediction: ClassPrediction, classes: Sequence[str], wi
     p = prediction.probabilities
     best: list[int] = np.argsort(-p, kind="stable")[:3].tolist()
     wrong = label is not None and int(label) != best[0]
+    bars = [
+        (classes[index], float(p[index]), BLUE if place or label is None else RED if wrong else GREEN)
+        for place, index in enumerate(best)
+    ]
+    return page_of(sample.image, bars, [f"truth: {classes[int(label)]}"] if label is not None and wrong else [], width)
+
+
+def page_of(
+    image: Tensor, bars: Sequence[tuple[str, float, Colour]], lines: Sequence[str], width: int = 320
+) -> Image.Image:
+    """Draw a picture `(3, H, W)` with a bar for each name and share (0 to 1) below it, and lines in red."""
     size = max(10, width // 22)
     line, margin = size * 2, size // 2
-    page = Image.new("RGB", (width, width * 3 // 4 + line * (len(best) + wrong) + margin), PAPER)
-    page.paste(letterbox(as_image(sample.image), (width, width * 3 // 4)), (0, 0))
+    page = Image.new("RGB", (width, width * 3 // 4 + line * (len(bars) + len(lines)) + margin), PAPER)
+    page.paste(letterbox(as_image(image), (width, width * 3 // 4)), (0, 0))
     pen, font = ImageDraw.Draw(page), font_of(size)
     top = width * 3 // 4 + margin
-    for place, index in enumerate(best):
-        colour = _BLUE if place or label is None else _RED if wrong else _GREEN
-        _bar(pen, font, (margin, top + place * line, width - margin), classes[index], float(p[index]), colour)
-    if label is not None and wrong:
-        truth = shorten(f"truth: {classes[int(label)]}", font, width - 2 * margin)
-        pen.text((margin, top + len(best) * line), truth, fill=_RED, font=font)
+    for place, (name, share, colour) in enumerate(bars):
+        _bar(pen, font, (margin, top + place * line, width - margin), name, share, colour)
+    for place, text in enumerate(lines, len(bars)):
+        pen.text((margin, top + place * line), shorten(text, font, width - 2 * margin), fill=RED, font=font)
     return page
 
 
@@ -44,7 +55,7 @@ def _bar(
     place: tuple[int, int, int],
     name: str,
     share: float,
-    colour: tuple[int, int, int],
+    colour: Colour,
 ) -> None:
     left, top, right = place
     percent = f"{100 * share:.1f} %"

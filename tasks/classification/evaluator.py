@@ -192,14 +192,16 @@ class ClassificationEvaluator:
 
 def _probabilities(prediction: Prediction, classes: int) -> np.ndarray:
     assert isinstance(prediction, ClassPrediction)
-    p = prediction.probabilities
+    return checked(prediction.id, prediction.probabilities, classes)
+
+
+def checked(name: str, p: np.ndarray, classes: int) -> np.ndarray:
+    """Return a sample's probabilities `(K,)`. Raises DataError where they are not one a class, or no finite numbers."""
     if p.shape != (classes,):
-        raise DataError(
-            f"{prediction.id}: {p.size} probabilities for {classes} classes; the classifier is another task's"
-        )
+        raise DataError(f"{name}: {p.size} probabilities for {classes} classes; the classifier is another task's")
     if not np.isfinite(p).all():
         raise DataError(
-            f"{prediction.id}: the predicted probabilities are not finite numbers; the weights have diverged (try a lower "
+            f"{name}: the predicted probabilities are not finite numbers; the weights have diverged (try a lower "
             "lr) or the precision is too small (try precision=fp32)"
         )
     return p

@@ -6,39 +6,27 @@ folders (class by class, the files of a folder before its subfolders), so that t
 
 import os
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from trunkline.ground.errors import DataError
 from trunkline.ground.links import LOOP, walk
-from trunkline.ground.names import nearest
 from trunkline.ground.storage import is_remote
 
 from ..data.file_index import IndexBuilder
 from ..data.media import Media
 from ..data.repairs import Repairs, counted
-from ..data.text import text_of
 from ..data.words import WORDS
 from ..images.suffixes import PHOTOS
 from ..objects.labels import rows
-from ..objects.labels.labelled import Wrong, twice
-from ..objects.labels.spelled import TAKEN, as_whole, told, twofold
+from ..objects.labels.labelled import Wrong
 from ..objects.names import Alike
 from .folder import IN_BOTH, OTHER_NAMES, SPLITS, Folder, class_name
 from .shards import split_of
+from .table_labels import Labelling, OneLabel, Said, Split
 
-NAMES = "classes.txt"
 _SPLIT_OF = {word: split for split, words in WORDS.items() for word in words}
-
-
-@dataclass
-class _Said:
-    """What a row says of a picture, and where: its table and line."""
-
-    label: str
-    group: str
-    where: str
 
 
 @dataclass(frozen=True)
@@ -70,19 +58,6 @@ class _Below:
         return self.there[name] or ("" if fits else self.media.unfit(suffix))
 
 
-@dataclass
-class _Split:
-    """The pictures of a split by their path, as its table says them."""
-
-    table: Path
-    repairs: Repairs
-    pictures: dict[str, _Said] = field(default_factory=dict)
-    strays: dict[str, str] = field(default_factory=dict)
-    problems: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    column: str = ""  # of groups
-
-
 def layout_of(root: str | os.PathLike[str], media: Media = PHOTOS) -> str:
     """Find what says the classes of a folder: "csv" (a table) or "folders".
 
@@ -111,13 +86,16 @@ def layout_of(root: str | os.PathLike[str], media: Media = PHOTOS) -> str:
     return "csv" if tables else "folders"
 
 
-def scan_tables(root: str | os.PathLike[str], media: Media = PHOTOS, group: str = "") -> dict[str, Folder]:
+def scan_tables(
+    root: str | os.PathLike[str], media: Media = PHOTOS, group: str = "", labelling: Labelling | None = None
+) -> dict[str, Folder]:
     """Scan the tables of a folder, by split; the result is as from `scan_folders`, and ids are paths below `root`.
 
-    `group` may name the column that says which pictures belong together; else one called group does. Raises DataError where
-    there is no table, where it lacks a column or has one of boxes, and where `root` is elsewhere or has a link to a folder
-    that it lies in.
+    `group` may name the column that says which pictures belong together; else one called group does. `labelling` says how
+    rows say the labels, by default one each. Raises DataError where there is no table, where it lacks a column or has one of
+    boxes, and where `root` is elsewhere or has a link to a folder that it lies in.
     """
+    labelling = labelling or OneLabel()
     if is_remote(root):
         raise DataError(
             f"{root}: tables (format=csv) are read from folders of this machine; copy the folder, or use shards"
@@ -126,14 +104,15 @@ def scan_tables(root: str | os.PathLike[str], media: Media = PHOTOS, group: str 
     tables = _tables(base) if base.is_dir() else {}
     if not tables:
         raise DataError(
-            f"{root}: has no table; expected train.csv and val.csv (or .tsv, .jsonl), or one table, with columns file and label"
+            f"{root}: has no table; expected train.csv and val.csv (or .tsv, .jsonl), or one table, with "
+            f"{labelling.expected}"
         )
     there = dict(walk(os.fspath(base)))
     if loops := [f"{root}/{name}: {LOOP}" for name, wrong in there.items() if wrong == LOOP]:
         raise DataError("\n".join(loops))
-    below, splits = _Below.of(there, media), dict[str, _Split]()
+    below, splits = _Below.of(there, media), dict[str, Split]()
     for file, split in tables.items():
-        for name, found in _read(base, file, split, below, group).items():
+        for name, found in _read(base, file, split, below, group, labelling).items():
             if name in splits:
                 found.problems.append(
                     (_name(file, base), f"has rows of {name}, as {_name(splits[name].table, base)} has")
@@ -141,14 +120,14 @@ def scan_tables(root: str | os.PathLike[str], media: Media = PHOTOS, group: str 
             splits.setdefault(name, found)
     splits = dict(sorted(splits.items()))
     for split in splits.values():
-        _plain_numbers(split)
+        labelling.settle(split)
     _compare(splits)
-    notes = _give_names(base, splits)
+    notes = labelling.named(base, splits)
     used = {name for split in splits.values() for name in split.pictures}
     if unused := sum(name not in used for name in below.items()):
         notes.append(f"{counted(unused, media.noun)} below the data's folder in no row: not used")
     next(iter(splits.values())).notes += notes
-    return {name: _folder(base, name, split) for name, split in splits.items()}
+    return {name: _folder(base, name, split, labelling) for name, split in splits.items()}
 
 
 def tables_of_labels(root: Path) -> dict[Path, rows.Columns]:
@@ -216,21 +195,14 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 
-def _read(base: Path, file: Path, split: str, below: _Below, group: str) -> dict[str, _Split]:
+def _read(base: Path, file: Path, split: str, below: _Below, group: str, labelling: Labelling) -> dict[str, Split]:
     """Read a table's rows, by split: `split`, or what a column says of each row."""
-    columns, name = rows.columns_of(file, group), _name(file, base)
-    if boxes := columns.corners or columns.sides:
-        raise DataError(
-            f"{file}: has columns of boxes ({', '.join(boxes)}), and a classifier takes whole pictures: train on boxes with the "
-            "recipe detect and format=csv, or remove these columns"
-        )
-    if not columns.label:
-        raise rows.without_labels(file)
+    columns, name = labelling.columns(file, group), _name(file, base)
     by_column = bool(columns.split)
-    found: dict[str, _Split] = {} if by_column and not split else {split: _Split(file, Repairs(name))}
+    found: dict[str, Split] = {} if by_column and not split else {split: Split(file, Repairs(name))}
     wrong, where, tests = Wrong(), rows.Found(base, file), 0
     lines: list[tuple[str, str]] = []
-    for row in rows.rows_of(file, columns, wrong):
+    for row in rows.rows_of(file, columns, wrong, labelling.label):
         line = f"{name}: line {row.line}"
         own = _SPLIT_OF.get(row.split, "") if by_column else split
         if by_column and (not own or (split and own != split)):
@@ -239,9 +211,9 @@ def _read(base: Path, file: Path, split: str, below: _Below, group: str) -> dict
         elif own == "test":
             tests += 1
         else:
-            one = found.setdefault(own, _Split(file, Repairs(name)))
-            _add(one, row, line, below, where)
-    found = dict(sorted(found.items())) or {"": _Split(file, Repairs(name))}
+            one = found.setdefault(own, Split(file, Repairs(name)))
+            _add(one, row, line, below, where, labelling)
+    found = dict(sorted(found.items())) or {"": Split(file, Repairs(name))}
     first = next(iter(found.values()))
     first.problems += [*((name, text.removeprefix(f"{file}: ")) for text in wrong), *lines]
     if tests:
@@ -250,11 +222,11 @@ def _read(base: Path, file: Path, split: str, below: _Below, group: str) -> dict
         first.notes.append(f"{name}: the column {columns.score} is not read: all rows count as true labels")
     for one in found.values():
         one.column = columns.group or ""
-        _refuse_several(one)
+        labelling.refuse(one)
     return found
 
 
-def _add(split: _Split, row: rows.Row, line: str, below: _Below, where: rows.Found) -> None:
+def _add(split: Split, row: rows.Row, line: str, below: _Below, where: rows.Found, labelling: Labelling) -> None:
     """Take a row into its split, or note what is wrong with it."""
     given = unicodedata.normalize("NFC", row.file).removeprefix("./")
     if ".." in given.replace("\\", "/").split("/"):
@@ -282,43 +254,19 @@ def _add(split: _Split, row: rows.Row, line: str, below: _Below, where: rows.Fou
     if reason or found is None:
         split.strays[line] = reason
         return
-    said = _Said(class_name(row.label), row.group, line)
+    said = Said(class_name(row.label), row.group, line)
     first = split.pictures.setdefault(found, said)
     if (first.label, first.group) != (said.label, said.group):
         differs = "label" if first.label != said.label else "group"
-        split.problems.append(
-            (
-                line,
-                f"{found}: has the {differs} {getattr(said, differs)!r}, and in {first.where} {getattr(first, differs)!r}",
-            )
+        what = (
+            f"{found}: has the {differs} {getattr(said, differs)!r}, and in {first.where} {getattr(first, differs)!r}"
         )
+        split.problems.append((line, what + (labelling.hint if differs == "label" else "")))
     elif first is not said:
         split.repairs.add("files that stand there twice, with the same label, counted once", "row")
 
 
-def _refuse_several(split: _Split) -> None:
-    """Note labels that are several in one."""
-    labels = {said.label for said in split.pictures.values()}
-    for said in split.pictures.values():
-        signs = [s for s in "|;," if s in said.label]
-        if any(s == "|" or {p.strip() for p in said.label.split(s)} & labels for s in signs):
-            what = f"the label {said.label!r} is several: a classifier takes one class a file"
-            split.problems.append((said.where, what))
-
-
-def _plain_numbers(split: _Split) -> None:
-    """Take labels that all are written as 1.0 as 1, and note those that are one number in several spellings."""
-    labels = {said.label for said in split.pictures.values()}
-    for several in twofold(labels):
-        first = {said.label: said.where for said in reversed(split.pictures.values())}
-        split.problems.append((" and ".join(first[label] for label in several), told(several)))
-    if plain := as_whole(labels):
-        for said in split.pictures.values():
-            said.label = plain[said.label]
-        split.repairs.add(TAKEN, "file", len(split.pictures))
-
-
-def _compare(splits: dict[str, _Split]) -> None:
+def _compare(splits: dict[str, Split]) -> None:
     """Say which pictures are in training and in validation; with another label there they are a problem."""
     if len(splits) < 2:
         return
@@ -336,44 +284,9 @@ def _compare(splits: dict[str, _Split]) -> None:
         )
 
 
-def _give_names(base: Path, splits: dict[str, _Split]) -> list[str]:
-    """Give numbered classes their names, the lines of `classes.txt`, counted from 0; return what is to be said of that."""
-    if not (base / NAMES).is_file():
-        return []
-    names = [class_name(line.strip()) for line in text_of(base / NAMES).rstrip().splitlines()]
-    every = [(split, said) for split in splits.values() for said in split.pictures.values()]
-    numbered = bool(every) and all(said.label.isdecimal() for _, said in every)
-    first = next(iter(splits.values()))
-    if again := twice(names):
-        first.problems.append((NAMES, f"names {', '.join(again)} twice"))
-    told: set[str] = set()
-    for split, said in every:
-        label = said.label
-        if numbered and int(label) < len(names):
-            said.label = names[int(label)]
-        if label not in told and (wrong := _unnamed(label, names, numbered)):
-            split.problems.append((said.where, wrong))
-        told.add(label)
-    if not numbered:
-        return []
-    shown = ", ".join(f"{n} is {name}" for n, name in enumerate(names[:5]))
-    return [f"labels are positions in {NAMES}, counted from 0: {shown}{', …' if len(names) > 5 else ''}"]
-
-
-def _unnamed(label: str, names: list[str], numbered: bool) -> str:
-    """Say why `classes.txt` does not name a label; "" where it does."""
-    if not numbered:
-        return "" if label in names else f"the label {label!r} is not in {NAMES}{nearest(label, names)}"
-    if int(label) >= len(names) or not names[int(label)]:
-        return f"the label {label}: {NAMES} has no such line (lines are counted from 0, and it has {len(names)})"
-    if label in names and names[int(label)] != label:
-        return f"the label {label} may be a line of {NAMES}, counted from 0 ({names[int(label)]}), or the class called {label}"
-    return ""
-
-
-def _folder(base: Path, name: str, split: _Split) -> Folder:
+def _folder(base: Path, name: str, split: Split, labelling: Labelling) -> Folder:
     """Build the index of a split's pictures, in the order of class folders."""
-    order = sorted(split.pictures, key=lambda file: (split.pictures[file].label, _order(file)))
+    order = sorted(split.pictures, key=lambda file: (labelling.place(split.pictures[file].label), _order(file)))
     classes = tuple(sorted({said.label for said in split.pictures.values()}))
     number = {cls: n for n, cls in enumerate(classes)}
     builder = IndexBuilder()

@@ -35,6 +35,11 @@ def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
+def _of_others(weights: Weights, *names: str) -> bool:
+    """Say whether a file's header says that its `fc` is the head of another task than these (several labels, say)."""
+    return weights.info.get("trunkline_task", names[0]) not in names
+
+
 class Classification(Task):
     """Class folders in; `facts` are the class names, and for `append` the size of the classifier that is kept."""
 
@@ -44,7 +49,7 @@ class Classification(Task):
     @classmethod
     def reads(cls, weights: Weights) -> Published | None:
         """Read the class names of a published classifier, and how deep pictures are read; None for other weights."""
-        if not weights.classes or not cls.outputs(weights):
+        if not weights.classes or not cls.outputs(weights) or _of_others(weights, cls.name):
             return None
         options = json.loads(weights.info.get("trunkline_options", "{}"))
         return Published({k: options[k] for k in ("depth",) if k in options}, {"classes": list(weights.classes)})
@@ -131,7 +136,11 @@ class Classification(Task):
         head = ClassificationHead(
             channels, len(self.classes), dropout=o.dropout, label_smoothing=o.label_smoothing, kept=kept, reads=reads
         )
-        same = weights is not None and tuple(weights.classes or ()) == self.classes
+        same = (
+            weights is not None
+            and tuple(weights.classes or ()) == self.classes
+            and not _of_others(weights, Classification.name, self.name)
+        )
         self.facts["classifier"] = "kept, with a new layer on top" if o.append else "kept" if same else "new"
         if weights is not None and (o.append or same):
             backbone.report = load(weights, backbone, head.fc)  # type: ignore[attr-defined, arg-type]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy
 import torch
@@ -13,10 +13,24 @@ from torchvision.transforms.v2 import functional as F
 from ...backbones.contract import Preprocessing
 from ..contract import Sample
 from ..images.resizing import quickly
-from .options import Options
 
 
-def train_transform(preprocessing: Preprocessing, options: Options) -> Callable[[Sample], Sample]:
+class Crops(Protocol):
+    """The options that say how squares of pictures are taken; `classification.options.Options` says what each means."""
+
+    @property
+    def size(self) -> int | None: ...
+    @property
+    def augment(self) -> bool: ...
+    @property
+    def scale(self) -> tuple[float, float]: ...
+    @property
+    def ratio(self) -> tuple[float, float]: ...
+    @property
+    def flip(self) -> float: ...
+
+
+def train_transform(preprocessing: Preprocessing, options: Crops) -> Callable[[Sample], Sample]:
     """Build a random crop, resized to a square, and a random flip; or evaluation's transform if not `options.augment`.
 
     The transform draws from torch's default generator alone. It equals torchvision's v2 `RandomResizedCrop`,

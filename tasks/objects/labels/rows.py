@@ -7,7 +7,7 @@ corners, columns `width` and `height` are the picture's sides.
 
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,9 @@ class Row:
     group: str = ""
 
 
+LabelOf = Callable[[dict[str, Any], Columns], str]
+
+
 def find(data: str, split: str, given: tuple[str, ...] = ()) -> Found | None:
     """Find a split's table: `train.csv`, `train/_annotations.csv`, or the rows of one table whose column `split` says so."""
     if len(given) > 1:
@@ -151,8 +154,8 @@ def _folders(name: str, found: Found) -> list[str]:
     return [f"{folder}/{name}" if folder else name for folder in folders]
 
 
-def columns_of(file: Path, group: str = "") -> Columns:
-    """Find a table's columns by their names; `group` may name the one of groups.
+def columns_of(file: Path, group: str = "", labels: tuple[str, ...] = LABEL) -> Columns:
+    """Find a table's columns by their names; `group` may name the one of groups, `labels` are the names of that of labels.
 
     Raises DataError where none is of files, or two say the same.
     """
@@ -180,7 +183,7 @@ def columns_of(file: Path, group: str = "") -> Columns:
     name = one(FILE, "files")
     if name is None:
         raise DataError(f"{file}: has no column of files; {expected()}")
-    label, split, score = one(LABEL, "labels"), one(SPLIT, "splits"), one(SCORE, "scores")
+    label, split, score = one(labels, "labels"), one(SPLIT, "splits"), one(SCORE, "scores")
     groups = (tuple(low[w] for w in words) for words in (corners, sides, size))
     named = low.get(group.strip().lower().replace(" ", "_")) if group else None
     unread = tuple(low[w] for w in ("difficult",) if w in low)
@@ -213,16 +216,24 @@ def expected() -> str:
     )
 
 
-def rows_of(file: Path, columns: Columns, wrong: Wrong) -> Iterator[Row]:
-    """Read a table's rows; add what is wrong with one to `wrong`."""
+def rows_of(file: Path, columns: Columns, wrong: Wrong, label: LabelOf | None = None) -> Iterator[Row]:
+    """Read a table's rows; add what is wrong with one to `wrong`.
+
+    `label` gives a row's label by its cells, in place of `label_of`; it raises ValueError.
+    """
     for line, said in records(file, wrong):
         try:
-            yield _row(line, said, columns)
+            yield _row(line, said, columns, label or label_of)
         except ValueError as error:
             wrong.append(f"{file}: line {line}: {error}")
 
 
-def _row(line: int, said: dict[str, Any], columns: Columns) -> Row:
+def label_of(said: dict[str, Any], columns: Columns) -> str:
+    """Return the text of the column of labels; "" where there is none. Raises ValueError where the cell is no text."""
+    return _text(said, columns.label) if columns.label else ""
+
+
+def _row(line: int, said: dict[str, Any], columns: Columns, label: LabelOf) -> Row:
     name = _text(said, columns.file)
     if not name:
         raise ValueError(f"{columns.file}: names no file")
@@ -237,8 +248,8 @@ def _row(line: int, said: dict[str, Any], columns: Columns) -> Row:
     score = _number(said, columns.score) if columns.score else None
     split = _text(said, columns.split).lower() if columns.split else ""
     crowd, words = _flag(said, columns.crowd) if columns.crowd else (False, False)
-    label, group = (_text(said, key) if key else "" for key in (columns.label, columns.group))
-    return Row(line, name, label, box, score, (width, height), split, crowd, words, group)
+    group = _text(said, columns.group) if columns.group else ""
+    return Row(line, name, label(said, columns), box, score, (width, height), split, crowd, words, group)
 
 
 def _flag(said: dict[str, Any], key: str) -> tuple[bool, bool]:
