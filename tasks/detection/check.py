@@ -63,7 +63,7 @@ def check_boxes(
     seen: dict[str, BoxSamples] = {}
     classes = tuple(classes) if classes else None
     plain = Options(data=os.fspath(root), format=form, on_bad_box="skip", empty=True, **options)  # type: ignore[arg-type]
-    for split in _splits(plain):
+    for split in splits_of(plain):
         try:
             samples = _read(plain, split, classes)
         except DataError as error:
@@ -99,7 +99,7 @@ def check_boxes(
 ALL = "all"  # what is not split
 
 
-def _splits(options: Options) -> tuple[str, ...]:
+def splits_of(options: Options) -> tuple[str, ...]:
     """List the splits to look at: train and val, or all where the data is not split."""
     try:
         split = share_of(options.val) or any(has(options, name) for name in ("train", "val"))
