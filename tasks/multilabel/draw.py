@@ -29,5 +29,7 @@ def draw(
         known = labels is not None and int(labels[n]) >= 0 and p[n] >= threshold
         colour = (GREEN if int(labels[n]) else RED) if known and labels is not None else BLUE
         bars.append((classes[n], float(p[n]), colour))
-    lacking = [] if labels is None else [classes[n] for n in order.tolist() if int(labels[n]) == 1 and p[n] < threshold]
+    lacking = (
+        [] if labels is None else [classes[int(n)] for n in order.tolist() if int(labels[n]) == 1 and p[n] < threshold]
+    )
     return page_of(sample.image, bars, [f"not seen: {', '.join(lacking)}"] if lacking else [], width)
