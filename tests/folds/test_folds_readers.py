@@ -95,6 +95,10 @@ def voc(root: Path) -> dict:
     return {"group": PERSON, "format": "voc"}
 
 
+def labels(root: Path) -> dict:
+    return table(root) | {"format": "table"}
+
+
 def pairs(root: Path) -> dict:
     for n, split in enumerate(("train", "val")):
         for name in names(n):
@@ -116,7 +120,8 @@ KINDS = {
     "photos": ("classification", photos), "a table": ("classification", table), "boxes": ("detection", coco),
     "a table of boxes": ("detection", box_table),
     "VOC's boxes": ("detection", voc), "masks": ("segmentation", pairs), "objects as masks": ("segmentation", coco),
-    "pictures": ("super_resolution", large),
+    "pictures": ("super_resolution", large), "labels of objects": ("multilabel", coco),
+    "a table of labels": ("multilabel", labels),
 }  # fmt: skip
 
 
@@ -207,6 +212,7 @@ def test_a_table_of_boxes_says_groups_in_one_way(tmp_path):
 
 SHARES = {"photos": 0.25, "boxes": ("0.25",), "a table of boxes": ("0.25",),
           "VOC's boxes": ("0.25",), "masks": ("0.25",), "objects as masks": ("0.25",),
+          "labels of objects": ("0.25",), "a table of labels": ("0.25",),
           "pictures": "0.25"}  # fmt: skip
 
 
