@@ -15,7 +15,7 @@ class Fault(NamedTuple):
 
 SUMS, BUFFERS, ENGINE = "cluster/engines/sums.py", "cluster/engines/buffers.py", "cluster/engines/torch_engine.py"
 TURNS, LARGER, CLIPS = "cluster/engines/turns.py", "tasks/super_resolution", "tasks/video"
-EVENTS = "tasks/events"
+EVENTS, LABELS = "tasks/events", "tasks/multilabel"
 FAULTS = (
     Fault("a map's layout is guessed", "backbones/timm_facts.py", 'return layout == "NHWC"', "return False",
           "backbones/test_timm_maps.py"),
@@ -175,6 +175,17 @@ FAULTS = (
           "reach = 0", "events/test_event_heads.py"),
     Fault("padding learns", "heads/dense.py", "(each if valid is None else each * valid[..., None])", "each",
           "events/test_event_heads.py"),
+    Fault("a picture's padding is pooled", "heads/multilabel.py", "torch.where(inside, at_least_fp32(maps), 0.0)",
+          "at_least_fp32(maps)", "multilabel/test_multilabel_head.py"),
+    Fault("a cell that begins inside the picture and ends outside is left out", "heads/multilabel.py",
+          "cells = (sizes + stride - 1) // stride", "cells = sizes // stride", "multilabel/test_multilabel_head.py"),
+    Fault("unknown labels are taken as not there", "heads/multilabel.py", "known = labels >= 0", "known = labels >= -1",
+          "multilabel/test_multilabel_head.py"),
+    Fault("equal scores come in one after the other", f"{LABELS}/average_precision.py",
+          "np.flatnonzero(np.r_[falling[1:] != falling[:-1], True])", "np.arange(len(falling))",
+          "multilabel/test_multilabel_scores.py"),
+    Fault("a class that only a difficult object shows is not there", f"{LABELS}/samples.py",
+          "truth[row[mute], labels[mute]] = -1", "pass", "multilabel/test_labels_of_objects.py"),
     Fault("a cut of a video keeps its events where they were", f"{EVENTS}/transforms.py", "moved = segments - first",
           "moved = segments", "events/test_events.py"),
 )  # fmt: skip

@@ -39,6 +39,7 @@ QUICKER = {  # the beginning of a command: settings in place of its own, or adde
     "trunkline profile": "profile_updates=1",
     "trunkline train finetune.py": "epochs=1 size=32",
     "trunkline train denoise.py": "epochs=1",
+    "trunkline train labels.py": "epochs=1 size=32 weights=none network.backbone=narrow batch.size=4",
     "trunkline train scenes.py": "updates=2 network.backbone=timm:test_resnet.r160_in1k",
     "trunkline train segment head=semantic_fpn": "updates=2 size=64 batch=2 weights=none backbone=narrow",
     "trunkline train segment": "epochs=0.5 crop=64 batch=2 weights=none backbone=narrow",
