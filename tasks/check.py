@@ -92,7 +92,11 @@ def _chosen(root: str | os.PathLike[str], format: str, masks: bool, task: str) -
         usual, said = there.task or usual, there.remarks(media)
     name = task or usual
     if name not in reading:
-        raise DataError(f"task={name}: does not read format={form}{nearest(name, reading)}; {', '.join(reading)} do")
+        own = rows()[name].formats if format == "auto" and name in rows() else ()
+        hint = f". It looks like that; where it is none, give format= one of {', '.join(own)}" if own else ""
+        raise DataError(
+            f"task={name}: does not read format={form}{nearest(name, reading)}; {', '.join(reading)} do{hint}"
+        )
     return _Chosen(name, format if format == "auto" and _looks_itself(name) else form, said)
 
 

@@ -189,7 +189,7 @@ def _said_of(crowds: np.ndarray, difficult: np.ndarray, bad: np.ndarray, truth: 
         f"the class of such an object is unknown where no other shows it ({counted(int((truth < 0).sum()), 'label')})"
     )
     lines = {
-        f"{counted(int(crowds.sum()), 'crowd')} (iscrowd=1) count as objects: their class is in the picture": crowds,
+        f"{counted(int(crowds.sum()), 'crowd')} (iscrowd=1) taken as objects: their class is in the picture": crowds,
         f"{counted(int(difficult.sum()), 'object')} difficult: {unknown}": difficult,
         f"{counted(int(bad.sum()), 'object')} without area or outside the picture: {unknown}": bad,
     }

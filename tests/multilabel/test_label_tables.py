@@ -184,6 +184,8 @@ def test_a_look_at_tables(folder):
     assert sum("there is no picture 9.png" in line for line in told) == 2 and {*told.values()} == {"on_bad_sample=skip"}
     assert any(line.startswith("1.png: ") and "empty" in line for line in told)
     assert found.leaks == [["0.png", "0.png"]]
+    with pytest.raises(DataError, match=r"does not read format=folders.*give format= one of coco, .*, csv, table"):
+        check(folder, task="multilabel", loaders=0, progress=False)
 
 
 def test_pictures_of_tables_are_grouped_by_what_they_are_resized_to(folder):

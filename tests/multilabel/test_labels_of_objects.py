@@ -89,7 +89,7 @@ def test_a_crowd_shows_its_class(tmp_path):
     coco(tmp_path, {"train": [[(0, crowd)], [(1, {})]]})
     samples = read_labels(Options(data=str(tmp_path)), "train")
     assert samples.known.tolist() == [[1, 0, 0], [0, 1, 0]]
-    assert samples.remarks()[0] == "1 crowd (iscrowd=1) count as objects: their class is in the picture"
+    assert samples.remarks()[0] == "1 crowd (iscrowd=1) taken as objects: their class is in the picture"
 
 
 def test_of_a_class_whose_only_objects_are_difficult_nobody_knows(tmp_path):
