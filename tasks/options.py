@@ -15,6 +15,7 @@ DROPOUT = Range(0, 0.999)
 SCALES = Range(0, 16, "numbers above 0, up to 16", low_in=False)
 NUMBER_OF_RESULTS = Range(0, 1e6, "a number above 0", low_in=False)
 TILES = Range(0, 65536)
+PADDING = Range(0, 4096, "a number of pixels from 1 to 4096", low_in=False)
 OVERLAP = Range(0, 0.9)
 FOLDS = Range(0, 1e6)
 

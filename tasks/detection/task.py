@@ -31,7 +31,7 @@ from .predicted import PredictedObjects
 from .samples import BoxSamples
 from .splits import read_split, read_whole
 from .stored import KEPT, load_detector, stated_by, without_epsilon
-from .transforms import as_it_is, eval_transform, train_transform
+from .transforms import as_it_is, eval_transform, padding_of, train_transform
 from .views import see, wanted
 
 
@@ -91,7 +91,7 @@ class Detection(Task):
     @property
     def padding(self) -> int:
         """The coarsest level's stride, so that every grid is of whole cells."""
-        return PADDED.get(self.options.head, 64)
+        return padding_of(self.options)
 
     def view(self, training: bool) -> Hashable:
         """Return the transform, which is data; None where evaluation sees a picture several times."""
@@ -166,9 +166,6 @@ class Detection(Task):
         """Draw the picture with its objects, as a prediction of a file shows them."""
         assert isinstance(prediction, BoxPrediction)
         return draw(sample, prediction, self.classes, drawn(self.options))
-
-
-PADDED = {"one_stage": 128}  # else 64
 
 
 def _padded(masks: Tensor, height: int, width: int) -> Tensor:

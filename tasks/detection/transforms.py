@@ -6,11 +6,18 @@ from ..contract import Sample
 from ..images.fit import FitEvaluation, FitTraining
 from .options import Options
 
+PADDED = {"one_stage": 128}  # else 64
+
+
+def padding_of(options: Options) -> int:
+    """Return the coarsest level's stride, by which the sides of a batch are padded: every grid is of whole cells."""
+    return PADDED.get(options.head, 64)
+
 
 def train_transform(options: Options) -> FitTraining:
     """Build the transform of training, which draws from torch's default generator alone."""
     o = options
-    return FitTraining(o.size, o.longest, o.sizes, o.jitter, o.flip, o.photometric)
+    return FitTraining(o.size, o.longest, o.sizes, o.jitter, o.flip, o.photometric, padding_of(o))
 
 
 def eval_transform(options: Options) -> FitEvaluation:
@@ -18,7 +25,7 @@ def eval_transform(options: Options) -> FitEvaluation:
 
     The shorter side becomes `size`, or less where the longer one would be above `longest`.
     """
-    return FitEvaluation(options.size, options.longest)
+    return FitEvaluation(options.size, options.longest, padding_of(options))
 
 
 def as_it_is(sample: Sample) -> Sample:

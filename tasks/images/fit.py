@@ -46,6 +46,7 @@ class FitTraining:
     sizes          shorter sides of which one is taken each time, in place of `size`
     jitter         two scales between which a picture is resized to squares of `size`
     flip           chance of a horizontal flip
+    padding        of how many pixels the sides of a batch are multiples: what lies beside a picture's edge, a network sees
     photometric    whether brightness, contrast, saturation and hue change
 
     It draws from torch's default generator alone.
@@ -57,6 +58,7 @@ class FitTraining:
     jitter: tuple[float, ...] = ()
     flip: float = 0.5
     photometric: bool = False
+    padding: int = 1
 
     def __call__(self, sample: Sample) -> Sample:
         """Change a sample at random; see `together`."""
@@ -105,6 +107,7 @@ class FitEvaluation:
 
     size: int
     longest: int
+    padding: int = 1
     keeps: tuple[str, ...] = field(default=(), compare=False)
 
     def __call__(self, sample: Sample) -> Sample:

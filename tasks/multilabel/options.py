@@ -8,6 +8,7 @@ from trunkline.ground.ranges import COUNT, SHARE, Range, ranged
 from ..options import (
     DROPOUT,
     NUMBER_OF_RESULTS,
+    PADDING,
     PIXELS,
     TaskOptions,
     depth_of_pictures,
@@ -24,7 +25,7 @@ SHORTER, LONGER = 800, 1333
 """The sides at which whole pictures are seen where nothing says others, as detectors see them."""
 _READ_BY = {
     "scale": "crop", "ratio": "crop", "augment": "crop",
-    "longest": "fit", "sizes": "fit", "jitter": "fit", "photometric": "fit",
+    "longest": "fit", "padding": "fit", "sizes": "fit", "jitter": "fit", "photometric": "fit",
 }  # fmt: skip
 
 
@@ -58,6 +59,7 @@ class Options(TaskOptions):
         None, PIXELS
     )  # crop: the square, none: the weights' own; fit: the shorter side, none: 800
     longest: int | None = following("size", None, within=LONGEST)  # fit: the longer side at most; none: 5/3 of `size`
+    padding: int = ranged(64, PADDING)  # fit: the sides of a batch are multiples of so many pixels, as a detector's
     sizes: tuple[int, ...] = of_training((), within=SIZES)  # fit: train at one of these shorter sides each time
     jitter: tuple[float, ...] = of_training(
         ()

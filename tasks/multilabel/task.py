@@ -51,8 +51,13 @@ class MultiLabel(Task):
             return train_transform(self.preprocessing, o) if training else eval_transform(self.preprocessing)
         size, longest = o.sides
         if training:
-            return FitTraining(size, longest, o.sizes, o.jitter, o.flip, o.photometric)
-        return FitEvaluation(size, longest, keeps=("labels",))
+            return FitTraining(size, longest, o.sizes, o.jitter, o.flip, o.photometric, o.padding)
+        return FitEvaluation(size, longest, o.padding, keeps=("labels",))
+
+    @property
+    def padding(self) -> int:
+        """Of whole pictures the options'; squares need none."""
+        return 1 if self.options.view == "crop" else self.options.padding
 
     def view(self, training: bool) -> Hashable:
         """Return the transform of whole pictures, which is data; None for crops, which no other task shares."""

@@ -8,6 +8,7 @@ from trunkline.ground.ranges import COUNT, SHARE, Range, ranged
 from ..options import (
     DROPOUT,
     OVERLAP,
+    PADDING,
     PIXELS,
     SCALES,
     TILES,
@@ -74,6 +75,7 @@ class Options(TaskOptions):
     cat_max_ratio: float = of_training(
         1.0, within=MOST_OF_A_CROP
     )  # crop: look for another one, ten times, where one class covers more than this
+    padding: int = ranged(64, PADDING)  # fit: the sides of a batch are multiples of so many pixels, as a detector's
     sizes: tuple[int, ...] = of_training((), within=SIZES)  # fit: train at one of these shorter sides each time
     flip: float = of_training(0.5, within=SHARE)  # chance of a horizontal flip
     photometric: bool = of_training(False)  # random brightness, contrast, saturation, hue
@@ -106,6 +108,7 @@ class Options(TaskOptions):
         """List options of the other view, and what fit lacks."""
         if self.view == "crop":
             given = {"longest": self.longest, "sizes": ",".join(map(str, self.sizes))}
+            given |= {} if self.padding == 64 else {"padding": self.padding}
             why = "view=crop cuts squares from pictures; leave it out, or set view=fit"
             return [f"{key}={value}: {why}" for key, value in given.items() if value]
         given = {"crop": self.crop, "short": self.short, "cat_max_ratio": f"{self.cat_max_ratio:g}"}

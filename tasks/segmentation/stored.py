@@ -15,7 +15,7 @@ from ..options import depth_of
 _UNDER = SemanticPyramidHead.under
 LAST = ("classifier.4.", "segmentation_head.0.", f"{_UNDER}predictor.", "aux_classifier.4.")
 """The layers that have an output for each class; the last one is trained beside."""
-KEPT = ("head", "aux", "view", "size", "longest")
+KEPT = ("head", "aux", "view", "size", "longest", "padding")
 """The options that a file states of its segmenter."""
 _AUX = "aux_classifier."
 

@@ -1,5 +1,6 @@
 """Semantic segmentation: pictures with masks in; a class for every pixel, in the picture's own size, out."""
 
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -108,8 +109,9 @@ class Segmentation(Task):
 
     @property
     def padding(self) -> int:
-        """The sides' unit that the head asks for."""
-        return PADDED.get(self.options.head, 1)
+        """The sides' unit that the head asks for, and with view=fit the options too."""
+        unit = PADDED.get(self.options.head, 1)
+        return unit if self.options.view == "crop" else math.lcm(unit, self.options.padding)
 
     def view(self, training: bool) -> Hashable:
         """Return the transform of view=fit, which is data; None for crops, and where evaluation sees a picture several times."""

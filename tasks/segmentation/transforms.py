@@ -30,7 +30,7 @@ def train_transform(options: Options) -> Callable[[Sample], Sample]:
     o = options
     if o.view == "crop":
         return TrainTransform(o)
-    return FitTraining(*o.fitted, o.sizes, o.scale_jitter, o.flip, o.photometric)
+    return FitTraining(*o.fitted, o.sizes, o.scale_jitter, o.flip, o.photometric, o.padding)
 
 
 def eval_transform(options: Options) -> Callable[[Sample], Sample]:
@@ -40,7 +40,7 @@ def eval_transform(options: Options) -> Callable[[Sample], Sample]:
     where views are wanted, they resize it themselves.
     """
     if options.view == "fit" and not wanted(options):
-        return FitEvaluation(*options.fitted, keeps=("mask",))
+        return FitEvaluation(*options.fitted, options.padding, keeps=("mask",))
     return EvalTransform(None if wanted(options) else options.size, MOST if options.crf else 0)
 
 

@@ -132,13 +132,15 @@ def test_whole_pictures_are_seen_as_a_detector_sees_them():
 
 
 def test_batches_of_whole_pictures_say_how_large_each_is():
-    own, labels = task(view="fit", size=16, longest=64), torch.tensor([1, -1], dtype=torch.int8)
+    own, labels = task(view="fit", size=16, longest=64, padding=1), torch.tensor([1, -1], dtype=torch.int8)
     samples = [
         own.transform(False)(Sample(str(n), str(n), torch.zeros(3, *size, dtype=torch.uint8), {"labels": labels}))
         for n, size in enumerate([(16, 20), (33, 16)])
     ]
     found = own.collate(samples)
     assert found.images.shape == (2, 3, 33, 20) and found.sizes.tolist() == [[16, 20], [33, 16]]
+    wide = task(view="fit", size=16, longest=64).collate(samples)
+    assert wide.images.shape == (2, 3, 64, 64) and wide.sizes.tolist() == found.sizes.tolist()
     assert found.targets["labels"].tolist() == [[1, -1]] * 2 and found.targets["labels"].dtype == torch.int8
     assert own.targets(samples, 64, 64).keys() == {"labels"}
     alone = own.collate([own.transform(False)(Sample("a", "a", torch.zeros(3, 8, 8, dtype=torch.uint8)))])

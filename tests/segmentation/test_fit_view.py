@@ -104,11 +104,12 @@ def test_a_mask_moves_with_its_picture(pairs, settings):
 
 def test_batches_are_padded_with_void_and_masks_keep_their_size_in_evaluation(pairs):
     task = task_of(pairs, head="semantic_fpn", flip=0.0)
-    assert task.padding == 32 and task_of(pairs, head="fcn").padding == 1
+    assert task.padding == 64 and task_of(pairs, head="fcn", padding=1).padding == 1
+    assert task_of(pairs, head="semantic_fpn", padding=48).padding == 96, "of the head's unit, 32, too"
     samples = [task.transform(True)(task.samples("train")[i]) for i in (0, 1)]
     batch = task.collate(samples)
-    assert batch.images is not None and batch.images.shape == (2, 3, 96, 96)
-    assert batch.sizes.tolist() == [[48, 67], [67, 48]] and batch.targets["mask"].shape == (2, 96, 96)
+    assert batch.images is not None and batch.images.shape == (2, 3, 128, 128)
+    assert batch.sizes.tolist() == [[48, 67], [67, 48]] and batch.targets["mask"].shape == (2, 128, 128)
     for mask, sample in zip(batch.targets["mask"], samples, strict=True):
         height, width = sample.image.shape[-2:]
         assert torch.equal(mask[:height, :width], sample.targets["mask"])
@@ -250,7 +251,7 @@ def test_a_trunk_of_one_size_is_told_what_to_set():
     trunk = backbone("narrow")
     trunk.sizes = Sizes(32, 32, 224)
     with torch.device("meta"):
-        (said,) = Segmentation(Options(view="fit", size=200, head="fcn"), Preprocessing()).misfits(trunk)
+        (said,) = Segmentation(Options(view="fit", size=200, head="fcn", padding=1), Preprocessing()).misfits(trunk)
     assert "segmentation sees pictures of up to 400 x 400" in said
     assert said.endswith("set size= and tasks.segmentation.longest= to at most 224")
 
