@@ -1,6 +1,6 @@
 """Scoring a run or a weights file on a split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,13 +23,14 @@ from ..feeding.ordered import in_order, ordered_lists
 from ..launch.worker import mistakes_as_engine_errors
 from ..models.blend import blend_of
 from ..models.opened import folder_of
-from ..models.ready import Ready, Source, fetched, ready, task_kind, tasks_of
+from ..models.ready import Ready, Source, chosen, fetched, options_of, ready, tasks_of
 from ..recipe import plugin as plugins
 from ..runs.files import new_file, new_folder, write_folder, write_records
 from ..runs.machine import threads_kept
 from ..runs.run import Run
 from ..show import bar, note, samples_left_out
-from .measure import checked_result, inference, score
+from .measure import inference, score
+from .together import Collected, Evaluated, Together, circles, measured, score_together
 
 _FEW = 5  # samples that a line names
 
@@ -64,6 +65,7 @@ def evaluate(
     data: str | None = None,
     split: Literal["train", "val"] = "val",
     task: str = "",
+    tasks: tuple[str, ...] = (),
     checkpoint: str = "last",
     ema: bool | None = None,
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32",
@@ -90,6 +92,8 @@ def evaluate(
     data           another folder than the run's own; a weights file needs one
     split          val or train, under the evaluation transform
     task           which task of a run that has several; by default all, with metrics called task/metric
+    tasks          or which of them, a,b: where they see the same pixels of a picture, the trunk runs once; options of one are
+                   given as TASK.KEY=
     checkpoint     last, best or a number such as 000480
     ema            true: averaged weights, false: raw ones; by default averaged where there are any
     precision      of the computation; by default fp32
@@ -98,8 +102,8 @@ def evaluate(
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
     classes        names for the outputs of a weights file that has none; by default the data's, by position
-    out            a JSON lines file for one record a sample
-    results        a folder for what the official tools read (COCO's JSON, VOC's comp4 files, masks)
+    out            a JSON lines file for one record a sample; of several tasks a folder, with a file each
+    results        a folder for what the official tools read (COCO's JSON, VOC's comp4 files, masks); of several, one each
     blend          FILE:0.8 mixes in another run or weights file of the same network: 0.8 of its weights, 0.2 of the source's
     plugin         the recipe file that defines the run's task, if the task is your own
     """
@@ -107,7 +111,7 @@ def evaluate(
     if plugin:
         plugins.load(plugin)
     where = Source(absolute(source), task, checkpoint, ema, device, threads, backbone, stride_in, weights_key, classes,
-                   options or {}, blend=absolute_blend(blend) if blend else "")  # fmt: skip
+                   options or {}, blend=absolute_blend(blend) if blend else "", tasks=tasks)  # fmt: skip
     wanted = Evaluating(where, storage.absolute(data) if data else None, split, precision, batch, loaders)
     with threads_kept():
         return _each(wanted, Written(out, results), plugin, launch, str(source))
@@ -124,61 +128,88 @@ class Written:
 def _each(
     wanted: Evaluating, written: "Written", plugin: str | Path | None, launch: Launch | None, shown: str
 ) -> Scores:
-    """Score the task that is asked for, or all tasks of a run.
-
-    Raises RecipeError where `data`, files to write or options are given for several tasks at once.
-    """
+    """Score the tasks that are asked for: all of a run where none is named. Several write into a folder, a file each."""
     where = wanted.source
-    names = list(tasks_of(where)) if is_remote(where.source) or folder_of(where.source) else [""]
+    is_run = is_remote(where.source) or folder_of(where.source) is not None
+    if is_run and not where.task and not where.tasks:
+        where = replace(where, tasks=("all",))
+    names = chosen(where) if is_run or where.tasks else [""]
+    if len(names) == 1 and where.tasks:
+        where = replace(where, task=names[0] if len(tasks_of(replace(where, tasks=()))) > 1 else "", tasks=())
+    wanted = replace(wanted, source=where)
+    if len(names) > 1 and wanted.data:
+        said = " or ".join(f"{name}.data=" for name in names)
+        raise RecipeError(f"data={wanted.data}: {shown} has several tasks, each with its own; give {said}, or task=")
+    if written.results:
+        kinds, own = tasks_of(where), where.options
+        for name in names:
+            start = f"{name}." if len(names) > 1 else ""
+            own = own | {start + key: value for key, value in kinds[name or next(iter(kinds))].for_results.items()}
+        wanted = replace(wanted, source=replace(where, options=own))
+    file = new_file(written.out) if written.out and len(names) == 1 else None
+    folder = new_folder(written.out, "out") if written.out and len(names) > 1 else None
+    results = new_folder(written.results, "results") if written.results else None
+    each = prepare(wanted)
+    names = list(each)
+    first = next(iter(each.values())).found
+    if "checkpoint" not in first.origin:
+        note(f"weights: {first.facts.loaded}")
+    pooled = (asdict(wanted) | {"plugins": plugins.texts(plugin)}, launch) if launch else None
+    found = scored(each, pooled)
+    for name, p in each.items():
+        scores, records = found[name]
+        of = {"data": p.found.options.data, "split": wanted.split, "precision": wanted.precision}
+        scores.details |= {"origin": p.found.origin | {"source": shown} | of}
+        if wanted.source.blend:
+            scores.notes = (*scores.notes, blend_of(wanted.source.blend).said(shown))
+        if out := file or (folder and folder / f"{name}.jsonl"):
+            write_records(out, records)
+        if results:
+            _write_results(results / name if len(names) > 1 else results, p, records)
     if len(names) == 1:
-        return _one(wanted, written, plugin, launch, shown)
-    given = {"data": wanted.data, **asdict(written), **where.options}
-    if alone := [f"{key}={value}" for key, value in given.items() if value is not None]:
-        raise RecipeError(
-            f"{', '.join(alone)}: {shown} has several tasks: say which with task=, one of {', '.join(names)}"
-        )
-    each = {}
-    for name in names:
-        each[name] = _one(replace(wanted, source=replace(where, task=name)), written, plugin, launch, shown)
-    origins = {name: scores.details.pop("origin") for name, scores in each.items()}
-    scores = joined(each)
-    first = next(iter(origins.values()))
-    scores.details["origin"] = {**first, "task": names, "data": {name: o["data"] for name, o in origins.items()}}
+        return found[names[0]][0]
+    origins = {name: scores.details.pop("origin") for name, (scores, _) in found.items()}
+    scores = joined({name: scores for name, (scores, _) in found.items()})
+    data = {name: origin["data"] for name, origin in origins.items()}
+    scores.details["origin"] = {**next(iter(origins.values())), "task": names, "data": data}
     return scores
 
 
-def _one(wanted: Evaluating, written: Written, plugin: str | Path | None, launch: Launch | None, shown: str) -> Scores:
-    """Score one task, and write the files that were asked for."""
-    out, results = written.out, written.results
-    if results:
-        asked = task_kind(wanted.source).for_results
-        wanted = replace(wanted, source=replace(wanted.source, options={**wanted.source.options, **asked}))
-    file = new_file(out) if out else None
-    folder = new_folder(results, "results") if results else None
-    p = prepare(wanted)
-    if "checkpoint" not in p.found.origin:
-        note(f"weights: {p.found.facts.loaded}")
-    if launch:
-        scores, records = _from_pool(p, asdict(wanted) | {"plugins": plugins.texts(plugin)}, launch)
+def _write_results(folder: Path, p: Prepared, records: list[dict[str, Any]]) -> None:
+    made = getattr(p.found.task.evaluator(p.samples), "results", None)
+    if files := made(records) if made else {}:
+        write_folder(folder, files)
     else:
-        with decoding(p.loaders):
-            batches = in_order(p.draws, p.batch, p.loaders)
-            scores, records = score(p.found.model, p.found.task, p.samples, batches, p.precision)
-    where = {"data": p.found.options.data, "split": wanted.split, "precision": wanted.precision}
-    scores.details |= {"origin": p.found.origin | {"source": shown} | where}
-    if wanted.source.blend:
-        scores.notes = (*scores.notes, blend_of(wanted.source.blend).said(shown))
-    if file:
-        write_records(file, records)
-    if folder:
-        made = getattr(p.found.task.evaluator(p.samples), "results", None)
-        if files := made(records) if made else {}:
-            write_folder(folder, files)
-        else:
-            note(
-                f"results={results}: the task {p.found.task.name} has no files for official tools; out= writes its records"
-            )
-    return scores
+        note(f"results={folder}: the task {p.found.task.name} has no files for official tools; out= writes its records")
+
+
+def scored(each: Mapping[str, Prepared], pooled: tuple[dict[str, Any], Launch] | None) -> Evaluated:
+    """Score the tasks: those that have pictures in common together, with one pass of the trunk where they see the same.
+
+    `pooled` are the settings and the launch of a pool of workers that does it.
+    """
+    found: Evaluated = {}
+    for names in circles({name: p.samples for name, p in each.items()}):
+        one = {name: each[name] for name in names}
+        if pooled:
+            found |= _from_pool(one, *pooled)
+            continue
+        first = next(iter(one.values()))
+        with decoding(first.loaders):
+            if len(one) > 1:
+                together = together_of(one)
+                batches = together.in_order(first.loaders)
+                found |= score_together(first.found.model, together, batches, first.precision)
+            else:
+                batches = in_order(first.draws, first.batch, first.loaders)
+                found[names[0]] = score(first.found.model, first.found.task, first.samples, batches, first.precision)
+    return {name: found[name] for name in each}
+
+
+def together_of(each: Mapping[str, Prepared]) -> Together:
+    """Put tasks together that have pictures in common; their batches are as large as the one that takes least."""
+    tasks, samples = {n: p.found.task for n, p in each.items()}, {n: p.samples for n, p in each.items()}
+    return Together(tasks, samples, 0, min(p.batch for p in each.values()))
 
 
 def absolute(source: str | Path) -> str:
@@ -193,8 +224,8 @@ def absolute_blend(blend: str) -> str:
     return f"{absolute(asked.source)}:{asked.share!r}"
 
 
-def prepare(wanted: Evaluating) -> Prepared:
-    """Check the settings, load the model and read the split that `evaluate` scores; each worker does so for itself.
+def prepare(wanted: Evaluating) -> dict[str, Prepared]:
+    """Check the settings, load the model and read the split of each task that is scored; each worker does so for itself.
 
     Raises RecipeError for wrong settings or missing data, DataError where the run's own data changed since it began.
     """
@@ -206,21 +237,36 @@ def prepare(wanted: Evaluating) -> Prepared:
         raise RecipeError(problems)
     given = {"data": wanted.data, **source.options}
     path = fetched(source.source)
-    found = ready(replace(source, source=str(path), options={k: v for k, v in given.items() if v is not None}))
+    source = replace(source, source=str(path), options={k: v for k, v in given.items() if v is not None})
+    found = ready(source)
     if not found.options.data:
         raise RecipeError(f"{source.source}: a weights file does not say which data: give data=FOLDER")
-    processes = int(found.recipe.machine.loaders) if loaders is None else loaders
-    samples = _readable(found, wanted, path, max(1, processes))
-    remarks = samples.remarks()
-    for remark in (*found.task.said(), *remarks_of(found.model.backbone), *remarks):
-        note(remark)
-    if found.options.strict:
-        refuse(remarks)
-    _compare(found, wanted, path, samples)
+    names = chosen(source) if found.tasks else [found.task.name]
+    each = {name: found.of(name) if len(names) > 1 else found for name in names}
+    own = options_of(source.options, {name: found.recipe.tasks[name] for name in names})
+    prepared = {
+        name: _split(each[name], replace(wanted, data=own[name].get("data")), own[name], path) for name in names
+    }
     if wanted.precision == "fp64":
         found.model.double()
+    for remark in remarks_of(found.model.backbone):
+        note(remark)
+    return prepared
+
+
+def _split(found: Ready, wanted: Evaluating, own: dict[str, Any], path: Path) -> Prepared:
+    """Read the split of one task, which was given its `own` options."""
+    processes = int(found.recipe.machine.loaders) if wanted.loaders is None else wanted.loaders
+    samples = _readable(found, wanted, path, max(1, processes))
+    remarks = samples.remarks()
+    named = f"{_folder(found)}: " if wanted.source.tasks else ""
+    for remark in (*found.task.said(), *remarks):
+        note(f"{named}{remark}")
+    if found.options.strict:
+        refuse(remarks)
+    _compare(found, wanted, own, path, samples)
     draws = Draws(found.task, samples, 0, training=False)
-    return Prepared(found, samples, draws, wanted.precision, batch or found.task.together, processes)
+    return Prepared(found, samples, draws, wanted.precision, wanted.batch or found.task.together, processes)
 
 
 def _folder(found: Ready) -> str:
@@ -243,9 +289,9 @@ def _readable(found: Ready, wanted: Evaluating, path: Path, loaders: int) -> Sam
     return samples
 
 
-def _compare(found: Ready, wanted: Evaluating, path: Path, samples: Samples) -> None:
+def _compare(found: Ready, wanted: Evaluating, own: dict[str, Any], path: Path, samples: Samples) -> None:
     """Raise DataError where the run's own data changed since it began."""
-    if wanted.data or not path.is_dir() or belonging(found.options, "data") & wanted.source.options.keys():
+    if wanted.data or not path.is_dir() or belonging(found.options, "data") & own.keys():
         return
     stored = Run(path).manifest(wanted.split, _folder(found))
     if stored is not None and stored != (lines := samples.manifest()):
@@ -255,33 +301,51 @@ def _compare(found: Ready, wanted: Evaluating, path: Path, samples: Samples) -> 
         )
 
 
-def _from_pool(p: Prepared, settings: dict[str, Any], launch: Launch) -> tuple[Scores, list[dict[str, Any]]]:
+def _from_pool(each: Mapping[str, Prepared], settings: dict[str, Any], launch: Launch) -> Evaluated:
     """Score with a pool of workers: send each batch by its number, and keep the records in the data set's order."""
     from ...cluster.launchers.table import pool
 
-    evaluator, kept = p.found.task.evaluator(p.samples), []
-    numbers = list(range(len(ordered_lists(p.samples, p.batch))))
-    with bar("evaluate", len(p.samples), p.found.task.unit) as advance, \
-            pool(f"{__name__}:measurer", settings, launch) as compute:  # fmt: skip
-        for records in compute(numbers):
-            evaluator.add(records)
-            kept += records
-            advance(len(records))
-    return checked_result(evaluator), kept
+    evaluators = {name: Collected(p.found.task.evaluator(p.samples)) for name, p in each.items()}
+    parts = [{name: rows for name, rows in rows_of.items() if rows} for rows_of in _rows(each)]
+    unit = next(iter(each.values())).found.task.unit
+    with bar("evaluate", sum(max(map(len, part.values())) for part in parts), unit) as advance, \
+            pool(f"{__name__}:measurer", {**settings, "together": list(each)}, launch) as compute:  # fmt: skip
+        for part, records in zip(parts, compute(list(range(len(parts)))), strict=True):
+            for name, own in records.items():
+                evaluators[name].add(part[name], own)
+            advance(max(map(len, part.values())))
+    return {name: (own.result(), own.kept) for name, own in evaluators.items()}
 
 
-def measurer(settings: dict[str, Any]) -> Callable[[int], list[dict[str, Any]]]:
-    """Prepare a worker of the pool: return a function from a batch's number to the records of its samples."""
+def _rows(each: Mapping[str, Prepared]) -> list[dict[str, list[int]]]:
+    """List, for each batch, which of its samples every task has in it."""
+    if len(each) > 1:
+        together = together_of(each)
+        return [{name: together.rows_of(name, n) for name in each} for n in range(len(together.lists))]
+    ((name, p),) = each.items()
+    return [{name: [index for _, index, _ in at]} for at in ordered_lists(p.samples, p.batch)]
+
+
+def measurer(settings: dict[str, Any]) -> Callable[[int], dict[str, list[dict[str, Any]]]]:
+    """Prepare a worker of the pool: return a function from a batch's number to each task's records of its samples."""
     with mistakes_as_engine_errors():
         plugins.load_all(settings.pop("plugins"))
-        p = prepare(Evaluating(**{**settings, "source": Source(**settings["source"])}))
-    lists, task = ordered_lists(p.samples, p.batch), p.found.task
-    evaluator, device = task.evaluator(p.samples), next(p.found.model.parameters()).device
+        names = settings.pop("together")
+        prepared = prepare(Evaluating(**{**settings, "source": Source(**settings["source"])}))
+    each = {name: prepared[name] for name in names}
+    first = next(iter(each.values()))
+    model, device = first.found.model, next(first.found.model.parameters()).device
+    tasks = {name: p.found.task for name, p in each.items()}
+    evaluators = {name: p.found.task.evaluator(p.samples) for name, p in each.items()}
+    together = together_of(each) if len(each) > 1 else None
+    lists = together.lists if together else ordered_lists(first.samples, first.batch)
 
-    def measure(number: int) -> list[dict[str, Any]]:
-        with mistakes_as_engine_errors(), inference(p.found.model, p.precision, device):
-            batch = p.draws.batch(lists[number]).to(device)
-            return evaluator.measure(batch, task.infer(p.found.model, batch))
+    def measure(number: int) -> dict[str, list[dict[str, Any]]]:
+        with mistakes_as_engine_errors(), inference(model, first.precision, device):
+            if together:
+                return measured(model, tasks, evaluators, together.batch(lists[number]))
+            batch = first.draws.batch(lists[number]).to(device)
+            return {names[0]: evaluators[names[0]].measure(batch, first.found.task.infer(model, batch))}
 
     return measure
 

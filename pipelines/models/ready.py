@@ -33,6 +33,7 @@ class Source:
     """A run's folder or a weights file, what of it is wanted, and on which device. It travels to workers as JSON.
 
     task        of a run of several, which one; empty: the only one
+    tasks       or which ones, on one model; `all`: all of them
     checkpoint  of a run: last, best or a number; `ema` true: averaged weights, false: raw ones, None: averaged if there
     backbone, stride_in  what a file does not say of its network
     weights_key  which network of a file that holds several
@@ -55,6 +56,7 @@ class Source:
     options: dict[str, Any] = field(default_factory=dict)
     files: bool = False
     blend: str = ""
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass
@@ -66,11 +68,16 @@ class Ready:
     recipe: Recipe
     facts: Facts
     origin: dict[str, Any]  # source, checkpoint, update, weights (raw or ema)
+    tasks: dict[str, Task] = field(default_factory=dict)  # all of a run's; `task` is one of them
 
     @property
     def options(self) -> Any:
         """The task's options."""
         return self.recipe.tasks[self.task.name]
+
+    def of(self, name: str) -> "Ready":
+        """Return the same model with another task of its run."""
+        return replace(self, task=self.tasks[name], origin={**self.origin, "task": name})
 
 
 def ready(source: Source) -> Ready:
@@ -96,8 +103,9 @@ def ready(source: Source) -> Ready:
     else:
         if source.checkpoint != "last" or source.ema is not None:
             raise RecipeError(f"{source.source}: is a file; checkpoint= and ema= are for runs")
-        if source.task:
-            raise RecipeError(f"{source.source}: is a file, which holds one task; task= is for runs")
+        if source.task or source.tasks:
+            key = "task" if source.task else "tasks"
+            raise RecipeError(f"{source.source}: is a file, which holds one task; {key}= is for runs")
 
         def choose(name: str, said: dict[str, Any]) -> Any:
             own = load_named(known_options()[name])()
@@ -189,7 +197,52 @@ def task_kind(source: Source) -> Any:
 def _one_task(source: Source) -> dict[str, Any]:
     found = tasks_of(source)
     if len(found) > 1:
-        raise RecipeError(f"{source.source}: has several tasks: say which with task=, one of {', '.join(found)}")
+        raise RecipeError(
+            f"{source.source}: has several tasks: say which with task=, one of {', '.join(found)}; tasks=all takes all of them"
+        )
+    return found
+
+
+def chosen(source: Source) -> list[str]:
+    """List the tasks that a source asks for: those of `tasks`, or the one of `task`, or the only one.
+
+    Raises RecipeError where a run has several and none is named, or one is named twice or is not there.
+    """
+    if not source.tasks:
+        return [*_one_task(source)]
+    if source.task:
+        raise RecipeError(f"task={source.task} and tasks={','.join(source.tasks)} say both which: give one of them")
+    there = [*tasks_of(source)]
+    names = there if [*source.tasks] == ["all"] else [*source.tasks]
+    given = f"tasks={','.join(source.tasks)}"
+    if unknown := [name for name in names if name not in there]:
+        near = nearest(unknown[0], there)
+        raise RecipeError(f"{given}: {source.source} has no task {unknown[0]}{near}; it has {', '.join(there)}, or all")
+    if len(set(names)) < len(names):
+        raise RecipeError(f"{given}: a task stands there twice")
+    return names
+
+
+def options_of(given: dict[str, Any], tasks: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give each of several tasks the options that are meant for it: `TASK.KEY`, or a KEY that only one of them has.
+
+    `tasks` are their own options, by name. Raises RecipeError for a key that several have.
+    """
+    found: dict[str, dict[str, Any]] = {name: {} for name in tasks}
+    problems = []
+    for key, value in given.items():
+        name, dot, rest = key.partition(".")
+        if dot and name in found:
+            found[name][rest] = value
+            continue
+        having = [task for task, own in tasks.items() if hasattr(own, key)] if len(tasks) > 1 else [*tasks]
+        if len(having) == 1:
+            found[having[0]][key] = value
+        else:
+            said = " and ".join(f"{task}.{key}=" for task in having or tasks)
+            problems.append(f"{key}={value}: {'several tasks have it' if having else 'no task has it'}; give {said}")
+    if problems:
+        raise RecipeError(problems)
     return found
 
 
@@ -226,11 +279,14 @@ def _from_run(run: Run, source: Source) -> Ready:
         )
     folder = root / known
     state = checkpoint.read_state(folder, *STATE)
-    task = next(iter(_one_task(replace(source, source=str(run.path)))))
-    options = changed_options(task, recipe.tasks[task], source.options, source.files)
-    _same_network(run, recipe.tasks[task], options)
-    recipe = replace(recipe, tasks={**recipe.tasks, task: options})
+    names = chosen(replace(source, source=str(run.path)))
+    given = options_of(source.options, {name: recipe.tasks[name] for name in names})
+    for task, own in given.items():
+        options = changed_options(task, recipe.tasks[task], own, source.files)
+        _same_network(run, recipe.tasks[task], options)
+        recipe = replace(recipe, tasks={**recipe.tasks, task: options})
     tasks, model, facts = build(recipe, Facts(**state["facts"]))
+    task = names[0]
     has = (folder / "ema.safetensors").is_file()
     if source.ema and not has:
         raise RecipeError(f"{run.path}: keeps no averaged weights (average.decay is 0); leave ema=true out")
@@ -242,4 +298,4 @@ def _from_run(run: Run, source: Source) -> Ready:
     origin = {"source": str(run.path), "checkpoint": name if name == "best" else known, "update": state["update"]}
     if len(tasks) > 1:
         origin["task"] = task
-    return Ready(model, tasks[task], recipe, facts, origin | {"weights": "ema" if use else "raw"})
+    return Ready(model, tasks[task], recipe, facts, origin | {"weights": "ema" if use else "raw"}, tasks)

@@ -111,6 +111,8 @@ def typed_with_options(function: Callable[..., Any], settings: dict[str, Any]) -
 def _no_option(key: str, value: Any, known: list[str], given: dict[str, Any]) -> list[str]:
     """Say what is wrong with a setting that should be an option of a task, while the task is not known yet."""
     kinds = {name: load_named(target) for name, target in task_options().items()}
+    if "." in key:  # of one of several tasks: it is looked at where these are known
+        return []
     having = {name: kind for name, kind in kinds.items() if key in get_type_hints(kind)}
     if not having:
         names = dict.fromkeys([*known, *(k for kind in kinds.values() for k in get_type_hints(kind))])

@@ -176,8 +176,8 @@ def _no_task(recipe: Recipe, key: str) -> str:
 
 def _of_network(recipe: Recipe, key: str) -> str:
     """Say that a key such as `tasks.NAME.output_stride` is of the trunk, where that is so; the tasks share it."""
-    first, *_, last = key.split(".")
-    if first not in ("tasks", "output_stride") or not hasattr(recipe.network, last):
+    first, last = key.partition(".")[0], key.rpartition(".")[2]
+    if first != "tasks" or first == last or not hasattr(recipe.network, last):
         return ""
     own = getattr(recipe.network, last)
     return f"one trunk serves all tasks, and has one {last}, network.{last} ({own} here)"
