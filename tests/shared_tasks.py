@@ -8,30 +8,30 @@ from trunkline.tasks.detection.options import Options as Boxes
 
 def shared_tasks(
     data: str = "demo:smoke",
-    boxes: str = "demo:boxes:smoke",
+    objects: str = "demo:boxes:smoke",
     updates: int = 4,
     balance: str = "fixed",
     shared: bool = True,
     seed: int = 3,
 ) -> Recipe:
     """Two micro-batches of classes and two that both detectors share an update; `some` labels a part of the pictures."""
-    own = {"data": boxes, "size": 64, "longest": 64, "head": "one_stage"}
+    own = {"data": objects, "size": 64, "longest": 64, "head": "one_stage"}
     return Recipe(
         tasks={
             "classification": Classes(data=data, size=32, dropout=0.2),
-            "all": Boxes(**own),
+            "boxes": Boxes(**own),
             "some": Boxes(**own, categories=("circle", "square")),
         },
         network=Network(backbone="narrow", weights="none", pyramid="conv"),
-        batches={"classification": Batches(8, 4), "all": Batches(4, 2), "some": Batches(4, 2)},
-        loss_weights={"all": 0.3, "some": 0.7},
+        batches={"classification": Batches(8, 4), "boxes": Batches(4, 2), "some": Batches(4, 2)},
+        loss_weights={"boxes": 0.3, "some": 0.7},
         phases=(Phase(updates=updates),),
         optimizer=Optimizer("momentum", lr=0.005, weight_decay=1e-3, clip=1.0),
         schedule=Schedule("cosine"),
         average=Average(0.9),
         evaluation=Evaluation(every=0, batch=10),
         balance=balance,
-        shared_batch=("all", "some") if shared else (),
+        shared_batch=("boxes", "some") if shared else (),
         seed=seed,
     )
 

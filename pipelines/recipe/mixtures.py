@@ -16,7 +16,7 @@ PROJECTED = ("pcgrad", "mgda", "cagrad", "gradvac", "nash_mtl", "graddrop", "imt
 
 def mixture_problems(recipe: Recipe) -> list[str]:
     """List what is wrong with how the tasks of a recipe are mixed, weighed, and share batches."""
-    problems = _numbers(recipe)
+    problems = _names(recipe) + _numbers(recipe)
     if recipe.tasks and not problems:
         learning = learning_tasks(recipe)
         if not learning:
@@ -25,6 +25,16 @@ def mixture_problems(recipe: Recipe) -> list[str]:
         if not problems:
             problems += _mixing(recipe)
     return problems + _balance(recipe)
+
+
+def _names(recipe: Recipe) -> list[str]:
+    """Check the names of several tasks, which stand in settings and in files' names, and that each has data."""
+    if len(recipe.tasks) < 2:
+        return []
+    odd = [name for name in recipe.tasks if name == "all" or not name.replace("_", "").replace("-", "").isalnum()]
+    problems = [f"tasks.{name}: expected a name of letters, digits, _ and -, and not the word all" for name in odd]
+    empty = [name for name, options in recipe.tasks.items() if not options.data]
+    return problems + [f"tasks.{name}.data= is missing: give the folder of its data" for name in empty]
 
 
 def _numbers(recipe: Recipe) -> list[str]:

@@ -51,7 +51,7 @@ def preflight(recipe: Recipe) -> None:
         raise RecipeError([*problems, *unfit])
     found = {}
     for name, options in recipe.tasks.items():
-        with _collected(problems):
+        with _collected(problems, f"tasks.{name}: " if len(recipe.tasks) > 1 else ""):
             task = make_task(name, options, Preprocessing())
             training, validation = task.samples("train"), task.samples("val")
             crossing(training, validation, options.group)  # a wrong group= is told here

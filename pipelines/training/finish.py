@@ -5,12 +5,13 @@ from torch import Tensor
 from ...cluster import checkpoint
 from ...cluster.workers import ALONE
 from ...tasks.scores import Scores, joined
+from ..evaluation.together import Evaluated
 from ..models.publishing import write_published
 from ..report.report import write_report
 from ..runs.files import write_records
 from ..show import note, scores_line
 from .parts import Part
-from .session import Evaluated, Session
+from .session import Session
 from .shown import positions, with_weights, write_shown
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from ...cluster.config import Launch
 from ...cluster.contract import Engine, Report
 from ...cluster.workers import Workers
 from ...heads.model import Model
-from ...tasks.scores import Scores, joined, known
+from ...tasks.scores import joined, known
 from ..evaluation.measure import apart, score
+from ..evaluation.together import Evaluated, Together, circles, score_together
 from ..feeding.cache import Cache
 from ..feeding.draws import Draws
 from ..feeding.mixture import Mixture
@@ -43,9 +45,6 @@ class Stopped(Exception):
 
 Watch = Callable[[int, Mapping[str, float]], list[str]]
 """What is told of a player's update (`Player.watch` in heads/contract.py)."""
-
-Evaluated = dict[str, tuple[Scores, list[dict[str, Any]]]]
-"""By task: the scores of its validation split, and a record for each sample."""
 
 
 @dataclass
@@ -174,12 +173,31 @@ class Session:
         return any(str(m.get("text", "")).endswith(line) for m in notes)
 
     def score(self, model: Model, workers: Workers) -> Evaluated:
-        """Score every task's validation split; its records come together on the worker that leads."""
-        precision = self.recipe.evaluation.precision
-        return {
-            name: score(model, part.task, part.validation, self.batches(part, workers), precision, workers)
-            for name, part in self.parts.items()
-        }
+        """Score every task's validation split; its records come together on the worker that leads.
+
+        Tasks that have pictures in common are scored together, with one pass of the trunk where they see the same pixels.
+        """
+        precision, found = self.recipe.evaluation.precision, Evaluated()
+        for names in self._circles:
+            if len(names) == 1 or self.caches:
+                for part in (self.parts[name] for name in names):
+                    batches = self.batches(part, workers)
+                    found[part.name] = score(model, part.task, part.validation, batches, precision, workers)
+                continue
+            tasks, samples = {n: self.parts[n].task for n in names}, {n: self.parts[n].validation for n in names}
+            together = Together(tasks, samples, self.recipe.seed, self.recipe.evaluation.batch)
+            batches = together.in_order(int(self.recipe.machine.loaders), self.device.type == "cuda", workers)
+            found |= score_together(model, together, batches, precision, workers)
+        return {name: found[name] for name in self.parts}
+
+    @cached_property
+    def _circles(self) -> list[list[str]]:
+        """The tasks that have pictures of their validation splits in common."""
+        return (
+            circles({name: part.validation for name, part in self.parts.items()})
+            if len(self.parts) > 1
+            else [[*self.parts]]
+        )
 
     def apart_from(self, engine: Engine | None = None, averaged: bool = False) -> Model:
         """Return the model that evaluates, with the engine's weights where one is given.

@@ -12,7 +12,7 @@ from trunkline.pipelines.models.build import build
 from trunkline.pipelines.recipe.demo_data import placed
 from trunkline.tasks.images.fit import padded
 
-TASKS = ("classification", "all", "some")
+TASKS = ("classification", "boxes", "some")
 
 
 class Data:
@@ -122,13 +122,13 @@ def by_hand(recipe, updates: int) -> dict[str, Tensor]:
     tasks, model, _ = build(recipe)
     model.train()
     shared = bool(recipe.shared_batch)
-    groups = [("classification",), ("all", "some")] if shared else [(name,) for name in TASKS]
+    groups = [("classification",), ("boxes", "some")] if shared else [(name,) for name in TASKS]
     data = []
     for names in groups:
         own = recipe.batches[names[0]]
         seed = key(recipe.seed, "phase", 0, names[0])
         data.append(Data({n: tasks[n] for n in names}, own.size, own.micro, seed))
-    weights = {"classification": 1.0, "all": 0.3, "some": 0.7}
+    weights = {"classification": 1.0, "boxes": 0.3, "some": 0.7}
     balance = Balance(recipe.balance, model, weights)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
