@@ -1,6 +1,6 @@
 """A trunk with its heads: one module that a task, an engine and a checkpoint share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -112,6 +112,19 @@ class Model(nn.Module):
                 f"the head of the task {part.task} gave {_said(named)}; expected a dict of scalar tensors"
             )
         return {f"{part.task}/{name}": value for name, value in named.items()}
+
+    def forward(self, images: Tensor, tasks: Sequence[str] = ()) -> dict[str, list[Prediction]]:
+        """Predict images `(N, C, H, W)` uint8 with every head, or those of `tasks`; the trunk runs once.
+
+        Each head sees the images as they are given: resizing is the caller's. Ids are the positions in the batch. Call it
+        under `torch.inference_mode()` and in eval mode. Raises EngineError for a task that the model has no head of.
+        """
+        names = [*tasks] or [*self.heads]
+        if unknown := [name for name in names if name not in self.heads]:
+            raise EngineError(f"tasks={unknown[0]}: this model has the heads {', '.join(self.heads)}")
+        batch = Batch("", [str(n) for n in range(len(images))], images.to(self.mean.device))
+        batch.features = self.maps(batch)
+        return {name: self.predict(replace(batch, task=name)) for name in names}
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Predict one result a sample, in the batch's order. Call it under `torch.inference_mode()` and in eval mode."""

@@ -88,10 +88,21 @@ def predictions(
 
 
 def model(weights: str | Path, **settings: Any) -> Any:
-    """Load a model from a run's folder or a weights file: a `Model` in evaluation mode with `.preprocessing`."""
+    """Load a model from a run's folder or a weights file: a `Model` in evaluation mode with `.preprocessing`.
+
+    Called with images `(N, C, H, W)` uint8 it gives every head's predictions by task, in one pass of the trunk.
+    """
+    from dataclasses import replace
+
+    from trunkline.ground.storage import is_remote
+
+    from .models.opened import folder_of
     from .models.ready import Source, ready
 
-    return ready(Source(str(_path_of(weights)), **typed(_model, settings))).model
+    source = Source(str(_path_of(weights)), **typed(_model, settings))
+    if not source.task and (is_remote(source.source) or folder_of(source.source)):
+        source = replace(source, tasks=("all",))
+    return ready(source).model
 
 
 def _model(

@@ -52,6 +52,7 @@ class Predicted:
     headings: ClassVar[tuple[str, ...]] = ()  # of a table for people
     labels_as: ClassVar[tuple[str, ...]] = ()  # the formats of `write_labels`
     has_features: ClassVar[bool] = False  # whether the task's `infer` writes features over time (`over_time.py`)
+    across: ClassVar[int] = 1  # how many places of a contact sheet its small picture is wide
     named: ClassVar[bool] = False  # whether it is a file of its own, called as its input is; it has `file_content` then
 
     file: str

@@ -11,7 +11,8 @@ from ...tasks.predicted import Predicted, Writing
 from ...tasks.samples import Sample
 from ..evaluation.measure import inference
 from ..models.blend import blend_of
-from ..models.ready import Ready, Source, ready
+from ..models.ready import Ready, Source, chosen, ready
+from .several import computer_of
 
 
 def computer(
@@ -25,6 +26,8 @@ def computer(
     if say:
         for line in _begun_from(found, settings):
             say(line)
+    if settings["source"]["tasks"] and len(names := chosen(Source(**settings["source"]))) > 1:
+        return computer_of(found, names, settings)
     task, kind = found.task, found.task.predicted
     task.writing = Writing(**settings["writing"])
     transform, device = task.transform(False), next(found.model.parameters()).device

@@ -18,7 +18,7 @@ from ...tasks.predicted import Predicted, Writing
 from ..evaluation.evaluate import absolute, absolute_blend
 from ..launch.worker import mistakes_as_engine_errors
 from ..models.digest import weights_digest
-from ..models.ready import Ready, Source, ready, task_kind
+from ..models.ready import Ready, Source, chosen, ready, tasks_of
 from ..recipe import plugin as plugins
 from ..recipe.convert import check_own
 from ..runs.machine import threads_kept
@@ -28,6 +28,7 @@ from .inputs import expand, find_nothing, left_out
 from .named import DRAWN, LINES, OWN, SHEET_FILE, NamedOutput
 from .picture_names import drawn_name, targets, writing_problems
 from .predictions import WEIGHTS, Output, Predictions, begin
+from .several import several
 
 CHUNK = 65_536  # files whose names are sent to a pool at once
 
@@ -46,6 +47,7 @@ def stream(
     labels: str = "",
     features: str | Path | None = None,
     task: str = "",
+    tasks: tuple[str, ...] = (),
     checkpoint: str = "last",
     ema: bool | None = None,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
@@ -73,6 +75,8 @@ def stream(
 
     inputs         files, folders (searched for what the task predicts, photos as a rule) and globs
     task           which task of a run that has several
+    tasks          or several, a,b or all: a picture goes through the trunk once where they see the same pixels; options of one
+                   are given as TASK.KEY=
     out            a folder for predictions.jsonl, predictions.csv and sheet.png, and for pictures that are made larger, under
                    their own names; a prediction that was stopped goes on
     batch          samples at once; by default what the task takes (32 of a classifier, 4 of a detector or segmenter)
@@ -91,7 +95,7 @@ def stream(
     plugin         the recipe file that defines the run's task, if the task is your own
     """
     where = Source(absolute(at_home(source)), task, checkpoint, ema, device, threads, backbone, stride_in, weights_key, classes,
-                   options or {}, True, blend)  # fmt: skip
+                   options or {}, True, blend, tasks)  # fmt: skip
     rows = str(Path(at_home(features)).absolute()) if features else ""
     wanted = Predicting(where, precision, batch, on_bad_sample, Writing(suffix, ext, quality, outscale, rows))
     given = [at_home(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
@@ -123,8 +127,12 @@ def _begun(
         plugins.load(plugin)
     if where.blend:
         where = replace(where, blend=absolute_blend(where.blend))
-    kind = task_kind(where)
-    check_own(kind.name, where.options)
+    kinds = {name: kind for name, kind in tasks_of(where).items() if name in chosen(where)}
+    if len(kinds) > 1:
+        kind: Any = several(kinds, {"labels": labels, "features": writing.features})
+    else:
+        kind = next(iter(kinds.values()))
+        check_own(kind.name, where.options)
     find_nothing(given, kind)
     for line in left_out(given, kind):
         note(line)

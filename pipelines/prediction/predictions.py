@@ -16,7 +16,7 @@ from ..show import note
 from .picture_names import drawn_name
 
 SHEET = 48  # pictures on a contact sheet
-COLUMNS = 6
+COLUMNS, WIDTH = 6, 200  # of a sheet; pixels of a column
 SETTINGS, WEIGHTS = "settings.json", "weights"  # the file, and what in it is a digest
 _SHOWN = 200  # letters of a setting in a message
 _BESIDE = f".{SETTINGS}.part"
@@ -27,7 +27,9 @@ class Predictions(list[Predicted]):
 
     def sheet(self, most: int = SHEET) -> Any:
         """Draw a contact sheet of the first `most` pictures that could be read."""
-        return contact_sheet(cells_of([p for p in self if not p.error][:most]), columns=COLUMNS)
+        shown = [p for p in self if not p.error][:most]
+        across = shown[0].across if shown else 1
+        return contact_sheet(cells_of(shown), columns=COLUMNS // across, width=WIDTH * across)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
