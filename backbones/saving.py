@@ -45,6 +45,25 @@ def save_weights(
     _write(path, write)
 
 
+def save_bundle(
+    path: "str | Path",
+    tensors: Mapping[str, Tensor],
+    arch: str,
+    stride_in: str,
+    preprocessing: Preprocessing,
+    info: dict[str, Any],
+) -> None:
+    """Write a `.safetensors` file of tensors under a model's own names, as one step; its header states the trunk as others do."""
+    header = to_metadata(arch, stride_in, None, preprocessing, info)
+
+    def write(beside: Path) -> None:
+        plain = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+        save_file(plain, beside, metadata=header)
+        _sort_header(beside)
+
+    _write(Path(path), write)
+
+
 def save_pth(path: "str | Path", tensors: Mapping[str, Tensor]) -> None:
     """Write a file of torch.save that holds `{"params_ema": tensors}`, as BasicSR's tools and spandrel read it.
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trunkline.ground.errors import EngineError
 from trunkline.ground.keys import key, seed_model
 
 from ..backbones.contract import Features, Preprocessing
+from ..backbones.pyramid import Pyramid
 from .contract import Batch, Prediction
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -40,15 +42,37 @@ class Model(nn.Module):
         self.backbone, self.heads = backbone, nn.ModuleDict(heads)
         self.preprocessing = preprocessing
         self.__dict__["beside"] = beside or {}  # past nn.Module, which would take them in
+        self.still: tuple[str, ...] = ()
+        self._never = {name for name, p in self.heads.named_parameters() if not p.requires_grad}  # a kept classifier
         self.reading: Callable[[Batch, Features], Features] | None = None
         self.channels_last = False  # whether images are laid out so; all maps follow them
         for name in ("mean", "std"):
             numbers = torch.tensor(getattr(preprocessing, name)).view(1, -1, 1, 1)
             self.register_buffer(name, numbers, persistent=False)
 
-    def freeze(self, stages: int) -> None:
-        """Freeze the trunk's first `stages` parts (the stem is the first) and thaw the rest."""
+    def freeze(self, stages: int, still: Sequence[str] = ()) -> None:
+        """Freeze the trunk's first `stages` parts (the stem is the first), and what `still` names; thaw the rest.
+
+        That are tasks, whose heads keep their weights and statistics, and `pyramid`, which keeps its.
+        """
+        self.still = tuple(still)
         self.backbone.freeze(stages)  # type: ignore[operator]
+        for pyramid in (m for m in self.backbone.modules() if isinstance(m, Pyramid)):
+            pyramid.fpn.requires_grad_("pyramid" not in self.still)
+        for name, head in self.heads.items():
+            for own, p in head.named_parameters():
+                p.requires_grad_(name not in self.still and f"{name}.{own}" not in self._never)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Model":
+        """Set the mode as in torch, but keep the norms of heads that are still in eval mode."""
+        super().train(mode)
+        for name in self.still:
+            if name in self.heads:
+                for part in self.heads[name].modules():
+                    if isinstance(part, _BatchNorm):
+                        part.eval()
+        return self
 
     def units(self) -> tuple[str, ...]:
         """List the prefixes of parameters that are in an update together or not at all: heads, stages of the trunk.

@@ -181,8 +181,12 @@ def show(recipe: str, **settings: Any) -> RecipeFields:
 def _in_file(network: Any) -> str:
     """Read the weights file of a network, and say what is in it."""
     from ..backbones.weights import described
+    from .models.bundle import read_bundle
     from .models.opened import weights_of
 
+    bundle = read_bundle(Path(network.weights))
+    if bundle and not network.weights_key:
+        return f"holds the tasks {', '.join(bundle.recipe.tasks)} on one {bundle.facts.arch}"
     found = weights_of(network.weights, network.backbone, network.stride_in, network.weights_key)
     return described(found) if found else ""
 

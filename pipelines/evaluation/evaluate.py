@@ -239,9 +239,10 @@ def prepare(wanted: Evaluating) -> dict[str, Prepared]:
     path = fetched(source.source)
     source = replace(source, source=str(path), options={k: v for k, v in given.items() if v is not None})
     found = ready(source)
-    if not found.options.data:
-        raise RecipeError(f"{source.source}: a weights file does not say which data: give data=FOLDER")
     names = chosen(source) if found.tasks else [found.task.name]
+    if without := [name for name in names if not found.recipe.tasks[name].data]:
+        wanted_data = [f"{name}.data=FOLDER" if len(names) > 1 else "data=FOLDER" for name in without]
+        raise RecipeError(f"{source.source}: a weights file does not say which data: give {' and '.join(wanted_data)}")
     each = {name: found.of(name) if len(names) > 1 else found for name in names}
     own = options_of(source.options, {name: found.recipe.tasks[name] for name in names})
     prepared = {

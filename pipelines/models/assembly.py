@@ -1,6 +1,7 @@
 """The parts of a model, put together from a recipe and what its weights or its checkpoint say."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from trunkline.ground.errors import RecipeError
@@ -63,16 +64,20 @@ def make_head(task: Task, trunk: Any, weights: Weights | None) -> Any:
 
 
 def assemble(
-    recipe: Recipe, weights: Weights | None = None, facts: Facts | None = None
+    recipe: Recipe,
+    weights: Weights | None = None,
+    facts: Facts | None = None,
+    own: Mapping[str, Weights] | None = None,
 ) -> tuple[dict[str, Task], Model, Facts]:
     """Make the tasks and the model of a recipe, and return them with their facts.
 
-    What no weights fill is random; with `facts` the model is ready for a checkpoint's tensors.
+    What no weights fill is random; with `facts` the model is ready for a checkpoint's tensors. `own` are the weights, by task,
+    that heads begin from where they are not those of the trunk.
     """
     network = recipe.network
     preprocessing = stated(facts) if facts else weights.preprocessing if weights else untrained(network)
     tasks = {
-        name: make_task(name, options, preprocessing, facts.tasks[name] if facts else None)
+        name: make_task(name, options, preprocessing, facts.tasks.get(name) if facts else None)
         for name, options in recipe.tasks.items()
     }
     for task in tasks.values():  # read class names from the data, in the tasks' order, before any network is built
@@ -82,7 +87,7 @@ def assemble(
     heads, beside = {}, {}
     for name, task in tasks.items():
         seed_model(key(recipe.seed, "init", name))
-        heads[name] = make_head(task, trunk, weights)
+        heads[name] = make_head(task, trunk, (own or {}).get(name, weights))
         seed_model(key(recipe.seed, "init", name, "beside"))
         beside |= task.beside()
     first = next(iter(tasks.values()))
@@ -90,9 +95,9 @@ def assemble(
     if recipe.balance == "uncertainty":
         add_spreads(model)
     loaded = str(trunk.report) if weights else "random weights"
-    own = {name: task.facts for name, task in tasks.items()}
-    said = (trunk.arch, trunk.stride_in, asdict(preprocessing), own, loaded, settings_of(trunk))
-    return tasks, model, facts or Facts(*said)
+    known = {name: task.facts for name, task in tasks.items()}
+    said = (trunk.arch, trunk.stride_in, asdict(preprocessing), known, loaded, settings_of(trunk))
+    return tasks, model, replace(facts, tasks=known) if facts else Facts(*said)
 
 
 def untrained(network: Network) -> Preprocessing:

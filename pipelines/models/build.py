@@ -14,7 +14,7 @@ from ...tasks.table import tasks as known_tasks
 from ..recipe.fields import Network, Recipe
 from .assembly import Facts, assemble, make_head, make_task, make_trunk, settings_of, task_class
 from .foreign import from_spandrel, is_foreign
-from .opened import weights_of
+from .opened import bundle_of, weights_of
 
 
 def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], Model, Facts]:
@@ -22,7 +22,15 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
 
     The weights are random or those of `network.weights`; with `facts` the model is ready for a checkpoint's tensors.
     """
-    return assemble(recipe, None if facts else _begun_from(recipe.network), facts)
+    if facts:
+        return assemble(recipe, None, facts)
+    network = recipe.network
+    if network.weights == "none" or (bundle := bundle_of(network.weights)) is None or len(bundle.recipe.tasks) < 2:
+        return assemble(recipe, _begun_from(network))
+    heads = {name: bundle.match(name, options, network.weights_key) for name, options in recipe.tasks.items()}
+    made = assemble(recipe, bundle.trunk(), None, {name: bundle.of(found) for name, found in heads.items() if found})
+    bundle.fill_pyramid(made[1])
+    return made
 
 
 def _begun_from(network: Network) -> Weights | None:

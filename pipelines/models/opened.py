@@ -1,9 +1,7 @@
 """The weights that a name stands for: a file, a published name, a run that has ended or goes on."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from trunkline.ground.errors import RecipeError, WeightsError
 
@@ -13,8 +11,8 @@ from ...backbones.weights import Weights
 from ...cluster import checkpoint
 from ..recipe.plain import from_plain
 from ..runs.run import STATE, Run
-from .assembly import Facts, assemble
-from .publishing import write_published
+from .assembly import Facts
+from .bundle import Bundle, read_bundle
 
 
 def weights_of(
@@ -22,15 +20,35 @@ def weights_of(
 ) -> Weights | None:
     """Read the weights that `weights=` names: a file, a published name or a run's folder; None for `none`.
 
-    Of a run that has not ended, its last checkpoint's are taken, and `source` says so. Raises RecipeError for a folder without
-    weights, WeightsError for weights that cannot be used.
+    Of a run that has not ended, its last checkpoint's are taken, and `source` says so. Of what holds several tasks, `key` says
+    whose head is meant. Raises RecipeError for a folder without weights, and where it is not said which task; WeightsError for
+    weights that cannot be used.
     """
     if str(source) == "none":
         return None
+    bundle = bundle_of(source)
+    if bundle is None:
+        folder = folder_of(source)
+        return read_weights(Run(folder).weights if folder else source, arch=arch, stride_in=stride_in, key=key)
+    names = list(bundle.recipe.tasks)
+    if not key and len(names) > 1:
+        raise RecipeError(
+            f"{source}: holds the tasks {', '.join(names)}: say which with weights_key=, or give the file of one"
+        )
+    found = bundle.of(bundle.match("", None, key) if key else names[0])
+    for name, asked, own in (("backbone", arch, found.arch), ("stride_in", stride_in, found.stride_in)):
+        if asked and asked != own:
+            raise WeightsError(f"{source}: {name}={asked} was asked for, and it is {own}")
+    return replace(found, source=bundle.source)
+
+
+def bundle_of(source: str | Path) -> Bundle | None:
+    """Read what holds a whole model with its tasks: a file for all, or a run that has not ended; None for all else."""
     folder = folder_of(source)
-    if folder is not None and not Run(folder).weights.is_file():
-        return saved_so_far(Run(folder), arch=arch, stride_in=stride_in, key=key)
-    return read_weights(Run(folder).weights if folder else source, arch=arch, stride_in=stride_in, key=key)
+    if folder is None:
+        return read_bundle(Path(source))
+    run = Run(folder)
+    return read_bundle(run.weights) if run.weights.is_file() else saved_so_far(run)
 
 
 def folder_of(source: str | Path) -> Path | None:
@@ -42,11 +60,10 @@ def folder_of(source: str | Path) -> Path | None:
     return path if Run(path).exists() or Run(path).weights.is_file() or not is_name(str(source)) else None
 
 
-def saved_so_far(run: Run, **stated: Any) -> Weights:
+def saved_so_far(run: Run) -> Bundle:
     """Read from a run without published weights what its last checkpoint holds, averaged weights where there are any.
 
-    It is written to a file beside first, so that both kinds are read alike; `stated` is for `read_weights`. `source` says
-    which checkpoint it is. Raises RecipeError where nothing is saved yet, and where a run has several tasks.
+    `source` says which checkpoint it is. Raises RecipeError where nothing is saved yet.
     """
     known = checkpoint.find(run.checkpoints) if run.checkpoints.is_dir() else None
     if not run.exists() or not known:
@@ -58,27 +75,11 @@ def saved_so_far(run: Run, **stated: Any) -> Weights:
         raise RecipeError(
             f"{run.path}: that folder holds no weights.safetensors; give a finished run's folder or a file (it is {what})"
         )
-    said = run.recipe
-    recipe = from_plain(said["resolved"])
-    if len(recipe.tasks) > 1:
-        raise RecipeError(
-            f"{run.path}: that run has the tasks {', '.join(recipe.tasks)}: give one of the files that it has at its end, as "
-            f"{run.published(next(iter(recipe.tasks)))}"
-        )
-    folder = run.checkpoints / known
+    said, folder = run.recipe, run.checkpoints / known
     state = checkpoint.read_state(folder, *STATE)
-    facts = Facts(**state["facts"])
-    tasks, model, _ = assemble(recipe, facts=facts)
     averaged = (folder / "ema.safetensors").is_file()
     tensors = checkpoint.read_tensors(folder / ("ema.safetensors" if averaged else "model.safetensors"))
-    checkpoint.check_tensors(folder, model.state_dict(), tensors)
-    (task,) = tasks.values()
-    with tempfile.TemporaryDirectory() as beside:
-        file = Path(beside) / run.weights.name
-        write_published(file, said["recipe"], recipe.network, task, model, facts, tensors, state["update"])
-        kind = "averaged" if averaged else "raw"
-        source = f"{run.path} (not ended: the {kind} weights of its checkpoint {known})"
-        try:
-            return replace(read_weights(file, **stated), source=source)
-        except WeightsError as error:
-            raise WeightsError(str(error).replace(str(file), source)) from None
+    kind = "averaged" if averaged else "raw"
+    source = f"{run.path} (not ended: the {kind} weights of its checkpoint {known})"
+    recipe, facts = from_plain(said["resolved"]), Facts(**state["facts"])
+    return Bundle(said["recipe"], recipe, facts, tensors, state["update"], source)

@@ -20,11 +20,12 @@ from ..recipe.limits import check_options
 from ..recipe.plain import from_plain
 from ..runs.machine import check_device, resolve_machine
 from ..runs.run import STATE, Run
-from .assembly import Facts, task_class
+from .assembly import Facts, assemble, task_class
 from .blend import blend_of, mix_in, refuse_foreign
 from .build import build, from_weights, held_by
 from .foreign import TASK as FOREIGN
 from .foreign import is_foreign
+from .bundle import Bundle, read_bundle
 from .opened import folder_of, weights_of
 
 
@@ -100,9 +101,11 @@ def ready(source: Source) -> Ready:
         if given := [name for name in ("backbone", "stride_in", "weights_key", "classes") if getattr(source, name)]:
             raise RecipeError(f"{source.source}: is a run, which says it itself; leave {' and '.join(given)} out")
         found = _from_run(Run(path), source)
+    elif source.checkpoint != "last" or source.ema is not None:
+        raise RecipeError(f"{source.source}: is a file; checkpoint= and ema= are for runs")
+    elif (bundle := _bundle(source)) is not None:
+        found = _from_bundle(bundle, source)
     else:
-        if source.checkpoint != "last" or source.ema is not None:
-            raise RecipeError(f"{source.source}: is a file; checkpoint= and ema= are for runs")
         if source.task or source.tasks:
             key = "task" if source.task else "tasks"
             raise RecipeError(f"{source.source}: is a file, which holds one task; {key}= is for runs")
@@ -177,8 +180,10 @@ def tasks_of(source: Source) -> dict[str, Any]:
     if is_foreign(source.source):
         return {FOREIGN: task_class(FOREIGN)}
     path, task = fetched(source.source), source.task
-    if folder_of(path):
-        names = {name: kind_of(name, own) for name, own in from_plain(Run(path).recipe["resolved"]).tasks.items()}
+    bundle = None if folder_of(path) else _bundle(source)
+    if folder_of(path) or bundle:
+        held = bundle.recipe if bundle else from_plain(Run(path).recipe["resolved"])
+        names = {name: kind_of(name, own) for name, own in held.tasks.items()}
         if task and task not in names:
             raise RecipeError(
                 f"task={task}: {source.source} has no such task{nearest(task, names)}; it has {', '.join(names)}"
@@ -257,15 +262,33 @@ def fetched(source: str | Path) -> Path:
     return run.path
 
 
-def _same_network(run: Run, own: Any, changed: Any) -> None:
+def _same_network(run: Any, own: Any, changed: Any) -> None:
     """Raise RecipeError where options that decide a network's layers are not those that the run was trained with."""
     pairs = [(key, getattr(own, key), getattr(changed, key)) for key in sorted(belonging(own, "network"))]
     if wrong := [
-        f"{run.path}: was trained for {key}={was}, and {key}={now} was asked for: leave {key}= out"
+        f"{run}: was trained for {key}={was}, and {key}={now} was asked for: leave {key}= out"
         for key, was, now in pairs
         if was != now
     ]:
         raise RecipeError(wrong)
+
+
+def _bundle(source: Source) -> Bundle | None:
+    """Read the file for all tasks that a source names; None where it is another file, or one of its tasks is meant."""
+    return None if source.weights_key else read_bundle(Path(source.source))
+
+
+def _from_bundle(bundle: Bundle, source: Source) -> Ready:
+    """Build the model of a file for all tasks, each with its own options but for those that are given."""
+    recipe, names = bundle.recipe, chosen(source)
+    for task, own in options_of(source.options, {name: recipe.tasks[name] for name in names}).items():
+        options = changed_options(task, recipe.tasks[task], own, source.files)
+        _same_network(bundle.source, recipe.tasks[task], options)
+        recipe = replace(recipe, tasks={**recipe.tasks, task: options})
+    tasks, model, facts = assemble(recipe, facts=bundle.facts)
+    model.load_state_dict(bundle.tensors)
+    origin = {"source": source.source, "update": bundle.update, "task": names[0]}
+    return Ready(model, tasks[names[0]], recipe, facts, origin, tasks)
 
 
 def _from_run(run: Run, source: Source) -> Ready:
@@ -283,7 +306,7 @@ def _from_run(run: Run, source: Source) -> Ready:
     given = options_of(source.options, {name: recipe.tasks[name] for name in names})
     for task, own in given.items():
         options = changed_options(task, recipe.tasks[task], own, source.files)
-        _same_network(run, recipe.tasks[task], options)
+        _same_network(run.path, recipe.tasks[task], options)
         recipe = replace(recipe, tasks={**recipe.tasks, task: options})
     tasks, model, facts = build(recipe, Facts(**state["facts"]))
     task = names[0]

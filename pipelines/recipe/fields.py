@@ -54,6 +54,7 @@ class Phase:
     epochs: float | None = ranged(None, EPOCHS)
     updates: int | None = ranged(None, UPDATES)
     frozen: int = 0  # stages of the trunk that do not learn: 1 is the stem, 5 all of it
+    still: tuple[str, ...] = ()  # what does not learn besides: tasks, whose heads keep their weights, and `pyramid`
     cached: bool = False  # the trunk's maps are computed once; needs the whole trunk frozen
     rate: float = ranged(1.0, RATE)  # what learning rates are multiplied by in it
     players: tuple[str, ...] = ()  # who learns in it, where a task has several players; empty: all of them

@@ -90,6 +90,13 @@ def _phases(recipe: Recipe) -> list[str]:
         ]
         if phase.frozen < 0 or (ours and phase.frozen > most):
             problems.append(f"phases.{i}.frozen={phase.frozen}: expected 0 (nothing) to {most} (the whole trunk)")
+        known = [*recipe.tasks, *(["pyramid"] if recipe.network.pyramid != "none" else [])]
+        problems += [
+            f"phases.{i}.still={name}: expected a task, or pyramid where there is one{nearest(name, known)}; there are "
+            f"{', '.join(known)}"
+            for name in phase.still
+            if name not in known
+        ]
         if phase.cached and ours and phase.frozen != most:
             problems.append(f"phases.{i}.cached=true needs phases.{i}.frozen={most}: cached maps do not change")
     return problems

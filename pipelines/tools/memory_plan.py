@@ -158,7 +158,7 @@ def _facts(recipe: Recipe, device: str) -> _Facts:
     program = _resident() + LIBRARIES if device == "cpu" else 500 * MIB  # of a GPU: its context and kernels
     tasks, model, _ = build(recipe)
     phase = largest_phase(recipe)
-    model.freeze(phase.frozen)
+    model.freeze(phase.frozen, phase.still)
     turns: list[Turn] = []
     passes = [(0, 0)]
     for task in tasks.values():

@@ -102,7 +102,7 @@ def profiler() -> torch.profiler.profile:
 
 
 def _ready(session: Session, recipe: Recipe, count: int) -> tuple[Engine, Mixture, Iterator[Update]]:
-    session.model.freeze(recipe.phases[0].frozen)
+    session.model.freeze(recipe.phases[0].frozen, recipe.phases[0].still)
     mixed, parts = mixture(recipe, session.parts, 0), session.parts
     engine = make_engine(session, replace(recipe.phases[0], cached=False), count, mixed.per_epoch)
     draws = {

@@ -21,7 +21,7 @@ from ...tasks.data.repairs import refuse
 from ...tasks.samples import Samples
 from ..feeding.mixture import Mixture
 from ..models.assembly import make_task
-from ..recipe.fields import Recipe
+from ..recipe.fields import Phase, Recipe, learning_tasks
 from ..runs.machine import check_device
 from ..runs.run import Run
 from .network import network_problems
@@ -101,8 +101,20 @@ def check_frozen(recipe: Recipe, model: Model) -> None:
             problems.append(
                 f"phases.{number}.cached=true needs phases.{number}.frozen={stages}: cached maps do not change"
             )
+        problems += _nothing_learns(recipe, model, number, phase) if phase.frozen == stages else []
     if problems:
         raise RecipeError(problems)
+
+
+def _nothing_learns(recipe: Recipe, model: Model, number: int, phase: Phase) -> list[str]:
+    """Say of which tasks that should learn nothing does, where the whole trunk is frozen."""
+    pyramid = () if "pyramid" in phase.still else getattr(model.backbone, "levels", ())
+    return [
+        f"phases.{number}.still={name}: the whole trunk is frozen too, so that nothing of it learns: set "
+        f"loss_weights.{name}=0, or leave it out of still"
+        for name in phase.still
+        if name in learning_tasks(recipe) and not set(pyramid) & set(model.heads[name].needs)  # type: ignore[arg-type]
+    ]
 
 
 def check_lengths(session: Session, state: dict[str, Any] | None) -> None:

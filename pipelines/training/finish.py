@@ -6,6 +6,7 @@ from ...cluster import checkpoint
 from ...cluster.workers import ALONE
 from ...tasks.scores import Scores, joined
 from ..evaluation.together import Evaluated
+from ..models.bundle import write_bundle
 from ..models.publishing import write_published
 from ..report.report import write_report
 from ..runs.files import write_records
@@ -30,6 +31,8 @@ def finish(session: Session) -> None:
     checkpoint.prune(run.checkpoints, recipe.checkpoints.keep)
     for part in session.parts.values():
         _publish(session, part, tensors, int(name))
+    if len(session.parts) > 1:
+        write_bundle(run.weights, run.recipe["recipe"], recipe, session.facts, tensors, int(name))
     found = _scored(session, tensors, int(name))
     each = {part_name: scores for part_name, (scores, _) in found.items()}
     for part_name, (scores, records) in found.items():
@@ -48,7 +51,8 @@ def finish(session: Session) -> None:
     write_shown(session, tensors, each)
     write_report(run.path)
     note(f"done: {scores_line(scores)}")
-    weights = "weights/TASK.safetensors" if len(session.parts) > 1 else run.weights.name
+    several = f"{run.weights.name} (all tasks), {run.shown}/weights/TASK.safetensors"
+    weights = several if len(session.parts) > 1 else run.weights.name
     note(f"  weights  {run.shown}/{weights}\n  report   {run.shown}/{run.report.name}")
 
 

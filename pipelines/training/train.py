@@ -226,7 +226,7 @@ def _fitting_micro_batch(session: Session, name: str) -> int:
         draws = Draws(part.task, part.training, recipe.seed, training=True)
         sample = part.task.collate([draws.draw((0, 0, 0))])
         phase = largest_phase(recipe)
-        session.model.freeze(phase.frozen)
+        session.model.freeze(phase.frozen, phase.still)
         twin = apart(session.model)
         twin.beside.update(copy.deepcopy(session.model.beside))
         micro, why = fitting_micro_batch(turns_of(part.task, twin, phase.players), sample, size, recipe.machine)
@@ -244,7 +244,7 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
     recipe, progress = session.recipe, session.progress
     if number < len(progress.over):
         return
-    session.model.freeze(phase.frozen)
+    session.model.freeze(phase.frozen, phase.still)
     mixed = mixture(recipe, session.parts, number)
     divide(session, mixed)
     length = mixed.length(phase.epochs, phase.updates)

@@ -11,7 +11,7 @@ from torch import nn
 from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 
-from ...backbones.contract import Backbone, Preprocessing, deepest, sizes_of
+from ...backbones.contract import Backbone, Preprocessing, deepest, sizes_of, within
 from ...backbones.weights import Weights, load
 from ...heads.classification import ClassificationHead, ClassPrediction
 from ...heads.contract import Batch, Prediction
@@ -143,7 +143,8 @@ class Classification(Task):
         )
         self.facts["classifier"] = "kept, with a new layer on top" if o.append else "kept" if same else "new"
         if weights is not None and (o.append or same):
-            backbone.report = load(weights, backbone, head.fc)  # type: ignore[attr-defined, arg-type]
+            trunk = within(backbone)
+            trunk.report = load(weights, trunk, head.fc)
         return head
 
     def misfits(self, backbone: Backbone) -> list[str]:

@@ -1,0 +1,142 @@
+"""One file for all heads of a run: the model's own tensors, and what each task says of itself."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from trunkline.ground.errors import RecipeError, WeightsError
+
+from ...backbones import read_weights
+from ...backbones.saving import save_bundle
+from ...backbones.weights import CLASSIFIER, Weights
+from ...heads.model import Model
+from ...tasks.contract import Task
+from ...tasks.options import belonging
+from ...tasks.table import kind_of
+from ..recipe.fields import Recipe
+from ..recipe.plain import from_plain, to_plain
+from .assembly import Facts, assemble, stated
+from .publishing import write_published
+
+SAID = "trunkline_tasks"
+"""The key in a file's header that says which tasks it holds, and how it is put together again."""
+
+
+@dataclass
+class Bundle:
+    """All of a trained model of several tasks. `source` is where it is from, as people are told."""
+
+    name: str
+    recipe: Recipe
+    facts: Facts
+    tensors: dict[str, torch.Tensor]
+    update: int
+    source: str
+
+    def of(self, task: str) -> Weights:
+        """Return the trunk and the head of one task, as its own published file would hold them."""
+        tasks, model = self._model()
+        with tempfile.TemporaryDirectory() as beside:
+            file = Path(beside) / "weights.safetensors"
+            write_published(
+                file, self.name, self.recipe.network, tasks[task], model, self.facts, self.tensors, self.update
+            )
+            try:
+                return replace(read_weights(file), source=f"{self.source}, task {task}")
+            except WeightsError as error:
+                raise WeightsError(str(error).replace(str(file), self.source)) from None
+
+    def trunk(self) -> Weights:
+        """Return the trunk without any head."""
+        found = self.of(next(iter(self.recipe.tasks)))
+        info = {key: value for key, value in found.info.items() if key not in ("trunkline_task", "trunkline_options")}
+        tensors = {name: tensor for name, tensor in found.tensors.items() if name not in CLASSIFIER}
+        return replace(found, tensors=tensors, rest={}, classes=None, info=info, source=self.source)
+
+    def _model(self) -> tuple[dict[str, Task], Model]:
+        """Build the tasks and a model of this shape, once."""
+        if "_made" not in self.__dict__:
+            tasks, model, _ = assemble(self.recipe, facts=self.facts)
+            if wrong := sorted(model.state_dict().keys() ^ self.tensors.keys()):
+                raise WeightsError(
+                    f"{self.source}: its tensors are not those of its tasks ({len(wrong)} differ: {wrong[0]} …)"
+                )
+            self.__dict__["_made"] = tasks, model
+        return self.__dict__["_made"]
+
+    def match(self, name: str, options: Any, key: str = "") -> str:
+        """Find the task whose head another recipe's task `name` begins from; "": none of its kind is here.
+
+        `key` names one. Raises RecipeError where it is not here, or several could be meant.
+        """
+        kinds = {own: kind_of(own, stored) for own, stored in self.recipe.tasks.items()}
+        if key:
+            if key not in kinds:
+                raise RecipeError(f"weights_key={key}: {self.source} holds the tasks {', '.join(kinds)}")
+            return key
+        kind = kind_of(name, options)
+        alike = [own for own, other in kinds.items() if other == kind]
+        if name in alike or len(alike) < 2:
+            return name if name in alike else next(iter(alike), "")
+        raise RecipeError(
+            f"weights={self.source}: holds several heads of the task {kind}: {', '.join(alike)}; say with weights_key= which, "
+            f"or call the task as it is called there"
+        )
+
+    def fill_pyramid(self, model: Model) -> None:
+        """Copy the pyramid's tensors into a model that has one of the same shape."""
+        own = model.state_dict()
+        for name, tensor in self.tensors.items():
+            if (
+                ".fpn." in f".{name}"
+                and name.startswith("backbone.")
+                and name in own
+                and own[name].shape == tensor.shape
+            ):
+                own[name].copy_(tensor)
+
+
+def write_bundle(
+    file: Path, name: str, recipe: Recipe, facts: Facts, tensors: Mapping[str, torch.Tensor], update: int
+) -> None:
+    """Write all of a model of several tasks as one file. What belongs to a data folder is left out of it."""
+    tasks = {}
+    for task, options in recipe.tasks.items():
+        kind = type(options)
+        away = {key: getattr(kind(), key) for key in ("data", *belonging(options, "data"))}
+        tasks[task] = replace(options, **away)
+    network = replace(recipe.network, weights="none", weights_key="")
+    said = {
+        "recipe": name,
+        "update": update,
+        "resolved": to_plain(Recipe(tasks, network, balance=recipe.balance)),
+        "facts": asdict(facts),
+    }
+    save_bundle(file, tensors, facts.arch, facts.stride_in, stated(facts), {SAID: json.dumps(said)})
+
+
+def read_bundle(file: Path) -> Bundle | None:
+    """Read a file that `write_bundle` wrote; None for any other. Raises WeightsError where it is damaged."""
+    if file.suffix != ".safetensors" or not file.is_file():
+        return None
+    try:
+        with safe_open(str(file), "pt") as stored:
+            header = stored.metadata() or {}
+            if SAID not in header:
+                return None
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        said = json.loads(header[SAID])
+        recipe, facts = from_plain(said["resolved"]), Facts(**said["facts"])
+    except SafetensorError:
+        return None  # reading it says what is wrong with it
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{file}: its header is damaged ({error}); write it again, or take a task's own file"
+        ) from None
+    return Bundle(said["recipe"], recipe, facts, tensors, int(said["update"]), str(file))
