@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,30 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise EngineError(
             f"{path}: cannot be read as safetensors ({error}); remove its folder to go on from an earlier one"
         ) from None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What of a model is new since a checkpoint was written, and what is gone: prefixes of tensors' names."""
+
+    new: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+    def is_new(self, name: str) -> bool:
+        """Say whether a tensor is of a new part."""
+        return name.startswith(self.new) if self.new else False
+
+    def is_gone(self, name: str) -> bool:
+        """Say whether a saved tensor is of a part that is gone."""
+        return name.startswith(self.gone) if self.gone else False
+
+    def fitted(self, saved: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Leave out of saved tensors what is gone, and add the model's own for what is new."""
+        return {name: tensor for name, tensor in saved.items() if not self.is_gone(name)} | own
+
+
+SAME = Parts()
+"""The parts of a model that is as it was."""
 
 
 def check_tensors(folder: Path, own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trunkline.ground.errors import EngineError
 
+from .checkpoint import SAME, Parts
 from .workers import LostWorker
 
 Losses = Callable[[nn.Module, Any], dict[str, Tensor]]
@@ -140,8 +141,8 @@ class Engine(Protocol):
         """Write tensors into `folder` (None: on a worker that writes nothing); return the rest as plain data."""
         ...
 
-    def load(self, folder: Path, state: dict[str, Any]) -> None:
-        """Put back what `save` wrote and returned."""
+    def load(self, folder: Path, state: dict[str, Any], parts: Parts = SAME) -> None:
+        """Put back what `save` wrote and returned; `parts` of the model are new since, or gone."""
         ...
 
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trunkline.ground.errors import EngineError
 
+from ..checkpoint import SAME, Parts
 from ..config import Optimizer
 
 FUSED = ("sgd", "nesterov", "momentum", "adam", "adamw", "adagrad")
@@ -120,11 +121,19 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> tup
 
 
 def load_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tensors: dict[str, Tensor],
+    plain: dict[str, Any],
+    parts: Parts = SAME,
 ) -> None:
-    """Put back what `optimizer_tensors` returned. Raises EngineError where the trained parameters are others."""
+    """Put back what `optimizer_tensors` returned; parts of the model that are new begin without a state.
+
+    Raises EngineError where the trained parameters are others.
+    """
     now = names_of(model, optimizer)
-    check_trained(now, plain)
+    check_trained(now, plain, parts)
+    tensors = {key: value for key, value in tensors.items() if not parts.is_gone(key)}
     number = {name: i for i, name in enumerate(n for group in now for n in group)}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
@@ -136,15 +145,19 @@ def load_optimizer(
             continue
         state.setdefault(number[name], {})[entry] = _as_laid_out(value, parameters[number[name]])
     for name, entries in plain["entries"].items():
+        if parts.is_gone(name):
+            continue
         state.setdefault(number[name], {}).update(entries)
     for group, names in zip(packed["param_groups"], now, strict=True):
-        group.update(group_settings(plain, names[0]))
+        if known := next((name for name in names if not parts.is_new(name)), ""):
+            group.update(group_settings(plain, known))
     optimizer.load_state_dict({"state": state, "param_groups": packed["param_groups"]})
 
 
-def check_trained(groups: list[list[str]], plain: dict[str, Any]) -> None:
-    """Raise EngineError where the saved state is of other parameters than these groups hold."""
-    differ = sorted({n for g in groups for n in g} ^ {n for g in plain["groups"] for n in g["names"]})
+def check_trained(groups: list[list[str]], plain: dict[str, Any], parts: Parts = SAME) -> None:
+    """Raise EngineError where the saved state is of other parameters than these groups hold, but for new and gone parts."""
+    now = {n for g in groups for n in g if not parts.is_new(n)}
+    differ = sorted(now ^ {n for g in plain["groups"] for n in g["names"] if not parts.is_gone(n)})
     if differ:
         raise EngineError(
             f"the checkpoint trained other parameters than this recipe does ({len(differ)} differ: "

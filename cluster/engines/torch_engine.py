@@ -13,7 +13,7 @@ from torch.profiler import record_function
 from trunkline.ground.errors import EngineError
 from trunkline.ground.measured import MEASURED
 
-from ..checkpoint import check_tensors, read_tensors, write_tensors
+from ..checkpoint import SAME, Parts, check_tensors, read_tensors, write_tensors
 from ..config import EngineOptions, Learning, Machine
 from ..contract import Losses, Report, TooLarge, TooSmall
 from ..workers import ALONE, Workers
@@ -344,20 +344,24 @@ class TorchEngine:
     def _optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return optimizer_tensors(self.model, self.optimizer)
 
-    def load(self, folder: Path, state: dict[str, Any]) -> None:
-        """Put back what `save` wrote and returned. Raises EngineError where model or trained parameters are others."""
-        saved = read_tensors(folder / "model.safetensors")
+    def load(self, folder: Path, state: dict[str, Any], parts: Parts = SAME) -> None:
+        """Put back what `save` wrote and returned; `parts` are new since, or gone.
+
+        Raises EngineError where model or trained parameters are others.
+        """
+        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items() if parts.is_new(name)}
+        saved = parts.fitted(read_tensors(folder / "model.safetensors"), own)
         check_tensors(folder, self.model.state_dict(), saved)
         self.model.load_state_dict(saved)
-        self._load_optimizer(read_tensors(folder / "optimizer.safetensors"), state["optimizer"])
+        self._load_optimizer(read_tensors(folder / "optimizer.safetensors"), state["optimizer"], parts)
         if self.average:
-            self._load_average(read_tensors(folder / "ema.safetensors"), state["average_steps"])
+            self._load_average(parts.fitted(read_tensors(folder / "ema.safetensors"), own), state["average_steps"])
         self.scaler.load_state_dict(state["scaler"])
         self.balance.load(state.get("balance", {}))
         self.updates = state["updates"]
 
-    def _load_optimizer(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-        load_optimizer(self.model, self.optimizer, tensors, plain)
+    def _load_optimizer(self, tensors: dict[str, Tensor], plain: dict[str, Any], parts: Parts) -> None:
+        load_optimizer(self.model, self.optimizer, tensors, plain, parts)
 
     def _load_average(self, tensors: dict[str, Tensor], steps: int) -> None:
         assert self.average

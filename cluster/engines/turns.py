@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoint import check_tensors, read_tensors, write_tensors
+from ..checkpoint import SAME, Parts, check_tensors, read_tensors, write_tensors
 from ..contract import Player, Report
 from .torch_engine import TorchEngine
 
@@ -114,11 +114,11 @@ class TurnsEngine:
                 write_tensors(place / "model.safetensors", dict(module.state_dict()))
         return {**states.pop(self.first), "others": states}
 
-    def load(self, folder: Path, state: dict[str, Any]) -> None:
-        """Put back what `save` wrote and returned."""
+    def load(self, folder: Path, state: dict[str, Any], parts: Parts = SAME) -> None:
+        """Put back what `save` wrote and returned; `parts` of the first player are new since, or gone."""
         for name, engine in self.engines.items():
             own = state if name == self.first else state["others"][name]
-            engine.load(folder if name == self.first else folder / name, own)
+            engine.load(folder if name == self.first else folder / name, own, parts if name == self.first else SAME)
         load_resting(self.rest, folder)
 
     def _place(self, folder: Path | None, name: str) -> Path | None:

@@ -24,6 +24,7 @@ from torch._C._distributed_c10d import HashStore
 
 from trunkline.ground.errors import EngineError
 
+from ..checkpoint import SAME, Parts
 from ..config import Average, Learning, Machine
 from ..contract import Losses, Report
 from ..workers import Workers
@@ -237,10 +238,15 @@ class DeepSpeedEngine(TorchEngine):
             return super()._optimizer_state()
         return partition.gather_state(self._sharded, self._inner, self._named, self._groups)
 
-    def _load_optimizer(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+    def _load_optimizer(self, tensors: dict[str, Tensor], plain: dict[str, Any], parts: Parts) -> None:
         if self.zero == 0:
-            super()._load_optimizer(tensors, plain)
+            super()._load_optimizer(tensors, plain, parts)
             return self._start()
+        if parts != SAME:
+            raise EngineError(
+                f"zero={self.zero}: a run that gets or loses a task goes on with zero=0 or without it: the optimizer's state of "
+                "the others is divided here with theirs"
+            )
         self._start()
         partition.scatter_state(self._sharded, self._inner, self._named, self._groups, tensors, plain)
 

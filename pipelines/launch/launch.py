@@ -18,7 +18,8 @@ from ..recipe.demo_data import whole_paths
 from ..recipe.fields import Recipe
 from ..recipe.knobs import Resolved, resolve
 from ..recipe.plain import to_plain
-from ..runs.run import Run, refuse_strangers
+from ..runs.claiming import refuse_strangers
+from ..runs.run import Run
 from .settings import launch_of, names, of_training
 
 

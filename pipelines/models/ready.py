@@ -23,9 +23,9 @@ from ..runs.run import STATE, Run
 from .assembly import Facts, assemble, task_class
 from .blend import blend_of, mix_in, refuse_foreign
 from .build import build, from_weights, held_by
+from .bundle import Bundle, read_bundle
 from .foreign import TASK as FOREIGN
 from .foreign import is_foreign
-from .bundle import Bundle, read_bundle
 from .opened import folder_of, weights_of
 
 
@@ -302,6 +302,8 @@ def _from_run(run: Run, source: Source) -> Ready:
         )
     folder = root / known
     state = checkpoint.read_state(folder, *STATE)
+    if [*state["facts"]["tasks"]] != [*recipe.tasks]:  # a task came or went since
+        recipe = from_plain(state["recipe"]["resolved"])
     names = chosen(replace(source, source=str(run.path)))
     given = options_of(source.options, {name: recipe.tasks[name] for name in names})
     for task, own in given.items():

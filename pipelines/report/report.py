@@ -13,7 +13,7 @@ from trunkline.ground.errors import RecipeError
 
 from ...tasks.scores import metrics_in
 from ..recipe.plugin import file_of
-from ..runs.run import flat
+from ..runs.claiming import flat
 from .blocks import rows_of
 from .curves import WEIGHTS, metric_curves, training_curves
 from .figures import number

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from trunkline.ground.cache import cache_folder
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.storage import at_home, is_remote, join
 
-from ..recipe.fields import CHANGEABLE
 from .mirror import LEAVE, Mirror
 
 FOLDS = "folds/"  # below a run: one for each fold, a run by itself
@@ -223,89 +222,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.shown!r})"
-
-
-_OURS = ("metrics.jsonl", "tensorboard", "logs", "features", "checkpoints", "folds")
-
-
-def refuse_strangers(run: Run) -> None:
-    """Raise RecipeError where the folder is a file, or holds no run but files that are not ours."""
-    if run.exists() or not run.path.exists():
-        return
-    found = sorted(run.path.iterdir()) if run.path.is_dir() else []
-    strangers = [p.name for p in found if p.name not in _OURS and not p.name.startswith(".")]
-    if strangers or not run.path.is_dir():
-        raise RecipeError(f"{run.shown}: is there and holds no run ({', '.join(strangers[:4])}); choose another --run")
-
-
-def claim(
-    run: Run, resolved: dict[str, Any], as_now: Callable[[dict[str, Any]], dict[str, Any]] = dict
-) -> dict[str, Any]:
-    """Begin a run in its folder, or go on with the one that is there. Return what `recipe.json` is to say.
-
-    A trained run is not changed yet, as its data or checkpoint may still refuse. `as_now` gives a stored recipe the fields
-    that came later, at their defaults.
-
-    What `auto` became at the first start stays, except for `machine.loaders`. Raises RecipeError where the folder holds
-    another recipe (of the same name: with the differences) or files that are no run's.
-    """
-    run.forget()
-    if not run.exists():
-        refuse_strangers(run)
-        run.write("recipe.json", resolved)
-        return resolved
-    before = run.recipe
-    kept = {k: v for k, v in before.get("auto", {}).items() if k not in ("machine.loaders", "machine.workers")}
-    if before["recipe"] != resolved["recipe"]:  # all else differs too
-        raise RecipeError(
-            f"{run.shown}: holds a run of another recipe ({before['recipe']} there, {resolved['recipe']} now); choose another "
-            "--run"
-        )
-    was, now = flat(as_now(before["resolved"])), flat(resolved["resolved"])
-    if not now.get("evaluation.metric"):  # left open: it stays as the run began with it
-        resolved["resolved"]["evaluation"]["metric"] = now["evaluation.metric"] = was.get("evaluation.metric", "")
-    # settings that are `auto` here keep what `auto` became at the first start
-    asked = {k for k in now if resolved["auto"].get(k) or now[k] == "auto"}
-    wrong = [
-        f"  {k}: {was.get(k, 'not set')} there, {now.get(k, 'not set')} now"
-        for k in sorted(was.keys() | now.keys())
-        if was.get(k) != now.get(k) and not changeable(k) and not (k in kept and k in asked)
-    ]
-    if wrong:
-        raise RecipeError(
-            f"{run.shown}: holds a run of another recipe; choose another --run, or give the same settings again:\n"
-            + "\n".join(wrong)
-        )
-    for setting in ("weights", "weights_key"):  # a run that was trained goes on with its own, whatever is given now
-        if run.trained and (began := was.get(f"network.{setting}")) != now.get(f"network.{setting}"):
-            resolved["resolved"]["network"][setting] = began
-            resolved["knobs"] = {**resolved["knobs"], setting: began}
-    for key, (value, _) in kept.items():
-        put = resolved["resolved"]
-        *path, last = key.split(".")
-        for part in path:
-            put = put[int(part)] if isinstance(put, list) else put[part]
-        put[last] = value
-    resolved["auto"] |= kept
-    return resolved
-
-
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten a nested tree to dotted keys."""
-    if isinstance(tree, dict) and tree:
-        return {k: v for name, node in tree.items() for k, v in flat(node, f"{prefix}{name}.").items()}
-    if isinstance(tree, list) and any(isinstance(v, dict) for v in tree):
-        return {k: v for i, node in enumerate(tree) for k, v in flat(node, f"{prefix}{i}.").items()}
-    return {prefix.rstrip("."): tree}
-
-
-def changeable(key: str) -> bool:
-    """Say whether a setting may differ when a run goes on."""
-    parts = key.split(".")
-    return any(
-        len(pattern) == len(parts) and all(p in ("*", q) for p, q in zip(pattern, parts, strict=True))
-        for pattern in (c.split(".") for c in CHANGEABLE)
-    )
 
 
 @contextlib.contextmanager

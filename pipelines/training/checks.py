@@ -124,7 +124,7 @@ def check_lengths(session: Session, state: dict[str, Any] | None) -> None:
     """
     recipe, over = session.recipe, session.progress.over
     for number, phase in enumerate(recipe.phases):
-        length = mixture(recipe, session.parts, number).length(phase.epochs, phase.updates)
+        length = mixture(recipe, session.parts, number, session.progress).length(phase.epochs, phase.updates)
         for part in session.parts.values():
             first, player = next(iter(part.task.players(session.model, phase.players).items()))
             if player.waits >= length:
@@ -138,6 +138,11 @@ def check_lengths(session: Session, state: dict[str, Any] | None) -> None:
                 "give its old length again, or start a new run with another --run"
             )
         done = state["engine"]["updates"] if state and number == state["phase"] else 0
+        if session.changed[0] and number == len(recipe.phases) - 1 and done >= length:
+            raise RecipeError(
+                f"tasks.{session.changed[0][0]}: the run is over, so that a task that is added to it would learn nothing: make its "
+                "last phase longer, or start a new run with weights=, this run's folder"
+            )
         if done > length:
             raise RecipeError(
                 f"phases.{number}: {done} updates are done, and it cannot be {length} long now: give its old length again, or "

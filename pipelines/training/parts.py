@@ -16,6 +16,7 @@ from ..feeding.mixture import Member, Mixture, Share, taking_turns
 from ..feeding.plan import Plan
 from ..recipe.fields import Recipe, batches_of, sharing
 from ..runs.run import Run
+from .progress import Progress
 
 
 @dataclass
@@ -99,15 +100,16 @@ def micro_of(recipe: Recipe, task: str) -> int:
     return batches.micro if isinstance(batches.micro, int) else batches.size
 
 
-def mixture(recipe: Recipe, parts: Mapping[str, Part], phase: int) -> Mixture:
+def mixture(recipe: Recipe, parts: Mapping[str, Part], phase: int, progress: Progress | None = None) -> Mixture:
     """Plan what the updates of a phase take of each task that learns. Raises RecipeError where a batch is too large.
 
     Where only one task learns, its order and keys are those of a run of that task alone. Tasks that share batches have
     the order and keys of the first of them. With mixing=ratios a task has `mix` batches an update. With proportional there
     are as many batches an update as there are tasks (or groups), on average; each one's part is `mix` times the number n
     of batches that its data fills, taken as n ** (1 / temperature). With round_robin an update has one task, which comes
-    `mix` times in a row.
+    `mix` times in a row. Of the phase that goes on, `progress` says which tasks began later or ended before.
     """
+    now = progress if progress and progress.phase == phase else Progress()
     groups, plans, problems = sharing(recipe), [], []
     for names in groups:
         apart = [] if len(groups) == 1 else [names[0]]
@@ -125,7 +127,10 @@ def mixture(recipe: Recipe, parts: Mapping[str, Part], phase: int) -> Mixture:
     for (names, joint, plan), how in zip(plans, _mixing(recipe, [plan for *_, plan in plans]), strict=True):
         weights = {name: recipe.loss_weights.get(name, 1.0) for name in names}
         members = tuple(Member(n, weights[n], rows) for n, rows in zip(names, joint.rows, strict=True))
-        share = Share("+".join(names), plan, weights[names[0]], members=members if len(names) > 1 else ())
+        first, last = now.begun.get(names[0], 0), now.ended.get(names[0])
+        share = Share(
+            "+".join(names), plan, weights[names[0]], members=members if len(names) > 1 else (), first=first, last=last
+        )
         shares.append(replace(share, **how))
     return Mixture(tuple(shares))
 

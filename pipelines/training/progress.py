@@ -16,7 +16,8 @@ class Progress:
     """The phase that goes on, the lengths of those that are over, scores so far, and the best of them.
 
     `over` has the length of each phase that is over, and the updates that it did; `stale` counts the evaluations without
-    a better metric; `total` is the number of updates up to the end of the phase.
+    a better metric; `total` is the number of updates up to the end of the phase. `begun` and `ended` have, by task, the update
+    of this phase from which on, and before which, it takes part, where that is not all of it.
     """
 
     phase: int = 0
@@ -25,11 +26,13 @@ class Progress:
     best: dict[str, Any] | None = None
     stale: int = 0
     total: int = 0
+    begun: dict[str, int] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, state: Mapping[str, Any] | None) -> "Progress":
         """Read the progress from a checkpoint's state; begin anew where there is none."""
-        return cls(**{f.name: state[f.name] for f in fields(cls)}) if state else cls()
+        return cls(**{f.name: state[f.name] for f in fields(cls) if f.name in state}) if state else cls()
 
     def to_json(self) -> dict[str, Any]:
         """Return the progress as plain data."""

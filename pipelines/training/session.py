@@ -69,6 +69,7 @@ class Session:
     around: Run | None = None  # the run of all folds, where this is one of them
     twin: Model | None = None  # the model that evaluates, apart from the one that an engine trains
     done: int = 0  # updates in the newest checkpoint
+    changed: tuple[list[str], list[str]] = ([], [])  # the tasks that are new since it, and those that are gone
     last_scores: tuple[int, Evaluated] | None = None
     loss: str = ""  # of the last line, for the progress bar
     watches: dict[str, Watch | None] = field(default_factory=dict)  # by player: who is told of its updates

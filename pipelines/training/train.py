@@ -13,6 +13,7 @@ from trunkline.ground.errors import DataError, EngineError, RecipeError, Weights
 
 from ...backbones.contract import remarks_of
 from ...cluster import checkpoint
+from ...cluster.checkpoint import Parts
 from ...cluster.config import Launch
 from ...cluster.contract import Engine
 from ...cluster.workers import Workers
@@ -32,9 +33,10 @@ from ..recipe.demo_data import placed
 from ..recipe.fields import Phase, Recipe, batches_of, learning_tasks
 from ..recipe.knobs import Resolved
 from ..recipe.plain import from_plain, put_at, to_plain
+from ..runs.claiming import claim
 from ..runs.environment import environment
 from ..runs.machine import check_device, resolve_machine, threads_kept
-from ..runs.run import STATE, Metrics, Run, claim, locked
+from ..runs.run import STATE, Metrics, Run, locked
 from ..show import samples_left_out
 from .checks import check_frozen, check_lengths, divide, metric_of, preflight, shared
 from .engines import make_engine
@@ -85,6 +87,8 @@ def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch, aroun
         recipe = from_plain(document["resolved"])
         session, state = prepare(recipe, run, workers, launch, around)
         check_lengths(session, state)
+        if any(session.changed):
+            document = note_changes(session, document)
         workers.from_lead(lambda: run.write("recipe.json", document), "writing the recipe")
         workers.from_lead(run.push, "sending the run")
         with listening(session), decoding(int(recipe.machine.loaders)):
@@ -154,10 +158,34 @@ def prepare(
         run, recipe, parts, model, facts, metrics, Progress.of(state), metric, lower, workers, launch,
         done=state["update"] if state else 0, around=around,
     )  # fmt: skip
+    if state:
+        session.changed = changed_tasks(recipe, session.progress, state)
     _tell(session, new=state is None)
     if state is None:
         session.watch()
     return session, state
+
+
+def changed_tasks(recipe: Recipe, progress: Progress, state: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Find the tasks that are new since the checkpoint, and those that are gone; a new one's epochs begin now."""
+    before = state["facts"]["tasks"]
+    added, removed = [n for n in recipe.tasks if n not in before], [n for n in before if n not in recipe.tasks]
+    if len(progress.over) == state["phase"]:  # the phase goes on
+        progress.begun.update({name: int(state["engine"]["updates"]) for name in added})
+    return added, removed
+
+
+def note_changes(session: Session, document: dict[str, Any]) -> dict[str, Any]:
+    """Tell which tasks came and went, and keep it in what `recipe.json` says."""
+    added, removed = session.changed
+    known = [change for change in document.get("changes", []) if change["update"] < session.done]
+    for name in added:
+        session.note(
+            f"{name}: joins at update {session.done}, where its first epoch begins, with a head of random weights"
+        )
+    for name in removed:
+        session.note(f"{name}: is gone from update {session.done} on; its head stays in the checkpoints before")
+    return {**document, "changes": [*known, {"update": session.done, "added": added, "removed": removed}]}
 
 
 def _metrics(run: Run, recipe: Recipe, state: dict[str, Any] | None) -> Metrics:
@@ -245,7 +273,7 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
     if number < len(progress.over):
         return
     session.model.freeze(phase.frozen, phase.still)
-    mixed = mixture(recipe, session.parts, number)
+    mixed = mixture(recipe, session.parts, number, progress)
     divide(session, mixed)
     length = mixed.length(phase.epochs, phase.updates)
     before = sum(done for _, done in progress.over[:number])
@@ -257,10 +285,11 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
         )
     progress.total, progress.phase = before + length, number
     if not resumed:
-        progress.stale = 0
+        progress.stale, progress.begun, progress.ended = 0, {}, {}
     engine = make_engine(session, phase, length, mixed.per_epoch)
     if state and resumed:
-        engine.load(session.run.checkpoints / f"{state['update']:06d}", state["engine"])
+        parts = Parts(*(tuple(f"heads.{name}." for name in names) for names in session.changed))
+        engine.load(session.run.checkpoints / f"{state['update']:06d}", state["engine"], parts)
     if session.workers.size > 1:
         session.workers.alike(
             [weights_digest(m) for m in session.modules.values()], "the weights that training begins from"

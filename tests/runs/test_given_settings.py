@@ -5,7 +5,8 @@ import pytest
 from trunkline.ground.errors import RecipeError
 from trunkline.pipelines.recipe.knobs import resolve, walk
 from trunkline.pipelines.recipe.plain import to_plain
-from trunkline.pipelines.runs.run import Run, claim
+from trunkline.pipelines.runs.claiming import claim
+from trunkline.pipelines.runs.run import Run
 
 
 def test_a_run_of_another_recipe_is_refused_in_a_line(tmp_path):

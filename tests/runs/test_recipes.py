@@ -16,8 +16,9 @@ from trunkline.pipelines.recipe.fields import CHANGEABLE
 from trunkline.pipelines.recipe.knobs import recipe_function, resolve, walk
 from trunkline.pipelines.recipe.plain import from_plain, to_plain
 from trunkline.pipelines.recipes.table import RECIPES
+from trunkline.pipelines.runs.claiming import changeable, claim
 from trunkline.pipelines.runs.machine import resolve_machine
-from trunkline.pipelines.runs.run import Run, changeable, claim
+from trunkline.pipelines.runs.run import Run
 
 
 def refused(recipe: str = "transfer", **given) -> list[str]:
