@@ -69,8 +69,11 @@ class Scores:
 
 def joined(scores: Mapping[str, Scores]) -> Scores:
     """Join several tasks' scores: metrics as `task/metric`, details by task. A single task's stay as they are."""
-    if len(scores) == 1:
-        return next(iter(scores.values()))
+    return next(iter(scores.values())) if len(scores) == 1 else joined_several(scores)
+
+
+def joined_several(scores: Mapping[str, Scores]) -> Scores:
+    """Join the scores of some of several tasks, under the tasks' names even where it is one."""
     return Scores(
         {f"{task}/{name}": value for task, own in scores.items() for name, value in own.metrics.items()},
         {f"{task}/{name}": ends for task, own in scores.items() for name, ends in own.intervals.items()},

@@ -81,6 +81,15 @@ class Evaluation:
     )  # evaluations without a better metric after which the phase ends; 0 never ends it early
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     batch: int = ranged(32, POSITIVE)
+    nth: dict[str, int] = field(
+        default_factory=dict
+    )  # of a task: score it at every so-manieth evaluation, and at the last
+    patience_of: dict[str, int] = field(
+        default_factory=dict
+    )  # of a task: its evaluations without a better first metric
+    # after which it learns no more
+    single: dict[str, str] = field(default_factory=dict)  # of a task: what a run of it alone reached, for the metric
+    # all/mean_change: NUMBER, METRIC:NUMBER, or that run's folder
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ PROJECTED = ("pcgrad", "mgda", "cagrad", "gradvac", "nash_mtl", "graddrop", "imt
 
 def mixture_problems(recipe: Recipe) -> list[str]:
     """List what is wrong with how the tasks of a recipe are mixed, weighed, and share batches."""
-    problems = _names(recipe) + _numbers(recipe)
+    problems = _names(recipe) + _numbers(recipe) + _each_evaluation(recipe)
     if recipe.tasks and not problems:
         learning = learning_tasks(recipe)
         if not learning:
@@ -47,6 +47,29 @@ def _numbers(recipe: Recipe) -> list[str]:
             elif not number or not (0 < value <= most or value == low):
                 expected = f"above 0 and at most {most}" if key == "mix" else "from 0, not infinite"
                 problems.append(f"{key}.{name}={value}: expected a number {expected}")
+    return problems
+
+
+def _each_evaluation(recipe: Recipe) -> list[str]:
+    """Check what the evaluation says of single tasks."""
+    e, problems = recipe.evaluation, []
+    for key, of in (("nth", e.nth), ("patience_of", e.patience_of), ("single", e.single)):
+        for name, value in of.items():
+            if name not in recipe.tasks or len(recipe.tasks) < 2:
+                why = _no_task(recipe, name) if name not in recipe.tasks else "is of several tasks, and here is one"
+                problems.append(f"evaluation.{key}.{name}: {why}")
+            elif isinstance(value, int) and value < 1:
+                problems.append(f"evaluation.{key}.{name}={value}: expected a number above 0")
+    together = {name for group in shared_groups(recipe) for name in group}
+    for name in e.patience_of:
+        if name in together:
+            problems.append(
+                f"evaluation.patience_of.{name}: shares batches, which end together; leave it out of shared_batch"
+            )
+        elif recipe.balance == "famo":
+            problems.append(
+                f"evaluation.patience_of.{name}: balance=famo follows every loss in every update; set another"
+            )
     return problems
 
 

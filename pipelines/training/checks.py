@@ -19,6 +19,7 @@ from ...tasks.contract import EVALUATOR, Task, check_has
 from ...tasks.data.groups import crossing
 from ...tasks.data.repairs import refuse
 from ...tasks.samples import Samples
+from ..evaluation.changes import CHANGE, single_problems
 from ..feeding.mixture import Mixture
 from ..models.assembly import make_task
 from ..recipe.fields import Phase, Recipe, learning_tasks
@@ -87,7 +88,9 @@ def metric_of(recipe: Recipe, found: Mapping[str, tuple[Task, Samples]]) -> tupl
     for name, evaluator in evaluators.items():
         check_has(evaluator, f"the evaluator of the task {name}", EVALUATOR)
     classes = len(next(iter(found.values()))[1].classes)
-    return choose_metric(recipe.evaluation.metric, evaluators, classes)
+    if problems := single_problems(recipe, evaluators):
+        raise RecipeError(problems)
+    return choose_metric(recipe.evaluation.metric, evaluators, classes, [CHANGE] if recipe.evaluation.single else [])
 
 
 def check_frozen(recipe: Recipe, model: Model) -> None:
@@ -140,8 +143,8 @@ def check_lengths(session: Session, state: dict[str, Any] | None) -> None:
         done = state["engine"]["updates"] if state and number == state["phase"] else 0
         if session.changed[0] and number == len(recipe.phases) - 1 and done >= length:
             raise RecipeError(
-                f"tasks.{session.changed[0][0]}: the run is over, so that a task that is added to it would learn nothing: make its "
-                "last phase longer, or start a new run with weights=, this run's folder"
+                f"tasks.{session.changed[0][0]}: the run is over, so that a task that is added to it would learn nothing: make "
+                "its last phase longer, or start a new run with weights=, this run's folder"
             )
         if done > length:
             raise RecipeError(

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ...cluster import checkpoint
 from ...cluster.workers import ALONE
-from ...tasks.scores import Scores, joined
+from ...tasks.scores import Scores
 from ..evaluation.together import Evaluated
 from ..models.bundle import write_bundle
 from ..models.publishing import write_published
@@ -38,7 +38,7 @@ def finish(session: Session) -> None:
     for part_name, (scores, records) in found.items():
         add_sources(session.parts[part_name], scores)
         write_records(run.records(session.parts[part_name].folder) / "val.jsonl", records)
-    scores = joined(each)
+    scores = session.joined(each)
     data = {part_name: options.data for part_name, options in recipe.tasks.items()}
     run.write("scores.json", scores.to_json() | {
         "split": "val",
@@ -66,7 +66,11 @@ def _publish(session: Session, part: Part, tensors: dict[str, Tensor], update: i
 
 def _scored(session: Session, tensors: dict[str, Tensor], update: int) -> Evaluated:
     """Return the scores of these weights: those of the last evaluation where it was of this update, else new ones."""
-    if session.last_scores and session.last_scores[0] == update:
+    if (
+        session.last_scores
+        and session.last_scores[0] == update
+        and session.last_scores[1].keys() == session.parts.keys()
+    ):
         return session.last_scores[1]
     return session.score(with_weights(session, tensors), ALONE)  # the other workers are done
 

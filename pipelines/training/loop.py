@@ -24,8 +24,10 @@ def run_phase(
 ) -> None:
     """Run a phase to its end: update, log, evaluate, save. `before` counts the updates of the phases before it.
 
-    Raises Stopped once the run was asked to end and is saved, EngineError at a loss that is not finite.
+    It ends too where a task learns no more. Raises Stopped once the run was asked to end and is saved, EngineError at a
+    loss that is not finite.
     """
+    ended = len(session.progress.ended)
     step = between(session.recipe.evaluation, mixture.per_epoch, length)
     with progress() as shown:
         title = session.recipe.phases[session.progress.phase].name
@@ -47,7 +49,7 @@ def run_phase(
             last, epoch = engine.updates == length, engine.updates / mixture.per_epoch
             saved = False
             if last or engine.updates % step == 0:
-                better = session.evaluate(engine, done, epoch)
+                better = session.evaluate(engine, done, epoch, last)
                 if better or last or session.out_of_patience():
                     session.save(engine, done, best=better)
                     saved = True
@@ -57,5 +59,5 @@ def run_phase(
                 session.save(engine, done)
             if stopping:
                 raise session.stopped(done)
-            if session.out_of_patience():
-                break
+            if session.out_of_patience() or len(session.progress.ended) > ended:
+                break  # a task learns no more: the others go on with another plan

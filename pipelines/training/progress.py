@@ -1,6 +1,6 @@
 """How far a run has come, as a checkpoint keeps it; and the metric that says which weights are the best."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -28,11 +28,24 @@ class Progress:
     total: int = 0
     begun: dict[str, int] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
+    patient: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # by task: its best value, and evaluations without a better
 
     @classmethod
     def of(cls, state: Mapping[str, Any] | None) -> "Progress":
         """Read the progress from a checkpoint's state; begin anew where there is none."""
         return cls(**{f.name: state[f.name] for f in fields(cls) if f.name in state}) if state else cls()
+
+    def tire(self, task: str, value: float | None, lower: bool, patience: int, update: int) -> bool:
+        """Count a task's evaluation, and say whether it learns no more from here on, `update` of the phase."""
+        best, stale = self.patient.get(task, [None, 0])
+        better = value is not None and (best is None or (value < best if lower else value > best))
+        self.patient[task] = [value if better else best, 0 if better else stale + 1]  # type: ignore[list-item]
+        if self.patient[task][1] < patience or task in self.ended:
+            return False
+        self.ended[task] = update
+        return True
 
     def to_json(self) -> dict[str, Any]:
         """Return the progress as plain data."""
@@ -41,19 +54,24 @@ class Progress:
     def take(self, update: int, metrics: Mapping[str, float | None], metric: str, lower: bool) -> bool:
         """Keep an evaluation's metrics, and say whether its `metric` is the best so far; a missing one never is."""
         value, best = metrics.get(metric), self.best
+        best = None if best and best["metric"] != metric else best  # the task that it was of is gone
         better = value is not None and (best is None or (value < best["value"] if lower else value > best["value"]))
         if better:
             self.best = {"update": update, "value": value, "metric": metric}
-        self.stale = 0 if better else self.stale + 1
+        if metric in metrics:  # else its task is not scored each time
+            self.stale = 0 if better else self.stale + 1
         self.scores.append({"update": update, "metrics": dict(metrics)})
         return better
 
 
-def choose_metric(asked: str, evaluators: Mapping[str, Evaluator], classes: int = 0) -> tuple[str, bool]:
+def choose_metric(
+    asked: str, evaluators: Mapping[str, Evaluator], classes: int = 0, also: Sequence[str] = ()
+) -> tuple[str, bool]:
     """Choose the metric that names the best checkpoint, and say whether smaller is better.
 
     `asked` is a metric's name; with several tasks `task/metric`, or a name that only one of them has; empty: the first
-    metric of the first task. Raises RecipeError where there is no such metric, or several tasks have it.
+    metric of the first task. `also` are further metrics, of which larger is better. Raises RecipeError where there is no
+    such metric, or several tasks have it.
     """
     several = len(evaluators) > 1
     names = {
@@ -63,6 +81,7 @@ def choose_metric(asked: str, evaluators: Mapping[str, Evaluator], classes: int 
     }
     if not asked:
         return next(iter(names.items()))
+    names |= dict.fromkeys(also, False)
     found = [asked] if asked in names else [name for name in names if several and name.partition("/")[2] == asked]
     if len(found) == 1:
         return found[0], names[found[0]]

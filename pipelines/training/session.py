@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,8 @@ from ...cluster.config import Launch
 from ...cluster.contract import Engine, Report
 from ...cluster.workers import Workers
 from ...heads.model import Model
-from ...tasks.scores import joined, known
+from ...tasks.scores import Scores, joined, joined_several, known, metrics_of
+from ..evaluation.changes import with_change
 from ..evaluation.measure import apart, score
 from ..evaluation.together import Evaluated, Together, circles, score_together
 from ..feeding.cache import Cache
@@ -27,7 +28,7 @@ from ..feeding.mixture import Mixture
 from ..feeding.ordered import Ordered, in_order
 from ..feeding.updates import Update
 from ..models.assembly import Facts
-from ..recipe.fields import Recipe
+from ..recipe.fields import Recipe, learning_tasks
 from ..runs.run import Metrics, Run
 from ..show import note, scores_line
 from .parts import Part
@@ -147,13 +148,19 @@ class Session:
                     if not any(m.get("text") == line for m in self.run.metrics):  # also before a resume
                         self.note(line)
 
-    def evaluate(self, engine: Engine, done: int, epoch: float) -> bool:
-        """Score every task's validation split, with averaged weights where there are any; say whether it is the best so far."""
+    def evaluate(self, engine: Engine, done: int, epoch: float, last: bool = False) -> bool:
+        """Score the validation splits, with averaged weights where there are any; say whether it is the best so far.
+
+        A task that is scored at every nth evaluation is left out of the others, but for the `last`.
+        """
         self.flush()
         averaged = self.recipe.average.decay > 0
-        found = self.score(self.apart_from(engine, averaged), self.workers)
+        turn, nth = len(self.progress.scores) + 1, self.recipe.evaluation.nth
+        names = [name for name in self.parts if last or turn % nth.get(name, 1) == 0]
+        found = self.score(self.apart_from(engine, averaged), self.workers, names)
         self.last_scores = (done, found)
-        scores = joined({name: scores for name, (scores, _) in found.items()})
+        scores = self.joined({name: scores for name, (scores, _) in found.items()})
+        self._tire(found, engine.updates)
         first = not self.progress.scores
         better = self.progress.take(done, scores.metrics, self.metric, self.lower_is_better)
         entry = {
@@ -168,18 +175,40 @@ class Session:
                 self.note(line)
         return better
 
+    def joined(self, each: dict[str, Scores]) -> Scores:
+        """Join the scores of the tasks, with the mean relative change where single runs are named."""
+        if len(self.parts) == 1:
+            return joined(each)
+        evaluators = {name: part.task.evaluator(part.validation) for name, part in self.parts.items()}
+        return with_change(joined_several(each), self.recipe, evaluators)
+
+    def _tire(self, found: Evaluated, update: int) -> None:
+        """Count the evaluations of tasks that end early, and note which of them learn no more."""
+        for name, patience in self.recipe.evaluation.patience_of.items():
+            if name not in found or name not in learning_tasks(self.recipe):
+                continue
+            part = self.parts[name]
+            metric, about = next(iter(metrics_of(part.task.evaluator(part.validation)).items()))
+            value = found[name][0].metrics.get(metric)
+            if self.progress.tire(name, value, about.better == "lower", patience, update):
+                self.note(f"{name}: learns no more: {patience} evaluations without a better {metric}")
+
     def _told(self, line: str) -> bool:
         """Say whether a line was noted before, by this run or by that of all folds, be it with its split before it."""
         notes = [*self.run.metrics, *(self.around.metrics if self.around else ())]
         return any(str(m.get("text", "")).endswith(line) for m in notes)
 
-    def score(self, model: Model, workers: Workers) -> Evaluated:
-        """Score every task's validation split; its records come together on the worker that leads.
+    def score(self, model: Model, workers: Workers, wanted: Sequence[str] = ()) -> Evaluated:
+        """Score the validation splits of all tasks, or of those that are `wanted`.
 
-        Tasks that have pictures in common are scored together, with one pass of the trunk where they see the same pixels.
+        The records come together on the worker that leads. Tasks that have pictures in common are scored together, with one
+        pass of the trunk where they see the same pixels.
         """
         precision, found = self.recipe.evaluation.precision, Evaluated()
-        for names in self._circles:
+        for circle in self._circles:
+            names = [name for name in circle if name in (wanted or self.parts)]
+            if not names:
+                continue
             if len(names) == 1 or self.caches:
                 for part in (self.parts[name] for name in names):
                     batches = self.batches(part, workers)
@@ -189,7 +218,7 @@ class Session:
             together = Together(tasks, samples, self.recipe.seed, self.recipe.evaluation.batch)
             batches = together.in_order(int(self.recipe.machine.loaders), self.device.type == "cuda", workers)
             found |= score_together(model, together, batches, precision, workers)
-        return {name: found[name] for name in self.parts}
+        return {name: found[name] for name in self.parts if name in found}
 
     @cached_property
     def _circles(self) -> list[list[str]]:
@@ -237,7 +266,12 @@ class Session:
     def out_of_patience(self) -> bool:
         """Say whether early stopping ends the phase here."""
         patience = self.recipe.evaluation.patience
-        return bool(patience) and self.progress.stale >= patience
+        return (bool(patience) and self.progress.stale >= patience) or self.all_ended
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether every task that learned learns no more in this phase."""
+        return bool(self.progress.ended) and set(learning_tasks(self.recipe)) <= self.progress.ended.keys()
 
     def due(self, done: int) -> bool:
         """Say whether a checkpoint is due by time (on the leading worker's clock) or by updates."""

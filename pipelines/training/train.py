@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from ...cluster.contract import Engine
 from ...cluster.workers import Workers
 from ...tasks.data.groups import crossing
 from ...tasks.samples import Samples
+from ..evaluation.changes import with_singles
 from ..evaluation.measure import apart
 from ..feeding.ahead import sent_ahead
 from ..feeding.cache import Cache
 from ..feeding.draws import Draws, SharedDraws
 from ..feeding.loader import decoding
 from ..feeding.mixture import Mixture, Share
-from ..feeding.updates import cached_updates, updates
+from ..feeding.updates import Update, cached_updates, updates
 from ..models.assembly import Facts
 from ..models.build import build
 from ..models.digest import weights_digest
@@ -126,7 +128,7 @@ def settle(resolved: Resolved, run: Run, look: bool = True) -> dict[str, Any]:
     first start. Raises RecipeError for a mistake in the recipe, the machine or the data.
     """
     machine, why = resolve_machine(resolved.recipe.machine)
-    recipe = replace(placed(resolved.recipe), machine=machine)
+    recipe = replace(with_singles(placed(resolved.recipe)), machine=machine)
     if look and not run.trained:
         preflight(recipe)
     document = {"recipe": resolved.name, "knobs": resolved.given, "resolved": to_plain(recipe), "auto": why}
@@ -285,7 +287,7 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
         )
     progress.total, progress.phase = before + length, number
     if not resumed:
-        progress.stale, progress.begun, progress.ended = 0, {}, {}
+        progress.stale, progress.begun, progress.ended, progress.patient = 0, {}, {}, {}
     engine = make_engine(session, phase, length, mixed.per_epoch)
     if state and resumed:
         parts = Parts(*(tuple(f"heads.{name}." for name in names) for names in session.changed))
@@ -303,32 +305,47 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
 
 
 def train_updates(session: Session, engine: Engine, mixed: Mixture, before: int, length: int) -> None:
-    """Make the updates of a phase that are still to be done, from decoded pictures or from cached maps."""
-    recipe = session.recipe
+    """Make the updates of a phase that are still to be done, from decoded pictures or from cached maps.
+
+    Where a task learns no more, the others go on without it, from a new plan of the updates.
+    """
+    _tell_shares(session, engine, mixed, length)
     session.caches = {}
-    if recipe.phases[session.progress.phase].cached:
+    if session.recipe.phases[session.progress.phase].cached:
         session.caches = _caches(session, engine)
+    while True:
+        run_phase(session, engine, _feed(session, engine, mixed, length), mixed, before, length)
+        if engine.updates >= length or session.out_of_patience():
+            break
+        mixed = mixture(session.recipe, session.parts, session.progress.phase, session.progress)
+    if engine.updates < length:
+        why = f"{session.progress.stale} evaluations without a better {session.metric}"
+        session.note(f"stopped early: {'no task learns any more' if session.all_ended else why}")
+
+
+def _feed(session: Session, engine: Engine, mixed: Mixture, length: int) -> Iterator[Update]:
+    """Begin to make the micro-batches of the updates that are still to be done."""
+    if session.caches:
         training = {s.task: session.caches[s.task, "train"] for s in mixed.shares}
-        feed = cached_updates(training, mixed, engine.updates, length, session.workers)
-    else:
-        parts = session.parts
-        draws = {share.task: drawing(share, parts) for share in mixed.shares}
-        pin = session.device.type == "cuda"
-        feed = updates(draws, mixed, engine.updates, length, int(recipe.machine.loaders), pin, session.workers)
-        feed = sent_ahead(feed, session.device)
-    for s in mixed.shares:
-        if not s.before(length) and not engine.updates:
+        return cached_updates(training, mixed, engine.updates, length, session.workers)
+    draws = {share.task: drawing(share, session.parts) for share in mixed.shares}
+    loaders, pin = int(session.recipe.machine.loaders), session.device.type == "cuda"
+    feed = updates(draws, mixed, engine.updates, length, loaders, pin, session.workers)
+    return sent_ahead(feed, session.device)
+
+
+def _tell_shares(session: Session, engine: Engine, mixed: Mixture, length: int) -> None:
+    """Note at the beginning of a phase which tasks get nothing in it, and what of each epoch is left over."""
+    for s in mixed.shares if not engine.updates else ():
+        if not s.before(length):
             session.note(
                 f"{s.task}: mix.{s.task}={s.mix:g} gives it no batch in {length} updates: it learns nothing here"
             )
-        if s.plan.dropped and not engine.updates:
+        if s.plan.dropped:
             session.note(
                 f"{s.task + ': ' if len(mixed.shares) > 1 else ''}{s.plan.per_epoch} updates an epoch of {s.plan.batch}; "
                 f"{s.plan.dropped} samples (others each time) wait for the next"
             )
-    run_phase(session, engine, feed, mixed, before, length)
-    if engine.updates < length:
-        session.note(f"stopped early: {session.progress.stale} evaluations without a better {session.metric}")
 
 
 def drawing(share: Share, parts: dict[str, Part]) -> Draws | SharedDraws:
