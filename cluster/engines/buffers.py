@@ -1,6 +1,7 @@
 """What an update's micro-batches make of the model's buffers, averaged in fp64."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -213,6 +214,20 @@ class BufferMeans:
     def undo(self) -> None:
         """Put the update's first buffers back after `finish`, where the update is skipped."""
         self._put_back()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let forwards and backwards run between two updates, as in one, and put the buffers back after them.
+
+        Raises EngineError where a buffer changed that has no mean, and so is not put back.
+        """
+        self.begin()
+        try:
+            yield
+            self._check_constants()
+        finally:
+            self._put_back()
+            self._open = False
 
     def close(self) -> None:
         """Take the hooks off the model."""

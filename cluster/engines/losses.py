@@ -50,13 +50,18 @@ def scaled(total: Tensor, part: Any) -> Tensor:
     return total if scale == 1.0 else total * scale
 
 
-def weighed(named: dict[str, Tensor], batch: Any, balance: Fixed) -> Tensor:
-    """Add up a micro-batch's losses: of each task first, balanced and scaled, then of the tasks."""
+def by_part(named: dict[str, Tensor], batch: Any) -> list[tuple[Any, Tensor]]:
+    """Add up the losses of each task's part of a micro-batch."""
     parts = parts_of(batch)
     if len(parts) == 1:
-        return scaled(balance.weigh(getattr(parts[0], "task", ""), summed(named)), parts[0])
-    of = {part.task: {n: v for n, v in named.items() if n.startswith(f"{part.task}/")} for part in parts}
-    return torch.stack([scaled(balance.weigh(p.task, summed(of[p.task])), p) for p in parts]).sum()
+        return [(parts[0], summed(named))]
+    return [(p, summed({n: v for n, v in named.items() if n.startswith(f"{p.task}/")})) for p in parts]
+
+
+def weighed(named: dict[str, Tensor], batch: Any, balance: Fixed) -> Tensor:
+    """Add up a micro-batch's losses: of each task first, balanced and scaled, then of the tasks."""
+    each = [scaled(balance.weigh(getattr(part, "task", ""), own), part) for part, own in by_part(named, batch)]
+    return each[0] if len(each) == 1 else torch.stack(each).sum()
 
 
 def of_labelled(loss: Tensor, part: Any) -> Tensor:

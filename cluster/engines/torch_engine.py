@@ -20,7 +20,7 @@ from ..workers import ALONE, Workers
 from .average import MovingAverage, live_tensors
 from .balance import Fixed
 from .buffers import BufferMeans
-from .losses import added, labelled, loss_weight, of_labelled, part_of, weighed
+from .losses import added, by_part, labelled, loss_weight, of_labelled, part_of, parts_of, weighed
 from .memory_format import place
 from .optimizer import build_optimizer, load_optimizer, optimizer_tensors
 from .schedule import factor
@@ -130,18 +130,13 @@ class TorchEngine:
         """
         own = [b for b in micro_batches if not getattr(b, "stand_in", False)]
         self._begin(own, micro_batches)  # DeepSpeed: takes the model over; stages 2, 3: all workers run equally often
-        if not self._call.training:  # walking all modules costs milliseconds
-            self._call.train()
         parts: list[dict[str, Tensor]] = []
         self._gradients.begin()
         self._buffers.begin(alone=len(own) == 1 and self.workers.size == 1)
         for number, batch in enumerate(own):
             with _sized(batch, self.updates), self._tuning.of(batch):
                 batch = batch.to(self.device)
-                self._buffers.start()
-                with record_function("trunkline::forward"), self.autocast():
-                    named = self._forward(batch)  # stages 2 and 3: through DeepSpeed's module
-                self._buffers.take()
+                named = self._losses_of(batch)  # stages 2 and 3: through DeepSpeed's module
                 with record_function("trunkline::backward"):
                     self._backward(weighed(named, batch, self.balance))  # stages 2 and 3: DeepSpeed's, which reduces
                 self.balance.took(self.workers.rank + number * self.workers.size, batch)
@@ -166,6 +161,37 @@ class TorchEngine:
         report.send()
         self.updates += 1
         return report
+
+    def _losses_of(self, batch: Any) -> dict[str, Tensor]:
+        """Compute the named losses of a micro-batch, from the update's first buffers."""
+        if not self._call.training:  # walking all modules costs milliseconds
+            self._call.train()
+        self._buffers.start()
+        with record_function("trunkline::forward"), self.autocast():
+            named = self._forward(batch)
+        self._buffers.take()
+        return named
+
+    def gradients_of(
+        self, micro_batches: Sequence[Any], parameters: Sequence[Tensor]
+    ) -> Iterator[tuple[Any, list[Tensor | None]]]:
+        """Yield each task's part of this worker's micro-batches with the gradient of its own loss, neither balanced nor scaled.
+
+        It leaves no trace in the model: no `.grad`, and buffers as they were. Go through it to its end between two updates.
+        In fp16 a gradient is multiplied by the scaler's scale. None: the loss does not depend on the parameter.
+        """
+        with self._buffers.aside():
+            for batch in micro_batches:
+                if getattr(batch, "stand_in", False):
+                    continue
+                with _sized(batch, self.updates):
+                    batch = batch.to(self.device)
+                    for number, part in enumerate(parts_of(batch)):  # a forward each: a compiled one has one backward
+                        _, loss = by_part(self._losses_of(batch), batch)[number]
+                        found: Sequence[Tensor | None] = [None] * len(parameters)
+                        if loss.requires_grad:
+                            found = torch.autograd.grad(self.scaler.scale(loss), parameters, allow_unused=True)
+                        yield part, list(found)
 
     def wait(self) -> Report:
         """Let an update pass in which this engine computes nothing; the schedule counts it."""

@@ -107,6 +107,9 @@ class Log:
 
     every: int = ranged(1, POSITIVE)  # updates a line
     tensorboard: bool = True
+    cosines: int = ranged(
+        0, COUNT
+    )  # of several tasks: updates from one comparison of their gradients to the next; 0: none
 
 
 @dataclass(frozen=True)

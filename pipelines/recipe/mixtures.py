@@ -24,7 +24,7 @@ def mixture_problems(recipe: Recipe) -> list[str]:
         problems += _shared(recipe)
         if not problems:
             problems += _mixing(recipe)
-    return problems + _balance(recipe)
+    return problems + _balance(recipe) + _cosines(recipe)
 
 
 def _names(recipe: Recipe) -> list[str]:
@@ -154,4 +154,24 @@ def _balance(recipe: Recipe) -> list[str]:
         elif absent:
             shown = ", ".join(f"mix.{name}={recipe.mix[name]:g}" for name in absent)
             problems.append(f"{given}: follows every loss in every update, and {shown} leaves some out; give 1 or more")
+    return problems
+
+
+def _cosines(recipe: Recipe) -> list[str]:
+    """Check what a comparison of the tasks' gradients needs."""
+    every, log, given = recipe.log.cosines, recipe.log.every, f"log.cosines={recipe.log.cosines}"
+    if every <= 0:
+        return []
+    problems = []
+    if len(learning_tasks(recipe)) < 2:
+        problems.append(f"{given}: compares the gradients of tasks, and only one learns; leave it out")
+    if log > 0 and every % log:
+        problems.append(
+            f"{given}: stands in the line of its update, and log.every={log} writes no line of some; give a multiple of {log}"
+        )
+    if recipe.network.norm == "sync":
+        problems.append(
+            f"{given}: every task has passes of its own, in which synchronised norms of workers would wait for each other; "
+            "leave it out, or set another network.norm"
+        )
     return problems

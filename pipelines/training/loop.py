@@ -10,6 +10,7 @@ from ..feeding.updates import Update
 from ..recipe.fields import Evaluation
 from ..show import progress
 from .checks import in_settings
+from .cosines import comparing
 from .session import Session
 
 
@@ -34,13 +35,17 @@ def run_phase(
         bar = shown.add_task(
             title, total=length, completed=engine.updates, unit=session.unit, scale=mixture.batch, say=""
         )
+        compare = comparing(session, engine)
         start = time.perf_counter()
         for update in feed:
             with in_settings():
+                aside = time.perf_counter()
+                beside = compare(before + engine.updates + 1, update.micro_batches)
+                start += time.perf_counter() - aside  # an update's speed is its own
                 report = engine.update(update.micro_batches)
             done = before + engine.updates
             now = time.perf_counter()
-            session.log(report, update, done, mixture, now - start)
+            session.log(report, update, done, mixture, now - start, beside)
             start = now
             shown.update(bar, advance=1, say=session.loss)
             if done == math.ceil(mixture.per_epoch):

@@ -74,7 +74,7 @@ class Session:
     last_scores: tuple[int, Evaluated] | None = None
     loss: str = ""  # of the last line, for the progress bar
     watches: dict[str, Watch | None] = field(default_factory=dict)  # by player: who is told of its updates
-    _unwritten: tuple[Report, int, dict[str, Any]] | None = None
+    _unwritten: tuple[Report, int, dict[str, Any], dict[str, float]] | None = None
     _saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -119,25 +119,30 @@ class Session:
                 for line in samples.watched(states):
                     self.note(f"{part.name}: {line}" if part.folder else line)
 
-    def log(self, report: Report, update: Update, done: int, mixture: Mixture, seconds: float) -> None:
-        """Keep what an update did, and write what the one before did, whose numbers are ready without a wait."""
+    def log(
+        self, report: Report, update: Update, done: int, mixture: Mixture, seconds: float, beside: Mapping[str, float]
+    ) -> None:
+        """Keep what an update did, and write what the one before did, whose numbers are ready without a wait.
+
+        `beside` is what was measured beside the update, by name.
+        """
         self.flush()
         line = {"epoch": (update.number + 1) / mixture.per_epoch, "lr": report.lr,
                 "images_per_second": mixture.batch / seconds, "wait": update.waited / seconds}  # fmt: skip
-        self._unwritten = (report, done, line)
+        self._unwritten = (report, done, line, dict(beside))
 
     def flush(self) -> None:
         """Write what `log` kept, every `log.every` updates and after a phase's last. Raises EngineError at a loss not finite."""
         if self._unwritten is None:
             return
-        (report, done, line), self._unwritten = self._unwritten, None
+        (report, done, line, beside), self._unwritten = self._unwritten, None
         report.check()
         numbers = report.numbers()
         self.loss = "" if report.waited else f"loss {numbers['total']:.4f}"
         self._watch(report)
         if done % self.recipe.log.every and done != self.progress.total:
             return
-        self.say("train", done, **_line(report, numbers), **line, **_of_others(report))
+        self.say("train", done, **_line(report, numbers, beside), **line, **_of_others(report))
 
     def _watch(self, report: Report) -> None:
         """Tell each player's watch of its update, and note what it says, once in a run."""
@@ -306,13 +311,13 @@ class Session:
         self.run.push()
 
 
-def _line(report: Report, numbers: dict[str, float]) -> dict[str, Any]:
-    """Build what a line of `metrics.jsonl` says of a player's update."""
+def _line(report: Report, numbers: dict[str, float], beside: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Build what a line of `metrics.jsonl` says of a player's update, and of what was measured beside it."""
     if report.waited:
         return {"waited": True}
     line: dict[str, Any] = {"loss": numbers["total"], "losses": {k: numbers[k] for k in report.losses}}
-    if report.measured:
-        line["measured"] = {k: numbers[k] for k in report.measured}
+    if measured := {**{k: numbers[k] for k in report.measured}, **(beside or {})}:
+        line["measured"] = measured
     if report.grad_norm is not None:
         line["grad_norm"] = numbers["grad_norm"]
     if report.skipped:
