@@ -2,7 +2,7 @@
 
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,6 +46,14 @@ def _on_one_line(text: str) -> str:
     """Write codes that would break a table, as of a file's name, as escapes: line ends, control codes, undecodable bytes."""
     odd = ("Cc", "Cs", "Zl", "Zp")
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in odd else c for c in text)
+
+
+def scores_lines(each: Mapping[str, Scores]) -> str:
+    """Write what stands behind a colon: the headline metrics in the same line, of several tasks in a line each below it."""
+    if len(each) == 1:
+        return f" {scores_line(next(iter(each.values())))}"
+    width = max(map(len, each))
+    return "".join(f"\n  {name:{width}}  {scores_line(scores)}" for name, scores in each.items())
 
 
 def scores_line(scores: Scores) -> str:

@@ -258,7 +258,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Examples(Block):
-    """Pictures of samples: `small` ones, `wide` ones, or each a `pair` of two beside each other."""
+    """Pictures of samples: `small` ones, `wide` ones, or each a `pair` of two beside each other.
+
+    `across` is how many stand in a row, where rows mean something; 0: as many as the page is wide.
+    """
 
     kind = "examples"
     parts: ClassVar[dict[str, type]] = {"pictures": Picture}
@@ -266,6 +269,7 @@ class Examples(Block):
     pictures: tuple[Picture, ...]
     note: str = ""
     size: Literal["small", "wide", "pair"] = "small"
+    across: int = 0
 
 
 def fields_of(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:

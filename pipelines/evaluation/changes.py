@@ -96,3 +96,11 @@ def with_change(scores: Scores, recipe: Recipe, evaluators: Mapping[str, Evaluat
         changes.append(None if value is None else sign * (value - single) / abs(single))
     whole = None if None in changes else sum(c for c in changes if c is not None) / len(changes)
     return replace(scores, metrics={CHANGE: whole, **scores.metrics}, headline=(CHANGE, *scores.headline))
+
+
+def change_said(scores: Scores) -> str:
+    """Write the mean relative change as a line of its own; "" where there is none."""
+    if CHANGE not in scores.metrics:
+        return ""
+    value = scores.metrics[CHANGE]
+    return "\n  mean change against single runs: " + ("none" if value is None else f"{value:+.1%}")

@@ -41,7 +41,9 @@ def _shown(block: Block, run: Path) -> dict[str, Any]:
         return _curve(block) if block.lines or block.bars else {}
     assert isinstance(block, Examples)
     found = [shown for picture in block.pictures if (shown := picture_of(picture, run, _SIDES[block.size]))]
-    return {"alone": True, "note": block.note, "pictures": found, "size": block.size} if found else {}
+    if not found:
+        return {}
+    return {"alone": True, "note": block.note, "pictures": found, "size": block.size, "across": block.across}
 
 
 def _table(block: Table) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The curves of a run: what it logged over its updates."""
 
 import math
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import combinations, pairwise
 from typing import Any
 
 from .figures import Line, line_chart, smooth
@@ -19,16 +20,91 @@ def training_curves(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     xs, starts = [line["update"] for line in train], _starts(lines)
     if len(xs) < 2:
         return []
-    losses = [float(line["loss"]) for line in train]
-    width = len(xs) / 30
-    shown = [Line("smoothed", xs, smooth(losses, width))] if width > 1 else []
-    shown.insert(0, Line("each update", xs, losses, "faint" if shown else "s1"))
-    charts = [_chart("Training loss", shown, line_chart(shown, "training loss", marks=starts))]
+    charts = [_smoothed("Training loss", xs, [float(line["loss"]) for line in train], starts)]
     rates = [float(line.get("lr", math.nan)) for line in train]
     if any(map(math.isfinite, rates)):
         rate = [Line("learning rate", xs, rates)]
         charts.append(_chart("Learning rate", rate, line_chart(rate, "learning rate", marks=starts)))
     return charts
+
+
+def loss_curves(lines: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:
+    """Draw what one of several tasks lost: its sum, each of its losses where there are several, its gradient's norm."""
+    own = [(line["update"], _of_task(line, shown.prefix)) for line in lines if line["kind"] == "train"]
+    own, starts = [(update, losses) for update, losses in own if losses], _starts(lines)
+    if len(own) < 2:
+        return []
+    charts = [_smoothed("Training loss", [u for u, _ in own], [sum(losses.values()) for _, losses in own], starts)]
+    names = list(dict.fromkeys(name for _, losses in own for name in losses))
+    for name in names if len(names) > 1 else ():
+        points = [(u, losses[name]) for u, losses in own if name in losses]
+        charts.append(_smoothed(f"Loss: {name}", [u for u, _ in points], [y for _, y in points], starts))
+    if gradient := _measured(lines, f"gradient/{shown.task}", "norm"):
+        charts.append(_lines("Gradient on the trunk, norm", [gradient], starts))
+    return charts
+
+
+def _of_task(line: dict[str, Any], prefix: str) -> dict[str, float]:
+    return {n.removeprefix(prefix): float(v) for n, v in line.get("losses", {}).items() if n.startswith(prefix)}
+
+
+COLOURS = 8  # of the page: s1 to s8
+FEW_PAIRS = 6  # with more, the cosines of a task with all others share a chart
+
+
+def colour(place: int) -> str:
+    """Return the class of a task's colour."""
+    return f"s{place % COLOURS + 1}"
+
+
+def balance_curves(lines: list[dict[str, Any]], tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """Draw the factors by which a balance multiplies the tasks' losses, in one chart; nothing where they are fixed."""
+    found = [_measured(lines, f"balance/{task}", task, colour(n)) for n, task in enumerate(tasks)]
+    drawn = [line for line in found if line and len(line.xs) > 1]
+    return [_lines("Loss balance", drawn, _starts(lines))] if drawn else []
+
+
+def cosine_curves(lines: list[dict[str, Any]], tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """Draw the cosines between the tasks' gradients: a chart for each two, or of many tasks one for each with all others."""
+    of = {
+        (a, b): line
+        for (a, one), (b, other) in combinations(enumerate(tasks), 2)
+        if (line := _measured(lines, f"cosine/{one}/{other}", other))
+    }
+    groups = [(f"Cosine: {tasks[a]}, {tasks[b]}", [line]) for (a, b), line in of.items()]
+    if len(of) > FEW_PAIRS:
+        groups = []
+        for n, task in enumerate(tasks):
+            pairs = [(b if a == n else a, line) for (a, b), line in of.items() if n in (a, b)]
+            own = [Line(tasks[m], line.xs, line.ys, colour(m), line.dots) for m, line in pairs]
+            groups += [(f"Cosine: {task} and", own)] if own else []
+    charts = []
+    for title, own in groups:
+        xs = [x for line in own for x in line.xs]
+        none = Line("0", [min(xs), max(xs)], [0.0, 0.0], "dashed")
+        chart = _lines(title, [none, *own], _starts(lines))
+        charts.append({**chart, "legend": [(line.kind, line.name) for line in own] if len(own) > 1 else []})
+    return charts
+
+
+def _measured(lines: list[dict[str, Any]], name: str, shown: str, kind: str = "s1") -> Line | None:
+    """Make the line of a number that was measured in some updates, called as it is shown; None where it never was."""
+    train = [(line["update"], line["measured"][name]) for line in lines if name in line.get("measured", {})]
+    return (
+        Line(shown, [x for x, _ in train], [float(y) for _, y in train], kind, len(train) <= _DOTS) if train else None
+    )
+
+
+def _lines(title: str, drawn: list[Line], starts: Sequence[float]) -> dict[str, Any]:
+    return _chart(title, drawn, line_chart(drawn, title, marks=starts))
+
+
+def _smoothed(title: str, xs: list[float], ys: list[float], starts: Sequence[float]) -> dict[str, Any]:
+    """Draw numbers that jump from update to update, with a smooth line over them where there are many."""
+    width = len(xs) / 30
+    shown = [Line("smoothed", xs, smooth(ys, width))] if width > 1 else []
+    shown.insert(0, Line("each update", xs, ys, "faint" if shown else "s1"))
+    return _chart(title, shown, line_chart(shown, title.lower(), marks=starts))
 
 
 def metric_curves(lines: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:

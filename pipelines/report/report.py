@@ -15,8 +15,9 @@ from ...tasks.scores import metrics_in
 from ..recipe.plugin import file_of
 from ..runs.claiming import flat
 from .blocks import rows_of
-from .curves import WEIGHTS, metric_curves, training_curves
+from .curves import WEIGHTS, balance_curves, cosine_curves, loss_curves, metric_curves, training_curves
 from .figures import number
+from .several import side_by_side
 from .shown import Shown, read_shown, tile, unit_of
 
 
@@ -33,7 +34,8 @@ def write_report(run: Path | str) -> Path:
         raise RecipeError(f"{run}: holds no recipe.json of a run; give the folder of a run")
     scores = _read(run / "scores.json") or {}
     lines = list(_lines(run / "metrics.jsonl"))
-    shown = read_shown(_read(run / "shown.json"), run / "shown.json")
+    shown, of_all = read_shown(_read(run / "shown.json"), run / "shown.json")
+    names = [one.task for one in shown if one.prefix]
     load, machine = _read(run / "load.json") or {}, _read(run / "environment.json")
     main = _main_metric(recipe, scores)
     page = {
@@ -45,7 +47,9 @@ def write_report(run: Path | str) -> Path:
         "sentences": _sentences(recipe, scores, lines),
         "folds": sorted((p.parent.name for p in run.glob("folds/*/report.html")), key=lambda n: (len(n), n)),
         "notes": [line["text"] for line in lines if line["kind"] == "note" and line.get("text")],
-        "curves": training_curves(lines),
+        "curves": training_curves(lines) + balance_curves(lines, names) + cosine_curves(lines, names),
+        "beside": side_by_side(shown, main, scores, recipe["resolved"]) if names else [],
+        "all_rows": rows_of(of_all, run, "all-"),
         "tasks": [_task(place, one, main, scores, lines, run) for place, one in enumerate(shown)],
         "several": len(shown) > 1,
         "unit": unit_of(shown),
@@ -56,7 +60,7 @@ def write_report(run: Path | str) -> Path:
         "knobs": {k: _value(v) for k, v in recipe.get("knobs", {}).items()},
         "settings": _settings(recipe),
         "environment": {k: _value(v) for k, v in flat(machine).items() if v is not None} if machine else {},
-        "commands": _commands(recipe, run, [one.task for one in shown if one.prefix]),
+        "commands": _commands(recipe, run, names),
     }
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
@@ -111,7 +115,7 @@ def _task(
         "name": shown.task,
         "mark": f"task-{place}",
         "tiles": [tile(shown, name, scores) for name in names],
-        "curves": metric_curves(lines, shown),
+        "curves": (loss_curves(lines, shown) if shown.prefix else []) + metric_curves(lines, shown),
         "rows": rows_of(shown.blocks, run, f"task-{place}-"),
     }
 
@@ -137,7 +141,7 @@ def _sentences(recipe: dict[str, Any], scores: dict[str, Any], lines: list[dict[
     phases = [p.get("name", "train") for p in resolved.get("phases", [])]
     first = f"Recipe {recipe['recipe']}"
     first += f" ({', then '.join(phases)})" if phases else ""
-    first += f" on {data}" if data else ""
+    first += f" of {len(tasks)} tasks" if len(tasks) > 1 else f" on {data}" if data else ""
     first += f", {network['backbone']}" if network.get("backbone") else ""
     first += f", from {begin}."
     sentences = [first]

@@ -9,6 +9,26 @@ from trunkline.ground.errors import RecipeError
 from ...tasks.scores import NOT_THERE, Block, Metric, fields_of, metrics_in
 from .figures import number
 
+ALL = ""
+"""The name in `shown.json` of what belongs to all tasks together, where there are several: blocks alone."""
+
+
+@dataclass(frozen=True)
+class Learns:
+    """How a task learnt beside others: its samples by split, what an update takes of it on average, and what that counts.
+
+    batches    how many of its batches, of `size` samples in micro-batches of `micro`; 0: it is only scored
+    shares     the tasks that it shares batches with
+    """
+
+    train: int
+    val: int
+    batches: float
+    size: int
+    micro: int
+    loss_weight: float
+    shares: tuple[str, ...] = ()
+
 
 @dataclass
 class Shown:
@@ -19,6 +39,7 @@ class Shown:
     prefix: str = ""
     metrics: dict[str, Metric] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
+    learns: Learns | None = None
 
     def about(self, metric: str) -> Metric:
         """Describe a metric; where nothing is said of it, its name is its title."""
@@ -30,24 +51,27 @@ class Shown:
         return [name for name in metrics_in(scores) if name.startswith(self.prefix)]
 
 
-def read_shown(document: Any, file: Path) -> list[Shown]:
-    """Read what `shown.json` says of each task; without that file, return one task of which nothing is known.
+def read_shown(document: Any, file: Path) -> tuple[list[Shown], list[Block]]:
+    """Read what `shown.json` says of each task, and the blocks of all together.
 
-    Raises RecipeError for a file that says something else.
+    Without that file, return one task of which nothing is known. Raises RecipeError for a file that says something else.
     """
     if document is None:
-        return [Shown()]
+        return [Shown()], []
     try:
-        return [
+        tasks = {task: said for task, said in document.items() if task != ALL}
+        found = [
             Shown(
                 task,
                 said["unit"],
-                f"{task}/" if len(document) > 1 else "",
+                f"{task}/" if len(tasks) > 1 else "",
                 {name: Metric(**fields_of(Metric, about)) for name, about in said["metrics"].items()},
                 [Block.from_json(block) for block in said["blocks"]],
+                Learns(**fields_of(Learns, said["learns"])) if "learns" in said else None,
             )
-            for task, said in document.items()
+            for task, said in tasks.items()
         ]
+        return found, [Block.from_json(block) for block in document.get(ALL, {"blocks": []})["blocks"]]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RecipeError(f"{file}: does not say what a run shows ({error}); take it away to do without it") from None
 

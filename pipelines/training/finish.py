@@ -5,12 +5,13 @@ from torch import Tensor
 from ...cluster import checkpoint
 from ...cluster.workers import ALONE
 from ...tasks.scores import Scores
+from ..evaluation.changes import change_said
 from ..evaluation.together import Evaluated
 from ..models.bundle import write_bundle
 from ..models.publishing import write_published
 from ..report.report import write_report
 from ..runs.files import write_records
-from ..show import note, scores_line
+from ..show import note, scores_lines
 from .parts import Part
 from .session import Session
 from .shown import positions, with_weights, write_shown
@@ -50,7 +51,7 @@ def finish(session: Session) -> None:
     })  # fmt: skip
     write_shown(session, tensors, each)
     write_report(run.path)
-    note(f"done: {scores_line(scores)}")
+    note(f"done:{scores_lines(each)}{change_said(scores)}")
     several = f"{run.weights.name} (all tasks), {run.shown}/weights/TASK.safetensors"
     weights = several if len(session.parts) > 1 else run.weights.name
     note(f"  weights  {run.shown}/{weights}\n  report   {run.shown}/{run.report.name}")

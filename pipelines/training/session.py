@@ -19,7 +19,7 @@ from ...cluster.contract import Engine, Report
 from ...cluster.workers import Workers
 from ...heads.model import Model
 from ...tasks.scores import Scores, joined, joined_several, known, metrics_of
-from ..evaluation.changes import with_change
+from ..evaluation.changes import change_said, with_change
 from ..evaluation.measure import apart, score
 from ..evaluation.together import Evaluated, Together, circles, score_together
 from ..feeding.cache import Cache
@@ -30,7 +30,7 @@ from ..feeding.updates import Update
 from ..models.assembly import Facts
 from ..recipe.fields import Recipe, learning_tasks
 from ..runs.run import Metrics, Run
-from ..show import note, scores_line
+from ..show import note, scores_lines
 from .parts import Part
 from .progress import Progress
 
@@ -164,7 +164,8 @@ class Session:
         names = [name for name in self.parts if last or turn % nth.get(name, 1) == 0]
         found = self.score(self.apart_from(engine, averaged), self.workers, names)
         self.last_scores = (done, found)
-        scores = self.joined({name: scores for name, (scores, _) in found.items()})
+        each = {name: scores for name, (scores, _) in found.items()}
+        scores = self.joined(each)
         self._tire(found, engine.updates)
         first = not self.progress.scores
         better = self.progress.take(done, scores.metrics, self.metric, self.lower_is_better)
@@ -174,7 +175,7 @@ class Session:
             "weights": "ema" if averaged else "raw",
         }
         self.say("eval", done, epoch=epoch, split="val", **entry)
-        note(f"update {done}, epoch {epoch:g}: {scores_line(scores)}")
+        note(f"update {done}, epoch {epoch:g}:{scores_lines(each)}{change_said(scores)}")
         for line in scores.notes if first else ():
             if not self._told(line):
                 self.note(line)

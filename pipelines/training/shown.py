@@ -10,10 +10,14 @@ from torch import Tensor
 
 from ...heads.model import Model
 from ...tasks.samples import Samples
-from ...tasks.scores import Block, Examples, Picture, Scores, blocks_of, metrics_of
+from ...tasks.scores import Block, Examples, Picture, Scores, Words, blocks_of, metrics_of
 from ..evaluation.measure import inference
+from ..evaluation.through_heads import takes_pictures, through_heads
 from ..feeding.draws import Draws
-from .parts import Part
+from ..feeding.mixture import Member
+from ..recipe.fields import batches_of
+from ..report.shown import ALL, Learns
+from .parts import Part, micro_of, mixture
 from .session import Session
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ FEW = 6  # examples of a task that does not say which
 
 def write_shown(session: Session, tensors: dict[str, Tensor], found: Mapping[str, Scores]) -> None:
     """Write `shown.json`: for every task its word for a sample, what its metrics are, and the blocks of a report.
+
+    Of several tasks it also says how each learnt, and has pictures that all heads have drawn.
 
     `tensors` are the weights that the examples are predicted with.
     """
@@ -43,7 +49,53 @@ def write_shown(session: Session, tensors: dict[str, Tensor], found: Mapping[str
             "metrics": {metric: asdict(about) for metric, about in metrics_of(evaluator).items()},
             "blocks": [_drawn(session, part, model, block).to_json() for block in blocks],
         }
+    if len(document) > 1:
+        for name, learns in _learning(session).items():
+            document[name]["learns"] = asdict(learns)
+        document[ALL] = {"blocks": [_every_head(session, model()).to_json()]}
     session.run.write("shown.json", document)
+
+
+def _learning(session: Session) -> dict[str, Learns]:
+    """Say of each task how it learns in the last phase."""
+    recipe, parts = session.recipe, session.parts
+    found = {}
+    for name, part in parts.items():
+        own = batches_of(recipe, name)
+        found[name] = Learns(len(part.training), len(part.validation), 0.0, own.size, micro_of(recipe, name), 0.0)
+    for share in mixture(recipe, parts, len(recipe.phases) - 1).shares:
+        members = share.members or (Member(share.task, share.loss_weight),)
+        for member in members:
+            others = tuple(other.task for other in members if other is not member)
+            found[member.task] = replace(
+                found[member.task], batches=share.average, loss_weight=member.loss_weight, shares=others
+            )
+    return found
+
+
+def _every_head(session: Session, model: Model) -> Examples:
+    """Draw some pictures by the heads of all tasks that take pictures, a row each."""
+    parts = session.parts
+    tasks = {name: part.task for name, part in parts.items() if takes_pictures(part.task)}
+    splits = {name: parts[name].validation for name in tasks}
+    folder = session.run.records(next(iter(parts.values())).folder) / "examples"
+    folder.mkdir(parents=True, exist_ok=True)
+    precision, pictures = session.recipe.evaluation.precision, []
+    rows = through_heads(model, tasks, splits, precision, session.device) if len(tasks) > 1 else ()
+    for number, (address, row) in enumerate(rows):
+        for seen in row:
+            lines: list[Words] = [((seen.task, ""), ("" if seen.own else " (not its data)", "soft"))]
+            file = folder / f"{number}-{seen.task}.jpg"
+            if seen.picture:
+                seen.picture.save(file, quality=85)
+            else:
+                lines.append(((f"not drawn: {seen.why}", "soft"),))
+            name = file.relative_to(session.run.path).as_posix() if seen.picture else ""
+            pictures.append(Picture(f"{address}: {seen.task}", tuple(lines), name))
+    note = "Some pictures of the validation splits, each drawn by every task's head."
+    if out := [f"{name} ({part.task.inputs_are})" for name, part in parts.items() if name not in tasks]:
+        note += f" Left out, as what they take are no pictures: {', '.join(out)}."
+    return Examples("One picture, every head", tuple(pictures), note, "wide", len(tasks))
 
 
 def with_weights(session: Session, tensors: dict[str, Tensor]) -> Model:

@@ -1,5 +1,6 @@
 """The cosines of tasks' gradients: the numbers of a loop written out by hand, and not a bit of the run changed by them."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from trunkline.pipelines.recipe.demo_data import placed
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.runs.run import Metrics, Run
 from trunkline.pipelines.training.cosines import compare, comparing
+from trunkline.tasks.scores import Block, Examples
 
 FILE = str(Path(__file__).parents[1] / "shared_tasks.py")
 PLAIN = {"machine.threads": "1", "machine.loaders": "0", "machine.precision": "fp32", "machine.channels_last": "false",
@@ -136,6 +138,24 @@ def test_tensorboard_has_the_same_numbers(runs, tmp_path):
     for name in names:
         points = {point.step: point.value for point in board.Scalars(f"train/{name}")}
         assert points == pytest.approx({n["update"]: {**n["losses"], **n["measured"]}[name] for n in lines}, rel=1e-6)
+
+
+def test_the_report_has_every_task_side_by_side(runs):
+    run = runs["one"]
+    shown = json.loads((run / "shown.json").read_text())
+    assert shown["classification"]["learns"] == {
+        "train": 40, "val": 20, "batches": 1.0, "size": 8, "micro": 4, "loss_weight": 1.0, "shares": [],
+    }  # fmt: skip
+    assert shown["some"]["learns"]["shares"] == ["all"] and shown["some"]["learns"]["loss_weight"] == 0.7
+    examples = Block.from_json(shown[""]["blocks"][0])
+    assert isinstance(examples, Examples) and examples.across == 3 and len(examples.pictures) == 12
+    assert [picture.caption[0][0][0] for picture in examples.pictures] == [*TASKS] * 4
+    assert all((run / picture.file).is_file() for picture in examples.pictures)
+    own = [not picture.caption[0][1][0] for picture in examples.pictures]
+    assert own[:3] == [True, False, False] and own[3:6] == [False, True, True], "taken from each task in turn"
+    text = (run / "report.html").read_text()
+    for words in ("Cosine: all, some", "Gradient on the trunk, norm", "Loss balance", "Loss: boxes", "1 × 4 images"):
+        assert words in text
 
 
 def test_a_frozen_trunk_is_said_and_turns_are_refused():

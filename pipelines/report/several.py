@@ -1,0 +1,50 @@
+"""What the report of several tasks says of them side by side."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .curves import colour
+from .shown import Learns, Shown, tile
+
+
+def side_by_side(
+    shown: list[Shown], main: str | None, scores: Mapping[str, Any], resolved: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Build a row for each task: its main metric, its data, and how it learns beside the others.
+
+    `main` is the metric that chose the best checkpoint; of the other tasks it is each one's first.
+    """
+    rows = []
+    for place, one in enumerate(shown):
+        names = one.own(dict(scores))
+        metric = main if main in names else next(iter(names), None)
+        data = str(resolved.get("tasks", {}).get(one.task, {}).get("data") or "")
+        rows.append({
+            "name": one.task,
+            "mark": f"task-{place}",
+            "colour": colour(place),
+            "metric": tile(one, metric, dict(scores)) if metric else None,
+            "data": _short(data),
+            "whole": data,
+            **_learns(one.learns, one.unit),
+        })  # fmt: skip
+    return rows
+
+
+def _short(data: str) -> str:
+    """Shorten an address to its last two parts."""
+    *before, above, last = ["", *data.rstrip("/").split("/")]
+    return f"…/{above}/{last}" if any(before) else data
+
+
+def _learns(learns: Learns | None, unit: str) -> dict[str, str]:
+    """Say how a task learns, in words; of a run that does not tell, nothing."""
+    if learns is None:
+        return dict.fromkeys(("samples", "takes", "micro", "weight", "shares"), "")
+    return {
+        "samples": f"{learns.train:,} train, {learns.val:,} val",
+        "takes": f"{learns.batches:.3g} × {learns.size} {unit}" if learns.batches else "nothing",
+        "micro": f"micro-batches of {learns.micro}" if learns.batches else "it is only scored",
+        "weight": f"{learns.loss_weight:g}",
+        "shares": ", ".join(learns.shares) or ("no other" if learns.batches else ""),
+    }
