@@ -74,18 +74,16 @@ def stream(
     (size=; a classifier's top=, a detector's score=); the message about an unknown one lists them all.
 
     inputs         files, folders (searched for what the task predicts, photos as a rule) and globs
-    task           which task of a run that has several
-    tasks          or several, a,b or all: a picture goes through the trunk once where they see the same pixels; options of one
-                   are given as TASK.KEY=
-    out            a folder for predictions.jsonl, predictions.csv and sheet.png, and for pictures that are made larger, under
-                   their own names; a prediction that was stopped goes on
+    task, tasks    which task of a run that has several, or a,b or all: where they see the same pixels, a picture goes through
+                   the trunk once; options of one are given as TASK.KEY=
+    out            a folder for predictions.jsonl, predictions.csv and sheet.png, and for pictures that are made larger; a
+                   prediction that was stopped goes on
     batch          samples at once; by default what the task takes (32 of a classifier, 4 of a detector or segmenter)
     threads        of a process, for its arithmetic, whose last bits depend on it; by default its cores (on Ray --cpus)
     pictures       draw each picture too, into out/pictures
     labels         write what is found as labels too, into out/labels: coco, voc, yolo, labelme, labelstudio or csv; of events
                    activitynet, thumos or csv
-    features       a folder for what the head reads of each video over time: a .npy with a row a step, and a JSON that says
-                   when each was; further videos can join it, of the same weights and settings
+    features       a folder for what the head reads of each video: a .npy with a row a step, and a JSON with its times
     weights_key    which network of a weights file that holds several: the keys that lead to it, and its prefix
     classes        names for the outputs of a weights file that has none, in their order
     on_bad_sample  skip: a file that cannot be read becomes a line with its error; stop: it ends the work
@@ -96,10 +94,10 @@ def stream(
     """
     where = Source(absolute(at_home(source)), task, checkpoint, ema, device, threads, backbone, stride_in, weights_key, classes,
                    options or {}, True, blend, tasks)  # fmt: skip
-    rows = str(Path(at_home(features)).absolute()) if features else ""
-    wanted = Predicting(where, precision, batch, on_bad_sample, Writing(suffix, ext, quality, outscale, rows))
-    given = [at_home(i) for i in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
-    return _begun(given, wanted, Path(at_home(out)) if out else None, pictures, labels, plugin, launch)
+    writing = Writing(suffix, ext, quality, outscale, str(Path(at_home(features)).absolute()) if features else "")
+    wanted = Predicting(where, precision, batch, on_bad_sample, writing)
+    given = map(at_home, [inputs] if isinstance(inputs, (str, Path)) else inputs)
+    return _begun([*given], wanted, Path(at_home(out)) if out else None, pictures, labels, plugin, launch)
 
 
 def _begun(

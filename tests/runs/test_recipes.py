@@ -327,9 +327,8 @@ def test_show_of_a_recipe_that_needs_data_works_without_but_not_of_a_wrong_one()
 def claimed(run: Run, **given) -> dict:
     resolved = resolve("transfer", {"data": "photos", "smoke": True, **given})
     machine, why = resolve_machine(resolved.recipe.machine)
-    recipe = dataclasses.replace(resolved.recipe, machine=machine)
-    why = {k: list(v) for k, v in why.items()}
-    return claim(run, {"recipe": resolved.name, "knobs": resolved.given, "resolved": to_plain(recipe), "auto": why})
+    recipe, auto = dataclasses.replace(resolved.recipe, machine=machine), {k: list(v) for k, v in why.items()}
+    return claim(run, {"recipe": resolved.name, "knobs": resolved.given, "resolved": to_plain(recipe), "auto": auto})
 
 
 CHANGED = {"phases.0.updates": 9, "data": "moved", "weights": "none", "machine.loaders": 2, "evaluation.batch": 7,
