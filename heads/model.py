@@ -12,6 +12,7 @@ from trunkline.ground.errors import EngineError
 from trunkline.ground.keys import key, seed_model
 
 from ..backbones.contract import Features, Preprocessing
+from ..backbones.norm import PerTask
 from ..backbones.pyramid import Pyramid
 from .contract import Batch, Prediction
 
@@ -46,6 +47,7 @@ class Model(nn.Module):
         self._never = {name for name, p in self.heads.named_parameters() if not p.requires_grad}  # a kept classifier
         self.reading: Callable[[Batch, Features], Features] | None = None
         self.channels_last = False  # whether images are laid out so; all maps follow them
+        self.norms = [m for m in backbone.modules() if isinstance(m, PerTask)]  # they are told whose each pass is
         for name in ("mean", "std"):
             numbers = torch.tensor(getattr(preprocessing, name)).view(1, -1, 1, 1)
             self.register_buffer(name, numbers, persistent=False)
@@ -102,8 +104,19 @@ class Model(nn.Module):
         return x
 
     def maps(self, batch: Batch) -> Features:
-        """Compute the trunk's maps by name, or return the batch's own where they are cached."""
-        return batch.features if batch.features is not None else self.backbone(self.normalise(batch))
+        """Compute the trunk's maps by name, or return the batch's own where they are cached.
+
+        The pass is that of the batch's task, of a batch that several share the first one's: their norms are of one kind.
+        """
+        if batch.features is not None:
+            return batch.features
+        for norm in self.norms:
+            norm.take(batch.parts[0].task if batch.parts else batch.task)
+        return self.backbone(self.normalise(batch))
+
+    def statistics(self, task: str) -> str:
+        """Say whose running statistics the trunk has for a task in evaluation: the task's own, or "", those that tasks share."""
+        return task if any(task in norm.statistics for norm in self.norms) else ""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the named scalar losses `task/loss` of one micro-batch; all that is random comes from `batch.key`.

@@ -48,8 +48,12 @@ def still(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _only_writes(part: nn.Module) -> bool:
-    """Say whether a module computes the same without its buffers; SyncBatchNorm insists on them."""
-    return isinstance(part, _BatchNorm) and part.training and not isinstance(part, nn.SyncBatchNorm)
+    """Say whether a module computes the same without its buffers.
+
+    SyncBatchNorm insists on them, and of a norm that can `take` another task's passes some may read them.
+    """
+    insists = isinstance(part, nn.SyncBatchNorm) or hasattr(part, "take")
+    return isinstance(part, _BatchNorm) and part.training and not insists
 
 
 def _saved(part: nn.Module) -> list[Tensor]:

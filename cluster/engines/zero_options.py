@@ -41,12 +41,16 @@ class ZeroOptions(EngineOptions):
         if find_spec("deepspeed") is None:
             return [f"zero={self.stage} needs DeepSpeed: install it with pip install 'trunkline[cluster]'"]
         found = refuse(optimizer, machine, workers, self.stage, self.offload)
-        if self.stage >= 2 and tasks > 1:
-            found.append(
-                f"zero={self.stage}: a mixture of tasks needs zero=0 or zero=1; stages 2 and 3 move a head that has no "
-                "micro-batch in an update"
-            )
-        return found
+        return [*found, *filter(None, [self.mixed(tasks)])]
+
+    def mixed(self, tasks: int) -> str:
+        """Refuse several tasks in stages 2 and 3, which would move what had no part in an update."""
+        if (self.stage or 0) < 2 or tasks < 2:
+            return ""
+        return (
+            f"{self.asked()}: a mixture of tasks needs zero=0 or zero=1; stages 2 and 3 move a head that has no micro-batch in "
+            "an update"
+        )
 
     def several(self, players: Sequence[str]) -> str:
         """Refuse players in turns in stages 2 and 3, which would end elsewhere than one process does."""

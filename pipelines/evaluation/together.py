@@ -163,7 +163,8 @@ def _join(one: _Pass, places: list[int], batch: Batch) -> None:
 def in_passes(model: Model, batch: Batch, use: Callable[[str, Batch], Any]) -> dict[str, Any]:
     """Run the trunk once for each pass, and call `use` with each task's name and its batch, which has the maps.
 
-    A pass of one task goes to it whole: it may see each picture several times.
+    A pass of one task goes to it whole: it may see each picture several times. So does a task whose norms have running
+    statistics of its own: its maps are others.
     """
     device, found = next(model.parameters()).device, {}
     for one in batch.parts:
@@ -171,9 +172,12 @@ def in_passes(model: Model, batch: Batch, use: Callable[[str, Batch], Any]) -> d
         if not one.parts:
             found[one.task] = use(one.task, one)
             continue
-        maps = model.maps(one) if len(one.parts) > 1 else None
+        alike = [part for part in one.parts if not model.statistics(part.task)]
+        maps = model.maps(replace(one, parts=tuple(alike))) if len(alike) > 1 else None
         for part in one.parts:
-            taken = maps if part.rows is None or maps is None else {name: m[part.rows] for name, m in maps.items()}
+            taken = None if model.statistics(part.task) else maps
+            if part.rows is not None and taken is not None:
+                taken = {name: m[part.rows] for name, m in taken.items()}
             assert one.images is not None
             images = one.images if part.rows is None else one.images[part.rows]
             found[part.task] = use(part.task, replace(part, images=images, features=taken, rows=None))

@@ -10,6 +10,7 @@ from trunkline.ground.names import load_named
 
 from ...backbones import backbone
 from ...backbones.contract import STATED, Preprocessing, within
+from ...backbones.norm import per_task
 from ...backbones.pyramid import Pyramid
 from ...backbones.settings import usual_preprocessing
 from ...backbones.table import SETTINGS, wrappers
@@ -84,6 +85,7 @@ def assemble(
         _ = task.facts
     seed_model(key(recipe.seed, "init"))
     trunk = make_trunk(network, weights, facts)
+    per_task(within(trunk), recipe.norms)
     heads, beside = {}, {}
     for name, task in tasks.items():
         seed_model(key(recipe.seed, "init", name))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ...backbones.contract import within
+from ...backbones.norm import of_task
 from ...backbones.pyramid import Pyramid
 from ...backbones.video.names import published_names
 from ...backbones.weights import save_weights
@@ -19,8 +20,10 @@ def published(model: Model, tensors: dict[str, torch.Tensor], task: str) -> dict
     """Rename the tensors of the trunk and of the task's head as others read them: to torchvision's names, also on a pyramid.
 
     Where the head has no use for the pyramid, its tensors are left out. Of a trunk frame by frame they are the 2-D trunk's.
+    Where the task has running statistics of its own, they stand in the place of the trunk's.
     """
     head: Any = model.heads[task]
+    tensors = of_task(model, tensors, task)
     inside, around = "backbone.", model.backbone
     while getattr(around, "transparent", False):  # a wrapper without tensors, as that of frames
         inside, around = f"{inside}body.", around.get_submodule("body")

@@ -1,5 +1,6 @@
 """A recipe: everything that decides a run, as a tree of small dataclasses with no logic in it. Imports no torch."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -134,6 +135,9 @@ class Recipe:
     batches: dict[str, Batches] = field(default_factory=dict)  # of a task, in place of batch
     loss_weights: dict[str, float] = field(default_factory=dict)  # of a task; 1 where it has none, 0 leaves it out
     mix: dict[str, float] = field(default_factory=dict)  # of a task: its batches an update, on average; 1 by default
+    norms: dict[str, Literal["shared", "frozen", "own"]] = field(
+        default_factory=dict
+    )  # of a task: what its passes read and move of the running statistics of the trunk's batch norms; shared by default
     mixing: Literal["ratios", "proportional", "round_robin"] = (
         "ratios"  # what mix means: see `pipelines/training/parts.py`
     )
@@ -166,10 +170,15 @@ def shared_groups(recipe: Recipe) -> list[tuple[str, ...]]:
 
 def sharing(recipe: Recipe) -> list[tuple[str, ...]]:
     """List the tasks that learn, those that share batches together, in the recipe's order."""
-    learning = learning_tasks(recipe)
-    groups = [tuple(name for name in learning if name in group) for group in shared_groups(recipe)]
+    return grouped(recipe, learning_tasks(recipe))
+
+
+def grouped(recipe: Recipe, tasks: Iterable[str]) -> list[tuple[str, ...]]:
+    """List some tasks, those that share batches together, in their order."""
+    names = list(tasks)
+    groups = [tuple(name for name in names if name in group) for group in shared_groups(recipe)]
     found: list[tuple[str, ...]] = []
-    for name in learning:
+    for name in names:
         own = next((group for group in groups if name in group), (name,))
         if own not in found:
             found.append(own)

@@ -154,7 +154,7 @@ def _value(recipe: Recipe, at: str, text: Any, key: str) -> Any:
 
 
 def complete(recipe: Recipe) -> Recipe:
-    """Give each of several tasks its own `batches`, `loss_weights` and `mix`, so that each can be seen and changed."""
+    """Give each of several tasks its own `batches`, `loss_weights`, `mix` and `norms`, so that each can be seen and changed."""
     if len(recipe.tasks) < 2:
         return recipe
     return dataclasses.replace(
@@ -162,6 +162,7 @@ def complete(recipe: Recipe) -> Recipe:
         batches={name: recipe.batches.get(name, recipe.batch) for name in recipe.tasks} | recipe.batches,
         loss_weights=dict.fromkeys(recipe.tasks, 1.0) | recipe.loss_weights,
         mix=dict.fromkeys(recipe.tasks, 1.0) | recipe.mix,
+        norms={name: recipe.norms.get(name, "shared") for name in recipe.tasks} | recipe.norms,
     )
 
 
@@ -169,7 +170,7 @@ def _no_task(recipe: Recipe, key: str) -> str:
     """Say that a key such as `batches.NAME.size` names no task, where that is so."""
     first, _, rest = key.partition(".")
     name = rest.partition(".")[0]
-    if first not in ("tasks", "batches", "loss_weights", "mix") or not name or name in recipe.tasks:
+    if first not in ("tasks", "batches", "loss_weights", "mix", "norms") or not name or name in recipe.tasks:
         return ""
     return f"there is no such task{nearest(name, recipe.tasks)}; there are {', '.join(recipe.tasks)}"
 

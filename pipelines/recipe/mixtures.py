@@ -15,8 +15,8 @@ PROJECTED = ("pcgrad", "mgda", "cagrad", "gradvac", "nash_mtl", "graddrop", "imt
 
 
 def mixture_problems(recipe: Recipe) -> list[str]:
-    """List what is wrong with how the tasks of a recipe are mixed, weighed, and share batches."""
-    problems = _names(recipe) + _numbers(recipe) + _each_evaluation(recipe)
+    """List what is wrong with how the tasks of a recipe are mixed, weighed and normalised, and share batches."""
+    problems = [*_names(recipe), *_numbers(recipe), *_norms(recipe), *_each_evaluation(recipe)]
     if recipe.tasks and not problems:
         learning = learning_tasks(recipe)
         if not learning:
@@ -73,6 +73,27 @@ def _each_evaluation(recipe: Recipe) -> list[str]:
     return problems
 
 
+_NO_STATISTICS = {
+    "frozen": "fixes the statistics and the affine weights for every task",
+    "group": "has no running statistics",
+    "sync": "computes statistics over the micro-batches of all workers together, which may be of several tasks",
+}
+"""By norm policy of the network: why a task can have nothing else there."""
+
+
+def _norms(recipe: Recipe) -> list[str]:
+    """Check whose statistics the trunk's batch norms are to have."""
+    norm, problems = recipe.network.norm, []
+    for name, kind in recipe.norms.items():
+        if name not in recipe.tasks:
+            problems.append(f"norms.{name}: {_no_task(recipe, name)}")
+        elif kind != "shared" and norm in _NO_STATISTICS:
+            problems.append(
+                f"norms.{name}={kind}: network.norm={norm} {_NO_STATISTICS[norm]}; set network.norm=batch, or norms.{name}=shared"
+            )
+    return problems
+
+
 def _no_task(recipe: Recipe, name: str) -> str:
     return f"there is no such task{nearest(name, recipe.tasks)}; there are {', '.join(recipe.tasks)}"
 
@@ -121,7 +142,23 @@ def _shared(recipe: Recipe) -> list[str]:
                 problems.append(
                     f"{given}: {said}: tasks that share a batch have one size and one mix; give them the same"
                 )
+        problems += _shared_norms(given, {name: recipe.norms.get(name, "shared") for name in group})
     return problems
+
+
+def _shared_norms(given: str, kinds: dict[str, str]) -> list[str]:
+    """Check that one pass of the trunk can be that of all tasks of a group."""
+    if own := [f"norms.{name}=own" for name, kind in kinds.items() if kind == "own"]:
+        return [
+            f"{given}: {', '.join(own)} makes a group of its own, as its passes have other statistics; take it out of "
+            "shared_batch, or set shared"
+        ]
+    if len(set(kinds.values())) > 1:
+        said = ", ".join(f"norms.{name}={kind}" for name, kind in kinds.items())
+        return [
+            f"{given}: {said}: one pass of the trunk cannot both move its statistics and leave them; give them the same"
+        ]
+    return []
 
 
 def _short(value: Any) -> str:

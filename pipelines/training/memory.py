@@ -1,11 +1,12 @@
 """How many samples fit into memory at once: what `batch.micro=auto` becomes."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +19,10 @@ from ...cluster.engines.turns import still
 from ...heads.contract import Batch, Player
 from ...heads.model import Model
 from ...tasks.contract import Task
+from ...tasks.samples import Samples
+from ..feeding.draws import Draws, SharedDraws
+from ..feeding.joint import Joint
+from ..feeding.mixture import Member
 from ..recipe.fields import Machine, Phase, Recipe
 
 SHARE = 0.8  # of the free memory may be used
@@ -53,8 +58,31 @@ def turns_of(task: Task, model: Model, playing: tuple[str, ...]) -> list[Turn]:
     return found
 
 
-def fitting_micro_batch(turns: Sequence[Turn], sample: Batch, size: int, machine: Machine) -> tuple[int, str]:
-    """Find the largest divisor of `size` whose micro-batch fits, and say why. `sample` is a batch of one.
+def measured_samples(tasks: Mapping[str, Task], samples: Mapping[str, Samples], seed: int) -> list[Batch]:
+    """Draw a batch of one sample; of tasks that share batches, of one picture with the targets that each has of it.
+
+    It is the first picture that most of them label. Where none is labelled by all, more batches follow, until each task has
+    been in one.
+    """
+    if len(tasks) == 1:
+        ((name, task),) = tasks.items()
+        return [task.collate([Draws(task, samples[name], seed, training=True).draw((0, 0, 0))])]
+    joint = Joint.of([samples[name] for name in tasks])
+    members = [Member(name, rows=rows) for name, rows in zip(tasks, joint.rows, strict=True)]
+    draws = SharedDraws(tasks, samples, members, "+".join(tasks), seed)
+    labels, found = np.stack(joint.rows) >= 0, []
+    left = np.ones(len(members), bool)
+    while left.any():
+        best = int(labels[left].sum(0).argmax())
+        found.append(draws.batch([(0, best, 0)]))
+        left &= ~labels[:, best]
+    return found
+
+
+def fitting_micro_batch(
+    turns: Sequence[Turn], samples: Sequence[Batch], size: int, machine: Machine
+) -> tuple[int, str]:
+    """Find the largest divisor of `size` whose micro-batch fits, and say why. `samples` are batches of one, each to fit.
 
     On a GPU the largest is tried, then the next smaller one. Elsewhere running out of memory would end the process, so the
     need is estimated from what one sample keeps for its backward pass. Raises EngineError where not even one fits.
@@ -62,10 +90,10 @@ def fitting_micro_batch(turns: Sequence[Turn], sample: Batch, size: int, machine
     divisors = [d for d in range(size, 0, -1) if size % d == 0]
     if torch.device(machine.device).type == "cuda":
         for micro in divisors:
-            if all(_fits(turn, sample, micro, machine) for turn in turns):
+            if all(_fits(turn, sample, micro, machine) for sample in samples for turn in turns):
                 return micro, "the largest that this GPU ran"
         raise EngineError("not even a micro-batch of one sample fits this GPU: choose a smaller size= or backbone=")
-    passes = [kept_for_backward(turn, sample, machine) for turn in turns]
+    passes = [kept_for_backward(turn, sample, machine) for sample in samples for turn in turns]
     free, fixed = free_memory(), sum(_fixed(turn.player.module) for turn in turns) + LIBRARIES
     for micro in divisors:
         need = fixed + max(kept + micro * 2 * each for kept, each in passes)  # the backward holds as much again
@@ -152,7 +180,10 @@ def _repeat(batch: Batch, times: int) -> Batch:
     images, sizes = (None if own is None else _again(own, times) for own in (batch.images, batch.sizes))
     targets: dict[str, Any] = {name: _again(target, times) for name, target in batch.targets.items()}
     features = batch.features and {name: _again(x, times) for name, x in batch.features.items()}
-    return replace(batch, ids=batch.ids * times, images=images, sizes=sizes, targets=targets, features=features)
+    parts = tuple(_repeat(part, times) for part in batch.parts)  # of one picture, which each of them labels
+    return replace(
+        batch, ids=batch.ids * times, images=images, sizes=sizes, targets=targets, features=features, parts=parts
+    )
 
 
 def _again(rows: Any, times: int) -> Any:

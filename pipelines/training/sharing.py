@@ -8,6 +8,8 @@ import torch
 
 from trunkline.ground.errors import Mistake, RecipeError
 
+from ...backbones.contract import within
+from ...backbones.norm import per_task
 from ...backbones.table import is_known, named
 from ...tasks.contract import Task
 from ...tasks.samples import Samples
@@ -93,7 +95,10 @@ def absent_losses(recipe: Recipe, samples: Mapping[str, Samples]) -> list[str]:
 
 
 def head_problems(recipe: Recipe, tasks: Mapping[str, Task]) -> list[str]:
-    """List which tasks' heads cannot stand on the trunk of a recipe of several: the maps that they need are not there."""
+    """List which tasks cannot stand on the trunk of a recipe of several.
+
+    It lacks the maps that a head needs, or the batch norms whose statistics a task is to have for itself.
+    """
     arch = named(
         recipe.network.backbone or arch_of(weights := recipe.network.weights) or (weights if is_known(weights) else "")
     )
@@ -101,6 +106,7 @@ def head_problems(recipe: Recipe, tasks: Mapping[str, Task]) -> list[str]:
         return []
     try:
         trunk = on_meta(recipe.network, arch)
+        per_task(within(trunk), recipe.norms)
     except Mistake as error:
         return [str(error)]
     problems = []

@@ -32,8 +32,8 @@ from ..models.assembly import Facts
 from ..models.build import build
 from ..models.digest import weights_digest
 from ..recipe.demo_data import placed
-from ..recipe.fields import Phase, Recipe, batches_of, learning_tasks
-from ..recipe.knobs import Resolved
+from ..recipe.fields import Phase, Recipe, batches_of, grouped, learning_tasks
+from ..recipe.knobs import Resolved, complete
 from ..recipe.plain import from_plain, put_at, to_plain
 from ..runs.claiming import claim
 from ..runs.environment import environment
@@ -45,7 +45,7 @@ from .engines import make_engine
 from .features import cache
 from .finish import finish
 from .loop import run_phase
-from .memory import fitting_micro_batch, largest_phase, turns_of
+from .memory import fitting_micro_batch, largest_phase, measured_samples, turns_of
 from .parts import Part, mixture, read_parts
 from .progress import Progress
 from .session import Session, listening
@@ -132,7 +132,7 @@ def settle(resolved: Resolved, run: Run, look: bool = True) -> dict[str, Any]:
     if look and not run.trained:
         preflight(recipe)
     document = {"recipe": resolved.name, "knobs": resolved.given, "resolved": to_plain(recipe), "auto": why}
-    document = claim(run, document, lambda stored: to_plain(from_plain(stored)))
+    document = claim(run, document, lambda stored: to_plain(complete(from_plain(stored))))
     if not (run.path / "environment.json").is_file():
         run.write("environment.json", environment())
     check_device(document["resolved"]["machine"]["device"])
@@ -233,39 +233,45 @@ def _looked(session: Session, part: Part, samples: Samples) -> list[str]:
 
 
 def settle_micro_batches(session: Session) -> Recipe:
-    """Replace a micro-batch of `auto` by a number, which is found once, at the first start, and stored with the run."""
+    """Replace a micro-batch of `auto` by a number, which is found once, at the first start, and stored with the run.
+
+    Tasks that share batches have one number, which is found with the pass that they share.
+    """
     recipe = session.recipe
-    for name in [n for n in recipe.tasks if batches_of(recipe, n).micro == "auto"]:
+    for names in [g for g in grouped(recipe, recipe.tasks) if batches_of(recipe, g[0]).micro == "auto"]:
         micro = session.workers.from_lead(
-            lambda name=name: _fitting_micro_batch(session, name), "finding what fits into memory"
+            lambda names=names: _fitting_micro_batch(session, names), "finding what fits into memory"
         )
-        settled = replace(batches_of(recipe, name), micro=micro)
+        settled = replace(batches_of(recipe, names[0]), micro=micro)
         if len(recipe.tasks) == 1:
             recipe = replace(recipe, batch=settled)
         else:
-            recipe = replace(recipe, batches={**recipe.batches, name: settled})
+            recipe = replace(recipe, batches=recipe.batches | dict.fromkeys(names, settled))
     return recipe
 
 
-def _fitting_micro_batch(session: Session, name: str) -> int:
-    recipe, run, part = session.recipe, session.run, session.parts[name]
-    size = batches_of(recipe, name).size
+def _fitting_micro_batch(session: Session, names: tuple[str, ...]) -> int:
+    recipe, run = session.recipe, session.run
+    size = batches_of(recipe, names[0]).size
+    learning = [session.parts[name] for name in names if name in learning_tasks(recipe)]
     if all(phase.cached for phase in recipe.phases):
         micro, why = size, "cached maps are small"
+    elif not learning:
+        micro, why = size, "it learns nothing"
     else:
-        draws = Draws(part.task, part.training, recipe.seed, training=True)
-        sample = part.task.collate([draws.draw((0, 0, 0))])
+        tasks, samples = {p.name: p.task for p in learning}, {p.name: p.training for p in learning}
         phase = largest_phase(recipe)
         session.model.freeze(phase.frozen, phase.still)
         twin = apart(session.model)
         twin.beside.update(copy.deepcopy(session.model.beside))
-        micro, why = fitting_micro_batch(turns_of(part.task, twin, phase.players), sample, size, recipe.machine)
-    key = f"batches.{name}.micro" if part.folder else "batch.micro"
-    document = run.recipe
-    put_at(document["resolved"], key, micro)
-    document["auto"][key] = [micro, why]
+        turns, drawn = turns_of(learning[0].task, twin, phase.players), measured_samples(tasks, samples, recipe.seed)
+        micro, why = fitting_micro_batch(turns, drawn, size, recipe.machine)
+    document, several = run.recipe, len(recipe.tasks) > 1
+    for key in [f"batches.{name}.micro" for name in names] if several else ["batch.micro"]:
+        put_at(document["resolved"], key, micro)
+        document["auto"][key] = [micro, why]
     run.write("recipe.json", document)
-    session.note(f"{name + ': ' if part.folder else ''}micro-batches of {micro} samples: {why}")
+    session.note(f"{'+'.join(names) + ': ' if several else ''}micro-batches of {micro} samples: {why}")
     return micro
 
 

@@ -116,10 +116,51 @@ class Balance:
         self.factors = dict(zip(self.weights, (part * len(now) / part.sum()).float(), strict=True))
 
 
+class Norms:
+    """The batch norms of a plain trunk, whose numbers are put in and taken out for each pass as `norms` say."""
+
+    def __init__(self, model, kinds: dict[str, str]):
+        self.kinds = {task: kinds.get(task, "shared") for task in TASKS}
+        found = {n: m for n, m in model.named_modules() if n.startswith("backbone.") and isinstance(m, nn.BatchNorm2d)}
+        self.norms = list(found.values())
+        self.shared = [b for m in self.norms for b in m.buffers()]
+        self.own = {task: [b.clone() for b in self.shared] for task, kind in self.kinds.items() if kind == "own"}
+        self.names = [f"{n}.statistics.TASK.{b}" for n, m in found.items() for b, _ in m.named_buffers()]
+        self.sums = {task: [torch.zeros_like(b, dtype=torch.float64) for b in own] for task, own in self.own.items()}
+        self.ran = dict.fromkeys(self.own, 0)
+
+    def named(self) -> dict[str, Tensor]:
+        return {
+            n.replace("TASK", task): b for task, own in self.own.items() for n, b in zip(self.names, own, strict=True)
+        }
+
+    def before(self, task: str) -> None:
+        for norm in self.norms:
+            norm.train(self.kinds[task] != "frozen")
+        for b, own in zip(self.shared, self.own.get(task, []), strict=False):
+            b.data.copy_(own)
+
+    def after(self, task: str) -> None:
+        if task in self.own:
+            self.ran[task] += 1
+            for total, b in zip(self.sums[task], self.shared, strict=True):
+                total.add_(b)
+
+    def finish(self) -> None:
+        for task, own in self.own.items():
+            for b, total in zip(own, self.sums[task], strict=True):
+                if self.ran[task]:
+                    mean = total / self.ran[task]
+                    b.copy_(mean if b.is_floating_point() else mean.round())
+                total.zero_()
+            self.ran[task] = 0
+
+
 def by_hand(recipe, updates: int) -> dict[str, Tensor]:
     """Run the updates; return weights, statistics and averages."""
     recipe = placed(recipe)
-    tasks, model, _ = build(recipe)
+    tasks, model, _ = build(replace(recipe, norms={}))
+    statistics = Norms(model, recipe.norms)
     model.train()
     shared = bool(recipe.shared_batch)
     groups = [("classification",), ("boxes", "some")] if shared else [(name,) for name in TASKS]
@@ -141,6 +182,7 @@ def by_hand(recipe, updates: int) -> dict[str, Tensor]:
     )
     buffers = [b for n, b in model.named_buffers() if n in model.state_dict()]
     live = {n: t for n, t in [*model.named_parameters(), *model.named_buffers()] if n in model.state_dict()}
+    live |= statistics.named()
     shadow = {n: t.detach().clone() for n, t in live.items()}
     for update in range(updates):
         listed = [(d, m, at) for d in data for m, at in enumerate(d.pictures(update))]
@@ -160,7 +202,9 @@ def by_hand(recipe, updates: int) -> dict[str, Tensor]:
             if len(parts[0]) == 4:
                 whole.sizes = torch.tensor([[64, 64]] * len(at))
             seed_model(key(own_key, "trunk"), "cpu")
+            statistics.before(parts[0][0])
             maps = model.backbone(model.normalise(whole))
+            statistics.after(parts[0][0])
             totals, squares_of = [], {}
             for name, rows, batch, *_ in parts:
                 seed_model(key(own_key, name), "cpu")
@@ -196,8 +240,9 @@ def by_hand(recipe, updates: int) -> dict[str, Tensor]:
                     whole_factor = balance.factors[name].double() * scale / own
                     squares_of[name] = (torch.stack(norms).square().sum() / whole_factor.square(), own)
             squares.append(squares_of)
+            held = {id(b) for b in statistics.shared if parts[0][0] in statistics.own}
             for i, (mean, b, start) in enumerate(zip(means, buffers, first, strict=True)):
-                if not torch.equal(b, start):
+                if not torch.equal(b, start) and id(b) not in held:
                     ran[i] += 1
                     mean.add_(b)
                 b.data.copy_(start)
@@ -211,6 +256,7 @@ def by_hand(recipe, updates: int) -> dict[str, Tensor]:
         for mean, b, n in zip(means, buffers, ran, strict=True):
             if n:
                 b.copy_(mean / n if b.is_floating_point() else (mean / n).round())
+        statistics.finish()
         for group in optimizer.param_groups:
             group["lr"] = 0.005 * ((1 + math.cos(math.pi * update / updates)) / 2)
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -21,6 +21,8 @@ FORMS = {
     "uncertainty": {"balance": "uncertainty"},
     "gradient_norm": {"balance": "gradient_norm"},
     "famo": {"balance": "famo", "shared": False},
+    "norms": {"shared": False, "norms.boxes": "own", "norms.some": "frozen"},
+    "frozen": {"norms.classification": "own", "norms.boxes": "frozen", "norms.some": "frozen"},
 }
 
 
@@ -48,7 +50,7 @@ def wanted(cache) -> dict[str, dict[str, torch.Tensor]]:
 
 
 CASES = [(form, zero) for form in FORMS for zero in (None, 0, 1)]
-QUICK = [("uncertainty", 1), ("gradient_norm", None)]
+QUICK = [("uncertainty", 1), ("gradient_norm", None), ("norms", 1)]
 
 
 @pytest.mark.parametrize(
