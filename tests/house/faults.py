@@ -64,6 +64,17 @@ FAULTS = (
           "_add(views[at], gradients, share / ", "_add(views[at], gradients, 1.0 / ", "mixture/test_cosines.py"),
     Fault("a comparison of gradients leaves its statistics behind", "cluster/engines/buffers.py",
           "        finally:\n            self._put_back()", "        finally:\n            pass", "mixture/test_cosines.py"),
+    Fault("a task's own statistics are the shared ones", "backbones/norm.py", "mean, var = self.get_buffer(\"running_mean\"), "
+          "self.get_buffer(\"running_var\")\n        return F.batch_norm(x, mean, var, norm", "mean, var = norm.running_mean, "
+          "norm.running_var\n        return F.batch_norm(x, mean, var, norm", "mixture/test_norms.py"),
+    Fault("a frozen pass moves the statistics", "backbones/norm.py", "self.kinds.get(self.task, SHARED) == SHARED",
+          "self.task not in self.statistics", "mixture/test_norms.py"),
+    Fault("a pass is another task's", "heads/model.py", "norm.take(batch.parts[0].task if batch.parts else batch.task)", "pass",
+          "mixture/test_norms.py"),
+    Fault("a published file has the shared statistics", "backbones/norm.py", "if own == task else {}", "if False else {}",
+          "mixture/test_norms.py"),
+    Fault("of heads that share a pass the first alone is counted", "pipelines/training/memory.py", "for part in batch.parts)",
+          "for part in batch.parts[:1])", "runs/test_memory_plan.py"),
     Fault("frozen weights are cast in every call", "pipelines/evaluation/measure.py", "        p.requires_grad_(True)",
           "        pass", "runs/test_casting.py"),
     Fault("numbers of 16 bits are cut, not rounded", "tasks/images/deep.py", "numpy.rint(clamped * 255 / (high - low))",

@@ -5,17 +5,31 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file
+from torch import nn
 
 import trunkline
+from trunkline.cluster.workers import Workers
 from trunkline.heads.super_resolution.critic import make_critic
 from trunkline.pipelines.command.cli import main
+from trunkline.pipelines.models.build import build
+from trunkline.pipelines.recipe import Recipe
+from trunkline.pipelines.recipe.demo_data import placed
+from trunkline.pipelines.recipe.knobs import resolve
+from trunkline.pipelines.recipe.plain import to_plain
+from trunkline.pipelines.runs.machine import resolve_machine
+from trunkline.pipelines.training import memory
+from trunkline.pipelines.training.parts import Part, mixture
+from trunkline.pipelines.training.train import drawing, settle_micro_batches
 from trunkline.tasks.super_resolution.scenes import write_pictures
 
 GIB = 2**30
@@ -204,6 +218,117 @@ def test_a_micro_batch_that_is_found_changes_no_bit_of_either_player(pictures, t
     for file in files:
         one, two = (load_file(tmp_path / micro / file) for micro in ("auto", "2"))
         assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+MIXED = str(Path(__file__).parents[1] / "shared_tasks.py")
+
+
+def mixed(tmp_path, monkeypatch, **more) -> tuple[dict, dict, nn.Module, Recipe]:
+    """A mixture's plan, its tasks with their data, its model, its recipe."""
+    monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
+    settings = {"machine.threads": 1, "machine.loaders": 0, "machine.precision": "fp32", **more}
+    plan = trunkline.memory(MIXED, **settings).to_json()
+    recipe = placed(resolve(MIXED, settings).recipe)
+    recipe = replace(recipe, machine=resolve_machine(recipe.machine)[0])
+    tasks, model, _ = build(recipe)
+    parts = {n: Part(n, task, task.samples("train"), task.samples("val"), n) for n, task in tasks.items()}
+    return plan, parts, model, recipe
+
+
+def kept_by(model: nn.Module, batch) -> int:
+    """The bytes that a forward of these pictures keeps for its backward, each tensor counted once."""
+    kept, own = {}, {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+
+    def count(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        total = sum(model.train().losses(batch).values())
+    del total
+    return sum(kept.values())
+
+
+def test_of_a_mixture_the_largest_pass_counts_and_a_shared_one_has_all_heads(tmp_path, monkeypatch):
+    plan, parts, model, recipe = mixed(tmp_path, monkeypatch)
+    shares = {share.task: share for share in mixture(recipe, parts, 0).shares}
+    assert plan["passes"].keys() == shares.keys() == {"classification", "all+some"}
+    for name, share in shares.items():
+        draws, micro = drawing(share, parts), share.plan.micro
+        kept = kept_by(model, draws.batch([(0, i, 0) for i in range(micro)]))
+        assert plan["passes"][name] == pytest.approx(1.5 * kept, rel=0.15), name
+    none = plan["stages"]["none"]
+    assert none["forward and backward"] == max(plan["passes"].values())
+    counters = 4 * sum(
+        n.endswith("num_batches_tracked") for n in model.state_dict()
+    )  # are of eight bytes, reckoned as four
+    assert none["weights"] == held(model) - counters, "one trunk and every head, once"
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert none["gradients and their sums"] == (4 + 4 + 8) * trained
+    assert plan["stages"]["2"]["refused"].startswith("a mixture of tasks needs zero=0 or zero=1")
+    apart = trunkline.memory(MIXED, shared=False, **{"machine.precision": "fp32"}).passes
+    assert max(apart["all"], apart["some"]) < plan["passes"]["all+some"] < apart["all"] + apart["some"]
+    idle = trunkline.memory(MIXED, **{"loss_weights.all": 0, "mix.classification": 0.1, "updates": 4}).passes
+    assert [*idle] == ["some"], "a weight of 0 leaves one out, a phase too short another"
+
+
+def test_advice_for_a_mixture_names_its_micro_batches(tmp_path, monkeypatch):
+    settings = {"batches.all.size": 16, "batches.some.size": 16, "batches.all.micro": 16, "batches.some.micro": 16}
+    plan = mixed(tmp_path, monkeypatch, **settings)[0]
+    none = plan["stages"]["none"]
+    program = "trunkline.pipelines.tools.memory_plan._resident"
+    monkeypatch.setattr(program, lambda: none["program"] - 300 * 2**20)
+    room = none["total"] - plan["passes"]["all+some"] // 2
+    monkeypatch.setattr("trunkline.pipelines.tools.memory_plan.free_memory", lambda: int(room / 0.8))
+    found = trunkline.memory(MIXED, **{"machine.precision": "fp32", **settings})
+    assert not found.fits
+    micro = next(line for line in found.advice if line.startswith("batches."))
+    settings |= {word.split("=")[0]: int(word.split("=")[1]) for word in micro.partition(":")[0].split()}
+    assert (
+        settings["batches.all.micro"] == settings["batches.some.micro"] == 4 and "batches.classification" not in micro
+    )
+    assert trunkline.memory(MIXED, **{"machine.precision": "fp32", **settings}).fits
+
+
+def test_tasks_that_share_batches_have_one_micro_batch_that_is_found(tmp_path, monkeypatch):
+    """As large as fits the joint pass, where either task alone would have had a larger one."""
+    auto = {
+        f"batches.{name}.{key}": value for name in ("all", "some") for key, value in (("size", 8), ("micro", "auto"))
+    }
+    plan, parts, model, recipe = mixed(tmp_path, monkeypatch, **auto)
+    each = plan["passes"]["all+some"] / 8 / 1.5
+    fixed = 20 * sum(p.numel() for p in model.parameters() if p.requires_grad) + 300 * 2**20
+    monkeypatch.setattr(memory, "free_memory", lambda: int((fixed + 2 * 5 * each) / 0.8))
+    document, notes = {"resolved": to_plain(recipe), "auto": {}}, []
+    run = SimpleNamespace(recipe=document, write=lambda *_: None)
+    session: Any = SimpleNamespace(
+        recipe=recipe, run=run, parts=parts, model=model, workers=Workers(), note=notes.append
+    )
+    settled = settle_micro_batches(session)
+    assert {settled.batches[name].micro for name in ("all", "some")} == {4} and settled.batches[
+        "classification"
+    ].micro == 4
+    assert {document["resolved"]["batches"][name]["micro"] for name in ("all", "some")} == {4}
+    assert document["auto"].keys() == {"batches.all.micro", "batches.some.micro"}
+    assert len(notes) == 1 and notes[0].startswith("all+some: micro-batches of 4 samples")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", ["true", "false"])
+def test_a_mixture_takes_what_is_said(tmp_path, monkeypatch, shared):
+    monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
+    words = [f"shared={shared}", "network.backbone=resnet50", "machine.precision=fp32", "tasks.classification.size=96",
+             "batches.classification.size=32", "batches.classification.micro=16"]  # fmt: skip
+    for name in ("all", "some"):
+        words += [
+            f"tasks.{name}.size=256",
+            f"tasks.{name}.longest=256",
+            f"batches.{name}.size=8",
+            f"batches.{name}.micro=4",
+        ]
+    assert 0.8 < said_of_taken(MIXED, words, ["updates=2"], [], tmp_path) < 1.25
 
 
 def high_water(pid: int) -> int:
