@@ -203,13 +203,28 @@ def _with_tasks(kind: type[_BatchNorm]) -> type[_BatchNorm]:
     return type(f"PerTask{kind.__name__}", (PerTask, kind), {})
 
 
+def norms_of(model: nn.Module) -> dict[str, _BatchNorm]:
+    """Find the batch norms in a model, by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
+
+
+@torch.no_grad()
+def begin_statistics(model: nn.Module, task: str, tensors: Mapping[str, Tensor], of: str = "") -> None:
+    """Let a task's own statistics begin as others' among `tensors`: the shared ones, or those of the task `of`."""
+    for name, norm in norms_of(model).items():
+        if isinstance(norm, PerTask) and task in norm.statistics:
+            for own, buffer in norm.statistics[task].named_buffers():
+                if (there := tensors.get(f"{name}.statistics.{of}.{own}" if of else f"{name}.{own}")) is not None:
+                    buffer.copy_(there)
+
+
 def of_task(model: nn.Module, tensors: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
     """Put a task's own statistics in the place of the shared ones, and leave out those that tasks have for themselves.
 
     `tensors` have the names that they have in `model`; what comes out has those of a model with plain norms.
     """
     found = dict(tensors)
-    for name, norm in model.named_modules():
+    for name, norm in norms_of(model).items():
         if isinstance(norm, PerTask):
             for own in norm.statistics:
                 held = {n: found.pop(f"{name}.statistics.{own}.{n}") for n in norm.statistics[own].state_dict()}

@@ -12,7 +12,7 @@ from trunkline.ground.errors import EngineError
 from trunkline.ground.keys import key, seed_model
 
 from ..backbones.contract import Features, Preprocessing
-from ..backbones.norm import PerTask
+from ..backbones.norm import PerTask, norms_of
 from ..backbones.pyramid import Pyramid
 from .contract import Batch, Prediction
 
@@ -87,6 +87,11 @@ class Model(nn.Module):
             found += [f"backbone.{name}.{child}." for child in inner] or [f"backbone.{name}."]
         return tuple(found)
 
+    def of_tasks(self, tasks: Sequence[str]) -> tuple[str, ...]:
+        """List how the names of tensors begin that these tasks have for themselves: their heads, statistics of their own."""
+        heads = [f"heads.{task}." for task in tasks]
+        return (*heads, *(f"{norm}.statistics.{task}." for norm in norms_of(self) for task in tasks))
+
     def normalise(self, batch: Batch) -> Tensor:
         """Convert images `(N, C, *T, H, W)` uint8 to normalised floats; padding (by `sizes`) is zero after it."""
         images = batch.images
@@ -151,7 +156,9 @@ class Model(nn.Module):
         return {f"{part.task}/{name}": value for name, value in named.items()}
 
     def forward(self, images: Tensor, tasks: Sequence[str] = ()) -> dict[str, list[Prediction]]:
-        """Predict images `(N, C, H, W)` uint8 with every head, or those of `tasks`; the trunk runs once.
+        """Predict images `(N, C, H, W)` uint8 with every head, or those of `tasks`.
+
+        The trunk runs once, and once more for each task that has running statistics of its own.
 
         Each head sees the images as they are given: resizing is the caller's. Ids are the positions in the batch. Call it
         under `torch.inference_mode()` and in eval mode. Raises EngineError for a task that the model has no head of.
@@ -160,8 +167,10 @@ class Model(nn.Module):
         if unknown := [name for name in names if name not in self.heads]:
             raise EngineError(f"tasks={unknown[0]}: this model has the heads {', '.join(self.heads)}")
         batch = Batch("", [str(n) for n in range(len(images))], images.to(self.mean.device))
-        batch.features = self.maps(batch)
-        return {name: self.predict(replace(batch, task=name)) for name in names}
+        alike = {self.statistics(name): replace(batch, task=name) for name in names}
+        maps = {whose: self.maps(one) for whose, one in alike.items()}
+        each = {name: replace(batch, task=name, features=maps[self.statistics(name)]) for name in names}
+        return {name: self.predict(one) for name, one in each.items()}
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Predict one result a sample, in the batch's order. Call it under `torch.inference_mode()` and in eval mode."""

@@ -85,13 +85,16 @@ def assemble(
         _ = task.facts
     seed_model(key(recipe.seed, "init"))
     trunk = make_trunk(network, weights, facts)
-    per_task(within(trunk), recipe.norms)
+    begun = {name: buffer.clone() for name, buffer in trunk.named_buffers()} if own else {}
     heads, beside = {}, {}
     for name, task in tasks.items():
         seed_model(key(recipe.seed, "init", name))
         heads[name] = make_head(task, trunk, (own or {}).get(name, weights))
         seed_model(key(recipe.seed, "init", name, "beside"))
         beside |= task.beside()
+    if begun:  # what a head is filled from brings a trunk, which may have a task's own statistics
+        trunk.load_state_dict(begun, strict=False)
+    per_task(within(trunk), recipe.norms)
     first = next(iter(tasks.values()))
     model = Model(trunk, heads, first.preprocessing, beside)
     if recipe.balance == "uncertainty":

@@ -7,6 +7,7 @@ from typing import Any
 
 from trunkline.ground.errors import DataError, RecipeError, WeightsError
 
+from ...backbones.norm import begin_statistics
 from ...backbones.weights import CLASSIFIER, Weights
 from ...heads.model import Model
 from ...tasks.contract import Published, Task
@@ -30,6 +31,8 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
     heads = {name: bundle.match(name, options, network.weights_key) for name, options in recipe.tasks.items()}
     made = assemble(recipe, bundle.trunk(), None, {name: bundle.of(found) for name, found in heads.items() if found})
     bundle.fill_pyramid(made[1])
+    for name, found in heads.items():  # a task that has statistics of its own in both goes on with them
+        begin_statistics(made[1], name, bundle.tensors, found)
     return made
 
 

@@ -53,8 +53,9 @@ class Bundle:
                 raise WeightsError(str(error).replace(str(file), self.source)) from None
 
     def trunk(self) -> Weights:
-        """Return the trunk without any head."""
-        found = self.of(next(iter(self.recipe.tasks)))
+        """Return the trunk without any head, with the statistics that tasks share; those of the first where none does."""
+        shared = [task for task in self.recipe.tasks if self.recipe.norms.get(task) != "own"]
+        found = self.of((shared or [*self.recipe.tasks])[0])
         info = {key: value for key, value in found.info.items() if key not in ("trunkline_task", "trunkline_options")}
         tensors = {name: tensor for name, tensor in found.tensors.items() if name not in CLASSIFIER}
         return replace(found, tensors=tensors, rest={}, classes=None, info=info, source=self.source)
@@ -115,7 +116,7 @@ def write_bundle(
     said = {
         "recipe": name,
         "update": update,
-        "resolved": to_plain(Recipe(tasks, network, balance=recipe.balance)),
+        "resolved": to_plain(Recipe(tasks, network, balance=recipe.balance, norms=recipe.norms)),
         "facts": asdict(facts),
     }
     save_bundle(file, tensors, facts.arch, facts.stride_in, stated(facts), {SAID: json.dumps(said)})

@@ -65,6 +65,7 @@ def claim(
         if run.trained and (began := was.get(f"network.{setting}")) != now.get(f"network.{setting}"):
             resolved["resolved"]["network"][setting] = began
             resolved["knobs"] = {**resolved["knobs"], setting: began}
+    kept = {key: value for key, value in kept.items() if not is_of(key, changed)}
     for key, (value, _) in kept.items():
         put = resolved["resolved"]
         *path, last = key.split(".")

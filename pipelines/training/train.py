@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from trunkline.ground.errors import DataError, EngineError, RecipeError, WeightsError
 
 from ...backbones.contract import remarks_of
+from ...backbones.norm import begin_statistics
 from ...cluster import checkpoint
 from ...cluster.checkpoint import Parts
 from ...cluster.config import Launch
@@ -162,6 +163,8 @@ def prepare(
     )  # fmt: skip
     if state:
         session.changed = changed_tasks(recipe, session.progress, state)
+        for task in session.changed[0]:  # its own statistics, where it has some, begin as the shared ones are now
+            begin_statistics(model, task, checkpoint.read_tensors(run.checkpoints / str(name) / "model.safetensors"))
     _tell(session, new=state is None)
     if state is None:
         session.watch()
@@ -296,7 +299,7 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
         progress.stale, progress.begun, progress.ended, progress.patient = 0, {}, {}, {}
     engine = make_engine(session, phase, length, mixed.per_epoch)
     if state and resumed:
-        parts = Parts(*(tuple(f"heads.{name}." for name in names) for names in session.changed))
+        parts = Parts(*(session.model.of_tasks(names) for names in session.changed))
         engine.load(session.run.checkpoints / f"{state['update']:06d}", state["engine"], parts)
     if session.workers.size > 1:
         session.workers.alike(

@@ -23,7 +23,8 @@ TWO, THREE = ("classification", "boxes"), ("classification", "boxes", "some")
 
 
 def resolved(names, **more):
-    return resolve(FILE, {**PLAIN, "names": names, **more})
+    own = {"norms.some": "own"} if "some" in names else {}
+    return resolve(FILE, {**PLAIN, "names": names, **own, **more})
 
 
 def killed(run: Path, names, step: int) -> int:
@@ -48,7 +49,11 @@ def main(folder: Path) -> dict:
     told["resumed"] = in_child(resolved(THREE), two)
     a, b = final(one), final(two)
     told["differ"] = sorted(a.keys() ^ b.keys()) + [n for n in a if n in b and not torch.equal(a[n], b[n])]
-    told["new"] = sorted({n.split(".")[1] for n in at(one, 6).keys() - before.keys()})
+    new = at(one, 6).keys() - before.keys()
+    told["new"] = sorted({n.split(".")[1] for n in new if n.startswith("heads.")})
+    told["new elsewhere"] = [n for n in new if not n.startswith("heads.") and ".statistics.some." not in n]
+    counts = [n for n in new if n.endswith("statistics.some.num_batches_tracked")]
+    told["batches"] = [[int(at(one, 4)[n]), int(before[n.replace(".statistics.some", "")])] for n in counts]
     told["moved"] = [n for n in at(one, 4) if "heads.some" in n and not torch.equal(at(one, 4)[n], at(one, 6)[n])] != []
     document = json.loads((one / "recipe.json").read_text())
     told["changes"] = document["changes"]

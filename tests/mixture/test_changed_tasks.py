@@ -28,7 +28,10 @@ def test_a_killed_run_that_got_a_task_ends_as_one_that_was_not(told):
 
 
 def test_a_new_task_has_a_head_and_epochs_of_its_own(told):
-    assert told["new"] == ["some"] and told["moved"]
+    assert told["new"] == ["some"] and told["moved"] and told["new elsewhere"] == []
+    assert told["batches"] and all(own == shared + 2 for own, shared in told["batches"]), (
+        "its statistics begin as the others'"
+    )
     assert told["begun"] == {"some": 2} and told["changes"] == [{"update": 2, "added": ["some"], "removed": []}]
     assert any("some: joins at update 2, where its first epoch begins" in note for note in told["notes"])
 

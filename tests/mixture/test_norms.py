@@ -21,6 +21,7 @@ from trunkline.ground.errors import RecipeError, WeightsError
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
 from trunkline.pipelines.evaluation.together import in_passes
+from trunkline.pipelines.models.build import build
 from trunkline.pipelines.models.ready import Source, ready
 from trunkline.pipelines.recipe.demo_data import placed
 from trunkline.pipelines.recipe.knobs import resolve
@@ -146,8 +147,23 @@ def test_a_trunk_without_such_norms_is_refused():
     per_task(nn.Sequential(Odd(3)), {"one": "frozen"})
 
 
+def test_a_run_begun_from_anothers_weights_goes_on_with_each_tasks_statistics(run):
+    given = {"norms.detection": "own", "norms.classification": "own", "weights": str(run / "weights.safetensors")}
+    given = {("network." if key == "weights" else "") + key: value for key, value in given.items()}
+    _, model, _ = build(placed(resolve(str(TESTS / "two_tasks.py"), given).recipe))
+    found, saved = model.state_dict(), read_tensors(run / "checkpoints/000003/ema.safetensors")
+    name = "backbone.body.layer2.0.bn1.{}running_mean"
+    shared, own = saved[name.format("")], saved[name.format("statistics.detection.")]
+    assert torch.equal(found[name.format("statistics.detection.")], own) and not torch.equal(own, shared)
+    assert torch.equal(found[name.format("statistics.classification.")], shared)
+    assert torch.equal(found[name.format("")], shared)
+
+
 class Deepest(nn.Module):
     needs = ("c5",)
+
+    def predict(self, features, batch):
+        return features["c5"]
 
 
 def test_tasks_of_other_statistics_do_not_share_a_pass_in_evaluation():
@@ -170,6 +186,10 @@ def test_tasks_of_other_statistics_do_not_share_a_pass_in_evaluation():
     assert torch.equal(found["held"], alone["held"]) and torch.equal(found["rest"], alone["rest"][rows])
     assert torch.allclose(found["one"], alone["one"][rows], atol=1e-5)
     assert not torch.allclose(found["one"], found["rest"], atol=1e-2)
+    passes.clear()
+    with torch.inference_mode():
+        every = model(images)
+    assert passes == [3, 3] and all(torch.equal(every[task], alone[task]) for task in KINDS)
 
 
 @pytest.fixture(scope="module")
@@ -214,24 +234,25 @@ def test_a_published_file_has_the_tasks_own_statistics_under_plain_names(run):
         (mean,) = [t for n, t in published.items() if n.endswith("layer2.0.bn1.running_mean")]
         place = "statistics.detection." if task == "detection" else ""
         assert torch.equal(mean, tensors[f"backbone.body.layer2.0.bn1.{place}running_mean"])
-        of_run, of_file = ready(Source(str(run), task, device="cpu")), ready(Source(str(file), device="cpu"))
+        sources = [Source(str(run), task, device="cpu"), Source(str(file), device="cpu"),
+                   Source(str(run / "weights.safetensors"), task, device="cpu")]  # fmt: skip
         with torch.inference_mode():
-            maps[task], alone = (r.model.maps(Batch(task, ["a", "b"], images))["c5"] for r in (of_run, of_file))
-        assert torch.equal(maps[task], alone)
+            maps[task], *others = (ready(s).model.maps(Batch(task, ["a", "b"], images))["c5"] for s in sources)
+        assert all(torch.equal(maps[task], other) for other in others)
     assert not torch.allclose(maps["classification"], maps["detection"], atol=1e-3)
 
 
 REFUSED = [
-    ({"norms.boxes": "own"}, r"norms.boxes: there is no such task"),
-    ({"norms.all": "mine"}, r"norms.all=mine: expected one of shared, frozen, own"),
-    ({"norms.all": "own"}, r"norms.all=own makes a group of its own.*take it out of shared_batch"),
-    ({"norms.all": "frozen"}, r"norms.all=frozen, norms.some=shared: one pass of the trunk cannot both move"),
+    ({"norms.objects": "own"}, r"norms.objects: there is no such task"),
+    ({"norms.boxes": "mine"}, r"norms.boxes=mine: expected one of shared, frozen, own"),
+    ({"norms.boxes": "own"}, r"norms.boxes=own makes a group of its own.*take it out of shared_batch"),
+    ({"norms.boxes": "frozen"}, r"norms.boxes=frozen, norms.some=shared: one pass of the trunk cannot both move"),
     (
-        {"norms.all": "own", "network.norm": "group", "shared": False},
+        {"norms.boxes": "own", "network.norm": "group", "shared": False},
         r"network.norm=group has no running statistics; set network.norm",
     ),
-    ({"norms.all": "frozen", "network.norm": "frozen", "shared": False}, r"network.norm=frozen fixes the statistics"),
-    ({"norms.all": "own", "network.norm": "sync", "shared": False}, r"network.norm=sync computes statistics over"),
+    ({"norms.boxes": "frozen", "network.norm": "frozen", "shared": False}, r"network.norm=frozen fixes the statistics"),
+    ({"norms.boxes": "own", "network.norm": "sync", "shared": False}, r"network.norm=sync computes statistics over"),
 ]
 
 
@@ -242,11 +263,11 @@ def test_what_does_not_go_together_is_one_clear_line(given, message):
 
 
 def test_a_network_without_batch_norm_is_refused_before_anything_is_built(run):
-    given = {"norms.all": "own", "shared": False, "network.backbone": "timm:convnext_atto", "machine.device": "cpu"}
-    with pytest.raises(RecipeError, match=r"norms.all=own: timm:convnext_atto has no batch norm.*another backbone="):
+    given = {"norms.boxes": "own", "shared": False, "network.backbone": "timm:convnext_atto", "machine.device": "cpu"}
+    with pytest.raises(RecipeError, match=r"norms.boxes=own: timm:convnext_atto has no batch norm.*another backbone="):
         preflight(placed(resolve(str(TESTS / "shared_tasks.py"), given).recipe))
 
 
 def test_every_tasks_norms_are_seen():
     recipe = resolve(str(TESTS / "shared_tasks.py"), {"norms.classification": "frozen"}).recipe
-    assert recipe.norms == {"classification": "frozen", "all": "shared", "some": "shared"}
+    assert recipe.norms == {"classification": "frozen", "boxes": "shared", "some": "shared"}

@@ -254,7 +254,7 @@ def kept_by(model: nn.Module, batch) -> int:
 def test_of_a_mixture_the_largest_pass_counts_and_a_shared_one_has_all_heads(tmp_path, monkeypatch):
     plan, parts, model, recipe = mixed(tmp_path, monkeypatch)
     shares = {share.task: share for share in mixture(recipe, parts, 0).shares}
-    assert plan["passes"].keys() == shares.keys() == {"classification", "all+some"}
+    assert plan["passes"].keys() == shares.keys() == {"classification", "boxes+some"}
     for name, share in shares.items():
         draws, micro = drawing(share, parts), share.plan.micro
         kept = kept_by(model, draws.batch([(0, i, 0) for i in range(micro)]))
@@ -269,25 +269,25 @@ def test_of_a_mixture_the_largest_pass_counts_and_a_shared_one_has_all_heads(tmp
     assert none["gradients and their sums"] == (4 + 4 + 8) * trained
     assert plan["stages"]["2"]["refused"].startswith("a mixture of tasks needs zero=0 or zero=1")
     apart = trunkline.memory(MIXED, shared=False, **{"machine.precision": "fp32"}).passes
-    assert max(apart["all"], apart["some"]) < plan["passes"]["all+some"] < apart["all"] + apart["some"]
-    idle = trunkline.memory(MIXED, **{"loss_weights.all": 0, "mix.classification": 0.1, "updates": 4}).passes
+    assert max(apart["boxes"], apart["some"]) < plan["passes"]["boxes+some"] < apart["boxes"] + apart["some"]
+    idle = trunkline.memory(MIXED, **{"loss_weights.boxes": 0, "mix.classification": 0.1, "updates": 4}).passes
     assert [*idle] == ["some"], "a weight of 0 leaves one out, a phase too short another"
 
 
 def test_advice_for_a_mixture_names_its_micro_batches(tmp_path, monkeypatch):
-    settings = {"batches.all.size": 16, "batches.some.size": 16, "batches.all.micro": 16, "batches.some.micro": 16}
+    settings = {"batches.boxes.size": 16, "batches.some.size": 16, "batches.boxes.micro": 16, "batches.some.micro": 16}
     plan = mixed(tmp_path, monkeypatch, **settings)[0]
     none = plan["stages"]["none"]
     program = "trunkline.pipelines.tools.memory_plan._resident"
     monkeypatch.setattr(program, lambda: none["program"] - 300 * 2**20)
-    room = none["total"] - plan["passes"]["all+some"] // 2
+    room = none["total"] - plan["passes"]["boxes+some"] // 2
     monkeypatch.setattr("trunkline.pipelines.tools.memory_plan.free_memory", lambda: int(room / 0.8))
     found = trunkline.memory(MIXED, **{"machine.precision": "fp32", **settings})
     assert not found.fits
     micro = next(line for line in found.advice if line.startswith("batches."))
     settings |= {word.split("=")[0]: int(word.split("=")[1]) for word in micro.partition(":")[0].split()}
     assert (
-        settings["batches.all.micro"] == settings["batches.some.micro"] == 4 and "batches.classification" not in micro
+        settings["batches.boxes.micro"] == settings["batches.some.micro"] == 4 and "batches.classification" not in micro
     )
     assert trunkline.memory(MIXED, **{"machine.precision": "fp32", **settings}).fits
 
@@ -295,10 +295,10 @@ def test_advice_for_a_mixture_names_its_micro_batches(tmp_path, monkeypatch):
 def test_tasks_that_share_batches_have_one_micro_batch_that_is_found(tmp_path, monkeypatch):
     """As large as fits the joint pass, where either task alone would have had a larger one."""
     auto = {
-        f"batches.{name}.{key}": value for name in ("all", "some") for key, value in (("size", 8), ("micro", "auto"))
+        f"batches.{name}.{key}": value for name in ("boxes", "some") for key, value in (("size", 8), ("micro", "auto"))
     }
     plan, parts, model, recipe = mixed(tmp_path, monkeypatch, **auto)
-    each = plan["passes"]["all+some"] / 8 / 1.5
+    each = plan["passes"]["boxes+some"] / 8 / 1.5
     fixed = 20 * sum(p.numel() for p in model.parameters() if p.requires_grad) + 300 * 2**20
     monkeypatch.setattr(memory, "free_memory", lambda: int((fixed + 2 * 5 * each) / 0.8))
     document, notes = {"resolved": to_plain(recipe), "auto": {}}, []
@@ -307,12 +307,12 @@ def test_tasks_that_share_batches_have_one_micro_batch_that_is_found(tmp_path, m
         recipe=recipe, run=run, parts=parts, model=model, workers=Workers(), note=notes.append
     )
     settled = settle_micro_batches(session)
-    assert {settled.batches[name].micro for name in ("all", "some")} == {4} and settled.batches[
+    assert {settled.batches[name].micro for name in ("boxes", "some")} == {4} and settled.batches[
         "classification"
     ].micro == 4
-    assert {document["resolved"]["batches"][name]["micro"] for name in ("all", "some")} == {4}
-    assert document["auto"].keys() == {"batches.all.micro", "batches.some.micro"}
-    assert len(notes) == 1 and notes[0].startswith("all+some: micro-batches of 4 samples")
+    assert {document["resolved"]["batches"][name]["micro"] for name in ("boxes", "some")} == {4}
+    assert document["auto"].keys() == {"batches.boxes.micro", "batches.some.micro"}
+    assert len(notes) == 1 and notes[0].startswith("boxes+some: micro-batches of 4 samples")
 
 
 @pytest.mark.slow
@@ -321,7 +321,7 @@ def test_a_mixture_takes_what_is_said(tmp_path, monkeypatch, shared):
     monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
     words = [f"shared={shared}", "network.backbone=resnet50", "machine.precision=fp32", "tasks.classification.size=96",
              "batches.classification.size=32", "batches.classification.micro=16"]  # fmt: skip
-    for name in ("all", "some"):
+    for name in ("boxes", "some"):
         words += [
             f"tasks.{name}.size=256",
             f"tasks.{name}.longest=256",
