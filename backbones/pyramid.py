@@ -61,6 +61,13 @@ class Pyramid(Around, nn.Module):
         return self
 
 
+def pyramid_of(backbone: Any) -> Pyramid | None:
+    """Find the pyramid around a trunk, also within a wrapper that adds no tensors (frames); None where there is none."""
+    while getattr(backbone, "transparent", False):
+        backbone = backbone.body
+    return backbone if isinstance(backbone, Pyramid) else None
+
+
 def _lacking(body: Any, kind: str, needed: tuple[str, ...]) -> str:
     """Say which maps the trunk has and the pyramid needs, and which other pyramid would do."""
     said = f"pyramid={kind} needs the maps {', '.join(needed)}; {body.arch} has {', '.join(body.channels)}"

@@ -25,8 +25,9 @@ class RoIAlign(MultiScaleRoIAlign):
     def __init__(self, strides: Mapping[str, int], size: int) -> None:
         super().__init__(list(strides), size, SAMPLES)
         side = max(strides.values()) * 4  # a first call on an image that every stride divides
-        maps = {name: torch.zeros(1, 1, side // stride, side // stride) for name, stride in strides.items()}
-        super().forward(maps, [torch.tensor([[0.0, 0.0, 1.0, 1.0]])], [(side, side)])
+        with torch.device("cpu"):  # its scales are numbers that are read, also where a head is made without memory
+            maps = {name: torch.zeros(1, 1, side // stride, side // stride) for name, stride in strides.items()}
+            super().forward(maps, [torch.tensor([[0.0, 0.0, 1.0, 1.0]])], [(side, side)])
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """Pool the maps to `(R, C, size, size)`, in their dtype, for the R boxes of all images.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trunkline.ground.errors import WeightsError
 
-from ..backbones.pyramid import Pyramid
+from ..backbones.pyramid import pyramid_of
 from ..backbones.weights import Weights, check_floating
 
 _LISTED = 10
@@ -41,9 +41,10 @@ PYRAMID = "backbone."
 
 def pyramid_tensors(backbone: Any) -> dict[str, Tensor]:
     """Name a pyramid's own tensors, without its trunk's, as a published file does; there are none where there is no pyramid."""
-    if not isinstance(backbone, Pyramid):
+    pyramid = pyramid_of(backbone)
+    if pyramid is None:
         return {}
-    return {f"{PYRAMID}{name}": t for name, t in backbone.state_dict().items() if not name.startswith("body.")}
+    return {f"{PYRAMID}{name}": t for name, t in pyramid.state_dict().items() if not name.startswith("body.")}
 
 
 def copy_with_pyramid(given: Mapping[str, Tensor], backbone: Any, head: nn.Module, under: str = "") -> None:
@@ -53,7 +54,7 @@ def copy_with_pyramid(given: Mapping[str, Tensor], backbone: Any, head: nn.Modul
     """
     own = {n.removeprefix(PYRAMID): t for n, t in given.items() if n.startswith(PYRAMID)}
     if own:
-        backbone.load_state_dict(own, strict=False)
+        (pyramid_of(backbone) or backbone).load_state_dict(own, strict=False)
     head.load_state_dict(
         {n.removeprefix(under): t for n, t in given.items() if not n.startswith(PYRAMID)}, strict=False
     )

@@ -22,7 +22,8 @@ SHIFT_DIV = 8
 class Frames(Around, nn.Module):
     """A trunk for pictures on each frame: clips `(N, C, T, H, W)` to its maps over time, `(N, C, T, h, w)`.
 
-    What it states is the trunk's, and every `time_strides` is 1. It adds no tensors: what is published is the trunk's file
+    Pictures `(N, C, H, W)` go through the trunk as they are, so that tasks of clips and of pictures can share it. What it
+    states is the trunk's, and every `time_strides` is 1. It adds no tensors: what is published is the trunk's file
     (`transparent`). Raises WeightsError for a trunk that takes clips itself.
     """
 
@@ -40,10 +41,13 @@ class Frames(Around, nn.Module):
         self.time_strides = dict.fromkeys(body.channels, 1)
 
     def forward(self, clips: Tensor) -> Features:
-        """Compute all maps, fine to coarse."""
+        """Compute all maps, fine to coarse: those of clips over time, those of pictures without it."""
+        if clips.ndim == 4:
+            return self.body(clips)
         if clips.ndim != 5:
             raise WeightsError(
-                f"{self.arch} over frames: takes clips (N, C, T, H, W), and this is {tuple(clips.shape)}"
+                f"{self.arch} over frames: takes clips (N, C, T, H, W) or pictures (N, C, H, W), and this is "
+                f"{tuple(clips.shape)}"
             )
         count, frames = clips.shape[0], clips.shape[2]
         found: Features = self.body(clips.transpose(1, 2).flatten(0, 1))
@@ -60,8 +64,9 @@ class ShiftedFrames(Frames):
 
     Before a block's first convolution the first eighth of the channels takes the next frame's values, the second eighth those
     of the frame before, and zeros at the clip's ends; the shortcut is not shifted. Of a network that has a stage of 23 blocks
-    or more, every second block is shifted. It has no parameters, and the number of frames may change from call to call. Lin
-    et al. 2019, sections 3 and 4, and its code ("blockres").
+    or more, every second block is shifted. Pictures have no other frames, and nothing of theirs is shifted. It has no
+    parameters, and the number of frames may change from call to call. Lin et al. 2019, sections 3 and 4, and its code
+    ("blockres").
 
     Raises WeightsError for a trunk without BasicBlock and Bottleneck (ours or timm's ResNet's).
     """
@@ -85,20 +90,20 @@ class ShiftedFrames(Frames):
         self.remarks = [many] if step > 1 else []
 
     def forward(self, clips: Tensor) -> Features:
-        """Compute all maps, fine to coarse."""
-        self.shift.frames = clips.shape[2] if clips.ndim == 5 else 1
+        """Compute all maps, fine to coarse; of pictures without a shift."""
+        self.shift.frames = clips.shape[2] if clips.ndim == 5 else 0
         return super().forward(clips)
 
 
 class Shift:
-    """What is called before a block's first convolution, and shifts its input `(N*T, C, h, w)`; `frames` is T."""
+    """What is called before a block's first convolution, and shifts its input `(N*T, C, h, w)`; `frames` is T, of pictures 0."""
 
     def __init__(self) -> None:
         self.frames = 1
 
     def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Shift the first of a convolution's arguments."""
-        return (shifted(args[0], self.frames), *args[1:])
+        return (shifted(args[0], self.frames), *args[1:]) if self.frames else args
 
     def again(self) -> AbstractContextManager[None]:
         """Return a context with the frames of this moment, for a block that is computed again in the backward pass."""

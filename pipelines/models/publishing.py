@@ -7,7 +7,7 @@ import torch
 
 from ...backbones.contract import within
 from ...backbones.norm import of_task
-from ...backbones.pyramid import Pyramid
+from ...backbones.pyramid import Pyramid, pyramid_of
 from ...backbones.video.names import published_names
 from ...backbones.weights import save_weights
 from ...heads.model import SPREAD, Model
@@ -40,8 +40,8 @@ def published(model: Model, tensors: dict[str, torch.Tensor], task: str) -> dict
 
 def needs_pyramid(model: Model, task: str) -> bool:
     """Say whether there is a pyramid around the trunk and the task's head reads its maps."""
-    pyramid = isinstance(model.backbone, Pyramid)
-    return pyramid and any(name in model.backbone.levels for name in model.heads[task].needs)  # type: ignore[union-attr]
+    pyramid = pyramid_of(model.backbone)
+    return pyramid is not None and any(name in pyramid.levels for name in model.heads[task].needs)  # type: ignore[union-attr]
 
 
 def write_published(

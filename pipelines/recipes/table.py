@@ -20,5 +20,9 @@ RECIPES = {
     "ucf101": "trunkline.pipelines.recipes.published_video:ucf101",
     "thumos": "trunkline.pipelines.recipes.published_events:thumos",
     "events": "trunkline.pipelines.recipes.events:events",
+    "joint": "trunkline.pipelines.recipes.joint:joint",
+    "joint-voc": "trunkline.pipelines.recipes.published_joint:joint_voc",
+    "joint-coco": "trunkline.pipelines.recipes.published_joint:joint_coco",
+    "demo-joint": "trunkline.pipelines.recipes.demo:demo_joint",
     "demo": "trunkline.pipelines.recipes.demo:demo",
 }

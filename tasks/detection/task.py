@@ -13,7 +13,7 @@ from trunkline.ground.errors import DataError
 
 from ...backbones.contract import Backbone, Preprocessing
 from ...backbones.contract import sizes_of as sizes_of_trunk
-from ...backbones.pyramid import Pyramid
+from ...backbones.pyramid import pyramid_of
 from ...backbones.weights import Weights
 from ...heads.boxes import BoxPrediction, sizes_of
 from ...heads.contract import Batch, Prediction
@@ -114,7 +114,8 @@ class Detection(Task):
         """
         o = self.options
         kind = "conv" if o.head == "one_stage" else "pool"
-        if not isinstance(backbone, Pyramid) or backbone.kind != kind:
+        pyramid = pyramid_of(backbone)
+        if pyramid is None or pyramid.kind != kind:
             raise DataError(f"head={o.head} needs a pyramid around the trunk: set network.pyramid={kind}")
         channels, count = backbone.channels["p3"], len(self.classes)
         if o.head == "one_stage":
@@ -125,9 +126,9 @@ class Detection(Task):
                 numbers=Thresholds(box_score=o.score, box_nms=o.nms, detections=o.detections),
             )  # fmt: skip
         if o.as_torchvision:
-            without_epsilon(backbone.body)
+            without_epsilon(pyramid.body)
         if weights is not None and weights.rest:
-            load_detector(weights, backbone, head, self.classes)
+            load_detector(weights, pyramid, head, self.classes)
         return head
 
     def misfits(self, backbone: Backbone) -> list[str]:

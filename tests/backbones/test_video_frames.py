@@ -130,6 +130,19 @@ def test_frames_may_change_in_number_and_copies_stand_alone(name):
         assert not torch.allclose(plain(clips)["c5"], whole)
 
 
+@pytest.mark.parametrize("wrapper", [Frames, ShiftedFrames])
+def test_pictures_go_through_as_through_the_trunk_between_clips(wrapper):
+    body = lively(narrow())
+    trunk, plain = wrapper(body), lively(narrow())
+    plain.load_state_dict(body.state_dict())
+    clips, pictures = torch.randn(2, 3, 4, 64, 64), torch.randn(3, 3, 64, 64)
+    with torch.inference_mode():
+        before, seen, after = trunk(clips), trunk(pictures), trunk(clips)
+        wanted = plain(pictures)
+    assert seen.keys() == wanted.keys() and all(torch.equal(seen[name], x) for name, x in wanted.items())
+    assert all(torch.equal(before[name], x) for name, x in after.items())
+
+
 def test_order_is_seen_with_the_shift_alone():
     clips = torch.randn(1, 3, 4, 64, 64)
     with torch.inference_mode():
@@ -176,9 +189,10 @@ def test_other_trunks_are_refused_by_name():
         with pytest.raises(WeightsError, match=r"network\.wrapper: r3d_18 takes clips itself"), torch.device("meta"):
             wrapper(backbone("r3d_18"))
     with pytest.raises(
-        WeightsError, match=r"narrow over frames: takes clips \(N, C, T, H, W\), and this is \(1, 3, 32, 32\)"
+        WeightsError,
+        match=r"narrow over frames: takes clips \(N, C, T, H, W\) or pictures \(N, C, H, W\), and this is \(3, 32, 32\)",
     ):
-        Frames(narrow())(torch.zeros(1, 3, 32, 32))
+        Frames(narrow())(torch.zeros(3, 32, 32))
     said = "pyramid=pool: is for pictures, and r3d_18 is a trunk for clips"
     with torch.device("meta"), pytest.raises(WeightsError, match=said):
         Pyramid(backbone("r3d_18"))
