@@ -89,6 +89,8 @@ def resolve(name: str, given: dict[str, Any], also: Sequence[str] = ()) -> Resol
         if not _is_there(recipe, at):
             if any(_is_there(other, place_of(other, key)) for other in others):
                 continue  # it may be there once the mistakes that are told already are mended
+            if unknown and "tasks" in given and _no_task(recipe, key):
+                continue  # the knob that says which tasks there are is wrong, which is told already
             why = (
                 _no_task(recipe, key)
                 or _of_network(recipe, key)
@@ -102,8 +104,11 @@ def resolve(name: str, given: dict[str, Any], also: Sequence[str] = ()) -> Resol
         else:
             attempt(problems, tree, at, lambda at=at, key=key, text=text: _value(recipe, at, text, key), put=put_at)
     if problems:
+        told: list[str] = []
         with contextlib.suppress(RecipeError):
-            attempt(problems, {}, "", lambda: check(from_plain(tree)))
+            attempt(told, {}, "", lambda: check(from_plain(tree)))
+        # of other tasks than those that are meant, perhaps, nobody was asked for data
+        problems += [line for line in told if not (unknown and "data= is missing" in line)]
         raise RecipeError(problems)
     result = from_plain(tree)
     check(result)

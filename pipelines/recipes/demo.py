@@ -45,7 +45,7 @@ def demo_joint(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """Train classes, boxes, pixels and clips of generated scenes together, on one ResNet-18 from random weights.
+    """Train classes, boxes, pixels and clips of generated scenes together, on one ResNet-18.
 
     only     trains this task alone, with the settings and the number of its samples that it has here
     updates  how long

@@ -142,7 +142,9 @@ def kinds_of(tasks: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     for text in tasks:
         name, colon, kind = text.partition(":")
         kind = kind if colon else name
-        said = _refused_kind(kind) or _refused_name(name, kind)
+        said = _refused_kind(kind)
+        if not said and name != kind and name in (*KINDS, *REFUSED):
+            said = f"{name} is the name of another kind; choose another, as my-{kind}:{kind}"
         if not said and name in kinds:
             said = f"the name {name} stands there twice; give each a name of its own, as a:{kind},b:{kind}"
         if said:
@@ -160,15 +162,6 @@ def _refused_kind(kind: str) -> str:
     if kind in KINDS:
         return ""
     return REFUSED.get(kind) or f"there is no such kind{nearest(kind, KINDS)}; there are {', '.join(KINDS)}"
-
-
-def _refused_name(name: str, kind: str) -> str:
-    """Say why a task cannot be called so: its name stands in keys, in names of files and of tensors."""
-    if not name.replace("-", "_").isidentifier():
-        return f"{name!r} is no name: expected letters, digits, - and _, as small:{kind}"
-    if name != kind and name in (*KINDS, *REFUSED):
-        return f"{name} is the name of another kind; choose another, as my-{kind}:{kind}"
-    return ""
 
 
 def _unread(format: str, kinds: dict[str, str]) -> list[str]:

@@ -25,7 +25,7 @@ def joint_voc(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """Train boxes, masks and labels on VOC 2012's pictures, which share each pass of a ResNet-50 and its pyramid.
+    """Train boxes, masks and labels on VOC 2012's pictures, in one pass of a ResNet-50 and its pyramid.
 
     data         VOC2012: JPEGImages, Annotations, SegmentationClass, ImageSets/Main and /Segmentation
     epochs       of all 5,717 pictures of Main/train.txt; 1,464 of them have masks
@@ -75,7 +75,7 @@ def joint_coco(
     seed: int = 0,
     smoke: bool = False,
 ) -> Recipe:
-    """Train objects with masks, a class for every pixel, and labels on COCO 2017, which share each pass of a ResNet-50.
+    """Train objects with masks, classes of pixels and labels on COCO 2017, in one pass of a ResNet-50.
 
     data         COCO's folder: annotations/instances_{train,val}2017.json, train2017/, val2017/
     micro_batch  what one GPU takes at once: 16 pictures an update on 8 GPUs of 2

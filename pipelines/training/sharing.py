@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from trunkline.ground.errors import Mistake, RecipeError
 
@@ -109,7 +110,9 @@ def head_problems(recipe: Recipe, tasks: Mapping[str, Task]) -> list[str]:
         per_task(within(trunk), recipe.norms)
     except Mistake as error:
         return [str(error)]
-    problems = []
+    problems = [
+        f"tasks.{n}: torch keeps this name for itself; choose another" for n in tasks if hasattr(nn.ModuleDict, n)
+    ]
     for name, task in tasks.items():
         if getattr(task.options, "append", False):
             continue  # its head is made from the weights
