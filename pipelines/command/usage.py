@@ -49,7 +49,7 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
     "check": ("FOLDER|RUN", "decode and validate a whole data set", f"{_HERE}.evaluation.check:check"),
     "profile": ("RECIPE", "time a few updates by part; writes a trace", None),
     "bench": (
-        "train|loader|scale|score|masks|detect|segment|upscale|video|gpu",
+        "train|loader|scale|score|masks|detect|segment|upscale|video|joint|gpu",
         "measure beside a plain torchvision loop",
         f"{_HERE}.bench.bench:options",
     ),

@@ -44,6 +44,12 @@ def needs_pyramid(model: Model, task: str) -> bool:
     return pyramid is not None and any(name in pyramid.levels for name in model.heads[task].needs)  # type: ignore[union-attr]
 
 
+def needs_wrapper(model: Model, task: Task, network: Network) -> bool:
+    """Say whether a wrapper stands around the trunk that the task goes through: frames are none for pictures beside clips."""
+    beside_clips = len(model.heads) > 1 and getattr(model.backbone, "transparent", False)
+    return network.wrapper != "none" and not (beside_clips and task.unit == Task.unit)
+
+
 def write_published(
     file: Path,
     recipe: str,
@@ -62,7 +68,7 @@ def write_published(
         "trunkline_norm": network.norm,
         "trunkline_pyramid": network.pyramid if needs_pyramid(model, task.name) else "none",
         "trunkline_task": type(task).name,
-        **({} if network.wrapper == "none" else {"trunkline_wrapper": network.wrapper}),
+        **({"trunkline_wrapper": network.wrapper} if needs_wrapper(model, task, network) else {}),
         **{f"trunkline_{name}": str(value) for name, value in settings_of(model.backbone).items()},
         **task.stated(),
     }

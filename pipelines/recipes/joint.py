@@ -100,11 +100,16 @@ def joint(
     one_stage = head == "one_stage" and "detection" in kinds.values()
     size, batch = 640 if size is None else size, 4 if batch is None else batch
     whole = {"size": size, "longest": 2 * size}
+    seen = {
+        **whole,
+        "view": "fit",
+        "padding": 128 if one_stage else 64,
+    }  # as the detector, so that they can share batches
     own: dict[str, dict[str, Any]] = {
         "classification": {"size": 32 if smoke else None},
         "detection": {"head": head, **whole},
-        "segmentation": {"head": segmenter or ("fcn" if one_stage else "semantic_fpn"), "view": "fit", **whole},
-        "multilabel": {"view": "fit", **whole},
+        "segmentation": {"head": segmenter or ("fcn" if one_stage else "semantic_fpn"), **seen},
+        "multilabel": seen,
         "action": {"size": 32, "frames": 4} if smoke else {},
     }
     options = {name: KINDS[kind](data=data, **own[kind]) for name, kind in kinds.items()}

@@ -23,6 +23,6 @@ RECIPES = {
     "joint": "trunkline.pipelines.recipes.joint:joint",
     "joint-voc": "trunkline.pipelines.recipes.published_joint:joint_voc",
     "joint-coco": "trunkline.pipelines.recipes.published_joint:joint_coco",
-    "demo-joint": "trunkline.pipelines.recipes.demo:demo_joint",
+    "demo-joint": "trunkline.pipelines.recipes.demo_joint:demo_joint",
     "demo": "trunkline.pipelines.recipes.demo:demo",
 }

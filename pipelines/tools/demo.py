@@ -1,5 +1,6 @@
-"""The demonstration: generated pictures and clips on disk, three trainings, evaluations and reports, without a download."""
+"""The demonstration: generated pictures and clips on disk, trainings, evaluations and reports, without a download."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,17 @@ _ACTION = {
     "tasks.action.dropout": 0.0, "tasks.action.clips": 2, "evaluation.every": 2, "evaluation.batch": 25,
 }  # fmt: skip
 _EPOCHS = 6  # of the clips: the order of frames is learnt in the fourth or fifth
+_TOGETHER = {"classification": "demo", "boxes": "demo:boxes", "pixels": "demo:pixels", "clips": "demo:clips"}
 _SHOWN = 4  # clips that are predicted, of each class
 
 
 def demo(
-    folder: str | Path = "demo", *, epochs: float | None = None, seed: int = 0, smoke: bool = False
+    folder: str | Path = "demo",
+    *,
+    tasks: tuple[str, ...] = (),
+    epochs: float | None = None,
+    seed: int = 0,
+    smoke: bool = False,
 ) -> dict[str, Run]:
     """Train on generated data in FOLDER: a classifier (FOLDER/run), an upscaler (FOLDER/upscaler), and actions (FOLDER/actions).
 
@@ -30,12 +37,18 @@ def demo(
     falls from the same backwards (FOLDER/clips), and says what some of them show (FOLDER/seen). Returns the runs by their
     tasks' names.
 
+    tasks          all: in their place classes, boxes, pixels and clips on one trunk (FOLDER/joint; `demo-joint` is the recipe);
+                   one of classification, boxes, pixels, clips: this one alone, with the same settings (FOLDER/alone-NAME)
     epochs         of each training; by default as many as it needs
     smoke          tiny sets and two updates
     """
     root = Path(at_home(folder))
     if root.exists() and not root.is_dir():
         raise RecipeError(f"{root}: is a file; give a folder")
+    if tasks:
+        if epochs is not None:
+            raise RecipeError(f"epochs={epochs:g}: with tasks= the length is counted in updates; leave it out")
+        return _together(root, tasks, {"seed": seed, "smoke": smoke})
     settings = {"seed": seed, "smoke": smoke} | ({} if epochs is None else {"epochs": epochs})
     runs = {
         "classification": _shapes(root, settings),
@@ -58,6 +71,32 @@ def demo(
         "  trunkline predict runs/actions new-clips/ out=seen pictures=true"
     )
     return runs
+
+
+def _together(root: Path, tasks: tuple[str, ...], settings: dict[str, Any]) -> dict[str, Run]:
+    """Train several tasks on one trunk, or one of them with the same settings."""
+    from ..recipe.demo_data import write
+    from ..recipes.demo_joint import chosen_of
+
+    names = chosen_of(tasks)
+    if "boxes" in names and not (find_spec("hotcoco") or find_spec("pycocotools")):
+        raise RecipeError(
+            f"tasks={','.join(tasks)}: boxes are scored by another package: pip install 'trunkline[coco]'"
+        )
+    data = {}
+    for name in names:
+        made = f"{_TOGETHER[name]}:smoke" if settings["smoke"] else _TOGETHER[name]
+        data[f"tasks.{name}.data"] = str(write(made, root / made.replace(":", "-")))
+        note(f"data: {data[f'tasks.{name}.data']} ({name})")
+    place = root / ("joint" if len(names) > 1 else f"alone-{names[0]}")
+    run = _trained("demo-joint", {"tasks": ",".join(names), **settings, **data}, place)
+    note(
+        "\nNow with your own data, in one folder or in one for each task:\n"
+        "  trunkline train joint tasks=detection,segmentation,multilabel data=VOC2012 format=voc --run runs/together\n"
+        "  trunkline train joint tasks=classification,detection tasks.classification.data=photos/ tasks.detection.data=boxes/\n"
+        f"  trunkline evaluate {run.path}"
+    )
+    return {"joint": run}
 
 
 def _shapes(root: Path, settings: dict[str, Any]) -> Run:
@@ -115,9 +154,12 @@ def _trained(recipe: str, settings: dict[str, Any], place: Path) -> Run:
 
 
 def scores_of(runs: dict[str, Run]) -> dict[str, Any]:
-    """Join the scores as `--json` prints them: the classifier's at the top level, the others under their tasks' names."""
+    """Join the scores as `--json` prints them: the classifier's, or those of a run of several tasks, at the top level.
+
+    The others stand under their tasks' names.
+    """
     scores = {name: {key: value for key, value in run.scores.items() if key != "details"} for name, run in runs.items()}
-    return scores.pop("classification") | scores
+    return scores.pop("joint" if "joint" in scores else "classification") | scores
 
 
 def _beside_bicubic(upscaler: Run, large: Path, root: Path) -> None:

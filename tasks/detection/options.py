@@ -8,6 +8,7 @@ from trunkline.ground.ranges import COUNT, SHARE, Range, ranged
 from ..options import (
     NUMBER_OF_RESULTS,
     OVERLAP,
+    PADDING,
     PIXELS,
     SCALES,
     TILES,
@@ -25,6 +26,9 @@ SIZES = Range(0, 16384, "numbers of pixels from 1 to 16384", low_in=False)
 
 
 ORIGIN = Range(0, 1, "0 or 1")
+_TWO_PLACES = (
+    64  # pixels of one place before the coarsest level; of such a map oneDNN's gradient in bf16 is not a number
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ class Options(TaskOptions):
     empty: bool = of_training(False)  # train on pictures without objects too
     size: int = ranged(800, PIXELS)  # pixels of the shorter side
     longest: int = following("size", 1333, within=LONGEST)  # most pixels of the longer side
+    padding: int | None = ranged(
+        None, PADDING
+    )  # the sides of a batch are multiples of so many pixels; none: the coarsest level's stride, 64 or 128
     sizes: tuple[int, ...] = of_training((), within=SIZES)  # train at one of these shorter sides each time
     flip: float = of_training(0.5, within=SHARE)  # chance of a horizontal flip
     jitter: tuple[float, ...] = of_training(())  # two scales between which a picture is resized to squares of `size`
@@ -69,5 +76,11 @@ class Options(TaskOptions):
     as_torchvision: bool = False  # strides, scales and norms as torchvision's own checkpoints have them
 
     def problems(self) -> list[str]:
-        """Check the pair of scales, and the windows with their overlap."""
-        return pair_problems("jitter", self.jitter) + window_problems(self.tiles, self.overlap)
+        """Check the pair of scales, the windows with their overlap, and the padding of small pictures."""
+        found = pair_problems("jitter", self.jitter) + window_problems(self.tiles, self.overlap)
+        if self.head == "one_stage" and self.padding is not None and self.padding <= _TWO_PLACES:
+            found.append(
+                f"padding={self.padding}: head=one_stage makes its coarsest level of maps that are two places wide at least; "
+                f"give more than {_TWO_PLACES}"
+            )
+        return found

@@ -59,6 +59,7 @@ class Detection(Task):
     def stated(self) -> dict[str, str]:
         """Return what the weights' header says of the detector: its options, as JSON."""
         said = {name: getattr(self.options, name) for name in KEPT} | depth_of(self.options)
+        said |= {} if self.options.padding is None else {"padding": self.options.padding}
         return {"trunkline_detection": json.dumps(said)}
 
     def samples(self, split: str) -> Samples:
@@ -90,7 +91,7 @@ class Detection(Task):
 
     @property
     def padding(self) -> int:
-        """The coarsest level's stride, so that every grid is of whole cells."""
+        """The options', or the coarsest level's stride, so that every grid is of whole cells."""
         return padding_of(self.options)
 
     def view(self, training: bool) -> Hashable:

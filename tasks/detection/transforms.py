@@ -10,8 +10,11 @@ PADDED = {"one_stage": 128}  # else 64
 
 
 def padding_of(options: Options) -> int:
-    """Return the coarsest level's stride, by which the sides of a batch are padded: every grid is of whole cells."""
-    return PADDED.get(options.head, 64)
+    """Return by what the sides of a batch are padded: the coarsest level's stride, so that every grid is of whole cells.
+
+    The options may say another number; then the cells of coarse levels reach beyond the batch.
+    """
+    return PADDED.get(options.head, 64) if options.padding is None else options.padding
 
 
 def train_transform(options: Options) -> FitTraining:
