@@ -72,7 +72,8 @@ def bench_joint(
         torch.set_num_threads(int(machine.threads))
         work = Work.random(size, batch, objects, machine.device)
         models = made(backbone, frozen)
-        same, share = equal(models, work), _parameters(models)
+        same, objects_found = equal(models, work)
+        share = _parameters(models)
         for mode, sides in (("predict", predicting(models, work, machine)), ("train", training(models, work, machine))):
             timed = in_turns(sides, rounds, clock, advance)
             rows += _rows(mode, timed, batch)
@@ -81,6 +82,7 @@ def bench_joint(
     settings: dict[str, Any] = {
         "backbone": backbone, "size": size, "batch": batch, "objects": objects, "rounds": rounds, "frozen": frozen,
         "precision": precision, "threads": used, "processor": processor, "device": machine.device, "outputs equal in fp32": same,
+        "objects compared": objects_found,
         "parameters, to those of three models": round(share, 3), "seconds": seconds,
     }  # fmt: skip
     return Bench("joint", rows, settings, environment())
@@ -154,8 +156,8 @@ def made(backbone: str, frozen: int) -> dict[str, Any]:
     return models
 
 
-def equal(models: dict[str, Any], work: Work) -> bool:
-    """Say whether the joint model's predictions in fp32 are those of the single models, to the bit."""
+def equal(models: dict[str, Any], work: Work) -> tuple[bool, int]:
+    """Say whether the joint model's predictions in fp32 are those of the single models, to the bit, and of how many objects."""
     import torch
 
     from ..evaluation.measure import inference
@@ -169,7 +171,8 @@ def equal(models: dict[str, Any], work: Work) -> bool:
         together, alone = (found, alone) if name == JOINT else (together, alone | found)
     assert together is not None
     pairs = [(one, other) for name in TASKS for one, other in zip(together[name], alone[name], strict=True)]
-    return all(np.array_equal(x, vars(b)[key]) for a, b in pairs for key, x in vars(a).items() if key != "id")
+    same = all(np.array_equal(x, vars(b)[key]) for a, b in pairs for key, x in vars(a).items() if key != "id")
+    return same, sum(len(one.scores) for one in together["detection"])
 
 
 def predicting(models: dict[str, Any], work: Work, machine: Any) -> dict[str, Callable[[], Any]]:

@@ -34,9 +34,12 @@ QUICKER = {  # the beginning of a command: settings in place of its own, or adde
     "trunkline bench scale": "rounds=1 steps=1 size=32 wide=32 ray=false",
     "trunkline bench video": "rounds=1 side=32 crop=16 frames=2 batch=2",
     "trunkline bench upscale": "rounds=1 batch=2 crop=32 blocks=1 width=8",
+    "trunkline bench joint": "rounds=1 size=64 backbone=resnet18",
     "trunkline bench gpu": "device=cpu rounds=1 batch=2 size=32 crop_batch=2 crop=64 boxes_batch=1 longest=64 photos=8",
     "trunkline train transfer data=photos val=0.2 batch=16": "weights=none backbone=resnet18",  # workers have their own cache
     "trunkline profile": "profile_updates=1",
+    "trunkline train joint": "updates=2 size=64 batch=2 weights=none backbone=narrow network.pyramid=none"
+    " network.wrapper=slim_pool",
     "trunkline train finetune.py": "epochs=1 size=32",
     "trunkline train denoise.py": "epochs=1",
     "trunkline train labels.py": "epochs=1 size=32 weights=none network.backbone=narrow batch.size=4",

@@ -16,6 +16,7 @@ from trunkline.pipelines.recipe.plain import from_plain, to_plain
 from trunkline.pipelines.training.checks import preflight
 
 NARROW = ["network.backbone=narrow", *PLAIN]
+SLIM = ["network.pyramid=none", "network.wrapper=slim_pool"]
 VOC = {
     "tasks": "detection,segmentation,multilabel",
     "format": "voc",
@@ -127,7 +128,7 @@ def test_the_command_of_the_docs_reads_voc(shared_data):
 @pytest.mark.parametrize("recipe", ["joint", "joint-voc", "joint-coco"])
 def test_a_smoke_run_has_every_task(recipe, tmp_path, one_core):
     run = tmp_path / "run"
-    assert main(["train", recipe, "smoke=true", "--run", str(run), *NARROW]) == 0
+    assert main(["train", recipe, "smoke=true", "--run", str(run), *NARROW, *SLIM]) == 0
     tasks = ("classification" if recipe == "joint" else "multilabel", "detection", "segmentation")
     assert {f"{name}.safetensors" for name in tasks} == {file.name for file in (run / "weights").iterdir()}
     scores = json.loads((run / "scores.json").read_text())
