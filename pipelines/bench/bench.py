@@ -57,6 +57,7 @@ BENCHES = {
     "upscale": "bench_upscale:bench_upscale",  # super-resolution, by pixels and against a critic
     "video": "bench_video:bench_video",  # frames by number, and R3D-18 on clips
     "joint": "bench_joint:bench_joint",  # several tasks on one trunk, beside a model for each
+    "sharing": "bench_sharing:bench_sharing",  # what training together changes, seed by seed
     "gpu": "bench_gpu:bench_gpu",  # all that a GPU is asked: speeds, kernels, idle time, loader, compile
 }
 
