@@ -51,9 +51,8 @@ def bench_joint(
     threads        of the arithmetic; by default the machine's
     processor      count the processor's time in place of the clock's: for a machine that others use at the same time
     """
-    positive(
-        size=size, batch=batch, objects=objects, rounds=rounds, **({} if threads is None else {"threads": threads})
-    )
+    own = {} if threads is None else {"threads": threads}
+    positive(size=size, batch=batch, objects=objects, rounds=rounds, **own)
     import torch
 
     from ..recipe.fields import Machine
@@ -66,8 +65,7 @@ def bench_joint(
             f"processor=true: on {machine.device} the processor waits for it; leave it out, or set device=cpu"
         )
     clock = time.process_time if processor else time.perf_counter
-    rows: list[dict[str, Any]] = []
-    seconds: dict[str, dict[str, float]] = {}
+    rows, seconds = list[dict[str, Any]](), dict[str, dict[str, float]]()
     with threads_kept(), bar("bench joint", 2 * rounds, "rounds") as advance:
         torch.set_num_threads(int(machine.threads))
         work = Work.random(size, batch, objects, machine.device)

@@ -269,7 +269,9 @@ def _profile(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
 
 def _bench(plain: list[str], settings: dict[str, str], as_json: bool) -> int:
     (what,) = _take(
-        plain, 1, "what to measure (train, loader, scale, score, masks, detect, segment, upscale, video, joint, sharing, gpu)"
+        plain,
+        1,
+        "what to measure (train, loader, scale, score, masks, detect, segment, upscale, video, joint, sharing, gpu)",
     )
     from ..bench.bench import options
 

@@ -177,12 +177,15 @@ def in_settings() -> Iterator[None]:
     try:
         yield
     except TooSmall as error:
-        raise EngineError(f"{error} (micro_batch=, batch=), a larger size=, or network.norm=frozen or group") from None
+        raise EngineError(
+            f"{error} (micro_batch=, batch=; of several tasks batches.NAME.micro= and .size=), a larger size=, or "
+            "network.norm=frozen or group (of several tasks also norms.NAME=frozen)"
+        ) from None
     except TooLarge as error:
         raise EngineError(
             f"memory ran out in update {error.update} with a micro-batch of {error.samples} samples: set "
-            f"micro_batch={max(1, error.samples // 2)} (the update stays a mean over as many samples), or micro_batch=auto in a "
-            f"new run, a smaller size=, or network.checkpointing=true. {error.cause}"
+            f"micro_batch={max(1, error.samples // 2)} (of several tasks batches.NAME.micro=; the update stays a mean over as "
+            f"many samples), or micro_batch=auto in a new run, a smaller size=, or network.checkpointing=true. {error.cause}"
         ) from None
 
 

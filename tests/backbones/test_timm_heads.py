@@ -23,7 +23,7 @@ from trunkline.pipelines.training import network
 from trunkline.pipelines.training.network import network_problems
 from trunkline.tasks.classification.options import Options as Classification
 from trunkline.tasks.detection.options import Options as Detection
-from trunkline.tasks.detection.task import PADDED
+from trunkline.tasks.detection.transforms import PADDED
 from trunkline.tasks.segmentation.options import Options as Segmentation
 
 STRIDE = {"deeplabv3": 16, "deeplabv3plus": 16, "fcn": 16}
