@@ -110,6 +110,11 @@ class Report:
         numbers = self.numbers()
         if not math.isfinite(numbers["total"]):
             self._refuse(numbers)
+        if odd := [name for name in self.measured if name.startswith("balance/") and not math.isfinite(numbers[name])]:
+            raise EngineError(
+                f"the factor of {odd[0].removeprefix('balance/')} in update {self.update} is not finite: balance=famo needs "
+                "losses above 0; set another balance"
+            )
         for other in self.others.values():
             other.check()
 

@@ -167,20 +167,21 @@ class GradientNorm(Fixed):
 class Famo(Fixed):
     """Let all losses fall at one rate, by constant memory: FAMO (Liu et al. 2023, algorithm 1), an update late.
 
-    The paper computes every loss once more after the step, on the same samples, to see how fast each fell. Here the fall is
-    from the losses of the update before the last to those of the last, and a task is weighed by its last loss, not by the
-    one that is just computed. Of update u the factors are k softmax(x) / loss(u-1), where k makes their mean over tasks 1;
-    x follows Adam (rate 0.025, decay 0.01 as in the authors' code) with the gradient that the logarithms of the losses give.
-    In the first update all factors are 1.
+    The paper computes every loss once more after the step, on the same samples, to see how fast each fell. Here losses of
+    different samples are compared, whose noise is larger than their fall: so x follows the fall of a running mean m of each
+    loss's logarithm (of which 0.98 stays in an update). Of update u the factors are k softmax(x) / e^m, with m after update
+    u - 1, where k makes their mean over tasks 1; x follows Adam (rate 0.025, decay 0.01 of the paper's code, times 0.02) with
+    the gradient that the falls give. In the first update all factors are 1.
     """
 
     name = "famo"
     learns = True
-    RATE, DECAY, BETAS, EPS = 0.025, 0.01, (0.9, 0.999), 1e-8
+    RATE, KEPT, BETAS, EPS = 0.025, 0.98, (0.9, 0.999), 1e-8
+    DECAY = 0.01 * (1 - KEPT)
 
     def __init__(self, tasks: Sequence[str]):
         super().__init__(tasks)
-        self._rows = torch.zeros(5, len(tasks), dtype=torch.float64)  # x, Adam's two moments, last losses, factors
+        self._rows = torch.zeros(5, len(tasks), dtype=torch.float64)  # x, Adam's two moments, means of logs, factors
         self._rows[4] = 1.0
         self._steps = self._seen = 0
         self._used = dict.fromkeys(tasks, torch.ones(()))
@@ -198,12 +199,21 @@ class Famo(Fixed):
         return loss * self._used[task]
 
     def finish(self, count: int, losses: Mapping[str, Tensor], workers: Workers) -> None:
-        """Move x by how each loss fell since the update before, and compute the next factors."""
-        x, first, second, before, factors = self._rows.clone()
-        now = torch.stack([_sum_of(task, losses) for task in self.tasks])
+        """Move x by how the mean of each loss's logarithm fell, and compute the next factors.
+
+        Raises EngineError on a CPU where a loss is not above 0; elsewhere the report finds its factor.
+        """
+        x, first, second, before, _ = self._rows.clone()
+        losses_now = torch.stack([_sum_of(task, losses) for task in self.tasks])
+        if losses_now.device.type == "cpu" and not (losses_now > 0).all():
+            found = ", ".join(f"{t} {v:g}" for t, v in zip(self.tasks, losses_now.tolist(), strict=True) if not v > 0)
+            raise EngineError(
+                f"balance=famo: takes the logarithm of every loss, and one is not above 0 ({found}); set another"
+            )
+        now = losses_now.log()
         if self._seen:
-            z = x.softmax(0)
-            fall = before.log() - now.log()
+            now = before.lerp(now, 1 - self.KEPT)
+            z, fall = x.softmax(0), before - now
             gradient = z * (fall - (z * fall).sum()) + self.DECAY * x
             self._steps += 1
             low, high = self.BETAS
@@ -211,7 +221,7 @@ class Famo(Fixed):
             scale = (second / (1 - high**self._steps)).sqrt() + self.EPS
             x = x - self.RATE * (first / (1 - low**self._steps)) / scale
         self._seen += 1
-        weights = x.softmax(0) / now
+        weights = x.softmax(0) / now.exp()
         factors = weights * len(self.tasks) / weights.sum()
         self._rows = torch.stack([x, first, second, now, factors])
         self._share()

@@ -103,16 +103,18 @@ class Balance:
         self.factors = dict(zip(self.weights, factors.float(), strict=True))
 
     def _by_losses(self, now: Tensor) -> None:
+        now = now.log()
         if self.before is not None:
-            z, fall = self.x.softmax(0), self.before.log() - now.log()
-            gradient = z * (fall - (z * fall).sum()) + 0.01 * self.x
+            now = self.before.lerp(now, 1 - 0.98)
+            z, fall = self.x.softmax(0), self.before - now
+            gradient = z * (fall - (z * fall).sum()) + 0.01 * (1 - 0.98) * self.x
             self.steps += 1
             self.first = self.first.lerp(gradient, 1 - 0.9)
             self.second = self.second.lerp(gradient.square(), 1 - 0.999)
             scale = (self.second / (1 - 0.999**self.steps)).sqrt() + 1e-8
             self.x = self.x - 0.025 * (self.first / (1 - 0.9**self.steps)) / scale
         self.before = now
-        part = self.x.softmax(0) / now
+        part = self.x.softmax(0) / now.exp()
         self.factors = dict(zip(self.weights, (part * len(now) / part.sum()).float(), strict=True))
 
 
