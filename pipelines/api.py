@@ -156,6 +156,7 @@ class RecipeFields:
 
 def show(recipe: str, **settings: Any) -> RecipeFields:
     """List every field of a recipe: its value, its origin, and what `auto` becomes on this machine and why."""
+    from .recipe.fields import sharing
     from .recipe.tree import walk
 
     about = (recipe_function(recipe).__doc__ or "").strip()
@@ -172,6 +173,9 @@ def show(recipe: str, **settings: Any) -> RecipeFields:
         if key in why:
             value, reason = why[key]
             origin = f"auto: {reason}"
+        if key == "shared_batch" and len(resolved.recipe.tasks) > 1:
+            passes = ", ".join("+".join(names) for names in sharing(resolved.recipe))
+            origin = f"{origin}; an update's passes of the trunk are of: {passes}"
         if key == "network.weights" and Path(value).is_file():
             origin = f"{origin}; {_in_file(resolved.recipe.network)}"
         rows.append((key, value, origin))

@@ -12,6 +12,7 @@ from trunkline.cluster.workers import ALONE
 from trunkline.ground.errors import EngineError, RecipeError
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
+from trunkline.pipelines import api
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.training.train import train
 
@@ -156,3 +157,8 @@ def test_a_shared_batch_goes_through_the_trunk_once(shared, passes, tmp_path, mo
     monkeypatch.setattr(Model, "maps", counted)
     train(resolve(FILE, {**PLAIN, "updates": 1, "shared": shared}), tmp_path / "run")
     assert len(seen) == passes and ("boxes+some" in seen) == shared
+
+
+def test_show_tells_which_tasks_share_a_pass():
+    origins = {key: origin for key, _, origin in api.show(FILE).rows}
+    assert origins["shared_batch"].endswith("an update's passes of the trunk are of: classification, boxes+some")
