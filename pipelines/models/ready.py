@@ -240,6 +240,11 @@ def options_of(given: dict[str, Any], tasks: dict[str, Any]) -> dict[str, dict[s
         if dot and name in found:
             found[name][rest] = value
             continue
+        if dot:
+            problems.append(
+                f"{key}={value}: {name} is none of the tasks that are asked for{nearest(name, found)}: {', '.join(found)}"
+            )
+            continue
         having = [task for task, own in tasks.items() if hasattr(own, key)] if len(tasks) > 1 else [*tasks]
         if len(having) == 1:
             found[having[0]][key] = value

@@ -122,6 +122,11 @@ def computer_of(found: Ready, names: list[str], settings: dict[str, Any]) -> Cal
     transforms = {name: task.transform(False) for name, task in tasks.items()}
     device = next(found.model.parameters()).device
 
+    how = {
+        name: (getattr(o, "depth", ""), "ignore" if getattr(o, "exif", "") == "ignore" else "")
+        for name, o in ((name, task.options) for name, task in tasks.items())
+    }
+
     def failed(file: str, error: DataError) -> Predicted:
         if settings["on_bad_sample"] == "stop":
             raise error
@@ -139,7 +144,10 @@ def computer_of(found: Ready, names: list[str], settings: dict[str, Any]) -> Cal
         for place, one in enumerate(group):
             file = next(iter(one.values())).id
             own = {name: type(tasks[name]).predicted.of(file, said[name][place], tasks[name]) for name in names}
-            made.append(kind(file, None, own))
+            for name, predicted in own.items():
+                predicted.depth, predicted.exif = how[name]
+            depth, exif = max(how.values())
+            made.append(kind(file, None, own, depth=depth, exif=exif))
         return made
 
     def infer(group: list[dict[str, Sample]]) -> list[Predicted]:

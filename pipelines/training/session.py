@@ -183,8 +183,8 @@ class Session:
 
     def joined(self, each: dict[str, Scores]) -> Scores:
         """Join the scores of the tasks, with the mean relative change where single runs are named."""
-        if len(self.parts) == 1:
-            return joined(each)
+        if len(self.parts) == 1 or not self.recipe.evaluation.single:
+            return joined(each) if len(self.parts) == 1 else joined_several(each)
         evaluators = {name: part.task.evaluator(part.validation) for name, part in self.parts.items()}
         return with_change(joined_several(each), self.recipe, evaluators)
 
