@@ -19,12 +19,12 @@ ALL = "all"
 _TASKS: dict[str, tuple[Any, int, float]] = {
     "classification": (Classes(data="demo", size=64, scale=(0.7, 1.0)), 32, 1.0),
     "boxes": (Boxes(data="demo:boxes", head="one_stage", size=64, longest=64, padding=96), 16, 1.0),
-    "pixels": (Pixels(data="demo:pixels", format="pairs", head="unet", view="fit", size=64, longest=64), 16, 1.0),
+    "pixels": (Pixels(data="demo:pixels", format="pairs", head="fpn", view="fit", size=64, longest=64), 16, 1.0),
     "clips": (Clips(data="demo:clips", head="transformer", frames=4, size=64), 8, 1.0),
 }
 
 
-def demo_joint(tasks: tuple[str, ...] = (ALL,), updates: int = 400, seed: int = 0, smoke: bool = False) -> Recipe:
+def demo_joint(tasks: tuple[str, ...] = (ALL,), updates: int = 700, seed: int = 0, smoke: bool = False) -> Recipe:
     """Train classes, boxes, pixels and clips of generated scenes together, on one ResNet-18.
 
     tasks    all, or some of classification, boxes, pixels and clips; one by itself has the settings, and the number of its own
@@ -47,7 +47,7 @@ def demo_joint(tasks: tuple[str, ...] = (ALL,), updates: int = 400, seed: int = 
         batches=sizes if several else {},
         loss_weights={name: _TASKS[name][2] for name in chosen} if several else {},
         phases=(Phase("joint", updates=2 if smoke else updates),),
-        optimizer=Optimizer("adamw", lr=0.002, weight_decay=0.05),
+        optimizer=Optimizer("adamw", lr=0.001, weight_decay=0.05),
         schedule=Schedule("cosine", unit="run", warmup=0.05, warmup_from=0.05),
         evaluation=Evaluation(every=0, batch=50),
         seed=seed,
