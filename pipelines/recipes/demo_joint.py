@@ -46,6 +46,9 @@ def demo_joint(tasks: tuple[str, ...] = (ALL,), updates: int = 700, seed: int = 
         batch=sizes[chosen[0]],
         batches=sizes if several else {},
         loss_weights={name: _TASKS[name][2] for name in chosen} if several else {},
+        norms=dict.fromkeys(chosen, "own")
+        if several
+        else {},  # scenes, frames and small pictures have statistics of their own
         phases=(Phase("joint", updates=2 if smoke else updates),),
         optimizer=Optimizer("adamw", lr=0.001, weight_decay=0.05),
         schedule=Schedule("cosine", unit="run", warmup=0.05, warmup_from=0.05),
