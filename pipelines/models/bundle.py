@@ -39,8 +39,8 @@ class Bundle:
     update: int
     source: str
 
-    def of(self, task: str) -> Weights:
-        """Return the trunk and the head of one task, as its own published file would hold them."""
+    def of(self, task: str, **stated: Any) -> Weights:
+        """Return the trunk and the head of one task, as its own published file would hold them; `stated` is for `read_weights`."""
         tasks, model = self._model()
         with tempfile.TemporaryDirectory() as beside:
             file = Path(beside) / "weights.safetensors"
@@ -48,7 +48,7 @@ class Bundle:
                 file, self.name, self.recipe.network, tasks[task], model, self.facts, self.tensors, self.update
             )
             try:
-                return replace(read_weights(file), source=f"{self.source}, task {task}")
+                return replace(read_weights(file, **stated), source=f"{self.source}, task {task}")
             except WeightsError as error:
                 raise WeightsError(str(error).replace(str(file), self.source)) from None
 

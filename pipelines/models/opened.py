@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from trunkline.ground.errors import RecipeError, WeightsError
+from trunkline.ground.errors import RecipeError
 
 from ...backbones import read_weights
 from ...backbones.sources import is_name
@@ -35,10 +35,8 @@ def weights_of(
         raise RecipeError(
             f"{source}: holds the tasks {', '.join(names)}: say which with weights_key=, or give the file of one"
         )
-    found = bundle.of(bundle.match("", None, key) if key else names[0])
-    for name, asked, own in (("backbone", arch, found.arch), ("stride_in", stride_in, found.stride_in)):
-        if asked and asked != own:
-            raise WeightsError(f"{source}: {name}={asked} was asked for, and it is {own}")
+    task = bundle.match("", None, key) if key else names[0]
+    found = bundle.of(task, arch=arch, stride_in=stride_in)
     return replace(found, source=bundle.source)
 
 
