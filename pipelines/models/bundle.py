@@ -40,7 +40,7 @@ class Bundle:
     source: str
 
     def of(self, task: str, **stated: Any) -> Weights:
-        """Return the trunk and the head of one task, as its own published file would hold them; `stated` is for `read_weights`."""
+        """Return the trunk and the head of one task, as its own file would hold them; `stated` is for `read_weights`."""
         tasks, model = self._model()
         with tempfile.TemporaryDirectory() as beside:
             file = Path(beside) / "weights.safetensors"
