@@ -115,6 +115,12 @@ def several(kinds: Mapping[str, type[Task]], settings: Mapping[str, Any]) -> Sev
     return SeveralTasks(",".join(kinds), made, first.unit, together, first.inputs_are, first.inputs, first.left_out)
 
 
+def _how(task: Task) -> tuple[str, str]:
+    """Return how deep the task's files are read, and `ignore` where their EXIF orientation is."""
+    depth, exif = (getattr(task.options, name, "") for name in ("depth", "exif"))
+    return depth, "ignore" if exif == "ignore" else ""
+
+
 def computer_of(found: Ready, names: list[str], settings: dict[str, Any]) -> Callable[[list[str]], list[Predicted]]:
     """Return a function from a batch's file names to the predictions of all these tasks, one for each file."""
     tasks = {name: found.tasks[name] for name in names}
@@ -122,10 +128,7 @@ def computer_of(found: Ready, names: list[str], settings: dict[str, Any]) -> Cal
     transforms = {name: task.transform(False) for name, task in tasks.items()}
     device = next(found.model.parameters()).device
 
-    how = {
-        name: (getattr(o, "depth", ""), "ignore" if getattr(o, "exif", "") == "ignore" else "")
-        for name, o in ((name, task.options) for name, task in tasks.items())
-    }
+    how = {name: _how(task) for name, task in tasks.items()}
 
     def failed(file: str, error: DataError) -> Predicted:
         if settings["on_bad_sample"] == "stop":
