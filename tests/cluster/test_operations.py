@@ -13,6 +13,7 @@ from trunkline.backbones.contract import Preprocessing
 from trunkline.backbones.pyramid import Pyramid
 from trunkline.backbones.video.frames import Frames
 from trunkline.cluster.config import Average, Learning, Machine, Optimizer, Schedule
+from trunkline.cluster.engines.balance import Famo, Fixed, GradientNorm, Uncertainty
 from trunkline.cluster.engines.torch_engine import TorchEngine
 from trunkline.cluster.engines.turns import TurnsEngine
 from trunkline.cluster.launchers.local import run_local
@@ -21,6 +22,7 @@ from trunkline.cluster.workers import ALONE, Workers
 from trunkline.heads.classification import ClassificationHead
 from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model, losses
+from trunkline.heads.multilabel import MultiLabelHead
 from trunkline.heads.one_stage import OneStageHead
 from trunkline.heads.pixels.segmentation import SegmentationHead
 from trunkline.heads.rcnn import RCNNHead
@@ -150,6 +152,66 @@ def test_two_workers_of_two_micro_batches(trunk, tmp_path, monkeypatch):
     for network in NETWORKS:
         collectives = {name: n for name, n in found[network].items() if name.startswith("c10d")}
         assert collectives and sum(found[network].values()) - sum(collectives.values()) <= 60
+
+
+SHARING = ("resnet50", "mask_rcnn", "labels")
+A_HEAD = 12
+"""What a further head on the same batch may add, for each micro-batch."""
+BALANCES = {"fixed": 0, "uncertainty": 6, "gradient_norm": 40, "famo": 32}
+"""What a balance may add to an update, for all its micro-batches and heads: sums of some numbers in fp64."""
+
+
+def shared_batches(heads: tuple[str, ...], count: int) -> list[Batch]:
+    """Micro-batches of one picture that all heads share."""
+    batches = []
+    for at in range(count):
+        images = torch.randint(0, 256, (1, 3, SIZE, SIZE), dtype=torch.uint8)
+        targets = micro_batches("mask_rcnn", 1)[0].targets
+        own = {
+            "resnet50": {"label": torch.tensor([1])},
+            "mask_rcnn": targets,
+            "labels": {"labels": torch.tensor([[1, 0, -1]])},
+        }
+        sizes = torch.tensor([[SIZE, SIZE]])
+        parts = tuple(Batch(name, ["a"], images, sizes, own[name], key=at) for name in heads)
+        batches.append(Batch("+".join(heads), ["a"], images, sizes, key=at, parts=parts))
+    return batches
+
+
+def balanced(name: str, heads: tuple[str, ...], model: Model) -> Fixed:
+    """Make a balance of these heads, which the model tells of its maps where it measures them."""
+    if name == "gradient_norm":
+        model.reading = made = GradientNorm(heads, dict.fromkeys(heads, 1.0))
+        return made
+    spreads = {head: torch.nn.Parameter(torch.zeros(1)) for head in heads}
+    return {"fixed": Fixed(heads), "uncertainty": Uncertainty(heads, spreads), "famo": Famo(heads)}[name]
+
+
+def added_by_sharing(heads: tuple[str, ...], balance: str) -> dict[int, int]:
+    """Count what updates of 1 and 4 micro-batches have besides losses, backward and step, for heads on one pyramid."""
+    torch.manual_seed(0)
+    trunk = Pyramid(backbone("narrow"), "pool", 32)
+    made = {
+        "resnet50": lambda: ClassificationHead(trunk.channels["c5"], 5),
+        "mask_rcnn": lambda: RCNNHead(32, trunk.strides, 2, masks=True),
+        "labels": lambda: MultiLabelHead(trunk.channels["c5"], 3),
+    }
+    model = Model(trunk, {name: made[name]() for name in heads}, Preprocessing())
+    machine = Machine("cpu", "fp32", channels_last=False, deterministic=True, threads=1, loaders=0)
+    learning = Learning(Optimizer("sgd", lr=1e-3), Schedule("constant"), Average(), 10, 5)
+    engine = TorchEngine(model, losses, learning, machine)
+    engine.balance = balanced(balance, heads, model)
+    engine.update(shared_batches(heads, 2))
+    found = {count: (+of_an_update(engine, shared_batches(heads, count))).total() for count in (1, 4)}
+    engine.close()
+    return found
+
+
+@pytest.mark.parametrize("balance", list(BALANCES))
+def test_a_further_head_on_the_same_batch(balance):
+    for heads in (1, len(SHARING)):
+        for count, found in added_by_sharing(SHARING[:heads], balance).items():
+            assert found <= (15 + A_HEAD * (heads - 1)) * count + BALANCES[balance], (heads, count, found)
 
 
 def test_what_is_counted():
