@@ -93,7 +93,7 @@ def bench_sharing(
 
     Each run sees the same number of its own samples. All settings are those of the recipe joint-voc but for these.
 
-    data      a folder VOC2012
+    data      a folder VOC2012 whose lists in ImageSets/Main and ImageSets/Segmentation name the same pictures
     weights   of a classifier: a file, or a published name
     out       the folder for the runs; what is there and finished is not trained again, and a run that was stopped goes on
     balances  of the joint runs
@@ -106,7 +106,17 @@ def bench_sharing(
             "data= is missing: give the folder VOC2012 (JPEGImages, Annotations, SegmentationClass, ImageSets)"
         )
     positive(seeds=seeds, updates=updates, size=size, batch=batch, **({} if threads is None else {"threads": threads}))
+    same_pictures(Path(at_home(data)))
     root, work = Path(at_home(out)), {}
+    settings = {
+        "size": size,
+        "updates": updates,
+        "batch": batch,
+        "lr": lr,
+        "frozen": frozen,
+        "weights": Path(weights).name,
+    }
+    same_settings(root, settings | {"data": data, "threads": threads})
     for seed in range(seeds):
         joint = joint_recipe(data, weights, seed, updates, size, batch, lr, frozen, threads)
         work |= {(seed, task): alone(joint, task) for task in METRICS}
@@ -117,15 +127,43 @@ def bench_sharing(
         for (seed, name), recipe in work.items():
             run_apart(recipe, name, root / f"seed-{seed}" / name)
             advance()
-    settings = {
-        "size": size,
-        "updates": updates,
-        "batch": batch,
-        "lr": lr,
-        "frozen": frozen,
-        "weights": Path(weights).name,
-    }
     return read(root, seeds, balances, settings)
+
+
+def same_pictures(data: Path) -> None:
+    """Raise RecipeError where not all pictures have masks: a run of masks alone would see more of them than one together."""
+    problems = []
+    for split in ("train", "val"):
+        lists = []
+        for kind in ("Main", "Segmentation"):
+            file = data / "ImageSets" / kind / f"{split}.txt"
+            if file.is_file():
+                lists.append(
+                    {line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()}
+                )
+            else:
+                problems.append(f"{file}: is not there; data= is a folder VOC2012")
+        if len(lists) == 2 and (other := lists[0] ^ lists[1]):
+            problems.append(
+                f"data={data}: {split}: {len(lists[0])} pictures are in ImageSets/Main and {len(lists[1])} in "
+                f"ImageSets/Segmentation, {len(other)} in one alone; a comparison wants the same in both: give a folder with "
+                "lists of the pictures that have boxes and masks"
+            )
+    if problems:
+        raise RecipeError(problems)
+
+
+def same_settings(root: Path, settings: dict[str, Any]) -> None:
+    """Keep the settings beside the runs. Raises RecipeError where the runs that are there had others."""
+    file = root / "settings.json"
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if wrong := [
+            f"{k}={v}: the runs in {root} have {before.get(k)}" for k, v in settings.items() if before.get(k) != v
+        ]:
+            raise RecipeError([f"{line}; give that, or another out=" for line in wrong])
+    root.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
 def joint_recipe(
