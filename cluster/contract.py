@@ -40,10 +40,11 @@ class Player(Protocol):
 class TooSmall(EngineError):
     """A micro-batch of so few samples that batch norm has a single value per channel."""
 
-    def __init__(self, update: int, samples: int):
+    def __init__(self, update: int, samples: int, labelled: int | None = None):
         self.update, self.samples = update, samples
+        few = "" if labelled in (None, samples) else f", of which a task labels {labelled}"
         super().__init__(
-            f"batch norm has a single value per channel in a micro-batch of {samples} samples: take at least two"
+            f"batch norm has a single value per channel in a micro-batch of {samples} samples{few}: take at least two"
         )
 
 
@@ -112,8 +113,8 @@ class Report:
             self._refuse(numbers)
         if odd := [name for name in self.measured if name.startswith("balance/") and not math.isfinite(numbers[name])]:
             raise EngineError(
-                f"the factor of {odd[0].removeprefix('balance/')} in update {self.update} is not finite: balance=famo needs "
-                "losses above 0; set another balance"
+                f"the factor of {odd[0].removeprefix('balance/')} in update {self.update} is not finite (balance=famo needs "
+                "losses above 0): set another balance; the last good checkpoint stays"
             )
         for other in self.others.values():
             other.check()

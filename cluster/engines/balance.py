@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trunkline.ground.errors import EngineError
 
 from ..workers import Workers
+from .sums import wide
 
 
 class Fixed:
@@ -80,7 +81,7 @@ class GradientNorm(Fixed):
     The strength of a task is the root mean square, over the samples of an update, of the norm of the gradient of the
     sample's own loss at all maps that the task reads. Factors are 1 / strength, times what makes their sum, each times its
     loss weight, that of the loss weights. A task that an update leaves out keeps its strength. In the first update all
-    factors are 1. (Scaling by gradient norms: arXiv 2509.23915.)
+    factors are 1; of a task that reads only maps that do not learn it stays 1. (Scaling by gradient norms: arXiv 2509.23915.)
     """
 
     name = "gradient_norm"
@@ -97,8 +98,9 @@ class GradientNorm(Fixed):
 
     def began(self, device: torch.device) -> None:
         """Put the state on the device that computes."""
-        self.weights, self.strengths = self.weights.to(device), self.strengths.to(device)
-        self._set(self._factors.to(device))
+        kind = wide(torch.empty(0, device=device))
+        self.weights, self.strengths = self.weights.to(device, kind), self.strengths.to(device, kind)
+        self._set(self._factors.to(device, kind))
 
     def _set(self, factors: Tensor) -> None:
         self._factors = factors
@@ -113,7 +115,7 @@ class GradientNorm(Fixed):
         found = self._norms[batch.task] = {}
 
         def measure(name: str, gradient: Tensor) -> None:
-            found[name] = torch.linalg.vector_norm(gradient, dtype=torch.float64)
+            found[name] = torch.linalg.vector_norm(gradient, dtype=wide(gradient))
 
         own = {name: tensor.view_as(tensor) for name, tensor in maps.items()}
         for name, tensor in own.items():
@@ -122,23 +124,27 @@ class GradientNorm(Fixed):
         return own
 
     def took(self, number: int, batch: Any) -> None:
-        """Keep each task's sum of squares of this micro-batch's gradients, freed of the factors that it was computed with."""
+        """Keep each task's sum of squares of this micro-batch's gradients, as if each sample's loss counted 1."""
         self._found[number] = {}
         for part in getattr(batch, "parts", ()) or (batch,):
             if norms := self._norms.pop(part.task, {}):
                 square = torch.stack([norms[name] for name in sorted(norms)]).square().sum()
-                whole = self._used[part.task].double() * part.scale / len(part)  # of one sample's own loss
-                self._found[number][part.task] = (square / whole.square(), len(part))
+                self._found[number][part.task] = (square * (len(part) / part.scale) ** 2, len(part))
         self._norms.clear()
 
     def finish(self, count: int, losses: Mapping[str, Tensor], workers: Workers) -> None:
         """Compute the strengths, and from them the next factors."""
-        table = torch.zeros(count, 2, len(self.tasks), dtype=torch.float64, device=self.strengths.device)
-        for number, parts in self._found.items():
-            for task, (square, samples) in parts.items():
-                table[number, 0, self.tasks.index(task)] = square
-                table[number, 1, self.tasks.index(task)] = samples
+        nothing = (self.strengths.new_zeros(()), 0)
+        own = [self._found.get(number, {}).get(task, nothing) for number in range(count) for task in self.tasks]
         self._found.clear()
+        found = torch.stack([square for square, _ in own]).view(count, -1)
+        samples = (
+            torch.tensor([n for _, n in own], dtype=found.dtype).to(found.device, non_blocking=True).view(count, -1)
+        )
+        used = torch.stack([self._used[task] for task in self.tasks]).to(
+            found.dtype
+        )  # the factors that they flowed with
+        table = torch.stack([found / used.square(), samples], 1)
         workers.add(table.view(-1), "the strengths of tasks' gradients")
         squares, samples = table.sum(0)
         self.strengths = torch.where(samples > 0, (squares / samples.clamp(min=1)).sqrt(), self.strengths)
@@ -159,9 +165,8 @@ class GradientNorm(Fixed):
     def load(self, state: Mapping[str, Any]) -> None:
         """Put back the strengths and the factors of the tasks that it knows."""
         known = [state.get(task, (0.0, 1.0)) for task in self.tasks]
-        like = {"dtype": torch.float64, "device": self.strengths.device}
-        self.strengths = torch.tensor([strength for strength, _ in known], **like)
-        self._set(torch.tensor([factor for _, factor in known], **like))
+        self.strengths = self.strengths.new_tensor([strength for strength, _ in known])
+        self._set(self.strengths.new_tensor([factor for _, factor in known]))
 
 
 class Famo(Fixed):
@@ -188,7 +193,7 @@ class Famo(Fixed):
 
     def began(self, device: torch.device) -> None:
         """Put the state on the device that computes."""
-        self._rows = self._rows.to(device)
+        self._rows = self._rows.to(device, wide(torch.empty(0, device=device)))
         self._share()
 
     def _share(self) -> None:
@@ -231,14 +236,19 @@ class Famo(Fixed):
         return self._used
 
     def state(self) -> dict[str, Any]:
-        """Return all numbers, and the tasks that they are of."""
+        """Return all numbers, and the tasks that they are of. Raises EngineError where one is not finite: it would stay so."""
+        if not torch.isfinite(self._rows).all():
+            raise EngineError(
+                "balance=famo: takes the logarithm of every loss, and one was not above 0; nothing was saved. Set another "
+                "balance; the last good checkpoint stays"
+            )
         return {"tasks": list(self.tasks), "rows": self._rows.tolist(), "steps": self._steps, "seen": self._seen}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Put all back. With other tasks it begins anew: its weights are shares of a whole."""
         if tuple(state.get("tasks", ())) != self.tasks:
             return
-        self._rows = torch.tensor(state["rows"], dtype=torch.float64, device=self._rows.device)
+        self._rows = self._rows.new_tensor(state["rows"])
         self._steps, self._seen = state["steps"], state["seen"]
         self._share()
 
@@ -248,4 +258,5 @@ def _sum_of(task: str, losses: Mapping[str, Tensor]) -> Tensor:
     own = [loss for name, loss in losses.items() if name.startswith(f"{task}/")]
     if not own:
         raise EngineError(f"balance=famo: the task {task} had no loss in an update, and FAMO follows each one's fall")
-    return own[0].double() if len(own) == 1 else torch.stack([loss.double() for loss in own]).sum()
+    kind = wide(own[0])
+    return own[0].to(kind) if len(own) == 1 else torch.stack([loss.to(kind) for loss in own]).sum()

@@ -76,7 +76,8 @@ def _sized(batch: Any, update: int) -> Iterator[None]:
     except ValueError as error:
         if "Expected more than 1 value per channel" not in str(error):
             raise
-        raise TooSmall(update, len(getattr(batch, "ids", ()))) from None
+        whole, *parts = (len(getattr(b, "ids", ())) for b in (batch, *parts_of(batch)))
+        raise TooSmall(update, whole, min(parts)) from None
     except RuntimeError as error:  # torch.OutOfMemoryError is one too
         if not out_of_memory(error):
             raise

@@ -153,5 +153,6 @@ def _of(player: Player, micro_batches: Sequence[Any]) -> list[Any]:
     """List the player's micro-batches; where this worker has none of them, a stand-in."""
     if not player.tasks:
         return list(micro_batches)
-    own = [b for b in micro_batches if b.task in player.tasks]
+    # the scale makes a mean over all tasks' micro-batches one over this task's, weighed: its engine sees no others
+    own = [replace(b, scale=1.0) for b in micro_batches if b.task in player.tasks]
     return own or [replace(micro_batches[0], stand_in=True)]

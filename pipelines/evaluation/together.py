@@ -35,11 +35,13 @@ Evaluated = dict[str, tuple[Scores, list[Record]]]
 def circles(samples: Mapping[str, Samples]) -> list[list[str]]:
     """Divide tasks into those that have pictures in common, directly or by another, in their order."""
     files = {name: {str(s.source(i)) for i in range(len(s))} for name, s in samples.items()}
+    for name, s in samples.items():
+        if len(files[name]) < len(s):
+            files[name] = set()  # a file with several samples is no picture that others can share
     found: list[list[str]] = []
     for name in samples:
         near = [one for one in found if any(files[name] & files[other] for other in one)]
-        twice = len(files[name]) < len(samples[name])  # a file with several samples is no picture that others can share
-        if twice or not near:
+        if not near:
             found.append([name])
             continue
         found = [one for one in found if one not in near] + [[*(n for one in near for n in one), name]]

@@ -125,7 +125,8 @@ def _begun(
         plugins.load(plugin)
     if where.blend:
         where = replace(where, blend=absolute_blend(where.blend))
-    kinds = {name: kind for name, kind in tasks_of(where).items() if name in chosen(where)}
+    there = tasks_of(where)
+    kinds = {name: there[name] for name in chosen(where)}
     if len(kinds) > 1:
         kind: Any = several(kinds, {"labels": labels, "features": writing.features})
     else:

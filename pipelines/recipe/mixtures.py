@@ -84,6 +84,11 @@ _NO_STATISTICS = {
 def _norms(recipe: Recipe) -> list[str]:
     """Check whose statistics the trunk's batch norms are to have."""
     norm, problems = recipe.network.norm, []
+    if norm == "sync" and len(learning_tasks(recipe)) > 1:
+        problems.append(
+            "network.norm=sync: workers may have other tasks at the same time, whose norms would wait for each other without "
+            "end; set batch, frozen or group"
+        )
     for name, kind in recipe.norms.items():
         if name not in recipe.tasks:
             problems.append(f"norms.{name}: {_no_task(recipe, name)}")
@@ -205,10 +210,5 @@ def _cosines(recipe: Recipe) -> list[str]:
     if log > 0 and every % log:
         problems.append(
             f"{given}: stands in the line of its update, and log.every={log} writes no line of some; give a multiple of {log}"
-        )
-    if recipe.network.norm == "sync":
-        problems.append(
-            f"{given}: every task has passes of its own, in which synchronised norms of workers would wait for each other; "
-            "leave it out, or set another network.norm"
         )
     return problems

@@ -104,7 +104,10 @@ def check_frozen(recipe: Recipe, model: Model) -> None:
             problems.append(
                 f"phases.{number}.cached=true needs phases.{number}.frozen={stages}: cached maps do not change"
             )
-        problems += _nothing_learns(recipe, model, number, phase) if phase.frozen == stages else []
+        if phase.frozen == stages:
+            problems += _nothing_learns(recipe, model, number, phase) + _nothing_is_measured(
+                recipe, model, number, phase
+            )
     if problems:
         raise RecipeError(problems)
 
@@ -117,6 +120,17 @@ def _nothing_learns(recipe: Recipe, model: Model, number: int, phase: Phase) -> 
         f"loss_weights.{name}=0, or leave it out of still"
         for name in phase.still
         if name in learning_tasks(recipe) and not set(pyramid) & set(model.heads[name].needs)  # type: ignore[arg-type]
+    ]
+
+
+def _nothing_is_measured(recipe: Recipe, model: Model, number: int, phase: Phase) -> list[str]:
+    """Say where a balance looks at gradients that do not come."""
+    learns = "pyramid" not in phase.still and getattr(model.backbone, "levels", ())
+    if recipe.balance != "gradient_norm" or learns:
+        return []
+    return [
+        f"balance=gradient_norm: phases.{number}.frozen={phase.frozen}: the whole trunk is frozen, so that no gradient reaches "
+        "it; set balance=fixed, or freeze less"
     ]
 
 

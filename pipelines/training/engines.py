@@ -70,8 +70,6 @@ def balance(session: Session, engines: Mapping[str, Any], in_turns: bool) -> Non
     elif recipe.balance == "famo":
         made = Famo(tasks)
     else:
-        if not any(p.requires_grad for p in model.backbone.parameters()):
-            raise RecipeError(f"{given}: the whole trunk is frozen, so that no gradient reaches it; set balance=fixed")
         made = model.reading = GradientNorm(tasks, {task: recipe.loss_weights.get(task, 1.0) for task in tasks})
     (engine,) = engines.values()
     made.began(engine.device)

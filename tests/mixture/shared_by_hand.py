@@ -239,8 +239,8 @@ def by_hand(recipe, updates: int) -> dict[str, Tensor]:
                         total, [read[n] for n in sorted(read)], retain_graph=True, allow_unused=True
                     )
                     norms = [torch.linalg.vector_norm(g, dtype=torch.float64) for g in found if g is not None]
-                    whole_factor = balance.factors[name].double() * scale / own
-                    squares_of[name] = (torch.stack(norms).square().sum() / whole_factor.square(), own)
+                    square = torch.stack(norms).square().sum() * (own / scale) ** 2
+                    squares_of[name] = (square / balance.factors[name].double().square(), own)
             squares.append(squares_of)
             held = {id(b) for b in statistics.shared if parts[0][0] in statistics.own}
             for i, (mean, b, start) in enumerate(zip(means, buffers, first, strict=True)):

@@ -1,5 +1,6 @@
 """Balances of losses: beside their papers, and what they refuse; tasks that count nothing; passes of the trunk, counted."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from torch import Tensor, nn
 
 from trunkline.cluster.checkpoint import read_tensors
 from trunkline.cluster.engines.balance import Famo, GradientNorm
+from trunkline.cluster.engines.turns import _of
 from trunkline.cluster.workers import ALONE
 from trunkline.ground.errors import EngineError, RecipeError
-from trunkline.heads.contract import Batch
+from trunkline.heads.contract import Batch, Player
 from trunkline.heads.model import Model
 from trunkline.pipelines import api
 from trunkline.pipelines.recipe.knobs import resolve
@@ -106,6 +108,21 @@ def test_famo_needs_losses_above_0():
         famo.finish(1, {"a/x": torch.tensor(2.0)}, ALONE)
 
 
+def test_a_loss_that_famo_cannot_follow_never_stands_in_a_checkpoint():
+    """A GPU is not waited for in the update; there the state itself is looked at when it is saved."""
+    famo = Famo(("a", "b"))
+    famo._rows = famo._rows.log()
+    with pytest.raises(EngineError, match=r"one was not above 0; nothing was saved"):
+        famo.state()
+
+
+def test_a_players_own_micro_batches_are_a_mean_of_their_own():
+    """Beside another task's micro-batch a task's has twice its weight for the model, and once for a critic."""
+    player = Player(nn.Linear(1, 1), lambda model, batch: {}, tasks=("a",))
+    mine = _of(player, [Batch("a", ["1"], scale=2.0), Batch("b", ["2"], scale=2.0)])
+    assert [(b.task, b.scale) for b in mine] == [("a", 1.0)]
+
+
 def test_gradient_norm_makes_all_tasks_as_strong_where_they_leave_the_trunk():
     """A loss ten times as large gets a tenth of the factor; a task that was not there keeps its own."""
     balance = GradientNorm(("a", "b"), {"a": 1.0, "b": 1.0})
@@ -128,11 +145,12 @@ def test_gradient_norm_makes_all_tasks_as_strong_where_they_leave_the_trunk():
 
 
 def test_a_balance_that_no_gradient_reaches_is_refused(tmp_path):
-    given = {"balance": "gradient_norm", "phases.0.frozen": 5, "phases.0.still": "pyramid"}
-    with pytest.raises(
-        RecipeError, match=r"balance=gradient_norm: the whole trunk is frozen, so that no gradient reaches it"
-    ):
-        train(resolve(FILE, {**PLAIN, **given}), tmp_path / "run")
+    """Also of a phase that comes later."""
+    resolved = resolve(FILE, {**PLAIN, "balance": "gradient_norm"})
+    (first,) = resolved.recipe.phases
+    later = replace(resolved.recipe, phases=(first, replace(first, name="heads", frozen=5, still=("pyramid",))))
+    with pytest.raises(RecipeError, match=r"balance=gradient_norm: phases.1.frozen=5: .* no gradient reaches it"):
+        train(replace(resolved, recipe=later), tmp_path / "run")
 
 
 def weights_of(run: Path) -> dict[str, Tensor]:

@@ -182,7 +182,6 @@ def test_a_frozen_trunk_is_said_and_turns_are_refused():
     [
         ({"log.cosines": "3", "log.every": "2"}, r"log.cosines=3: .* log.every=2 .* give a multiple of 2"),
         ({"log.cosines": "-1"}, r"log.cosines=-1: expected"),
-        ({"log.cosines": "2", "network.norm": "sync"}, r"log.cosines=2: .* network.norm"),
         (
             {"log.cosines": "2", "balance": "fixed", "loss_weights.boxes": "0", "loss_weights.some": "0"},
             r"log.cosines=2: compares the gradients of tasks, and only one learns",

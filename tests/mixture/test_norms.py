@@ -253,6 +253,10 @@ REFUSED = [
     ),
     ({"norms.boxes": "frozen", "network.norm": "frozen", "shared": False}, r"network.norm=frozen fixes the statistics"),
     ({"norms.boxes": "own", "network.norm": "sync", "shared": False}, r"network.norm=sync computes statistics over"),
+    (
+        {"network.norm": "sync"},
+        r"network.norm=sync: workers may have other tasks at the same time.*set batch, frozen or group",
+    ),
 ]
 
 

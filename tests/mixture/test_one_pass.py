@@ -1,7 +1,9 @@
 """All heads of a run scored and predicted together: one pass of the trunk where they see the same pixels."""
 
+import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from trunkline.cluster.config import Launch
 from trunkline.ground.errors import RecipeError
 from trunkline.heads.model import Model
 from trunkline.pipelines.evaluation.evaluate import evaluate
+from trunkline.pipelines.evaluation.together import circles
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.training.train import train
 
@@ -103,6 +106,34 @@ def test_predict_gives_what_every_head_says_of_a_picture(run, seen, tmp_path):
     assert (tmp_path / "out/sheet.png").is_file() and len(list((tmp_path / "out/pictures").iterdir())) == 3
     head = (tmp_path / "out/predictions.csv").read_text().splitlines()[0].split(",")
     assert head[:3] == ["file", "classification label", "classification confidence"] and head[-1] == "error"
+
+
+def test_columns_stand_in_the_order_that_is_asked_for(run, tmp_path):
+    data = Path(json.loads((run / "recipe.json").read_text())["resolved"]["tasks"]["boxes"]["data"])
+    file = next((data / "JPEGImages").iterdir())
+    (found,) = trunkline.predict(str(run), file, tasks="some,classification", out=tmp_path / "out", threads=1)
+    with (tmp_path / "out/predictions.csv").open(newline="") as table:
+        (row,) = csv.DictReader(table)
+    assert [*row][1].startswith("some ") and list(found.by_task) == ["some", "classification"]
+    assert row["classification label"] == found.by_task["classification"].line()["label"]
+
+
+class Files:
+    """Samples of files, by their names."""
+
+    def __init__(self, names: str):
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def source(self, index: int) -> str:
+        return self.names[index]
+
+
+def test_only_tasks_with_one_sample_a_file_share_pictures():
+    samples: Any = {"twice": Files("aab"), "some": Files("bc"), "more": Files("cd"), "other": Files("xy")}
+    assert circles(samples) == [["twice"], ["some", "more"], ["other"]]
 
 
 def test_a_model_is_called_with_images(run, seen):

@@ -56,8 +56,9 @@ QUICK = [("uncertainty", 1), ("gradient_norm", None), ("norms", 1)]
 @pytest.mark.parametrize(
     ("size", "cases"),
     [
-        pytest.param(1, [(form, None) for form in FORMS], id="1"),
+        pytest.param(1, [(form, None) for form in ("fixed", "famo", "frozen")], id="1"),
         pytest.param(2, QUICK, id="2"),
+        pytest.param(1, [(form, None) for form, _ in QUICK], id="1-all", marks=pytest.mark.slow),
         pytest.param(2, [case for case in CASES if case not in QUICK], id="2-all", marks=pytest.mark.slow),
         pytest.param(3, [case for case in CASES if case[1] != 1], id="3", marks=pytest.mark.slow),
     ],
