@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
 from trunkline.ground.keys import key
 
 from .plan import At, Plan
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,41 +31,58 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """What the updates from `first` on take of a share, up to its next stretch: `mix` batches each, on average.
+
+    turns  where tasks take turns: its places in a cycle of `cycle` updates that begins at `first`, each with one batch
+    """
+
+    first: int = 0
+    mix: float = 1.0
+    turns: tuple[int, ...] = ()
+    cycle: int = 0
+
+    @property
+    def average(self) -> float:
+        """Batches an update, on average."""
+        return len(self.turns) / self.cycle if self.cycle else self.mix
+
+    def count(self, updates: int) -> int:
+        """Count its batches in the first so many of its updates."""
+        if not self.cycle:
+            return math.floor(updates * self.mix)
+        cycles, place = divmod(updates, self.cycle)
+        return cycles * len(self.turns) + sum(turn < place for turn in self.turns)
+
+
+@dataclass(frozen=True)
 class Share:
-    """One task's part in the updates of a phase, or that of several which share batches: `mix` batches an update, on average.
+    """One task's part in the updates of a phase, or that of several which share batches.
 
     task         its name; of several that share, all their names
     loss_weight  what the mean over its micro-batches counts in the gradient; of several each `Member` has its own
-    turns        where tasks take turns: the places of its own in a cycle of `cycle` updates, each with one batch
-    first, last  the updates of the phase from which on, and before which, it takes part
+    average      its batches an update, on average, while all tasks take part: its epochs and the phase's length follow it
+    stretches    what the updates take of it, one stretch after another
     """
 
     task: str
     plan: Plan
     loss_weight: float = 1.0
-    mix: float = 1.0
+    average: float = 1.0
     members: tuple[Member, ...] = ()
-    turns: tuple[int, ...] = ()
-    cycle: int = 0
-    first: int = 0
-    last: int | None = None
+    stretches: tuple[Stretch, ...] = (Stretch(),)
 
     @property
-    def average(self) -> float:
-        """Batches an update, on average, while it takes part."""
-        return len(self.turns) / self.cycle if self.cycle else self.mix
+    def now(self) -> float:
+        """Batches an update, on average, in its last stretch."""
+        return self.stretches[-1].average
 
     def before(self, update: int) -> int:
         """Count its batches in the updates before this one."""
-        length = max(0, min(update, update if self.last is None else self.last) - self.first)
-        if not self.cycle:
-            return math.floor(length * self.mix)
-        return self._turns(self.first + length) - self._turns(self.first)
-
-    def _turns(self, update: int) -> int:
-        """Count its turns before an update, whether or not it takes part."""
-        cycles, place = divmod(update, self.cycle)
-        return cycles * len(self.turns) + sum(turn < place for turn in self.turns)
+        ends = [*(each.first for each in self.stretches[1:]), update]
+        return sum(
+            each.count(max(0, min(update, end) - each.first)) for each, end in zip(self.stretches, ends, strict=True)
+        )
 
     def batches(self, update: int) -> range:
         """Return the numbers of its batches that an update takes; there may be none."""
@@ -104,8 +124,8 @@ class Mixture:
 
     @property
     def batch(self) -> float:
-        """Samples an update, on average."""
-        return sum(share.plan.batch * share.average for share in self.shares)
+        """Samples an update, on average, as the updates are now: those that tasks share once, of a task that has ended none."""
+        return sum(share.plan.batch * share.now for share in self.shares)
 
     @property
     def per_epoch(self) -> int:
@@ -166,7 +186,39 @@ def scale_of(loss_weight: float, count: int, own: int, all_own: int) -> float:
     return loss_weight * count * (own // shared) / (all_own // shared)
 
 
-def taking_turns(names: Sequence[str], times: Sequence[int]) -> dict[str, tuple[int, ...]]:
+def stretches(
+    takes: Sequence[float], spans: Sequence[tuple[int, int | None]], in_turns: bool = False
+) -> list[tuple[Stretch, ...]]:
+    """Find what the updates of a phase take of every share, from stretch to stretch; no update is empty.
+
+    A stretch ends where a task begins or ends. Where tasks take turns, those that take part then go round, from the first
+    of them. Else each keeps what it took; but where tasks have ended and all that is left take less than one batch an
+    update, they take so many times more that the largest of them takes one.
+
+    takes  of each share: its batches an update, on average; in turns: how many updates it has in a row
+    spans  of each share: the updates from which on, and before which, it takes part; None: to the end
+    """
+    edges = sorted({0, *(edge for span in spans for edge in span if edge is not None)})
+    found: list[list[Stretch]] = [[] for _ in takes]
+    for edge in edges:
+        there = [n for n, (first, last) in enumerate(spans) if first <= edge and (last is None or edge < last)]
+        places = taking_turns(there, [int(takes[n]) for n in there]) if in_turns else {}
+        cycle = sum(map(len, places.values()))
+        ended = any(last is not None and last <= edge for _, last in spans)
+        most = max((takes[n] for n in there), default=1.0)
+        for n, own in enumerate(found):
+            if n not in there:
+                new = Stretch(edge, 0.0)
+            elif in_turns:
+                new = Stretch(edge, 0.0, places[n], cycle)
+            else:
+                new = Stretch(edge, takes[n] / most if ended and most < 1 else takes[n])
+            if not own or replace(new, first=own[-1].first) != own[-1]:  # else it goes on as it did
+                own.append(new)
+    return [tuple(own) for own in found]
+
+
+def taking_turns(names: Sequence[T], times: Sequence[int]) -> dict[T, tuple[int, ...]]:
     """Give each name its places in a cycle in which it comes so many times in a row, one name after another."""
     places, at = {}, 0
     for name, count in zip(names, times, strict=True):

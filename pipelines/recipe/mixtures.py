@@ -62,7 +62,11 @@ def _each_evaluation(recipe: Recipe) -> list[str]:
                 problems.append(f"evaluation.{key}.{name}={value}: expected a number above 0")
     together = {name for group in shared_groups(recipe) for name in group}
     for name in e.patience_of:
-        if name in together:
+        if name in recipe.tasks and name not in learning_tasks(recipe):
+            problems.append(
+                f"evaluation.patience_of.{name}: loss_weights.{name}=0, so that it learns nothing; leave it out"
+            )
+        elif name in together:
             problems.append(
                 f"evaluation.patience_of.{name}: shares batches, which end together; leave it out of shared_batch"
             )

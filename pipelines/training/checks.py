@@ -172,17 +172,35 @@ def divide(session: Session, mixed: Mixture) -> None:
 
     Raises RecipeError where synchronised batch norm would make them wait for each other without end.
     """
-    size, counts = session.workers.size, {mixed.count(update) for update in range(UPDATES_LOOKED_AT)}
+    size, most = session.workers.size, max(_counts(session, mixed))
+    if size > most > 0:
+        session.note(
+            f"{most} micro-batch{'es' if most > 1 else ''} an update for {size} workers: "
+            f"{size - most} of them train nothing; a smaller micro_batch gives them something to do"
+        )
+
+
+def _counts(session: Session, mixed: Mixture) -> set[int]:
+    """Find the numbers of micro-batches that updates have from the last change of the mixture on; see `divide`."""
+    size, first = session.workers.size, max(share.stretches[-1].first for share in mixed.shares)
+    counts = {mixed.count(update) for update in range(first, first + UPDATES_LOOKED_AT)}
     if size > 1 and session.recipe.network.norm == "sync" and (odd := [n for n in counts if n % size]):
         raise RecipeError(
             f"network.norm=sync with {size} workers and {odd[0]} micro-batches an update: synchronised batch norm needs "
             "as many on each; choose batch and micro_batch so that the workers divide them"
         )
-    if size > (most := max(counts)):
-        session.note(
-            f"{most} micro-batch{'es' if most > 1 else ''} an update for {size} workers: "
-            f"{size - most} of them train nothing; a smaller micro_batch gives them something to do"
-        )
+    return counts
+
+
+def go_on(session: Session, before: Mixture, now: Mixture) -> None:
+    """Check the updates without the task that has ended, and note of which others they take more than they did."""
+    _counts(session, now)
+    for old, new in zip(before.shares, now.shares, strict=True):
+        if new.now > old.now:
+            session.note(
+                f"{new.task}: from here on an update takes {new.now:.3g} of its batches, on average, in place of "
+                f"{old.now:.3g}, so that none is empty"
+            )
 
 
 @contextlib.contextmanager

@@ -1,8 +1,7 @@
 """The tasks of a run with their data: read, checked, and mixed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from trunkline.ground.errors import DataError, RecipeError
 from trunkline.ground.keys import key
@@ -12,7 +11,7 @@ from ...tasks.contract import Task
 from ...tasks.data.fingerprint import compare
 from ...tasks.samples import Samples
 from ..feeding.joint import Joint
-from ..feeding.mixture import Member, Mixture, Share, taking_turns
+from ..feeding.mixture import Member, Mixture, Share, stretches
 from ..feeding.plan import Plan
 from ..recipe.fields import Recipe, batches_of, sharing
 from ..runs.run import Run
@@ -106,8 +105,9 @@ def mixture(recipe: Recipe, parts: Mapping[str, Part], phase: int, progress: Pro
     Where only one task learns, its order and keys are those of a run of that task alone. Tasks that share batches have
     the order and keys of the first of them. With mixing=ratios a task has `mix` batches an update. With proportional there
     are as many batches an update as there are tasks (or groups), on average; each one's part is `mix` times the number n
-    of batches that its data fills, taken as n ** (1 / temperature). With round_robin an update has one task, which comes
-    `mix` times in a row. Of the phase that goes on, `progress` says which tasks began later or ended before.
+    of batches that its data fills, taken as n ** (1 / temperature). With round_robin an update has one batch of one task,
+    which comes `mix` times in a row. Of the phase that goes on, `progress` says which tasks began later or ended before:
+    `stretches` says what the others take then.
     """
     now = progress if progress and progress.phase == phase else Progress()
     groups, plans, problems = sharing(recipe), [], []
@@ -123,27 +123,24 @@ def mixture(recipe: Recipe, parts: Mapping[str, Part], phase: int, progress: Pro
             problems += [f"{'tasks.' + names[0] + ': ' if apart else ''}{problem}" for problem in error.problems]
     if problems:
         raise RecipeError(problems)
+    takes, in_turns = _takes(recipe, [plan for *_, plan in plans]), recipe.mixing == "round_robin"
+    spans = [(now.begun.get(names[0], 0), now.ended.get(names[0])) for names in groups]
     shares = []
-    for (names, joint, plan), how in zip(plans, _mixing(recipe, [plan for *_, plan in plans]), strict=True):
+    for (names, joint, plan), take, own in zip(plans, takes, stretches(takes, spans, in_turns), strict=True):
         weights = {name: recipe.loss_weights.get(name, 1.0) for name in names}
         members = tuple(Member(n, weights[n], rows) for n, rows in zip(names, joint.rows, strict=True))
-        first, last = now.begun.get(names[0], 0), now.ended.get(names[0])
-        share = Share(
-            "+".join(names), plan, weights[names[0]], members=members if len(names) > 1 else (), first=first, last=last
-        )
-        shares.append(replace(share, **how))
+        average = take / sum(takes) if in_turns else take
+        several = members if len(names) > 1 else ()
+        shares.append(Share("+".join(names), plan, weights[names[0]], average, several, own))
     return Mixture(tuple(shares))
 
 
-def _mixing(recipe: Recipe, plans: Sequence[Plan]) -> list[dict[str, Any]]:
-    """Find how much of each share the updates take, as fields of `Share`."""
-    groups = sharing(recipe)
-    mix = [recipe.mix.get(names[0], 1.0) for names in groups]
-    if recipe.mixing == "round_robin" and len(groups) > 1:
-        times = [int(each) for each in mix]
-        places = taking_turns(["+".join(names) for names in groups], times)
-        return [{"turns": turns, "cycle": sum(times)} for turns in places.values()]
-    if recipe.mixing == "proportional":
-        parts = [m * (p.seen / p.batch) ** (1 / recipe.temperature) for m, p in zip(mix, plans, strict=True)]
-        mix = [part * len(parts) / sum(parts) for part in parts]
-    return [{"mix": each} for each in mix]
+def _takes(recipe: Recipe, plans: Sequence[Plan]) -> list[float]:
+    """Find how many batches an update takes of each share, on average; in turns: how many updates it has in a row."""
+    mix = [recipe.mix.get(names[0], 1.0) for names in sharing(recipe)]
+    if recipe.mixing != "proportional":
+        return mix
+    parts = [m * (p.seen / p.batch) ** (1 / recipe.temperature) for m, p in zip(mix, plans, strict=True)]
+    takes = [part * len(parts) / sum(parts) for part in parts]
+    least = min(1.0, max(takes))  # of many equal ones, rounding may leave all below 1, and the first update empty
+    return [take / least for take in takes]

@@ -41,7 +41,7 @@ from ..runs.environment import environment
 from ..runs.machine import check_device, resolve_machine, threads_kept
 from ..runs.run import STATE, Metrics, Run, locked
 from ..show import samples_left_out
-from .checks import check_frozen, check_lengths, divide, metric_of, preflight, shared
+from .checks import check_frozen, check_lengths, divide, go_on, metric_of, preflight, shared
 from .engines import make_engine
 from .features import cache
 from .finish import finish
@@ -326,7 +326,8 @@ def train_updates(session: Session, engine: Engine, mixed: Mixture, before: int,
         run_phase(session, engine, _feed(session, engine, mixed, length), mixed, before, length)
         if engine.updates >= length or session.out_of_patience():
             break
-        mixed = mixture(session.recipe, session.parts, session.progress.phase, session.progress)
+        before_it, mixed = mixed, mixture(session.recipe, session.parts, session.progress.phase, session.progress)
+        go_on(session, before_it, mixed)
     if engine.updates < length:
         why = f"{session.progress.stale} evaluations without a better {session.metric}"
         session.note(f"stopped early: {'no task learns any more' if session.all_ended else why}")
@@ -346,9 +347,11 @@ def _feed(session: Session, engine: Engine, mixed: Mixture, length: int) -> Iter
 def _tell_shares(session: Session, engine: Engine, mixed: Mixture, length: int) -> None:
     """Note at the beginning of a phase which tasks get nothing in it, and what of each epoch is left over."""
     for s in mixed.shares if not engine.updates else ():
+        first = s.task.partition("+")[0]
         if not s.before(length):
             session.note(
-                f"{s.task}: mix.{s.task}={s.mix:g} gives it no batch in {length} updates: it learns nothing here"
+                f"{s.task}: mix.{first}={session.recipe.mix.get(first, 1.0):g} gives it no batch in {length} updates: it "
+                "learns nothing here"
             )
         if s.plan.dropped:
             session.note(
