@@ -1,6 +1,7 @@
 """The mean relative change of a run's tasks against runs of each alone: one number that says whether sharing helped."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ from trunkline.ground.names import nearest
 from trunkline.ground.storage import at_home
 
 from ...tasks.contract import Evaluator
-from ...tasks.scores import Scores, metrics_in, metrics_of
+from ...tasks.scores import Metric, Scores, metrics_in, metrics_of
 from ..recipe.fields import Recipe
 
 CHANGE = "all/mean_change"
 """The metric's name. No task can be called `all`."""
+ABOUT_CHANGE = Metric("Mean change against single runs", "percent")
 
 
 def with_singles(recipe: Recipe) -> Recipe:
@@ -34,17 +36,23 @@ def with_singles(recipe: Recipe) -> Recipe:
 
 
 def _read(task: str, text: str) -> str:
-    metric, _, number = text.rpartition(":")
-    if _is_number(number):
+    given = f"evaluation.single.{task}={text}"
+    number = _number(text.rpartition(":")[2])
+    if number is not None:
+        if not _divides(number):
+            raise RecipeError(
+                f"{given}: {_NO_CHANGE}; give a number that is finite and not 0, another metric (METRIC:NUMBER), or leave "
+                f"{task} out of evaluation.single"
+            )
         return text
-    given, folder = f"evaluation.single.{task}={text}", Path(at_home(text))
-    metric = ""
+    folder, metric = Path(at_home(text)), ""
     if not folder.exists() and ":" in text:
         path, _, metric = text.rpartition(":")
         folder = Path(at_home(path))
+    file = folder / "scores.json"
     try:
-        scores = metrics_in(json.loads((folder / "scores.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        scores = metrics_in(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError):
         raise RecipeError(
             f"{given}: expected a number, METRIC:NUMBER, or the folder of a run that has ended (FOLDER or FOLDER:METRIC)"
         ) from None
@@ -54,16 +62,31 @@ def _read(task: str, text: str) -> str:
         if "/" not in name or name.startswith(f"{task}/")
     }
     name = metric or next(iter(own), "")
-    if own.get(name) is None:
+    if (value := own.get(name)) is None:
         raise RecipeError(f"{given}: that run has no {name or 'metric'}{nearest(name, own)}; it has {', '.join(own)}")
-    return f"{name}:{own[name]!r}"
+    if not _divides(value):
+        others = ", ".join(n for n, v in own.items() if v is not None and _divides(v))
+        raise RecipeError(
+            f"{given}: {file} says {name}={value:g}, and {_NO_CHANGE}; "
+            + (f"name another metric ({folder}:METRIC, one of {others}), or " if others else "")
+            + f"leave {task} out of evaluation.single"
+        )
+    return f"{name}:{value!r}"
 
 
-def _is_number(text: str) -> bool:
+_NO_CHANGE = "a change in proportion to it says nothing"
+
+
+def _number(text: str) -> float | None:
     try:
-        return float(text) != 0
+        return float(text)
     except ValueError:
-        return False
+        return None
+
+
+def _divides(number: float) -> bool:
+    """Say whether a change can be told in proportion to a number."""
+    return number != 0 and math.isfinite(number)
 
 
 def single_problems(recipe: Recipe, evaluators: Mapping[str, Evaluator]) -> list[str]:
@@ -79,7 +102,9 @@ def single_problems(recipe: Recipe, evaluators: Mapping[str, Evaluator]) -> list
 
 
 def with_change(scores: Scores, recipe: Recipe, evaluators: Mapping[str, Evaluator]) -> Scores:
-    """Add the mean relative change to the scores of several tasks, where single runs are named; None where a task was not scored.
+    """Add the mean relative change to the scores of several tasks, where single runs are named.
+
+    It is left out where one of these tasks was not scored this time, and None where its metric could not be measured.
 
     It is the mean over these tasks of (m - s) / s, for m the task's metric here and s in its single run; the sign is turned
     where smaller is better (Vandenhende et al. 2021, section 4).
@@ -91,6 +116,8 @@ def with_change(scores: Scores, recipe: Recipe, evaluators: Mapping[str, Evaluat
         name, _, number = text.rpartition(":")
         own, single = metrics_of(evaluators[task]), float(number)
         name = name or next(iter(own))
+        if f"{task}/{name}" not in scores.metrics:
+            return scores
         value = scores.metrics.get(f"{task}/{name}")
         sign = -1 if own[name].better == "lower" else 1
         changes.append(None if value is None else sign * (value - single) / abs(single))
@@ -102,5 +129,5 @@ def change_said(scores: Scores) -> str:
     """Write the mean relative change as a line of its own; "" where there is none."""
     if CHANGE not in scores.metrics:
         return ""
-    value = scores.metrics[CHANGE]
-    return "\n  mean change against single runs: " + ("none" if value is None else f"{value:+.1%}")
+    value, title = scores.metrics[CHANGE], ABOUT_CHANGE.title
+    return f"\n  {title[0].lower()}{title[1:]}: {'none' if value is None else f'{value:+.1%}'}"
