@@ -128,7 +128,8 @@ class Session:
         """
         self.flush()
         line = {"epoch": (update.number + 1) / mixture.per_epoch, "lr": report.lr,
-                "images_per_second": mixture.batch / seconds, "wait": update.waited / seconds}  # fmt: skip
+                "images_per_second": mixture.batch / seconds, "wait": update.waited / seconds,
+                "batch": mixture.batch}  # fmt: skip
         self._unwritten = (report, done, line, dict(beside))
 
     def flush(self) -> None:
@@ -156,18 +157,21 @@ class Session:
     def evaluate(self, engine: Engine, done: int, epoch: float, last: bool = False) -> bool:
         """Score the validation splits, with averaged weights where there are any; say whether it is the best so far.
 
-        A task that is scored at every nth evaluation is left out of the others, but for the `last`.
+        A task that is scored at every nth evaluation is left out of the others, but for the `last`. One at which it is no
+        task's turn counts as an evaluation, and does nothing else.
         """
         self.flush()
         averaged = self.recipe.average.decay > 0
         turn, nth = len(self.progress.scores) + 1, self.recipe.evaluation.nth
         names = [name for name in self.parts if last or turn % nth.get(name, 1) == 0]
+        if not names:
+            return self.progress.take(done, {}, self.metric, self.lower_is_better)
         found = self.score(self.apart_from(engine, averaged), self.workers, names)
         self.last_scores = (done, found)
         each = {name: scores for name, (scores, _) in found.items()}
         scores = self.joined(each)
         self._tire(found, engine.updates)
-        first = not self.progress.scores
+        first = [name for name in each if not self._scored(name)]
         better = self.progress.take(done, scores.metrics, self.metric, self.lower_is_better)
         entry = {
             "metrics": known(scores.metrics),
@@ -176,10 +180,15 @@ class Session:
         }
         self.say("eval", done, epoch=epoch, split="val", **entry)
         note(f"update {done}, epoch {epoch:g}:{scores_lines(each)}{change_said(scores)}")
-        for line in scores.notes if first else ():
+        for line in self.joined({name: each[name] for name in first}).notes if first else ():
             if not self._told(line):
                 self.note(line)
         return better
+
+    def _scored(self, task: str) -> bool:
+        """Say whether an evaluation before this one scored the task."""
+        prefix = self.parts[task].shown("")
+        return any(name.startswith(prefix) for entry in self.progress.scores for name in entry["metrics"])
 
     def joined(self, each: dict[str, Scores]) -> Scores:
         """Join the scores of the tasks, with the mean relative change where single runs are named."""
@@ -204,15 +213,15 @@ class Session:
         notes = [*self.run.metrics, *(self.around.metrics if self.around else ())]
         return any(str(m.get("text", "")).endswith(line) for m in notes)
 
-    def score(self, model: Model, workers: Workers, wanted: Sequence[str] = ()) -> Evaluated:
-        """Score the validation splits of all tasks, or of those that are `wanted`.
+    def score(self, model: Model, workers: Workers, wanted: Sequence[str] | None = None) -> Evaluated:
+        """Score the validation splits of those tasks that are `wanted`; None: of all.
 
         The records come together on the worker that leads. Tasks that have pictures in common are scored together, with one
         pass of the trunk where they see the same pixels.
         """
         precision, found = self.recipe.evaluation.precision, Evaluated()
         for circle in self._circles:
-            names = [name for name in circle if name in (wanted or self.parts)]
+            names = [name for name in circle if wanted is None or name in wanted]
             if not names:
                 continue
             if len(names) == 1 or self.caches:
