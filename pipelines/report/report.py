@@ -12,6 +12,7 @@ from trunkline._version import __version__
 from trunkline.ground.errors import RecipeError
 
 from ...tasks.scores import metrics_in
+from ..evaluation.changes import ABOUT_CHANGE, CHANGE
 from ..recipe.plugin import file_of
 from ..runs.claiming import flat
 from .blocks import rows_of
@@ -37,17 +38,22 @@ def write_report(run: Path | str) -> Path:
     shown, of_all = read_shown(_read(run / "shown.json"), run / "shown.json")
     names = [one.task for one in shown if one.prefix]
     load, machine = _read(run / "load.json") or {}, _read(run / "environment.json")
-    main = _main_metric(recipe, scores)
+    main = _main_metric(recipe, scores, shown)
+    change = tile(_OF_ALL, CHANGE, scores) if CHANGE in scores else None
     page = {
         "version": __version__,
         "recipe": recipe["recipe"],
         "run": str(run),
         "name": run.resolve().name,
-        "headline": _headline(main, shown, scores),
+        "headline": change if main == CHANGE else _headline(main, shown, scores),
+        "change": None if main == CHANGE else change,
         "sentences": _sentences(recipe, scores, lines),
         "folds": sorted((p.parent.name for p in run.glob("folds/*/report.html")), key=lambda n: (len(n), n)),
         "notes": [line["text"] for line in lines if line["kind"] == "note" and line.get("text")],
-        "curves": training_curves(lines) + balance_curves(lines, names) + cosine_curves(lines, names),
+        "curves": training_curves(lines)
+        + metric_curves(lines, _OF_ALL)
+        + balance_curves(lines, names)
+        + cosine_curves(lines, names),
         "beside": side_by_side(shown, main, scores, recipe["resolved"]) if names else [],
         "all_rows": rows_of(of_all, run, "all-"),
         "tasks": [_task(place, one, main, scores, lines, run) for place, one in enumerate(shown)],
@@ -92,10 +98,16 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def _main_metric(recipe: dict[str, Any], scores: dict[str, Any]) -> str | None:
-    """Find the metric that stands first: the one that chose the best checkpoint, else the first of all."""
+_OF_ALL = Shown(prefix=CHANGE.partition("/")[0] + "/", metrics={CHANGE.partition("/")[2]: ABOUT_CHANGE})
+"""What is said of all tasks together."""
+
+
+def _main_metric(recipe: dict[str, Any], scores: dict[str, Any], shown: list[Shown]) -> str | None:
+    """Find the metric that stands first: the one that chose the best checkpoint, else the first of the first task."""
     chosen, names = recipe["resolved"].get("evaluation", {}).get("metric"), list(metrics_in(scores))
-    return next((n for n in names if chosen and chosen in (n, n.partition("/")[2])), next(iter(names), None))
+    first = [one.prefix + name for one in shown[:1] for name in one.metrics]
+    wanted = [n for n in names if chosen and chosen in (n, n.partition("/")[2])]
+    return next((n for n in (*wanted, *first, *names) if n in names), None)
 
 
 def _headline(main: str | None, shown: list[Shown], scores: dict[str, Any]) -> dict[str, str] | None:
@@ -146,8 +158,8 @@ def _sentences(recipe: dict[str, Any], scores: dict[str, Any], lines: list[dict[
     first += f", from {begin}."
     sentences = [first]
     if updates:
-        size = _batch(resolved)
-        text = f"{updates:,} updates" + (f" of {size:g} samples" if size else "")
+        sizes = _batch([line for line in lines if line["kind"] == "train"], resolved)
+        text = f"{updates:,} updates" + (f" of {number(sum(sizes) / len(sizes))} samples" if sizes else "")
         if optimizer:
             text += f" with {optimizer.get('name')}, learning rate {number(optimizer.get('lr', 0))}"
         sentences.append(text + ".")
@@ -160,13 +172,14 @@ def _sentences(recipe: dict[str, Any], scores: dict[str, Any], lines: list[dict[
     return sentences
 
 
-def _batch(resolved: dict[str, Any]) -> float:
-    """Count the samples of an update; with several tasks, those of all that learn, on average."""
-    size, tasks = resolved.get("batch", {}).get("size") or 0, resolved.get("tasks", {})
-    if len(tasks) < 2:
-        return size
-    batches, weights, mix = (resolved.get(key, {}) for key in ("batches", "loss_weights", "mix"))
-    return sum(batches.get(t, {}).get("size", size) * mix.get(t, 1.0) for t in tasks if weights.get(t, 1.0) > 0)
+def _batch(lines: list[dict[str, Any]], resolved: dict[str, Any]) -> list[float]:
+    """List the samples of an update for each line: the mixture's own number, an average, as the run wrote it.
+
+    Of an older run, which did not write it, those of its one task; of several tasks the list is empty.
+    """
+    size = 0 if len(resolved.get("tasks", {})) > 1 else resolved.get("batch", {}).get("size") or 0
+    found = [float(line.get("batch", size)) for line in lines]
+    return found if all(found) else []
 
 
 def _time(lines: list[dict[str, Any]], resolved: dict[str, Any]) -> dict[str, Any] | None:
@@ -175,11 +188,11 @@ def _time(lines: list[dict[str, Any]], resolved: dict[str, Any]) -> dict[str, An
     The time outside updates is evaluation, saving and pauses between starts.
     """
     train = [line for line in lines if line["kind"] == "train" and line.get("images_per_second")]
-    size = _batch(resolved)
-    if not train or not size:
+    sizes = _batch(train, resolved)
+    if not sizes:
         return None
     every = resolved.get("log", {}).get("every") or 1
-    seconds = [every * size / line["images_per_second"] for line in train]
+    seconds = [every * size / line["images_per_second"] for size, line in zip(sizes, train, strict=True)]
     waited = sum(s * line.get("wait", 0) for s, line in zip(seconds, train, strict=True))
     stamps = [line["time"] for line in lines if "time" in line]
     rest = max(0.0, max(stamps, default=0) - min(stamps, default=0) - sum(seconds[1:]))
