@@ -111,8 +111,9 @@ def mixture(recipe: Recipe, parts: Mapping[str, Part], phase: int, progress: Pro
     """
     now = progress if progress and progress.phase == phase else Progress()
     groups, plans, problems = sharing(recipe), [], []
+    named = orders(recipe, now)
     for names in groups:
-        apart = [] if len(groups) == 1 else [names[0]]
+        apart = [names[0]] if named[names[0]] else []
         seed = key(recipe.seed, "phase", phase, *apart)
         own = batches_of(recipe, names[0])
         size, micro, repeats = own.size, micro_of(recipe, names[0]), own.repeats
@@ -120,7 +121,9 @@ def mixture(recipe: Recipe, parts: Mapping[str, Part], phase: int, progress: Pro
             joint = Joint.of([parts[name].training for name in names])
             plans.append((names, joint, Plan(joint.count, size, micro, seed, joint.units, joint.groups, repeats)))
         except RecipeError as error:
-            problems += [f"{'tasks.' + names[0] + ': ' if apart else ''}{problem}" for problem in error.problems]
+            problems += [
+                f"{'tasks.' + names[0] + ': ' if len(groups) > 1 else ''}{problem}" for problem in error.problems
+            ]
     if problems:
         raise RecipeError(problems)
     takes, in_turns = _takes(recipe, [plan for *_, plan in plans]), recipe.mixing == "round_robin"
@@ -133,6 +136,12 @@ def mixture(recipe: Recipe, parts: Mapping[str, Part], phase: int, progress: Pro
         several = members if len(names) > 1 else ()
         shares.append(Share("+".join(names), plan, weights[names[0]], average, several, own))
     return Mixture(tuple(shares))
+
+
+def orders(recipe: Recipe, progress: Progress) -> dict[str, bool]:
+    """Say, by the first of the tasks that share batches, whether the order of their samples is drawn with its name."""
+    groups = sharing(recipe)
+    return {names[0]: progress.named.get(names[0], len(groups) > 1) for names in groups}
 
 
 def _takes(recipe: Recipe, plans: Sequence[Plan]) -> list[float]:

@@ -17,7 +17,8 @@ class Progress:
 
     `over` has the length of each phase that is over, and the updates that it did; `stale` counts the evaluations without
     a better metric; `total` is the number of updates up to the end of the phase. `begun` and `ended` have, by task, the update
-    of this phase from which on, and before which, it takes part, where that is not all of it.
+    of this phase from which on, and before which, it takes part, where that is not all of it. `named` says whether the order
+    of a task's samples is drawn with its name, as of several, which stays so while others come and go.
     """
 
     phase: int = 0
@@ -28,6 +29,7 @@ class Progress:
     total: int = 0
     begun: dict[str, int] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
+    named: dict[str, bool] = field(default_factory=dict)
     patient: dict[str, list[float]] = field(
         default_factory=dict
     )  # by task: its best value, and evaluations without a better

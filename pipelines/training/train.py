@@ -47,7 +47,7 @@ from .features import cache
 from .finish import finish
 from .loop import run_phase
 from .memory import fitting_micro_batch, largest_phase, measured_samples, turns_of
-from .parts import Part, mixture, read_parts
+from .parts import Part, mixture, orders, read_parts
 from .progress import Progress
 from .session import Session, listening
 
@@ -175,6 +175,9 @@ def changed_tasks(recipe: Recipe, progress: Progress, state: dict[str, Any]) -> 
     """Find the tasks that are new since the checkpoint, and those that are gone; a new one's epochs begin now."""
     before = state["facts"]["tasks"]
     added, removed = [n for n in recipe.tasks if n not in before], [n for n in before if n not in recipe.tasks]
+    for name in (*added, *removed):  # a task that comes again begins anew
+        for of in (progress.begun, progress.ended, progress.patient, progress.named):
+            of.pop(name, None)
     if len(progress.over) == state["phase"]:  # the phase goes on
         progress.begun.update({name: int(state["engine"]["updates"]) for name in added})
     return added, removed
@@ -296,7 +299,8 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
         )
     progress.total, progress.phase = before + length, number
     if not resumed:
-        progress.stale, progress.begun, progress.ended, progress.patient = 0, {}, {}, {}
+        progress.stale, progress.begun, progress.ended, progress.patient, progress.named = 0, {}, {}, {}, {}
+    progress.named = orders(recipe, progress)
     engine = make_engine(session, phase, length, mixed.per_epoch)
     if state and resumed:
         parts = Parts(*(session.model.of_tasks(names) for names in session.changed))

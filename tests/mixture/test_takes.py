@@ -14,8 +14,9 @@ from trunkline.pipelines.feeding.plan import Plan
 from trunkline.pipelines.recipe import Batches, Evaluation, Network, Recipe
 from trunkline.pipelines.recipe.mixtures import mixture_problems
 from trunkline.pipelines.training.checks import divide
-from trunkline.pipelines.training.parts import mixture
+from trunkline.pipelines.training.parts import mixture, orders
 from trunkline.pipelines.training.progress import Progress
+from trunkline.pipelines.training.train import changed_tasks
 from trunkline.tasks.classification.options import Options as Classes
 
 
@@ -191,3 +192,29 @@ def test_patience_of_a_task_that_learns_nothing_is_refused():
     assert mixture_problems(recipe) == [
         "evaluation.patience_of.a: loss_weights.a=0, so that it learns nothing; leave it out"
     ]
+
+
+def samples_of(sizes: dict[str, int], progress: Progress) -> dict[str, list]:
+    parts: Any = {name: SimpleNamespace(training=Pictures(range(2 * size))) for name, size in sizes.items()}
+    found = mixture(recipe_of("".join(sizes)), parts, 0, progress)
+    return {share.task: share.plan.micro_batches(0) for share in found.shares}
+
+
+def test_the_order_of_a_tasks_samples_stays_when_others_come_and_go():
+    one, two = {"a": 4}, {"a": 4, "b": 4}
+    alone, beside = Progress(), Progress()
+    alone.named, beside.named = (orders(recipe_of(names), Progress()) for names in ("a", "ab"))
+    assert alone.named == {"a": False} and beside.named == {"a": True, "b": True}
+    first, both = samples_of(one, alone), samples_of(two, beside)
+    assert first["a"] != both["a"], "of several, each has an order of its own"
+    assert samples_of(two, alone)["a"] == first["a"] and samples_of(two, alone)["b"] == both["b"]
+    assert samples_of(one, beside)["a"] == both["a"]
+
+
+def test_a_task_that_comes_again_begins_anew():
+    progress = Progress(begun={"b": 3}, ended={"b": 5}, patient={"b": [0.5, 2]}, named={"a": True, "b": True})
+    state = {"facts": {"tasks": {"a": {}, "b": {}}}, "phase": 0, "engine": {"updates": 7}}
+    assert changed_tasks(recipe_of("a"), progress, state) == ([], ["b"])
+    assert (progress.begun, progress.ended, progress.patient, progress.named) == ({}, {}, {}, {"a": True})
+    state["facts"]["tasks"] = {"a": {}}
+    assert changed_tasks(recipe_of("ab"), progress, state) == (["b"], []) and progress.begun == {"b": 7}
