@@ -163,8 +163,9 @@ def prepare(
     )  # fmt: skip
     if state:
         session.changed = changed_tasks(recipe, session.progress, state)
-        for task in session.changed[0]:  # its own statistics, where it has some, begin as the shared ones are now
-            begin_statistics(model, task, checkpoint.read_tensors(run.checkpoints / str(name) / "model.safetensors"))
+        for task in session.changed[0]:  # its own statistics, where it has some
+            tensors = checkpoint.read_tensors(run.checkpoints / str(name) / "model.safetensors")
+            begin_statistics(model, task, tensors, statistics_begun(recipe, state))
     _tell(session, new=state is None)
     if state is None:
         session.watch()
@@ -181,6 +182,13 @@ def changed_tasks(recipe: Recipe, progress: Progress, state: dict[str, Any]) -> 
     if len(progress.over) == state["phase"]:  # the phase goes on
         progress.begun.update({name: int(state["engine"]["updates"]) for name in added})
     return added, removed
+
+
+def statistics_begun(recipe: Recipe, state: dict[str, Any]) -> str:
+    """Name whose statistics a new task's own begin as: the shared ones (empty), or where no task moved them another's own."""
+    kinds = {name: recipe.norms.get(name, "shared") for name in recipe.tasks if name in state["facts"]["tasks"]}
+    own = [name for name, kind in kinds.items() if kind == "own"]
+    return own[0] if own and "shared" not in kinds.values() else ""
 
 
 def note_changes(session: Session, document: dict[str, Any]) -> dict[str, Any]:

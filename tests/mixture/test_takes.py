@@ -16,7 +16,7 @@ from trunkline.pipelines.recipe.mixtures import mixture_problems
 from trunkline.pipelines.training.checks import divide
 from trunkline.pipelines.training.parts import mixture, orders
 from trunkline.pipelines.training.progress import Progress
-from trunkline.pipelines.training.train import changed_tasks
+from trunkline.pipelines.training.train import changed_tasks, statistics_begun
 from trunkline.tasks.classification.options import Options as Classes
 
 
@@ -218,3 +218,12 @@ def test_a_task_that_comes_again_begins_anew():
     assert (progress.begun, progress.ended, progress.patient, progress.named) == ({}, {}, {}, {"a": True})
     state["facts"]["tasks"] = {"a": {}}
     assert changed_tasks(recipe_of("ab"), progress, state) == (["b"], []) and progress.begun == {"b": 7}
+
+
+@pytest.mark.parametrize(
+    ("norms", "begins"),
+    [({}, ""), ({"b": "own"}, ""), ({"a": "own", "b": "own"}, "a"), ({"a": "frozen", "b": "own"}, "b")],
+)
+def test_statistics_of_a_task_that_joins_begin_as_some_that_were_moved(norms, begins):
+    recipe = recipe_of("abc", norms={**norms, "c": "own"})
+    assert statistics_begun(recipe, {"facts": {"tasks": {"a": {}, "b": {}}}}) == begins
