@@ -18,9 +18,22 @@ ALL = "all"
 # by task: its options, the samples of a batch, and what it counts
 _TASKS: dict[str, tuple[Any, int, float]] = {
     "classification": (Classes(data="demo", size=64, scale=(0.7, 1.0)), 32, 1.0),
-    "boxes": (Boxes(data="demo:boxes", head="one_stage", size=64, longest=64, padding=96), 16, 1.0),
-    "pixels": (Pixels(data="demo:pixels", format="pairs", head="fpn", view="fit", size=64, longest=64), 16, 1.0),
-    "clips": (Clips(data="demo:clips", head="transformer", frames=4, size=64), 8, 1.0),
+    "boxes": (Boxes(data="demo:boxes", head="one_stage", size=64, longest=64, padding=96), 16, 2.0),
+    "pixels": (
+        Pixels(
+            data="demo:pixels",
+            format="pairs",
+            head="fpn",
+            view="fit",
+            size=64,
+            longest=64,
+            jitter=(0.8, 1.25),
+            dice=1.0,
+        ),
+        16,
+        2.0,
+    ),
+    "clips": (Clips(data="demo:clips", head="transformer", frames=4, size=64), 8, 0.5),
 }
 
 
