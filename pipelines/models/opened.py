@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trunkline.ground.errors import RecipeError
 
@@ -9,6 +10,7 @@ from ...backbones import read_weights
 from ...backbones.sources import is_name
 from ...backbones.weights import Weights
 from ...cluster import checkpoint
+from ..recipe.fields import Recipe
 from ..recipe.plain import from_plain
 from ..runs.run import STATE, Run
 from .assembly import Facts
@@ -73,11 +75,39 @@ def saved_so_far(run: Run) -> Bundle:
         raise RecipeError(
             f"{run.path}: that folder holds no weights.safetensors; give a finished run's folder or a file (it is {what})"
         )
-    said, folder = run.recipe, run.checkpoints / known
+    folder = run.checkpoints / known
     state = checkpoint.read_state(folder, *STATE)
     averaged = (folder / "ema.safetensors").is_file()
     tensors = checkpoint.read_tensors(folder / ("ema.safetensors" if averaged else "model.safetensors"))
     kind = "averaged" if averaged else "raw"
     source = f"{run.path} (not ended: the {kind} weights of its checkpoint {known})"
-    recipe, facts = from_plain(said["resolved"]), Facts(**state["facts"])
-    return Bundle(said["recipe"], recipe, facts, tensors, state["update"], source)
+    recipe, facts = recipe_of(run, state), Facts(**state["facts"])
+    return Bundle(run.recipe["recipe"], recipe, facts, tensors, state["update"], source)
+
+
+def checkpoint_of(run: Run, name: str) -> tuple[Path, dict[str, Any]]:
+    """Find a run's checkpoint, `last`, `best` or a number, and read its state. Raises RecipeError where it is not there."""
+    root = run.checkpoints
+    known = checkpoint.find(root) if name == "last" else checkpoint.name_of(root, name) if name == "best" else name
+    if not known or not (root / known / "state.json").is_file():
+        there = sorted(p.name for p in root.glob("[0-9]*")) if root.is_dir() else []
+        raise RecipeError(
+            f"{run.path}: has no checkpoint {name!r}" + (f"; there are {', '.join(there)}" if there else " yet")
+        )
+    return root / known, checkpoint.read_state(root / known, *STATE)
+
+
+def recipe_of(run: Run, state: dict[str, Any]) -> Recipe:
+    """Return the recipe that a checkpoint's tensors are of: the run's, or where tasks came or went since, its own.
+
+    Data lies where the run says now.
+    """
+    now = from_plain(run.recipe["resolved"])
+    if "recipe" not in state:
+        return now
+    then = from_plain(state["recipe"]["resolved"])
+    moved = {
+        name: replace(own, data=now.tasks[name].data) if type(now.tasks.get(name)) is type(own) else own
+        for name, own in then.tasks.items()
+    }
+    return now if moved == now.tasks else replace(then, tasks=moved)

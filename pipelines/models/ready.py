@@ -17,16 +17,15 @@ from ...tasks.table import options as known_options
 from ..recipe.convert import convert
 from ..recipe.fields import Machine, Network, Recipe
 from ..recipe.limits import check_options
-from ..recipe.plain import from_plain
 from ..runs.machine import check_device, resolve_machine
-from ..runs.run import STATE, Run
+from ..runs.run import Run
 from .assembly import Facts, assemble, task_class
 from .blend import blend_of, mix_in, refuse_foreign
 from .build import build, from_weights, held_by
 from .bundle import Bundle, read_bundle
 from .foreign import TASK as FOREIGN
 from .foreign import is_foreign
-from .opened import folder_of, weights_of
+from .opened import checkpoint_of, folder_of, recipe_of, weights_of
 
 
 @dataclass(frozen=True)
@@ -182,16 +181,29 @@ def tasks_of(source: Source) -> dict[str, Any]:
     path, task = fetched(source.source), source.task
     bundle = None if folder_of(path) else _bundle(source)
     if folder_of(path) or bundle:
-        held = bundle.recipe if bundle else from_plain(Run(path).recipe["resolved"])
+        run = Run(path)
+        held = bundle.recipe if bundle else recipe_of(run, checkpoint_of(run, source.checkpoint)[1])
         names = {name: kind_of(name, own) for name, own in held.tasks.items()}
         if task and task not in names:
+            went = "" if bundle else _went(run, task)
             raise RecipeError(
-                f"task={task}: {source.source} has no such task{nearest(task, names)}; it has {', '.join(names)}"
+                f"task={task}: {source.source} has no such task{nearest(task, names)}; it has {', '.join(names)}{went}"
             )
         return {name: task_class(names[name]) for name in ([task] if task else names)}
     weights = weights_of(source.source, source.backbone, source.stride_in, source.weights_key)
     held = held_by(source.source, weights)
     return {held.task: task_class(held.task)}
+
+
+def _went(run: Run, task: str) -> str:
+    """Say when a task joined or left a run, so that it is in other checkpoints; "" where it never did."""
+    said = [
+        f"it {word} at update {change['update']}"
+        for change in run.recipe.get("changes", ())
+        for word, names in (("joined", change["added"]), ("left", change["removed"]))
+        if task in names
+    ]
+    return f" ({', '.join(said)}: checkpoint= chooses one with it)" if said else ""
 
 
 def task_kind(source: Source) -> Any:
@@ -297,18 +309,9 @@ def _from_bundle(bundle: Bundle, source: Source) -> Ready:
 
 
 def _from_run(run: Run, source: Source) -> Ready:
-    recipe = from_plain(run.recipe["resolved"])
-    root, name = run.checkpoints, source.checkpoint
-    known = checkpoint.find(root) if name == "last" else checkpoint.name_of(root, name) if name == "best" else name
-    if not known or not (root / known / "state.json").is_file():
-        there = sorted(p.name for p in root.glob("[0-9]*")) if root.is_dir() else []
-        raise RecipeError(
-            f"{run.path}: has no checkpoint {name!r}" + (f"; there are {', '.join(there)}" if there else " yet")
-        )
-    folder = root / known
-    state = checkpoint.read_state(folder, *STATE)
-    if [*state["facts"]["tasks"]] != [*recipe.tasks]:  # a task came or went since
-        recipe = from_plain(state["recipe"]["resolved"])
+    name = source.checkpoint
+    folder, state = checkpoint_of(run, name)
+    recipe = recipe_of(run, state)
     names = chosen(replace(source, source=str(run.path)))
     given = options_of(source.options, {name: recipe.tasks[name] for name in names})
     for task, own in given.items():
@@ -325,7 +328,7 @@ def _from_run(run: Run, source: Source) -> Ready:
     checkpoint.check_tensors(folder, model.state_dict(), tensors)
     model.load_state_dict(tensors)
     model.preprocessing = tasks[task].preprocessing
-    origin = {"source": str(run.path), "checkpoint": name if name == "best" else known, "update": state["update"]}
+    origin = {"source": str(run.path), "checkpoint": name if name == "best" else folder.name, "update": state["update"]}
     if len(tasks) > 1:
         origin["task"] = task
     return Ready(model, tasks[task], recipe, facts, origin | {"weights": "ema" if use else "raw"}, tasks)

@@ -13,6 +13,9 @@ from run_work import at_call, die, final, in_child
 
 from trunkline.cluster.checkpoint import read_tensors
 from trunkline.cluster.engines.torch_engine import TorchEngine
+from trunkline.ground.errors import RecipeError
+from trunkline.pipelines.models.opened import bundle_of
+from trunkline.pipelines.models.ready import Source, ready, tasks_of
 from trunkline.pipelines.recipe.knobs import resolve
 
 FILE = str(Path(__file__).parents[1] / "shared_tasks.py")
@@ -65,6 +68,22 @@ def main(folder: Path) -> dict:
     told["left"] = sorted({n.split(".")[1] for n in at(lost, 6) if n.startswith("heads.")})
     told["over"] = in_child(resolved(THREE), lost)
     told["single"] = in_child(resolved(("boxes",)), one)
+    return told | opened(one, lost)
+
+
+def opened(one: Path, lost: Path) -> dict:
+    """What checkpoints say from before a task came, and from before one went."""
+    before = ready(Source(str(one), checkpoint="000002", tasks=("all",), device="cpu"))
+    gone = ready(Source(str(lost), checkpoint="000004", task="some", device="cpu"))
+    told = {"before": [*before.tasks], "gone": gone.origin}
+    for name, run, at in (("not yet", one, "000002"), ("no more", lost, "last")):
+        try:
+            tasks_of(Source(str(run), checkpoint=at, task="some"))
+        except RecipeError as error:
+            told[name] = str(error)
+    (lost / "checkpoints/last").write_text("000004")  # as a run that ended before a checkpoint without the task
+    (lost / "weights.safetensors").unlink()
+    told["begun from"] = [*bundle_of(lost).recipe.tasks]
     return told
 
 

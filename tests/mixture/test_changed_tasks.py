@@ -44,3 +44,16 @@ def test_a_run_that_is_over_gets_no_task_and_one_task_stays_one(told):
     assert told["over"] == 1 and told["single"] == 1
     assert "tasks.some: the run is over, so that a task that is added to it would learn nothing" in told["stderr"]
     assert "has the tasks classification, boxes, some, and boxes now: a run goes on with a task added" in told["stderr"]
+
+
+def test_a_checkpoint_from_before_has_the_tasks_that_it_had(told):
+    assert told["before"] == ["classification", "boxes"], "a task joined the run since"
+    assert told["gone"]["task"] == "some" and told["gone"]["checkpoint"] == "000004"
+    assert told["begun from"] == ["classification", "boxes", "some"]
+
+
+def test_it_is_said_when_a_task_joined_and_left(told):
+    assert (
+        "has no such task; it has classification, boxes (it joined at update 2: checkpoint= chooses" in told["not yet"]
+    )
+    assert "(it joined at update 2, it left at update 4: checkpoint= chooses one with it)" in told["no more"]
