@@ -1,5 +1,6 @@
 """Whether a recipe may go on with the run that is there."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -46,15 +47,18 @@ def claim(
         )
     stored = as_now(before["resolved"])
     changed = _changed_tasks(run, stored, resolved["resolved"])
-    was, now = flat(stored), flat(resolved["resolved"])
-    if not now.get("evaluation.metric"):  # left open: it stays as the run began with it
-        resolved["resolved"]["evaluation"]["metric"] = now["evaluation.metric"] = was.get("evaluation.metric", "")
+    metric, evaluation = stored.get("evaluation", {}).get("metric", ""), resolved["resolved"]["evaluation"]
+    if (
+        not evaluation["metric"] and metric.partition("/")[0] not in changed
+    ):  # left open: it stays as the run began with it
+        evaluation["metric"] = metric
+    was, now = (flat(without(tree, changed)) for tree in (stored, resolved["resolved"]))
     # settings that are `auto` here keep what `auto` became at the first start
     asked = {k for k in now if resolved["auto"].get(k) or now[k] == "auto"}
     wrong = [
         f"  {k}: {was.get(k, 'not set')} there, {now.get(k, 'not set')} now"
         for k in sorted(was.keys() | now.keys())
-        if was.get(k) != now.get(k) and not changeable(k) and not (k in kept and k in asked) and not is_of(k, changed)
+        if was.get(k) != now.get(k) and not changeable(k) and not (k in kept and k in asked)
     ]
     if wrong:
         raise RecipeError(
@@ -76,8 +80,11 @@ def claim(
     return {**resolved, "changes": before["changes"]} if "changes" in before else resolved
 
 
-OF_TASKS = ("tasks", "batches", "loss_weights", "mix", "norms")
-"""Settings of a recipe that have a value for each task."""
+OF_TASKS = (
+    "tasks", "batches", "loss_weights", "mix", "norms", "optimizer.rates",
+    "evaluation.nth", "evaluation.patience_of", "evaluation.single",
+)  # fmt: skip
+"""Settings of a recipe that have a value for each task, or may have one."""
 
 
 def _changed_tasks(run: Run, before: dict[str, Any], now: dict[str, Any]) -> set[str]:
@@ -102,8 +109,24 @@ def _changed_tasks(run: Run, before: dict[str, Any], now: dict[str, Any]) -> set
 
 def is_of(key: str, tasks: set[str]) -> bool:
     """Say whether a setting is of one of these tasks."""
-    first, _, rest = key.partition(".")
-    return first in OF_TASKS and rest.partition(".")[0] in tasks
+    own = next((key.removeprefix(f"{of}.") for of in OF_TASKS if key.startswith(f"{of}.")), "")
+    return own.partition(".")[0] in tasks
+
+
+def without(tree: dict[str, Any], tasks: set[str]) -> dict[str, Any]:
+    """Return a copy of a recipe's plain tree without what these tasks have for themselves."""
+    tree = copy.deepcopy(tree)
+    for of in OF_TASKS:
+        node = tree
+        for part in of.split("."):
+            node = node.get(part) or {}
+        for name in tasks & node.keys():
+            del node[name]
+    for phase in tree.get("phases", ()):
+        phase["still"] = [name for name in phase.get("still", ()) if name not in tasks]
+    if tasks and "evaluation" in tree:  # the best checkpoint may be that of another task, too
+        tree["evaluation"]["metric"] = ""
+    return tree
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""Settings of a task come and go with it when a run goes on; all others stay."""
+
+from pathlib import Path
+
+import pytest
+
+from trunkline.ground.errors import RecipeError
+from trunkline.pipelines.recipe.knobs import resolve
+from trunkline.pipelines.recipe.plain import to_plain
+from trunkline.pipelines.runs.claiming import claim
+from trunkline.pipelines.runs.run import Run
+from trunkline.pipelines.training.progress import Progress
+from trunkline.pipelines.training.train import changed_tasks
+
+FILE = str(Path(__file__).parents[1] / "shared_tasks.py")
+TWO, THREE = ("classification", "boxes"), ("classification", "boxes", "some")
+OF_SOME = {
+    "evaluation.nth.some": 2,
+    "evaluation.patience_of.some": 3,
+    "evaluation.single.some": "AP50:0.5",
+    "optimizer.rates.some": 0.1,
+    "phases.0.still": "boxes,some",
+    "norms.some": "own",
+    "loss_weights.some": 0.2,
+    "mix.some": 2,
+    "evaluation.metric": "some/AP50",
+}
+OF_TWO = {"phases.0.still": "boxes"}
+
+
+def claimed(run: Path, names, **given) -> dict:
+    """The recipe of a run that has learnt something, or is begun, as it goes on."""
+    resolved = resolve(FILE, {"shared": False, "names": names, **given})
+    document = claim(Run(run), {"recipe": "x", "knobs": {}, "resolved": to_plain(resolved.recipe), "auto": {}})
+    (run / "checkpoints/000001").mkdir(parents=True, exist_ok=True)  # else it is begun anew
+    (run / "checkpoints/000001/state.json").write_text("{}")
+    (run / "checkpoints/last").write_text("000001")
+    Run(run).write("recipe.json", document)
+    return document["resolved"]
+
+
+def test_a_task_brings_all_its_settings_and_takes_them_along(tmp_path):
+    claimed(tmp_path / "run", TWO, **OF_TWO)
+    found = claimed(tmp_path / "run", THREE, **OF_SOME)
+    assert found["evaluation"]["nth"] == {"some": 2} and found["evaluation"]["metric"] == "some/AP50"
+    claimed(tmp_path / "more", THREE, **OF_SOME)
+    found = claimed(tmp_path / "more", TWO, **OF_TWO)
+    assert found["evaluation"]["metric"] == "", "the metric of a task that is gone names no best checkpoint"
+    found = claimed(tmp_path / "more", THREE, **{**OF_SOME, "evaluation.metric": "boxes/AP"})
+    assert found["evaluation"]["metric"] == "boxes/AP" and found["optimizer"]["rates"] == {"some": 0.1}
+
+
+@pytest.mark.parametrize(
+    "given", [{"evaluation.nth.boxes": 2}, {"optimizer.rates.backbone": 0.1}, {"phases.0.still": ""}]
+)
+def test_settings_of_the_others_stay(given, tmp_path):
+    claimed(tmp_path / "run", TWO, **OF_TWO)
+    (key,) = given
+    with pytest.raises(RecipeError, match=rf"  {key}: .* there, .* now"):
+        claimed(tmp_path / "run", THREE, **{**OF_SOME, **given})
+    with pytest.raises(RecipeError, match=r"evaluation.metric:  there, boxes/AP50 now"):
+        claimed(tmp_path / "run", TWO, **OF_TWO, **{"evaluation.metric": "boxes/AP50"})
+
+
+def test_a_task_that_comes_back_begins_anew_and_so_does_a_mean_over_other_tasks():
+    recipe = resolve(FILE, {"shared": False}).recipe
+    best = {"update": 2, "value": 0.1, "metric": "all/mean_change"}
+    progress = Progress(best=best, ended={"some": 3, "boxes": 2}, patient={"some": [0.1, 4]})
+    state = {"facts": {"tasks": {name: {} for name in TWO}}, "phase": 0, "engine": {"updates": 4}}
+    assert changed_tasks(recipe, progress, state) == (["some"], [])
+    assert progress.ended == {"boxes": 2} and not progress.patient and progress.best is None
