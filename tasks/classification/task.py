@@ -139,7 +139,7 @@ class Classification(Task):
         same = (
             weights is not None
             and tuple(weights.classes or ()) == self.classes
-            and not _of_others(weights, Classification.name, self.name)
+            and not _of_others(weights, Classification.name, type(self).name)
         )
         self.facts["classifier"] = "kept, with a new layer on top" if o.append else "kept" if same else "new"
         if weights is not None and (o.append or same):

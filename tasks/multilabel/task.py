@@ -84,7 +84,7 @@ class MultiLabel(Task):
         head = MultiLabelHead(
             backbone.channels[reads], len(self.classes), self.options.dropout, reads, backbone.strides[reads]
         )
-        own = weights is not None and weights.info.get("trunkline_task") == self.name
+        own = weights is not None and weights.info.get("trunkline_task") == type(self).name
         same = own and weights is not None and tuple(weights.classes or ()) == self.classes
         self.facts["classifier"] = "kept" if same else "new"
         if weights is not None and same:

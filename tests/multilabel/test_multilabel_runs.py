@@ -18,11 +18,13 @@ from trunkline.cluster.launchers.local import run_local
 from trunkline.cluster.launchers.worker import Job
 from trunkline.ground.errors import RecipeError
 from trunkline.pipelines.command.cli import main
+from trunkline.pipelines.models.assembly import make_task
 from trunkline.pipelines.models.build import held_by
 from trunkline.pipelines.recipe.demo_data import write
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.tasks.classification.options import Options
 from trunkline.tasks.classification.task import Classification
+from trunkline.tasks.multilabel.options import Options as Labels
 from trunkline.tasks.multilabel.predicted import PredictedLabels
 from trunkline.tasks.multilabel.task import MultiLabel
 
@@ -104,9 +106,14 @@ def test_a_run_begins_from_a_file_with_its_classifier_and_another_task_without(r
     loaded = json.loads((tmp_path / "again/load.json").read_text())
     assert "kept" in json.dumps(loaded)
     weights = read_weights(runs["fit"] / "weights.safetensors")
-    task = Classification(Options(), Preprocessing(), {"classes": list(SHAPES)})
-    head = task.head(backbone("narrow", weights=weights), weights)
-    assert task.facts["classifier"] == "new" and not torch.equal(head.fc.weight, a)
+    for name, options, classifier in (
+        ("classification", Options(), "new"),
+        ("multilabel", Options(), "new"),  # whatever a recipe calls it
+        ("tags", Labels(), "kept"),
+    ):
+        task = make_task(name, options, Preprocessing(), {"classes": list(SHAPES)})
+        head = task.head(backbone("narrow", weights=weights), weights)
+        assert task.facts["classifier"] == classifier and torch.equal(head.fc.weight, a) is (classifier == "kept")
 
 
 def test_predictions_list_the_classes_above_the_threshold(runs, data, tmp_path):
