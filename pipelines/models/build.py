@@ -28,7 +28,7 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
     network = recipe.network
     if network.weights == "none" or (bundle := bundle_of(network.weights)) is None or len(bundle.recipe.tasks) < 2:
         return assemble(recipe, _begun_from(network))
-    heads = {name: bundle.match(name, options, network.weights_key) for name, options in recipe.tasks.items()}
+    heads = bundle.heads(recipe.tasks, network.weights_key)
     made = assemble(recipe, bundle.trunk(), None, {name: bundle.of(found) for name, found in heads.items() if found})
     bundle.fill_pyramid(made[1])
     for name, found in heads.items():  # a task that has statistics of its own in both goes on with them

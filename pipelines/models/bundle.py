@@ -71,24 +71,48 @@ class Bundle:
             self.__dict__["_made"] = tasks, model
         return self.__dict__["_made"]
 
-    def match(self, name: str, options: Any, key: str = "") -> str:
-        """Find the task whose head another recipe's task `name` begins from; "": none of its kind is here.
+    def named(self, key: str) -> str:
+        """Return the task that `weights_key=` names. Raises RecipeError where it is not here."""
+        if key not in self.recipe.tasks:
+            raise RecipeError(f"weights_key={key}: {self.source} holds the tasks {', '.join(self.recipe.tasks)}")
+        return key
 
-        `key` names one. Raises RecipeError where it is not here, or several could be meant.
+    def heads(self, tasks: Mapping[str, Any], key: str = "") -> dict[str, str]:
+        """Find, for each task of another recipe (with its options), the task whose head it begins from; "": none is here.
+
+        That is the one of its name and kind, or else the only one of its kind. `key` names one, for the tasks of its kind.
+        Raises RecipeError where `key` is not here or of no task's kind, and where a task could begin from several.
         """
-        kinds = {own: kind_of(own, stored) for own, stored in self.recipe.tasks.items()}
-        if key:
-            if key not in kinds:
-                raise RecipeError(f"weights_key={key}: {self.source} holds the tasks {', '.join(kinds)}")
-            return key
-        kind = kind_of(name, options)
-        alike = [own for own, other in kinds.items() if other == kind]
-        if name in alike or len(alike) < 2:
-            return name if name in alike else next(iter(alike), "")
-        raise RecipeError(
-            f"weights={self.source}: holds several heads of the task {kind}: {', '.join(alike)}; say with weights_key= which, "
-            f"or call the task as it is called there"
-        )
+        here = {own: kind_of(own, stored) for own, stored in self.recipe.tasks.items()}
+        wanted = {name: kind_of(name, options) for name, options in tasks.items()}
+        if key and here[self.named(key)] not in wanted.values():
+            alike = ", ".join(own for own, kind in here.items() if kind in wanted.values())
+            raise RecipeError(
+                f"weights_key={key}: is a head of the task {here[key]} in {self.source}, and here is none "
+                f"({', '.join(wanted)}); leave it out: the trunk is taken all the same"
+                + (f"; or name {alike}" if alike else "")
+            )
+        found, problems = {}, []
+        for name, kind in wanted.items():
+            alike = [own for own, other in here.items() if other == kind]
+            could = [key] if key in alike else alike
+            if name in alike and name not in could:
+                problems.append(
+                    f"weights_key={key}: the task {name} could begin from {key}, which is named, or from {name}, as it is called "
+                    f"in {self.source}: leave weights_key out, or call the task otherwise"
+                )
+            elif name not in could and len(could) > 1:
+                say = (
+                    "call the task as it is called there" if key else "say with weights_key= which, or call the task so"
+                )
+                problems.append(
+                    f"weights={self.source}: holds several heads of the task {kind}, and {name} could begin from "
+                    f"{' or '.join(could)}; {say}"
+                )
+            found[name] = name if name in could else next(iter(could), "")
+        if problems:
+            raise RecipeError(problems)
+        return found
 
     def fill_pyramid(self, model: Model) -> None:
         """Copy the pyramid's tensors into a model that has one of the same shape."""

@@ -37,7 +37,7 @@ def weights_of(
         raise RecipeError(
             f"{source}: holds the tasks {', '.join(names)}: say which with weights_key=, or give the file of one"
         )
-    task = bundle.match("", None, key) if key else names[0]
+    task = bundle.named(key) if key else names[0]
     found = bundle.of(task, arch=arch, stride_in=stride_in)
     return replace(found, source=bundle.source)
 

@@ -9,6 +9,9 @@ from safetensors.torch import load_file
 
 import trunkline
 from trunkline.ground.errors import RecipeError
+from trunkline.pipelines.models.build import build
+from trunkline.pipelines.models.bundle import Bundle
+from trunkline.pipelines.recipe.demo_data import placed
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.training.train import train
 
@@ -91,6 +94,57 @@ def test_one_file_for_all_scores_and_predicts_as_the_run(two, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(text[: len(text) // 2])
     with pytest.raises(ValueError, match=r"cut\.safetensors"):
         trunkline.evaluate(str(tmp_path / "cut.safetensors"), tasks="all", **here)
+
+
+def test_a_head_that_is_named_is_for_the_tasks_of_its_kind(two):
+    """The others begin from those of their names; `some`, a detector, from the one that is named."""
+    given = {**PLAIN, "network.weights": str(two), "network.weights_key": "boxes"}
+    _, model, _ = build(placed(resolve(FILE, given).recipe))
+    before = load_file(two / "weights.safetensors")
+    same = {
+        name for name, t in before.items() if name.startswith("heads.") and torch.equal(t, model.state_dict()[name])
+    }
+    assert same == {name for name in before if name.startswith("heads.")}
+    assert all(
+        torch.equal(t, before[f"heads.boxes.{name}"])
+        for name, t in model.heads["some"].state_dict().items()
+        if ".classes." not in f".{name}"
+    )
+
+
+def held(tasks: str, source: str = "cars:detection,signs:detection,labels:classification", key: str = ""):
+    recipes = [resolve("joint", {"tasks": names, "data": "x"}).recipe for names in (source, tasks)]
+    return Bundle("x", recipes[0], None, {}, 0, "FILE").heads(recipes[1].tasks, key)
+
+
+def test_which_head_each_task_begins_from():
+    assert held("cars:detection,labels:classification") == {"cars": "cars", "labels": "labels"}
+    assert held("people:detection,classification", key="signs") == {"people": "signs", "classification": "labels"}
+    assert held("cars:segmentation,signs:detection") == {"cars": "", "signs": "signs"}, (
+        "of the same name, and another kind"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tasks", "key", "said"),
+    [
+        ("people:detection,classification", "", r"people could begin from cars or signs; say with weights_key= which"),
+        (
+            "cars:detection,classification",
+            "signs",
+            r"the task cars could begin from signs, which is named, or from cars, as",
+        ),
+        ("detection,classification", "sign", r"weights_key=sign: FILE holds the tasks cars, signs, labels"),
+        (
+            "segmentation,classification",
+            "cars",
+            r"weights_key=cars: is a head of the task detection in FILE, and here is none",
+        ),
+    ],
+)
+def test_a_head_that_two_could_be_or_none_is_refused(tasks, key, said):
+    with pytest.raises(RecipeError, match=said):
+        held(tasks, key=key)
 
 
 @pytest.mark.parametrize("mode", ["full", "last", "append"])
