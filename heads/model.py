@@ -1,5 +1,6 @@
 """A trunk with its heads: one module that a task, an engine and a checkpoint share."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,8 @@ from .contract import Batch, Prediction
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """The memory format with channels last, by rank: of images, and of clips."""
+SHAPES = {4: "(N, C, H, W)", 5: "(N, C, T, H, W)"}
+"""What is given to a model, by rank: pictures, and clips."""
 
 
 class Model(nn.Module):
@@ -156,21 +159,45 @@ class Model(nn.Module):
         return {f"{part.task}/{name}": value for name, value in named.items()}
 
     def forward(self, images: Tensor, tasks: Sequence[str] = ()) -> dict[str, list[Prediction]]:
-        """Predict images `(N, C, H, W)` uint8 with every head, or those of `tasks`.
+        """Predict images `(N, C, H, W)` uint8, or clips `(N, C, T, H, W)`, with every head, or those of `tasks`.
 
         The trunk runs once, and once more for each task that has running statistics of its own.
 
         Each head sees the images as they are given: resizing is the caller's. Ids are the positions in the batch. Call it
-        under `torch.inference_mode()` and in eval mode. Raises EngineError for a task that the model has no head of.
+        under `torch.inference_mode()` and in eval mode. Raises EngineError for a task that the model has no head of, and where
+        a task reads clips and these are pictures, or the other way round.
         """
         names = [*tasks] or [*self.heads]
         if unknown := [name for name in names if name not in self.heads]:
             raise EngineError(f"tasks={unknown[0]}: this model has the heads {', '.join(self.heads)}")
+        self._check_read(images, names)
         batch = Batch("", [str(n) for n in range(len(images))], images.to(self.mean.device))
         alike = {self.statistics(name): replace(batch, task=name) for name in names}
         maps = {whose: self.maps(one) for whose, one in alike.items()}
         each = {name: replace(batch, task=name, features=maps[self.statistics(name)]) for name in names}
         return {name: self.predict(one) for name, one in each.items()}
+
+    def _check_read(self, images: Tensor, names: Sequence[str]) -> None:
+        """Raise EngineError with the tasks of these names that read clips where pictures are given, or pictures of clips.
+
+        Where no head says that it reads clips, each is believed to read what it is given.
+        """
+        clips = [name for name, head in self.heads.items() if getattr(head, "reads_clips", False)]
+        reading = {4: [name for name in self.heads if name not in clips], 5: clips}
+        if not clips or images.ndim not in reading:
+            return
+        given, other = ("pictures", "clips") if images.ndim == 4 else ("clips", "pictures")
+        wrong = [name for name in names if name not in reading[images.ndim]]
+        if wrong:
+            ways = [
+                f"{kind} {SHAPES[n]} as model({kind}, {json.dumps(reading[n])})"
+                for n, kind in ((4, "pictures"), (5, "clips"))
+                if reading[n]
+            ]
+            raise EngineError(
+                f"{', '.join(wrong)} read{'s' * (len(wrong) == 1)} {other}, and these are {given}, {tuple(images.shape)}: give "
+                f"{' and '.join(ways)}"
+            )
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Predict one result a sample, in the batch's order. Call it under `torch.inference_mode()` and in eval mode."""

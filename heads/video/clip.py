@@ -28,6 +28,8 @@ class ClipHead(nn.Module):
     without it all are. A step that stands for padding alone counts for nothing.
     """
 
+    reads_clips = True  # and no pictures: `Model` says so where it is called with some
+
     def __init__(
         self, over_time: nn.Module, channels: Mapping[str, int], time_strides: Mapping[str, int], classes: int, *,
         dropout: float = 0.0, label_smoothing: float = 0.0,

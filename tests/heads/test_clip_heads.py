@@ -8,10 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import video
 
+from trunkline.backbones import backbone
 from trunkline.backbones.contract import Preprocessing
+from trunkline.backbones.video.frames import Frames
 from trunkline.backbones.weights import Weights
-from trunkline.ground.errors import WeightsError
-from trunkline.heads.classification import ClassPrediction
+from trunkline.ground.errors import EngineError, WeightsError
+from trunkline.heads.classification import ClassificationHead, ClassPrediction
 from trunkline.heads.contract import Batch, Head
 from trunkline.heads.model import Model
 from trunkline.heads.video.clip import clip_head
@@ -350,3 +352,19 @@ def test_what_does_not_go_together_is_said(kind, settings, said):
     with pytest.raises(WeightsError) as error:
         clip_head(kind, {"c4": 5, "c5": 6, "f5": 3}, K, **settings)
     assert said in str(error.value)
+
+
+def test_a_model_of_pictures_and_clips_says_which_tasks_read_what():
+    trunk = Frames(backbone("narrow"))
+    clips = clip_head("average", trunk.channels, K, time_strides=trunk.time_strides, reads=("c5",))
+    heads = {"photos": ClassificationHead(trunk.channels["c5"], K), "clips": clips}
+    model = Model(trunk, heads, Preprocessing()).eval()
+    pictures, several = (torch.randint(0, 256, (2, 3, *s, 32, 32), dtype=torch.uint8) for s in ((), (4,)))
+    with torch.inference_mode():
+        (seen,), (moving,) = model(pictures, ["photos"]).values(), model(several, ["clips"]).values()
+        assert [len(seen), len(moving)] == [2, 2] and isinstance(moving[0], ClassPrediction)
+        with pytest.raises(EngineError, match=r"^clips reads clips, and these are pictures, \(2, 3, 32, 32\): give pictures .*"
+                           r' as model\(pictures, \["photos"\]\) and clips .* as model\(clips, \["clips"\]\)$'):  # fmt: skip
+            model(pictures)
+        with pytest.raises(EngineError, match=r"^photos reads pictures, and these are clips, "):
+            model(several)
