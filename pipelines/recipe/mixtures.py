@@ -6,6 +6,7 @@ from typing import Any
 from trunkline.ground.names import nearest
 
 from .fields import Recipe, batches_of, learning_tasks, shared_groups, sharing
+from .task_names import name_problems
 
 MOST = 100
 """Batches of a task that an update may take."""
@@ -28,11 +29,10 @@ def mixture_problems(recipe: Recipe) -> list[str]:
 
 
 def _names(recipe: Recipe) -> list[str]:
-    """Check the names of several tasks, which stand in settings and in files' names, and that each has data."""
+    """Check the names of the tasks, and that each of several has data."""
+    problems = name_problems(recipe.tasks)
     if len(recipe.tasks) < 2:
-        return []
-    odd = [name for name in recipe.tasks if name == "all" or not name.replace("_", "").replace("-", "").isalnum()]
-    problems = [f"tasks.{name}: expected a name of letters, digits, _ and -, and not the word all" for name in odd]
+        return problems
     empty = [name for name, options in recipe.tasks.items() if not options.data]
     return problems + [f"tasks.{name}.data= is missing: give the folder of its data" for name in empty]
 

@@ -149,7 +149,7 @@ def kinds_of(tasks: Iterable[str]) -> tuple[list[str], dict[str, str]]:
         kind = kind if colon else name
         said = _refused_kind(kind)
         if not said and name != kind and name in (*KINDS, *REFUSED):
-            said = f"{name} is the name of another kind; choose another, as my-{kind}:{kind}"
+            said = f"{name} is the name of another kind; choose another, as my_{kind}:{kind}"
         if not said and name in kinds:
             said = f"the name {name} stands there twice; give each a name of its own, as a:{kind},b:{kind}"
         if said:

@@ -5,7 +5,6 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from trunkline.ground.errors import Mistake, RecipeError
 
@@ -110,15 +109,20 @@ def head_problems(recipe: Recipe, tasks: Mapping[str, Task]) -> list[str]:
         per_task(within(trunk), recipe.norms)
     except Mistake as error:
         return [str(error)]
-    problems = [
-        f"tasks.{n}: torch keeps this name for itself; choose another" for n in tasks if hasattr(nn.ModuleDict, n)
-    ]
+    problems = []
+    parts = {part for name, _ in trunk.named_parameters() for part in name.split(".")}
     for name, task in tasks.items():
         if getattr(task.options, "append", False):
             continue  # its head is made from the weights
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                make_head(task, trunk, None)
+                head = make_head(task, trunk, None)
         except Mistake as error:
             problems.append(f"tasks.{name}: {error}")
-    return problems
+        else:
+            parts |= {part for own, _ in head.named_parameters() for part in own.split(".")}
+    return problems + [
+        f"optimizer.rates.{name}: is the name of a task and of a part of the network; give the task another name"
+        for name in recipe.optimizer.rates
+        if name in tasks and name in parts
+    ]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from short_run import PLAIN
+from torch import nn
 
 from trunkline.ground.errors import RecipeError
 from trunkline.pipelines import api
@@ -13,6 +14,7 @@ from trunkline.pipelines.recipe.demo_data import placed
 from trunkline.pipelines.recipe.fields import batches_of, shared_groups
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.recipe.plain import from_plain, to_plain
+from trunkline.pipelines.recipe.task_names import OF_TORCH
 from trunkline.pipelines.training.checks import preflight
 
 NARROW = ["network.backbone=narrow", *PLAIN]
@@ -47,13 +49,35 @@ def refused(recipe: str = "joint", **given) -> list[str]:
         ("detection,events", "tasks=events: it reads features over time"),
         ("detection,detection", "the name detection stands there twice; give each a name of its own, as a:detection"),
         ("cars:detection,cars:segmentation", "tasks=cars:segmentation: the name cars stands there twice"),
-        ("segmentation:detection,action", "segmentation is the name of another kind; choose another, as my-detection:"),
-        ("a.b:detection,action", "tasks.a.b: expected a name of letters, digits, _ and -"),
+        ("segmentation:detection,action", "segmentation is the name of another kind; choose another, as my_detection:"),
+        (
+            "a.b:detection,action",
+            "tasks.a.b: expected a name of letters, digits and _ that begins with a letter, as a_b",
+        ),
+        (
+            "my-detection:detection,action",
+            "tasks.my-detection: expected a name of letters, digits and _ that begins with a",
+        ),
+        (
+            "all:detection,action",
+            "tasks.all: this stands for all tasks, as in tasks=all; choose another name, as my_all",
+        ),
+        ("training:detection,action", "tasks.training: this is a name that torch's modules have for themselves"),
+        ("layer4:detection,action", "tasks.layer4: this is a part of the network, which optimizer.rates names"),
+        (
+            "depth:detection,action",
+            "tasks.depth: this is a field of the lines that predict writes; choose another name",
+        ),
     ],
 )
 def test_tasks_that_cannot_learn_together_are_one_clear_line(tasks, told):
     (line,) = refused(tasks=tasks, data="x")
     assert told in line
+
+
+def test_every_name_that_torch_keeps_for_itself_is_known():
+    """Whatever torch is installed: a head of such a name could not be added, or would hide what it stands for."""
+    assert {name for name in dir(nn.ModuleDict()) if not name.startswith("_")} <= {*OF_TORCH}
 
 
 def test_every_mistake_is_told_at_once_and_none_of_other_tasks():
