@@ -1,5 +1,6 @@
 """Whether timm's network goes with a recipe, found from the shapes of its maps before any data is read."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from safetensors import SafetensorError, safe_open
 
 from trunkline.ground.errors import Mistake, WeightsError
 
+from ...backbones import read_weights
 from ...backbones.contract import Preprocessing, within
 from ...backbones.table import TIMM, named
 from ...backbones.timm_facts import CannotDilate
 from ..models.assembly import make_task, make_trunk
+from ..models.opened import checkpoint_of, folder_of
 from ..recipe.fields import Network, Recipe
+from ..runs.run import Run
 
 
 def network_problems(recipe: Recipe) -> list[str]:
@@ -53,6 +57,23 @@ def arch_of(weights: str) -> str:
             return (file.metadata() or {}).get("arch", "")
     except SafetensorError:
         return ""  # reading it says what is wrong with it
+
+
+def arch_in(network: Network) -> str:
+    """Find the architecture of the weights of a network, where no header says it: of a file by its tensors.
+
+    Of a run that has not ended its last checkpoint says it. "" where nothing local is meant, or what is there cannot be read:
+    building the network says what is wrong with it.
+    """
+    path = Path(network.weights).expanduser()
+    with contextlib.suppress(Mistake):
+        if said := arch_of(network.weights):
+            return said
+        if path.is_file():
+            return read_weights(path, key=network.weights_key).arch
+        if path.is_dir() and folder_of(path):
+            return checkpoint_of(Run(path), "last")[1]["facts"]["arch"]
+    return ""
 
 
 def on_meta(network: Network, arch: str) -> Any:

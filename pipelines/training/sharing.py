@@ -16,7 +16,7 @@ from ...tasks.samples import Samples
 from ..feeding.joint import Joint
 from ..models.assembly import make_head
 from ..recipe.fields import Recipe, learning_tasks, shared_groups
-from .network import arch_of, on_meta
+from .network import arch_in, on_meta
 
 
 def shared_problems(recipe: Recipe, found: Mapping[str, tuple[Task, Samples]]) -> list[str]:
@@ -99,10 +99,11 @@ def head_problems(recipe: Recipe, tasks: Mapping[str, Task]) -> list[str]:
 
     It lacks the maps that a head needs, or the batch norms whose statistics a task is to have for itself.
     """
-    arch = named(
-        recipe.network.backbone or arch_of(weights := recipe.network.weights) or (weights if is_known(weights) else "")
-    )
-    if len(recipe.tasks) < 2 or not arch:
+    if len(recipe.tasks) < 2:
+        return []
+    weights = recipe.network.weights
+    arch = named(recipe.network.backbone or arch_in(recipe.network) or (weights if is_known(weights) else ""))
+    if not arch:
         return []
     try:
         trunk = on_meta(recipe.network, arch)

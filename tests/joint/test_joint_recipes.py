@@ -1,21 +1,27 @@
 """Recipes of several tasks: what they refuse, what they share, and a smoke run of each."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from short_run import PLAIN
 from torch import nn
 
+from trunkline.backbones import backbone
+from trunkline.backbones.contract import Preprocessing
 from trunkline.ground.errors import RecipeError
 from trunkline.pipelines import api
 from trunkline.pipelines.command.cli import main
+from trunkline.pipelines.models.assembly import make_task
 from trunkline.pipelines.recipe.demo_data import placed
 from trunkline.pipelines.recipe.fields import batches_of, shared_groups
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.recipe.plain import from_plain, to_plain
 from trunkline.pipelines.recipe.task_names import OF_TORCH
 from trunkline.pipelines.training.checks import preflight
+from trunkline.pipelines.training.sharing import head_problems
 
 NARROW = ["network.backbone=narrow", *PLAIN]
 SLIM = ["network.pyramid=none", "network.wrapper=slim_pool"]
@@ -135,6 +141,35 @@ def test_small_pictures_are_padded_as_far_as_the_coarsest_level_needs():
     assert resolve("joint", {**given, "tasks.detection.padding": "96"}).recipe.tasks["detection"].padding == 96
     (line,) = refused(**given, **{"tasks.detection.padding": "64"})
     assert line.startswith("tasks.detection.padding=64: head=one_stage makes its coarsest level")
+
+
+@pytest.fixture(scope="module")
+def plain_file(tmp_path_factory) -> str:
+    """A trunk's tensors without a header."""
+    path = tmp_path_factory.mktemp("weights") / "trunk.pth"
+    torch.save(backbone("resnet18").state_dict(), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"network.pyramid": "none"},
+            r"tasks.classes: head=one_stage needs a pyramid around the trunk: set network.pyramid=conv",
+        ),
+        (
+            {"optimizer.rates.classes": 0.1},
+            r"optimizer.rates.classes: is the name of a task and of a part of the network",
+        ),
+    ],
+)
+def test_heads_are_tried_on_the_trunk_of_a_file_that_says_nothing(given, said, plain_file):
+    whole = {"tasks": "classes:detection,multilabel", "data": "x", "weights": plain_file, "head": "one_stage", **given}
+    recipe = resolve("joint", whole).recipe
+    tasks = {n: make_task(n, own, Preprocessing(), {"classes": ["a"]}) for n, own in recipe.tasks.items()}
+    (line,) = head_problems(recipe, tasks)
+    assert re.match(said, line)
 
 
 @pytest.mark.parametrize("head", ["faster_rcnn", "one_stage"])
