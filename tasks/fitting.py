@@ -1,5 +1,6 @@
 """Check that the tensors of a file fit the head that they are copied into."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from trunkline.ground.errors import WeightsError
 
+from ..backbones.contract import within
 from ..backbones.pyramid import pyramid_of
 from ..backbones.weights import Weights, check_floating
 
@@ -39,6 +41,18 @@ PYRAMID = "backbone."
 """What the names of a pyramid's tensors begin with in a published file, as in torchvision's detectors."""
 
 
+OLD_PYRAMID = (
+    re.compile(r"^backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)$"),
+    r"backbone.fpn.\1_blocks.\2.0.\3",
+)
+"""Names that a pyramid's tensors had in torchvision before 0.13, and what they are called now."""
+HEADS = {
+    "detector": ("roi_heads.", "rpn.", "one_stage."),
+    "segmenter": ("classifier.", "aux_classifier.", "segmentation_head.", "sem_seg_head."),
+}
+"""How the names of heads' tensors begin in files, by what these heads are."""
+
+
 def pyramid_tensors(backbone: Any) -> dict[str, Tensor]:
     """Name a pyramid's own tensors, without its trunk's, as a published file does; there are none where there is no pyramid."""
     pyramid = pyramid_of(backbone)
@@ -58,6 +72,30 @@ def copy_with_pyramid(given: Mapping[str, Tensor], backbone: Any, head: nn.Modul
     head.load_state_dict(
         {n.removeprefix(under): t for n, t in given.items() if not n.startswith(PYRAMID)}, strict=False
     )
+
+
+def of_another(weights: Weights, kind: str, backbone: Any) -> bool:
+    """Say whether a file holds a head of another kind than this one, in a word of HEADS.
+
+    Then its head is left out, its pyramid is taken where the one here is of the same shape, and the report says both.
+    """
+    here = {other for other, starts in HEADS.items() if any(name.startswith(starts) for name in weights.rest)}
+    if kind in here or not here:
+        return False
+    own = pyramid_tensors(backbone)
+    old, new = OLD_PYRAMID
+    given = {old.sub(new, name): t for name, t in weights.rest.items() if name.startswith(f"{PYRAMID}fpn.")}
+    same = {name: t.shape for name, t in own.items()} == {name: t.shape for name, t in given.items()}
+    taken = given if same else {}
+    check_floating(weights.source, taken, own)
+    copy_with_pyramid(taken, backbone, nn.Identity())
+    if report := getattr(within(backbone), "report", None):
+        pyramid = (
+            f", {len(taken)} tensors of its pyramid are taken" if taken else ", and so is its pyramid" if given else ""
+        )
+        said = f"a new {kind}: the file's {', '.join(here)} is left out{pyramid}"
+        report.note = "; ".join(filter(None, [report.note, said]))
+    return True
 
 
 def copy_head(weights: Weights | None, task: str, head: nn.Module) -> bool:

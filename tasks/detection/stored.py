@@ -9,7 +9,7 @@ from ...backbones.norm import FrozenBatchNorm2d
 from ...backbones.pyramid import Pyramid
 from ...backbones.weights import Weights
 from ..contract import Published
-from ..fitting import check_fit, copy_with_pyramid, pyramid_tensors
+from ..fitting import OLD_PYRAMID, check_fit, copy_with_pyramid, of_another, pyramid_tensors
 
 PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.", "one_stage.classes.")
 KEPT = (
@@ -23,7 +23,7 @@ KEPT = (
 )  # options that a file states of its detector
 _OLD = (  # names that torchvision had before 0.13, which its published files still have
     (re.compile(r"^rpn\.head\.conv\.(weight|bias)$"), r"rpn.head.conv.0.0.\1"),
-    (re.compile(r"^backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)$"), r"backbone.fpn.\1_blocks.\2.0.\3"),
+    OLD_PYRAMID,
 )
 _OLD_MASK = re.compile(r"^roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)$")
 
@@ -75,8 +75,11 @@ def coco_classes() -> tuple[str, ...]:
 def load_detector(weights: Weights, pyramid: Pyramid, head: nn.Module, classes: tuple[str, ...]) -> None:
     """Copy a file's pyramid and head; where its classes differ, all but the layers that have an output for each class.
 
-    Raises WeightsError with every tensor that is missing, unexpected or of another shape.
+    Of a segmenter's file the head is left out. Raises WeightsError with every tensor that is missing, unexpected or of
+    another shape.
     """
+    if of_another(weights, "detector", pyramid):
+        return
     given = {_new_name(name): tensor for name, tensor in weights.rest.items()}
     same = classes_of(weights) == classes
     if not same:

@@ -9,7 +9,7 @@ from ...heads.pixels.pixel_head import PixelHead
 from ...heads.pixels.segmentation_trunk import ON_PYRAMID
 from ...heads.pixels.semantic_pyramid import KIND, SemanticPyramidHead
 from ..contract import Published
-from ..fitting import PYRAMID, check_fit, copy_with_pyramid, pyramid_tensors
+from ..fitting import PYRAMID, check_fit, copy_with_pyramid, of_another, pyramid_tensors
 from ..options import depth_of
 
 _UNDER = SemanticPyramidHead.under
@@ -65,9 +65,11 @@ def voc_classes() -> tuple[str, ...]:
 def load_segmenter(weights: Weights, trunk: Backbone, head: PixelHead, classes: tuple[str, ...]) -> None:
     """Copy a file's head, and the pyramid that it stands on; where its classes differ, all but the last layers.
 
-    The auxiliary FCN is left out if only the file has one, and starts anew if only the head has one. Raises
-    WeightsError with every tensor that is missing, unexpected or of another shape.
+    The auxiliary FCN is left out if only the file has one, and starts anew if only the head has one. Of a
+    detector's file the head is left out. Raises WeightsError with every tensor that is missing, unexpected or of another shape.
     """
+    if of_another(weights, "segmenter", trunk):
+        return
     own, notes = head.published(head.state_dict()), []
     on_pyramid = head.kind in ON_PYRAMID
     if on_pyramid:
