@@ -90,10 +90,8 @@ def of_another(weights: Weights, kind: str, backbone: Any) -> bool:
     check_floating(weights.source, taken, own)
     copy_with_pyramid(taken, backbone, nn.Identity())
     if report := getattr(within(backbone), "report", None):
-        pyramid = (
-            f", {len(taken)} tensors of its pyramid are taken" if taken else ", and so is its pyramid" if given else ""
-        )
-        said = f"a new {kind}: the file's {', '.join(here)} is left out{pyramid}"
+        pyramid = f", {len(taken)} tensors of its pyramid" if taken else ", without its pyramid" if given else ""
+        said = f"a new {kind}, as the file has a {' and a '.join(here)}{pyramid}"
         report.note = "; ".join(filter(None, [report.note, said]))
     return True
 
