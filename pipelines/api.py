@@ -163,9 +163,10 @@ def show(recipe: str, **settings: Any) -> RecipeFields:
     try:
         resolved = resolve(recipe, settings)
     except RecipeError as error:
-        if "data" in settings or not any("data= is missing" in p for p in error.problems):
+        missing = [p.partition("=")[0] for p in error.problems if "data= is missing" in p]  # of those tasks alone
+        if "data" in settings or not missing:
             raise
-        resolved = resolve(recipe, {**settings, "data": "FOLDER"})
+        resolved = resolve(recipe, {**settings, **dict.fromkeys(missing, "FOLDER")})
     _, why = resolve_machine(resolved.recipe.machine)
     rows = []
     for key, value in walk(resolved.recipe):

@@ -121,6 +121,13 @@ def test_data_is_one_folder_for_all_or_each_tasks_own():
     assert line.startswith("format=voc: classification reads auto, folders, csv; give each task its own")
     shown = {key: value for key, value, _ in api.show("joint").rows}
     assert shown["tasks.segmentation.data"] == "FOLDER" and shown["tasks.segmentation.head"] == "semantic_fpn"
+    one = {"tasks.detection.data": "boxes", "tasks": "detection,multilabel"}
+    shown = {key: (value, origin) for key, value, origin in api.show("joint", **one).rows}
+    assert shown["tasks.detection.data"] == ("boxes", "tasks.detection.data=boxes")
+    assert shown["tasks.multilabel.data"][0] == "FOLDER"
+    with pytest.raises(RecipeError) as told:
+        api.show("joint", **one, **{"tasks.detection.siz": "3"})
+    assert [line.partition(":")[0] for line in told.value.problems] == ["tasks.detection.siz=3"]
 
 
 def test_settings_fit_the_tasks():
