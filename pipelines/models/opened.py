@@ -87,6 +87,7 @@ def saved_so_far(run: Run) -> Bundle:
 
 def checkpoint_of(run: Run, name: str) -> tuple[Path, dict[str, Any]]:
     """Find a run's checkpoint, `last`, `best` or a number, and read its state. Raises RecipeError where it is not there."""
+    _ = run.recipe  # without one it is no run, which is told as that
     root = run.checkpoints
     known = checkpoint.find(root) if name == "last" else checkpoint.name_of(root, name) if name == "best" else name
     if not known or not (root / known / "state.json").is_file():
