@@ -31,8 +31,12 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
     heads = bundle.heads(recipe.tasks, network.weights_key)
     made = assemble(recipe, bundle.trunk(), None, {name: bundle.of(found) for name, found in heads.items() if found})
     bundle.fill_pyramid(made[1])
-    for name, found in heads.items():  # a task that has statistics of its own in both goes on with them
-        begin_statistics(made[1], name, bundle.tensors, found)
+    for (
+        name,
+        found,
+    ) in heads.items():  # a task that has statistics of its own in both goes on with them, others with the trunk's
+        if found:
+            begin_statistics(made[1], name, bundle.tensors, found)
     return made
 
 

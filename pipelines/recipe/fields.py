@@ -1,6 +1,6 @@
 """A recipe: everything that decides a run, as a tree of small dataclasses with no logic in it. Imports no torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -161,8 +161,13 @@ def learning_tasks(recipe: Recipe) -> list[str]:
 
 
 def shared_groups(recipe: Recipe) -> list[tuple[str, ...]]:
-    """List the groups of tasks that `shared_batch` names: of names alone one group, of `a+b,c+d` one each."""
-    named = [tuple(group.split("+")) for group in recipe.shared_batch]
+    """List the groups of tasks that `shared_batch` names."""
+    return groups_of(recipe.shared_batch)
+
+
+def groups_of(shared_batch: Sequence[str]) -> list[tuple[str, ...]]:
+    """List the groups that words name: names alone are one group, `a+b,c+d` one each."""
+    named = [tuple(group.split("+")) for group in shared_batch]
     if all(len(group) == 1 for group in named):
         return [tuple(name for (name,) in named)] if named else []
     return named

@@ -6,7 +6,7 @@ from typing import Any
 
 from trunkline.ground.errors import RecipeError
 
-from ..recipe.fields import CHANGEABLE
+from ..recipe.fields import CHANGEABLE, groups_of
 from .run import Run
 
 _OURS = ("metrics.jsonl", "tensorboard", "logs", "features", "checkpoints", "folds")
@@ -93,6 +93,12 @@ def _changed_tasks(run: Run, before: dict[str, Any], now: dict[str, Any]) -> set
     Taken out of shared batches a task leaves the others there; one that is added has batches of its own.
     """
     was, there = before["tasks"], now["tasks"]
+    wanted = [*(n for n in was if n in there), *(n for n in there if n not in was)]
+    if [*there] != wanted:
+        raise RecipeError(
+            f"{run.shown}: began with the tasks in the order {', '.join(was)}, and they are {', '.join(there)} now: the first "
+            f"one's epochs are the run's; give them as {', '.join(wanted)}"
+        )
     if was.keys() == there.keys():
         return set()
     if len(was) < 2 or len(there) < 2:
@@ -100,9 +106,8 @@ def _changed_tasks(run: Run, before: dict[str, Any], now: dict[str, Any]) -> set
             f"{run.shown}: has the task{'s' * (len(was) > 1)} {', '.join(was)}, and {', '.join(there)} now: a run goes on with "
             "a task added or removed where it had several and has several; else start a new one with weights=, this run's folder"
         )
-    groups = [group.split("+") for group in before.get("shared_batch", ())]
-    left = ["+".join(kept) for group in groups if (kept := [name for name in group if name in there])]
-    if now["shared_batch"] == left or (len(left) == 1 and not now["shared_batch"]):
+    groups = ([name for name in group if name in there] for group in groups_of(before.get("shared_batch", ())))
+    if [[*group] for group in groups_of(now["shared_batch"])] == [group for group in groups if len(group) > 1]:
         before["shared_batch"] = now["shared_batch"]
     return was.keys() ^ there.keys()
 

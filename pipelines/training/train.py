@@ -181,9 +181,6 @@ def changed_tasks(recipe: Recipe, progress: Progress, state: dict[str, Any]) -> 
             of.pop(name, None)
     if len(progress.over) == state["phase"]:  # the phase goes on
         progress.begun.update({name: int(state["engine"]["updates"]) for name in added})
-    for name in added:  # one of that name may have been here before
-        progress.ended.pop(name, None)
-        progress.patient.pop(name, None)
     if (added or removed) and progress.best and progress.best["metric"] == CHANGE:
         progress.best = None  # it was the mean over other tasks
     return added, removed

@@ -1,5 +1,6 @@
 """Settings of a task come and go with it when a run goes on; all others stay."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,36 @@ def test_a_task_that_comes_back_begins_anew_and_so_does_a_mean_over_other_tasks(
     state = {"facts": {"tasks": {name: {} for name in TWO}}, "phase": 0, "engine": {"updates": 4}}
     assert changed_tasks(recipe, progress, state) == (["some"], [])
     assert progress.ended == {"boxes": 2} and not progress.patient and progress.best is None
+
+
+def plain(names, shared: tuple[str, ...] = (), **given) -> dict:
+    recipe = resolve(FILE, {"shared": False, "names": names, **given}).recipe
+    return {**to_plain(recipe), "shared_batch": [*shared]}
+
+
+def test_the_first_task_stays_the_first(tmp_path):
+    claimed(tmp_path / "run", THREE)
+    with pytest.raises(
+        RecipeError, match=r"in the order classification, boxes, some, and they are some, classification, "
+    ):
+        claimed(tmp_path / "run", ("some", "classification", "boxes"))
+    with pytest.raises(RecipeError, match=r"the first one's epochs are the run's; give them as classification, boxes$"):
+        claimed(tmp_path / "run", ("boxes", "classification"))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "goes"),
+    [
+        (("boxes", "some"), (), True),
+        (("classification", "boxes", "some"), ("classification", "boxes"), True),
+        (("classification+boxes+some",), ("classification", "boxes"), True),
+        (("classification", "boxes", "some"), (), False),
+        ((), ("classification", "boxes"), False),
+    ],
+)
+def test_a_task_that_leaves_a_shared_batch_leaves_the_others_there(before, now, goes, tmp_path):
+    claimed(tmp_path / "run", THREE)
+    document = {"recipe": "x", "knobs": {}, "auto": {}}
+    Run(tmp_path / "run").write("recipe.json", {**document, "resolved": plain(THREE, before)})
+    with contextlib.nullcontext() if goes else pytest.raises(RecipeError, match=r"shared_batch: .* there"):
+        claim(Run(tmp_path / "run"), {**document, "resolved": plain(TWO, now)})

@@ -22,12 +22,14 @@ from trunkline.heads.contract import Batch
 from trunkline.heads.model import Model
 from trunkline.pipelines.evaluation.together import in_passes
 from trunkline.pipelines.models.build import build
+from trunkline.pipelines.models.bundle import write_bundle
 from trunkline.pipelines.models.ready import Source, ready
 from trunkline.pipelines.recipe.demo_data import placed
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.training.checks import preflight
 
 TESTS = Path(__file__).parents[1]
+SHARED = str(TESTS / "shared_tasks.py")
 KINDS = {"one": "own", "held": "frozen", "rest": "shared"}
 
 
@@ -157,6 +159,21 @@ def test_a_run_begun_from_anothers_weights_goes_on_with_each_tasks_statistics(ru
     assert torch.equal(found[name.format("statistics.detection.")], own) and not torch.equal(own, shared)
     assert torch.equal(found[name.format("statistics.classification.")], shared)
     assert torch.equal(found[name.format("")], shared)
+
+
+def test_a_new_task_begins_with_statistics_that_were_moved(tmp_path):
+    """Where all tasks of the other run have their own, no pass ever moved the shared ones."""
+    own = {"shared": False, "norms.boxes": "own"}
+    recipe = placed(resolve(SHARED, {**own, "names": ("boxes", "some"), "norms.some": "own"}).recipe)
+    _, model, facts = build(recipe)
+    tensors, name = model.state_dict(), "backbone.body.layer2.0.bn1.{}running_mean"
+    tensors[name.format("statistics.boxes.")].fill_(0.5)
+    file = tmp_path / "weights.safetensors"
+    write_bundle(file, "x", recipe, facts, tensors, 1)
+    given = {**own, "names": ("classification", "boxes"), "norms.classification": "own", "network.weights": str(file)}
+    _, model, _ = build(placed(resolve(SHARED, given).recipe))
+    found = model.state_dict()
+    assert all(bool((found[name.format(f"statistics.{t}.")] == 0.5).all()) for t in ("classification", "boxes"))
 
 
 class Deepest(nn.Module):
