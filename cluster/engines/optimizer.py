@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.ground.errors import EngineError
+from trunkline.ground.names import nearest
 
 from ..checkpoint import SAME, Parts
 from ..config import Optimizer
@@ -30,7 +31,7 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
     from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    multiple = _multiples([n for n, _ in model.named_parameters()], config.rates)
+    multiple = multiples([n for n, _ in model.named_parameters()], config.rates)
     groups = [
         {"params": own, "lr": config.lr * factor, "weight_decay": decay}
         for factor in sorted({1.0, *multiple.values()})
@@ -70,14 +71,18 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
     return optimizer
 
 
-def _multiples(names: list[str], rates: Mapping[str, float]) -> dict[str, float]:
-    """Compute each parameter's multiple of the rate: the product of those whose key is a dotted part of its name."""
+def multiples(names: list[str], rates: Mapping[str, float]) -> dict[str, float]:
+    """Compute each parameter's multiple of the rate: the product of those whose key is a dotted part of its name.
+
+    Raises EngineError where a key is no part of any name.
+    """
     parts = {n: set(n.split(".")) for n in names}
     known = set().union(*parts.values())
     if unknown := [key for key in rates if key not in known]:
+        words = sorted(p for p in known if not p.isdigit())
         raise EngineError(
-            f"optimizer.rates.{unknown[0]}: no parameter has this part in its name; there are "
-            f"{', '.join(sorted(p for p in known if not p.isdigit()))}"
+            f"optimizer.rates.{unknown[0]}: no parameter has this part in its name{nearest(unknown[0], words)}; there are "
+            f"{', '.join(words)}"
         )
     return {n: math.prod(v for key, v in rates.items() if key in parts[n]) for n in names}
 

@@ -8,9 +8,11 @@ import torch
 
 from trunkline.ground.errors import Mistake, RecipeError
 
-from ...backbones.contract import within
+from ...backbones.contract import Preprocessing, within
 from ...backbones.norm import per_task
 from ...backbones.table import is_known, named
+from ...cluster.engines.optimizer import multiples
+from ...heads.model import Model, add_spreads
 from ...tasks.contract import Task
 from ...tasks.samples import Samples
 from ..feeding.joint import Joint
@@ -97,7 +99,8 @@ def absent_losses(recipe: Recipe, samples: Mapping[str, Samples]) -> list[str]:
 def head_problems(recipe: Recipe, tasks: Mapping[str, Task]) -> list[str]:
     """List which tasks cannot stand on the trunk of a recipe of several.
 
-    It lacks the maps that a head needs, or the batch norms whose statistics a task is to have for itself.
+    It lacks the maps that a head needs, or the batch norms whose statistics a task is to have for itself. Also which
+    rate is of a part that the whole has not.
     """
     if len(recipe.tasks) < 2:
         return []
@@ -110,20 +113,35 @@ def head_problems(recipe: Recipe, tasks: Mapping[str, Task]) -> list[str]:
         per_task(within(trunk), recipe.norms)
     except Mistake as error:
         return [str(error)]
-    problems = []
-    parts = {part for name, _ in trunk.named_parameters() for part in name.split(".")}
+    problems: list[str] = []
+    heads: dict[str, Any] = {}
     for name, task in tasks.items():
         if getattr(task.options, "append", False):
             continue  # its head is made from the weights
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                head = make_head(task, trunk, None)
+                heads[name] = make_head(task, trunk, None)
         except Mistake as error:
             problems.append(f"tasks.{name}: {error}")
-        else:
-            parts |= {part for own, _ in head.named_parameters() for part in own.split(".")}
-    return problems + [
+    return problems or _rate_problems(recipe, trunk, heads)
+
+
+def _rate_problems(recipe: Recipe, trunk: Any, heads: Mapping[str, Any]) -> list[str]:
+    """Say which of `optimizer.rates` is of no part of the model, or is a task's name and that of another part too."""
+    with torch.device("meta"):
+        model = Model(trunk, dict(heads), Preprocessing())
+    if recipe.balance == "uncertainty":
+        add_spreads(model)
+    names, rates = [name for name, _ in model.named_parameters()], recipe.optimizer.rates
+    parts = {part for name in names for part in name.split(".")[2 if name.startswith("heads.") else 1 :]}
+    problems = [
         f"optimizer.rates.{name}: is the name of a task and of a part of the network; give the task another name"
-        for name in recipe.optimizer.rates
-        if name in tasks and name in parts
+        for name in rates
+        if name in heads and name in parts
     ]
+    if not problems and len(heads) == len(recipe.tasks):
+        try:
+            multiples(names, rates)
+        except Mistake as error:
+            problems = [str(error)]
+    return problems

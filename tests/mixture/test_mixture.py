@@ -280,10 +280,3 @@ def test_a_metric_that_two_tasks_could_mean_is_asked_for(cache, tmp_path):
 
     with pytest.raises(RecipeError, match=r"evaluation.metric=AP5: no task has such metric.*detection/AP50"):
         train(resolved(**{"evaluation.metric": "AP5"}), tmp_path / "run")
-
-
-def test_stages_that_would_move_a_head_refuse_the_mixture(tmp_path):
-    import trunkline
-
-    with pytest.raises(RecipeError, match=r"zero=2: a mixture of tasks needs zero=0 or zero=1"):
-        trunkline.train(FILE, tmp_path / "run", workers=2, zero=2, **PLAIN)
