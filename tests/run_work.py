@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,14 @@ def results_of(run: Path) -> dict[str, bytes]:
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Lost(BaseException):
+    """The end of a run that nothing catches and nothing is saved for."""
+
+
+def lose() -> None:
+    raise Lost
 
 
 def at_call(owner, name: str, number: int, act, after: bool = False):
@@ -87,7 +95,11 @@ def forked(act: Callable[[], object], prepare: Callable[[], None] = lambda: None
 
 
 def several(args, workers) -> None:
-    """Train several runs, one after another, in one group of workers: each has a recipe, settings, a folder and a stage."""
+    """Train several runs, one after another, in one group of workers: each has a recipe, settings, a folder and a stage.
+
+    One that is `lost` in a step is gone on with by a session and an engine of their own.
+    """
+    from trunkline.cluster.engines.torch_engine import TorchEngine
     from trunkline.pipelines.launch.launch import launch_of
     from trunkline.pipelines.recipe import plugin
     from trunkline.pipelines.recipe.knobs import resolve
@@ -98,6 +110,10 @@ def several(args, workers) -> None:
             plugin.load(spec["plugin"])
         resolved = resolve(spec["recipe"], spec["given"])
         launch, _ = launch_of({} if spec.get("zero") is None else {"zero": spec["zero"]})
+        if spec.get("lost"):
+            at_call(TorchEngine, "_step", spec["lost"], lose)
+            with suppress(Lost):
+                train(resolved, spec["run"], workers, launch)
         train(resolved, spec["run"], workers, launch)
 
 

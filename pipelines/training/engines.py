@@ -128,7 +128,8 @@ def together(model: nn.Module, players: Mapping[str, Player]) -> Player:
 def losses_by_task(losses: Mapping[str, Losses]) -> Losses:
     """Make one function of the losses that takes those of each micro-batch's own task.
 
-    Tasks that share a batch have the same function (`check_shared`), which computes the losses of all.
+    Tasks that share a batch have the same function, which computes the losses of all: `shared_problems` (`sharing.py`)
+    refuses those whose players are their own.
     """
 
     def of(model: nn.Module, batch: Any) -> dict[str, Tensor]:

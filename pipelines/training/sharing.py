@@ -30,7 +30,7 @@ def shared_problems(recipe: Recipe, found: Mapping[str, tuple[Task, Samples]]) -
     for group in shared_groups(recipe):
         given = f"shared_batch={'+'.join(group)}"
         views = {name: found[name][0].view(True) for name in group}
-        if lone := [name for name, view in views.items() if view is None]:
+        if lone := [name for name, view in views.items() if view is None or _plays_alone(found[name][0])]:
             problems += [f"{given}: {_unshared(found[name][0])}" for name in lone]
             continue
         first, *others = group
@@ -44,7 +44,14 @@ def shared_problems(recipe: Recipe, found: Mapping[str, tuple[Task, Samples]]) -
     return problems
 
 
+def _plays_alone(task: Task) -> bool:
+    """Say whether the task's losses may be others than the model's, which are those of all parts of a shared batch."""
+    return type(task).players is not Task.players
+
+
 def _unshared(task: Task) -> str:
+    if _plays_alone(task):
+        return f"{task.name} computes its losses by players of its own, and a shared batch has one loss for all: leave it out"
     if hasattr(task.options, "view"):
         return f"{task.name} sees crops of its own: set tasks.{task.name}.view=fit with its size, or leave it out"
     return f"{task.name} makes its pictures in a way that no other task has: leave it out"

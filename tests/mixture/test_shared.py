@@ -49,6 +49,8 @@ def wanted(cache) -> dict[str, dict[str, torch.Tensor]]:
     return {form: by_hand(resolved(**given).recipe, UPDATES) for form, given in FORMS.items()}
 
 
+LOST = ("uncertainty", "gradient_norm", "famo")
+"""What one worker loses in the third update: a checkpoint after the second is left of it."""
 CASES = [(form, zero) for form in FORMS for zero in (None, 0, 1)]
 QUICK = [("uncertainty", 1), ("gradient_norm", None), ("norms", 1)]
 
@@ -64,16 +66,23 @@ QUICK = [("uncertainty", 1), ("gradient_norm", None), ("norms", 1)]
     ],
 )
 def test_any_number_of_workers_and_the_stages_that_can_are_the_loop_by_hand(size, cases, wanted, tmp_path, monkeypatch):
-    """Of three workers one has classes and boxes, one classes, one boxes at the same time."""
+    """Of three workers one has classes and boxes, one classes, one boxes at the same time.
+
+    What one worker trains with a balance it loses on the way, and a new engine goes on from what the checkpoint says.
+    """
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     )
     given = {k: str(v) for k, v in {**PLAIN, "updates": UPDATES}.items()}
     runs = [
         {"recipe": FILE, "given": {**given, **{k: str(v).lower() for k, v in FORMS[form].items()}},
-         "run": str(tmp_path / f"{form}-{zero}"), "zero": zero}
+         "run": str(tmp_path / f"{form}-{zero}"), "zero": zero,
+         "lost": 3 if size == 1 and form in LOST else None}
         for form, zero in cases
     ]  # fmt: skip
     run_local(Job("run_work:several", {"runs": runs}, 120.0), size, tmp_path / "logs", 2)
     found = {(form, zero): wrong(tmp_path / f"{form}-{zero}", wanted[form]) for form, zero in cases}
     assert found == {case: [] for case in cases}
+    for form, zero in cases if size == 1 else ():
+        went_on = "going on from update 2" in (tmp_path / f"{form}-{zero}/metrics.jsonl").read_text()
+        assert went_on == (form in LOST)

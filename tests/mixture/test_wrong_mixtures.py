@@ -156,6 +156,21 @@ def test_tasks_of_other_data_share_no_batch(refused, tmp_path):
     assert line.startswith("shared_batch=boxes+some: some has no picture in common with boxes: give them the same data")
 
 
+def test_a_task_that_has_losses_of_its_own_shares_no_batch(refused, monkeypatch):
+    """A shared batch goes through one function, which is the model's."""
+    from trunkline.pipelines.models import assembly
+
+    class Own(assembly.task_class("multilabel")):
+        def players(self, model, playing):
+            return super().players(model, playing)
+
+    known = assembly.task_class
+    monkeypatch.setattr(assembly, "task_class", lambda name: Own if name == "multilabel" else known(name))
+    given = {"tasks": "detection,multilabel", "shared_batch": "detection,multilabel"}
+    (line,) = refused("joint", {**SMOKE, **given})
+    assert line.startswith("shared_batch=detection+multilabel: multilabel computes its losses by players of its own")
+
+
 def test_a_picture_that_stands_there_twice_is_named():
     class Files:
         def __init__(self, *names: str):
