@@ -49,12 +49,16 @@ VERBS: dict[str, tuple[str, str, str | None]] = {
     "check": ("FOLDER|RUN", "decode and validate a whole data set", f"{_HERE}.evaluation.check:check"),
     "profile": ("RECIPE", "time a few updates by part; writes a trace", None),
     "bench": (
-        "train|loader|scale|score|masks|detect|segment|upscale|video|joint|gpu",
+        "train|loader|scale|score|masks|detect|segment|upscale|video|joint|sharing|gpu",
         "measure beside a plain torchvision loop",
         f"{_HERE}.bench.bench:options",
     ),
     "doctor": ("", "whether this installation and machine are fit", None),
-    "demo": ("[FOLDER]", "generated pictures: train, evaluate, report, in four minutes", f"{_HERE}.tools.demo:demo"),
+    "demo": (
+        "[FOLDER]",
+        "generated pictures: train, evaluate, report, in five minutes (tasks=all: eleven)",
+        f"{_HERE}.tools.demo:demo",
+    ),
 }
 _OWN = {  # settings of a verb that are not its recipe's
     "train": "\n\n  --run DIR    the run's folder; a run that is there goes on (default: the next free runs/RECIPE-N)",

@@ -59,7 +59,7 @@ def refuse_foreign(first: str, blend: Blend) -> None:
 
 
 def mix_in(found: "Ready", other: "Ready", blend: Blend) -> None:
-    """Make `found` the mixture, and say so in its origin. Raises RecipeError where `other` is another network."""
+    """Make `found` the blend, and say so in its origin. Raises RecipeError where `other` is another network."""
     if wrong := _differences(found, other):
         raise RecipeError(
             f"blend={blend}: is another network than {found.origin['source']}, and only two of the same are mixed: "

@@ -80,7 +80,7 @@ def computer(
 def _begun_from(found: Ready, settings: dict[str, Any]) -> list[str]:
     """List what people are told first: what was loaded, what was mixed in, and how inputs are read."""
     loaded = [] if "checkpoint" in found.origin else [f"weights: {found.facts.loaded}"]
-    return [*loaded, *filter(None, [mixture(settings)]), *found.task.said()]
+    return [*loaded, *filter(None, [blended(settings)]), *found.task.said()]
 
 
 def _alike(task: Task, samples: list[Sample]) -> list[list[Sample]]:
@@ -90,7 +90,7 @@ def _alike(task: Task, samples: list[Sample]) -> list[list[Sample]]:
     return list(found.values())
 
 
-def mixture(settings: dict[str, Any]) -> str:
+def blended(settings: dict[str, Any]) -> str:
     """Say which two networks are mixed; empty where none is mixed in."""
     source = settings["source"]
     return blend_of(source["blend"]).said(source["source"]) if source["blend"] else ""

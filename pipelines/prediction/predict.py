@@ -23,7 +23,7 @@ from ..recipe import plugin as plugins
 from ..recipe.convert import check_own
 from ..runs.machine import threads_kept
 from ..show import bar, note
-from .computing import computer, mixture
+from .computing import blended, computer
 from .inputs import expand, find_nothing, left_out
 from .named import DRAWN, LINES, OWN, SHEET_FILE, NamedOutput
 from .picture_names import drawn_name, targets, writing_problems
@@ -315,7 +315,7 @@ def _compute(
         return
     from ...cluster.launchers.table import pool
 
-    mixed = mixture(settings)
+    mixed = blended(settings)
     with pool(f"{__name__}:remote", settings, launch) as results:
         while chunk := list(itertools.islice(batches, max(1, CHUNK // settings["batch"]))):
             computed = results([[str(f.absolute()) for f in batch] for batch in chunk])

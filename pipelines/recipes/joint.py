@@ -68,18 +68,24 @@ def joint(
     format        of that folder; or of each task's, as tasks.detection.format=voc
     shared_batch  tasks of the same pictures that share each pass of trunk and pyramid (detection, segmentation, multilabel)
     weights       of a classifier (a file, a published name), of a detector (a run, torchvision's own), or none
+    weights_key   which network of a file that holds several; of a run of several tasks the one whose head is meant
+    backbone      a trunk by name; by default that of the weights, without any resnet50
     head          of detection: faster_rcnn, mask_rcnn (boxes and masks) or one_stage (without anchors)
     segmenter     of segmentation; by default semantic_fpn, on the detector's pyramid; with head=one_stage, whose pyramid begins
                   at p3, it is fcn
     size          the shorter side in pixels of whole pictures (detection, segmentation, multilabel), by default 640, the longer
                   one at most twice that; the squares of classification and action have their own, tasks.NAME.size
     batch         samples that an update takes of each task, by default 4; of classification four times as many
+    micro_batch   of them at once: a number that divides each batch, all, or auto (as many as fit into memory)
+    lr            the learning rate, in place of that of the optimizer below
     balance       of the losses: fixed (loss_weights.NAME), uncertainty, gradient_norm or famo
     epochs        of the first task; or updates
+    seed          decides the order of samples, the augmentation and what is random in the model
     smoke         a tiny run of seconds, without data= on generated pictures, to see that everything works
 
     The trunk's stem and first stage and all its norms stay as they are (unless weights=none). A linear warm-up over a twelfth of
-    the run, drops at two thirds and at eleven twelfths; SGD (lr=0.01), with head=one_stage or action AdamW (lr=0.0005).
+    the run, drops at two thirds and at eleven twelfths; SGD (lr=0.01), with head=one_stage or action AdamW (lr=0.0005). Gradients
+    are clipped at a norm of 10 (optimizer.clip).
     `mix.NAME` says how often a task is seen, `loss_weights.NAME` what it counts.
 
     With VOC2012 in a folder: trunkline train joint tasks=detection,segmentation,multilabel data=VOC2012 format=voc

@@ -35,7 +35,7 @@ def demo(
     The classifier is a ResNet-18 on scenes of ten shapes (FOLDER/data); the second network learns on FOLDER/pictures, and what
     it makes of those in FOLDER/small goes to FOLDER/large, with a sheet beside bicubic. The third tells clips in which a shape
     falls from the same backwards (FOLDER/clips), and says what some of them show (FOLDER/seen). Returns the runs by their
-    tasks' names.
+    tasks' names; that of several tasks is called `joint`.
 
     tasks          all: in their place classes, boxes, pixels and clips on one trunk (FOLDER/joint; `demo-joint` is the recipe);
                    one of classification, boxes, pixels, clips: this one alone, with the same settings (FOLDER/alone-NAME)
@@ -96,7 +96,7 @@ def _together(root: Path, tasks: tuple[str, ...], settings: dict[str, Any]) -> d
         "  trunkline train joint tasks=classification,detection tasks.classification.data=photos/ tasks.detection.data=boxes/\n"
         f"  trunkline evaluate {run.path}"
     )
-    return {"joint": run}
+    return {"joint" if len(names) > 1 else names[0]: run}
 
 
 def _shapes(root: Path, settings: dict[str, Any]) -> Run:
@@ -154,12 +154,12 @@ def _trained(recipe: str, settings: dict[str, Any], place: Path) -> Run:
 
 
 def scores_of(runs: dict[str, Run]) -> dict[str, Any]:
-    """Join the scores as `--json` prints them: the classifier's, or those of a run of several tasks, at the top level.
+    """Join the scores as `--json` prints them: the first run's (the classifier's, or that of `tasks`) at the top level.
 
     The others stand under their tasks' names.
     """
     scores = {name: {key: value for key, value in run.scores.items() if key != "details"} for name, run in runs.items()}
-    return scores.pop("joint" if "joint" in scores else "classification") | scores
+    return scores.pop(next(iter(runs))) | scores
 
 
 def _beside_bicubic(upscaler: Run, large: Path, root: Path) -> None:

@@ -16,6 +16,7 @@ class Fault(NamedTuple):
 SUMS, BUFFERS, ENGINE = "cluster/engines/sums.py", "cluster/engines/buffers.py", "cluster/engines/torch_engine.py"
 TURNS, LARGER, CLIPS = "cluster/engines/turns.py", "tasks/super_resolution", "tasks/video"
 EVENTS, LABELS = "tasks/events", "tasks/multilabel"
+BALANCE, PASSES = "cluster/engines/balance.py", "pipelines/evaluation/together.py"
 FAULTS = (
     Fault("a map's layout is guessed", "backbones/timm_facts.py", 'return layout == "NHWC"', "return False",
           "backbones/test_timm_maps.py"),
@@ -64,6 +65,35 @@ FAULTS = (
           "_add(views[at], gradients, share / ", "_add(views[at], gradients, 1.0 / ", "mixture/test_cosines.py"),
     Fault("a comparison of gradients leaves its statistics behind", "cluster/engines/buffers.py",
           "        finally:\n            self._put_back()", "        finally:\n            pass", "mixture/test_cosines.py"),
+    Fault("a balance forgets what it knew when a run goes on", ENGINE, 'self.balance.load(state.get("balance", {}))', "pass",
+          "mixture/test_shared.py"),
+    Fault("FAMO forgets how far it is", BALANCE, 'self._steps, self._seen = state["steps"], state["seen"]', "pass",
+          "mixture/test_balances.py"),
+    Fault("FAMO forgets its factors until the next update", BALANCE, 'state["seen"]\n        self._share()', 'state["seen"]',
+          "mixture/test_balances.py"),
+    Fault("FAMO follows each loss, not their running mean", BALANCE, "now = before.lerp(now, 1 - self.KEPT)", "pass",
+          "mixture/test_balances.py"),
+    Fault("the gradients' norms forget their factors", BALANCE,
+          "self._set(torch.tensor([factor for _, factor in known], **like))", "pass", "mixture/test_balances.py"),
+    Fault("a task of more micro-batches has a larger gradient's norm", BALANCE, "(squares / samples.clamp(min=1)).sqrt()",
+          "squares.sqrt()", "mixture/test_balances.py"),
+    Fault("nothing keeps an uncertainty from growing", BALANCE, "* 0.5 + spread * 0.5", "* 0.5", "mixture/test_shared.py"),
+    Fault("a head in a shared batch reads another picture's maps", "heads/model.py",
+          "{name: found[part.rows] for", "{name: found[: len(part.rows)] for", "mixture/test_shared.py"),
+    Fault("a picture that a task does not label counts for it", "pipelines/feeding/mixture.py",
+          "labels = [member.labels(at) for at in lists]", "labels = [len(at) for at in lists]", "mixture/test_shared.py"),
+    Fault("tasks that see other pixels share a batch", "pipelines/training/sharing.py", "    if one == two:", "    if True:",
+          "mixture/test_wrong_mixtures.py"),
+    Fault("a rate of no part is built", "pipelines/training/sharing.py", "return problems if problems or len(heads) < len(tasks)",
+          "return problems if True", "mixture/test_wrong_mixtures.py"),
+    Fault("heads that see other pixels of one size share a pass", PASSES,
+          "return same and torch.equal(one.images[theirs], batch.images[mine])", "return same", "mixture/test_passes.py"),
+    Fault("a head in a shared pass reads all of its pictures", PASSES,
+          "rows = None if at == list(range(len(one.places))) else torch.tensor(at)", "rows = None", "mixture/test_passes.py"),
+    Fault("a head reads pictures that came into its pass later", PASSES, "rows=whole if p.rows is None else p.rows",
+          "rows=p.rows", "mixture/test_passes.py"),
+    Fault("a task's pass in evaluation has another's statistics", PASSES,
+          "taken = None if model.statistics(part.task) else maps", "taken = maps", "mixture/test_norms.py"),
     Fault("a task's own statistics are the shared ones", "backbones/norm.py", "mean, var = self.get_buffer(\"running_mean\"), "
           "self.get_buffer(\"running_var\")\n        return F.batch_norm(x, mean, var, norm", "mean, var = norm.running_mean, "
           "norm.running_var\n        return F.batch_norm(x, mean, var, norm", "mixture/test_norms.py"),

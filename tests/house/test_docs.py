@@ -275,6 +275,18 @@ def test_the_readme_lists_every_mode_of_transfer_and_every_recipe():
     assert all(f"`{name}`" in text for name in (*RECIPES, *_MODES))
 
 
+def test_the_readmes_joint_command_is_taken(pictures, tmp_path, monkeypatch):
+    """On a folder in the format that it names; nothing is trained."""
+    from trunkline.pipelines.recipe.demo_data import placed
+    from trunkline.pipelines.recipe.knobs import resolve
+    from trunkline.pipelines.training.checks import preflight
+
+    monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
+    (words,) = re.findall(r"`trunkline train joint ([^`]*)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    given = dict(word.split("=", 1) for word in words.split()) | {"data": str(pictures / "cells")}
+    preflight(placed(resolve("joint", {**given, **NARROW, "machine.device": "cpu"}).recipe))
+
+
 def test_pictures_are_small():
     for picture in (ROOT / "docs/images").iterdir():
         assert picture.stat().st_size < 300_000, f"{picture.name} has {picture.stat().st_size} bytes"

@@ -10,6 +10,7 @@ import trunkline
 from trunkline.ground.errors import RecipeError
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.recipe.knobs import resolve
+from trunkline.pipelines.tools.demo import scores_of
 
 FLOORS = {"classification/top1": 0.9, "boxes/AP50": 0.5, "pixels/mIoU": 0.6, "clips/video_top1": 0.8}
 """What each reaches alone, set before anything was run."""
@@ -23,8 +24,9 @@ def test_a_smoke_run_of_all_and_of_one(tmp_path, capsys, one_core):
     assert {*FLOORS} < {*scores} and (tmp_path / "demo/joint/report.html").is_file()
     recipe = json.loads((tmp_path / "demo/joint/recipe.json").read_text())
     assert recipe["resolved"]["network"]["wrapper"] == "frames" and recipe["recipe"] == "demo-joint"
-    (alone,) = trunkline.demo(tmp_path / "demo", tasks=("classification",), smoke=True).values()
-    assert alone.path.name == "alone-classification" and "top1" in alone.scores
+    runs = trunkline.demo(tmp_path / "demo", tasks=("clips",), smoke=True)
+    assert [*runs] == ["clips"] and runs["clips"].path.name == "alone-clips" and "video_top1" in runs["clips"].scores
+    assert scores_of(runs)["video_top1"] == runs["clips"].scores["video_top1"]
 
 
 def test_what_cannot_learn_with_the_others_is_refused_with_the_reason(tmp_path):

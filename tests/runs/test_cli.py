@@ -13,6 +13,7 @@ import pytest
 from short_run import PLAIN
 
 from trunkline.backbones.table import architectures
+from trunkline.pipelines.bench.bench import BENCHES
 from trunkline.pipelines.command.cli import main
 from trunkline.pipelines.command.usage import VERBS
 from trunkline.pipelines.recipes.table import RECIPES
@@ -54,6 +55,11 @@ def test_help_names_every_verb_and_the_exit_codes(words, capsys):
     text = printed(capsys, *words)
     assert all(f"\n  {verb} " in text for verb in VERBS)
     assert "Exit codes: 0 done, 2 your mistake, 1 ours" in text
+
+
+def test_help_names_all_that_can_be_measured(capsys):
+    assert VERBS["bench"][0].split("|") == list(BENCHES)
+    assert f"what to measure ({', '.join(BENCHES)})" in told(capsys, "bench")
 
 
 @pytest.mark.parametrize("verb", VERBS)
