@@ -90,7 +90,7 @@ class Evaluation:
     )  # of a task: its evaluations without a better first metric
     # after which it learns no more
     single: dict[str, str] = field(default_factory=dict)  # of a task: what a run of it alone reached, for the metric
-    # all/mean_change: NUMBER, METRIC:NUMBER, or that run's folder
+    # all/mean_change: NUMBER, METRIC:NUMBER, RUN (its folder) or RUN:METRIC
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,9 @@ def demo_joint(tasks: tuple[str, ...] = (ALL,), updates: int = 700, seed: int = 
 
 def chosen_of(tasks: tuple[str, ...]) -> list[str]:
     """List the tasks that are meant, in the order of the table. Raises RecipeError with all that are none of it."""
-    problems = []
+    problems = [
+        f"tasks={','.join(tasks)}: {name} stands there twice" for name in dict.fromkeys(tasks) if tasks.count(name) > 1
+    ]
     for name in tasks:
         if name not in (ALL, *_TASKS):
             why = (

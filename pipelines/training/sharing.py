@@ -37,7 +37,10 @@ def shared_problems(recipe: Recipe, found: Mapping[str, tuple[Task, Samples]]) -
         problems += [
             f"{given}: {line}; a shared batch has one picture for all"
             for other in others
-            for line in _differences(first, views[first], other, views[other])
+            for line in (
+                *_differences(first, views[first], other, views[other]),
+                *_read_apart(first, found[first][0].options, other, found[other][0].options),
+            )
         ]
         if not problems:
             problems += _strangers(given, {name: found[name][1] for name in group})
@@ -66,6 +69,15 @@ def _differences(first: str, one: Any, other: str, two: Any) -> list[str]:
     return [
         f"tasks.{first}.{name}={getattr(one, name)} and tasks.{other}.{name}={getattr(two, name)} differ"
         for name in names
+    ]
+
+
+def _read_apart(first: str, one: Any, other: str, two: Any) -> list[str]:
+    """Say which options let two tasks read other pixels of one file."""
+    return [
+        f"tasks.{first}.{name}={a or 'none'} and tasks.{other}.{name}={b or 'none'} differ"
+        for name in ("depth", "exif")
+        if (a := getattr(one, name, "")) != (b := getattr(two, name, ""))
     ]
 
 

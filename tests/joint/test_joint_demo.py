@@ -34,6 +34,8 @@ def test_what_cannot_learn_with_the_others_is_refused_with_the_reason(tmp_path):
         trunkline.demo(tmp_path / "demo", tasks=("clips", "super_resolution", "boxs"))
     assert [problem.partition(": ")[0] for problem in told.value.problems] == ["tasks=super_resolution", "tasks=boxs"]
     assert "(stride 1)" in told.value.problems[0] and "nearest: boxes" in told.value.problems[1]
+    with pytest.raises(RecipeError, match=r"tasks=boxes,boxes: boxes stands there twice"):
+        resolve("demo-joint", {"tasks": "boxes,boxes"})
     with pytest.raises(RecipeError, match=r"epochs=2: with tasks= the length is counted in updates"):
         trunkline.demo(tmp_path / "demo", tasks=("all",), epochs=2)
 

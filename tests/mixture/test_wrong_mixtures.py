@@ -73,6 +73,8 @@ REFUSED = {
         r"shared_batch=boxes\+some: tasks\.boxes\.size=64 and tasks\.some\.size=32 differ; a shared batch has one picture",
     ),
     "shared flips": ({"tasks.some.flip": 0}, r"tasks\.boxes\.flip=0\.5 and tasks\.some\.flip=0\.0 differ"),
+    "shared depths": ({"tasks.some.depth": "0:4095"}, r"tasks\.boxes\.depth=none and tasks\.some\.depth=0:4095 differ"),
+    "shared turns": ({"tasks.some.exif": "ignore"}, r"tasks\.boxes\.exif=stop and tasks\.some\.exif=ignore differ"),
     "a sharer twice": ({"shared_batch": "boxes,boxes"}, r"shared_batch=boxes,boxes: boxes stands there twice"),
     "one sharer": ({"shared_batch": "boxes"}, r"shared_batch=boxes: boxes stands alone; name the tasks that share"),
     "shared batches": ({"batches.some.size": 6}, r"batches\.boxes=4 .* batches\.some=6 .* have one size and one mix"),
