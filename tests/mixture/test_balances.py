@@ -87,25 +87,6 @@ def two_regressions(kind: str, seed: int, updates: int = 400) -> tuple[Tensor, f
     return left, float((famo._rows[0] if kind == "ours" else paper.x).softmax(0)[0])
 
 
-def test_famo_an_update_late_beside_the_paper():
-    """Both help the task whose loss is large and falls slowly, ours less: it hears of a fall through the samples' noise."""
-    ours, papers, equal = ([two_regressions(kind, seed) for seed in range(7)] for kind in ("ours", "paper", "equal"))
-    for (left, share), (papers_left, papers_share), (plain, _) in zip(ours, papers, equal, strict=True):
-        assert share < 0.75 and papers_share < 0.4
-        assert left[0] < plain[0] and papers_left[0] < plain[0], "what equal weights neglect"
-    small, large = median_ratio(ours, papers).tolist()
-    plain_small, plain_large = median_ratio(equal, papers).tolist()
-    print(
-        f"\nof the paper's losses: FAMO {small:.2f} and {large:.2f}, equal weights {plain_small:.2f} and {plain_large:.2f}"
-    )
-    assert (small, large) == pytest.approx((0.79, 1.44), rel=0.1), "as docs/joint.md says"
-    assert (plain_small, plain_large) == pytest.approx((2.96, 1.23), rel=0.1)
-
-
-def median_ratio(ones: list, others: list) -> Tensor:
-    return torch.stack([left / other for (left, _), (other, _) in zip(ones, others, strict=True)]).median(0).values
-
-
 def test_famo_needs_losses_above_0():
     famo = Famo(("a", "b"))
     with pytest.raises(EngineError, match=r"one is not above 0 \(b -1\); set another"):
@@ -169,6 +150,25 @@ def test_gradient_norm_makes_all_tasks_as_strong_where_they_leave_the_trunk():
     again.load(json.loads(json.dumps(before)))
     assert again.state()["b"] == before["b"] and again.state()["c"] == [0.0, 1.0]
     assert again.factors() == {"b": balance.factors()["b"], "c": 1.0} and balance.factors()["b"] != 1.0
+
+
+def test_famo_an_update_late_beside_the_paper():
+    """Both help the task whose loss is large and falls slowly, ours less: it hears of a fall through the samples' noise."""
+    ours, papers, equal = ([two_regressions(kind, seed) for seed in range(7)] for kind in ("ours", "paper", "equal"))
+    for (left, share), (papers_left, papers_share), (plain, _) in zip(ours, papers, equal, strict=True):
+        assert share < 0.75 and papers_share < 0.4
+        assert left[0] < plain[0] and papers_left[0] < plain[0], "what equal weights neglect"
+    small, large = median_ratio(ours, papers).tolist()
+    plain_small, plain_large = median_ratio(equal, papers).tolist()
+    print(
+        f"\nof the paper's losses: FAMO {small:.2f} and {large:.2f}, equal weights {plain_small:.2f} and {plain_large:.2f}"
+    )
+    assert (small, large) == pytest.approx((0.79, 1.44), rel=0.1), "as docs/joint.md says"
+    assert (plain_small, plain_large) == pytest.approx((2.96, 1.23), rel=0.1)
+
+
+def median_ratio(ones: list, others: list) -> Tensor:
+    return torch.stack([left / other for (left, _), (other, _) in zip(ones, others, strict=True)]).median(0).values
 
 
 def test_a_balance_that_no_gradient_reaches_is_refused(tmp_path):
