@@ -96,11 +96,12 @@ def model(weights: str | Path, **settings: Any) -> Any:
 
     from trunkline.ground.storage import is_remote
 
-    from .models.opened import folder_of
+    from .models.opened import bundle_of, folder_of
     from .models.ready import Source, ready
 
     source = Source(str(_path_of(weights)), **typed(_model, settings))
-    if not source.task and (is_remote(source.source) or folder_of(source.source)):
+    named = source.task or source.weights_key
+    if not named and (is_remote(source.source) or folder_of(source.source) or bundle_of(source.source)):
         source = replace(source, tasks=("all",))
     return ready(source).model
 

@@ -160,6 +160,8 @@ def read_bundle(file: Path) -> Bundle | None:
         recipe, facts = from_plain(said["resolved"]), Facts(**said["facts"])
     except SafetensorError:
         return None  # reading it says what is wrong with it
+    except RecipeError as error:  # of a task that a plug-in brings
+        raise RecipeError([f"{file}: {problem}" for problem in error.problems]) from None
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{file}: its header is damaged ({error}); write it again, or take a task's own file"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import trunkline
 from trunkline.ground.errors import RecipeError
@@ -94,6 +95,16 @@ def test_one_file_for_all_scores_and_predicts_as_the_run(two, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(text[: len(text) // 2])
     with pytest.raises(ValueError, match=r"cut\.safetensors"):
         trunkline.evaluate(str(tmp_path / "cut.safetensors"), tasks="all", **here)
+
+
+def test_a_file_of_several_is_a_model_of_all_and_names_what_it_does_not_know(two, tmp_path):
+    file = two / "weights.safetensors"
+    assert list(trunkline.model(file, threads=1).heads) == list(trunkline.model(two, threads=1).heads)
+    with safe_open(file, "pt") as stored:
+        header = {key: value.replace('"classification"', '"plugged"') for key, value in stored.metadata().items()}
+    save_file(load_file(file), tmp_path / "odd.safetensors", header)
+    with pytest.raises(RecipeError, match=r"odd.safetensors: .*plugged"):
+        trunkline.model(tmp_path / "odd.safetensors")
 
 
 def test_a_head_that_is_named_is_for_the_tasks_of_its_kind(two):
