@@ -3,9 +3,9 @@
 import json
 import math
 import multiprocessing
+import os
 import resource
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,12 +32,13 @@ class Sharing:
     """By balance and task, what each seed reached alone and together; and the mean relative changes.
 
     changes  by balance: a mean over the tasks for each seed, (together - alone) / alone
-    costs    by run (a task alone, or a balance): seconds and the process's peak memory in MiB, medians over seeds
+    costs    by run (a task alone, or a balance): the process's processor seconds, None where all were killed in between, and its
+             peak memory in MiB; medians over seeds
     """
 
     pairs: dict[str, dict[str, list[tuple[float, float]]]]
     changes: dict[str, list[float]]
-    costs: dict[str, dict[str, float]]
+    costs: dict[str, dict[str, float | None]]
     settings: dict[str, Any]
     environment: dict[str, Any]
 
@@ -59,13 +60,19 @@ class Sharing:
             )
         alone = [self.costs[task] for task in METRICS]
         lines.append(
-            f"  three runs alone: {sum(c['seconds'] for c in alone):,.0f} s, at most {max(c['peak_mib'] for c in alone):,.0f} MiB"
+            f"  three runs alone: {_cost([c['seconds'] for c in alone], max(c['peak_mib'] or 0 for c in alone))} at most"
         )
         for balance in self.pairs:
             own = self.costs[balance]
-            lines.append(f"  one run together, balance={balance}: {own['seconds']:,.0f} s, {own['peak_mib']:,.0f} MiB")
+            lines.append(f"  one run together, balance={balance}: {_cost([own['seconds']], own['peak_mib'] or 0)}")
         e = self.environment
         return "\n".join([*lines, f"{e['processor']}, {e['cores']} cores, torch {e['torch']}, {self.settings}"])
+
+
+def _cost(seconds: Sequence[float | None], peak: float) -> str:
+    known = [s for s in seconds if s is not None]
+    said = f"{sum(known):,.0f} processor seconds" if len(known) == len(seconds) else "time not known"
+    return f"{said}, {peak:,.0f} MiB"
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -195,7 +202,7 @@ def alone(joint: Recipe, task: str) -> Recipe:
 
 
 def run_apart(recipe: Recipe, name: str, folder: Path) -> None:
-    """Train in a process of its own, unless the run is there; keep its seconds and its peak of memory in `cost.json`."""
+    """Train in a process of its own, unless the run is there; keep its processor seconds and peak of memory in `cost.json`."""
     if (folder / "scores.json").is_file() and (folder / "cost.json").is_file():
         return
     process = multiprocessing.get_context("spawn").Process(target=_train, args=(recipe, name, str(folder)))
@@ -210,15 +217,18 @@ def run_apart(recipe: Recipe, name: str, folder: Path) -> None:
 def _train(recipe: Recipe, name: str, folder: str) -> None:
     from ..training.train import train
 
-    file, start = Path(folder) / "cost.json", time.perf_counter()
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"seconds": 0.0, "peak_mib": 0.0}
+    file, start = Path(folder) / "cost.json", sum(os.times()[:4])
+    lost = not file.is_file() and Path(folder).is_dir()  # it was killed: nobody knows what it took
+    before = {"seconds": None if lost else 0.0, "peak_mib": 0.0}
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
     try:
         train(Resolved(name, {}, recipe, {}), folder)
     finally:
         if Path(folder).is_dir():
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             cost = {
-                "seconds": before["seconds"] + time.perf_counter() - start,
+                "seconds": None if before["seconds"] is None else before["seconds"] + sum(os.times()[:4]) - start,
                 "peak_mib": max(before["peak_mib"], peak),
             }
             file.write_text(json.dumps(cost), encoding="utf-8")
@@ -242,11 +252,9 @@ def read(root: Path, seeds: int, balances: Sequence[str], settings: dict[str, An
         }
         each = [[(b - a) / a for a, b in pairs[balance][task]] for task in METRICS]
         changes[balance] = [statistics.mean(own) for own in zip(*each, strict=True)]
-    costs = {
-        name: {
-            key: statistics.median(of(s, name, "cost.json")[key] for s in range(seeds))
-            for key in ("seconds", "peak_mib")
-        }
-        for name in (*METRICS, *balances)
-    }
+    costs: dict[str, dict[str, float | None]] = {}
+    for name in (*METRICS, *balances):
+        found = [of(seed, name, "cost.json") for seed in range(seeds)]
+        known = {key: [c[key] for c in found if c[key] is not None] for key in ("seconds", "peak_mib")}
+        costs[name] = {key: statistics.median(values) if values else None for key, values in known.items()}
     return Sharing(pairs, changes, costs, settings, environment())
