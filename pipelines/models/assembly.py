@@ -14,7 +14,7 @@ from ...backbones.norm import per_task
 from ...backbones.pyramid import Pyramid
 from ...backbones.settings import usual_preprocessing
 from ...backbones.table import SETTINGS, wrappers
-from ...backbones.weights import Weights
+from ...backbones.weights import LoadReport, Weights
 from ...heads.contract import HEAD
 from ...heads.model import Model, add_spreads
 from ...tasks.contract import Task, check_has, forgotten
@@ -87,9 +87,14 @@ def assemble(
     trunk = make_trunk(network, weights, facts)
     begun = {name: buffer.clone() for name, buffer in trunk.named_buffers()} if own else {}
     heads, beside = {}, {}
+    told = [str(trunk.report)] if own is not None else []
     for name, task in tasks.items():
         seed_model(key(recipe.seed, "init", name))
+        if own is not None:
+            within(trunk).report = LoadReport(0, 0)  # what is noted in it now is of this head
         heads[name] = make_head(task, trunk, (own or {}).get(name, weights))
+        if own is not None:
+            told.append(f"{name}: {(within(trunk).report.note or 'its head') if name in own else 'a new head'}")
         seed_model(key(recipe.seed, "init", name, "beside"))
         beside |= task.beside()
     if begun:  # what a head is filled from brings a trunk, which may have a task's own statistics
@@ -99,7 +104,7 @@ def assemble(
     model = Model(trunk, heads, first.preprocessing, beside)
     if recipe.balance == "uncertainty":
         add_spreads(model)
-    loaded = str(trunk.report) if weights else "random weights"
+    loaded = "; ".join(told) or (str(trunk.report) if weights else "random weights")
     known = {name: task.facts for name, task in tasks.items()}
     said = (trunk.arch, trunk.stride_in, asdict(preprocessing), known, loaded, settings_of(trunk))
     return tasks, model, replace(facts, tasks=known) if facts else Facts(*said)

@@ -14,6 +14,7 @@ from ...tasks.contract import Published, Task
 from ...tasks.table import tasks as known_tasks
 from ..recipe.fields import Network, Recipe
 from .assembly import Facts, assemble, make_head, make_task, make_trunk, settings_of, task_class
+from .bundle import ONLY_TRUNK
 from .foreign import from_spandrel, is_foreign
 from .opened import bundle_of, weights_of
 
@@ -29,15 +30,28 @@ def build(recipe: Recipe, facts: Facts | None = None) -> tuple[dict[str, Task], 
     if network.weights == "none" or (bundle := bundle_of(network.weights)) is None or len(bundle.recipe.tasks) < 2:
         return assemble(recipe, _begun_from(network))
     heads = bundle.heads(recipe.tasks, network.weights_key)
-    made = assemble(recipe, bundle.trunk(), None, {name: bundle.of(found) for name, found in heads.items() if found})
+    try:
+        made = assemble(
+            recipe, bundle.trunk(), None, {name: bundle.of(found) for name, found in heads.items() if found}
+        )
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}\n  To take its trunk and pyramid alone, with new heads: network.weights_key={ONLY_TRUNK}"
+        ) from None
     bundle.fill_pyramid(made[1])
-    for (
-        name,
-        found,
-    ) in heads.items():  # a task that has statistics of its own in both goes on with them, others with the trunk's
-        if found:
+    for name, found in heads.items():
+        if found:  # a task that has statistics of its own in both goes on with them, others with the trunk's
             begin_statistics(made[1], name, bundle.tensors, found)
-    return made
+    lost = [n for n, of in heads.items() if bundle.recipe.norms.get(of) == "own" and recipe.norms.get(n) != "own"]
+    loaded = "; ".join([made[2].loaded, *map(_without_its_statistics, lost)])
+    return *made[:2], replace(made[2], loaded=loaded)
+
+
+def _without_its_statistics(name: str) -> str:
+    return (
+        f"{name}: the statistics that it has for itself there are left out, so that it says something else; "
+        f"norms.{name}=own with network.norm=batch takes them"
+    )
 
 
 def _begun_from(network: Network) -> Weights | None:

@@ -26,6 +26,8 @@ from .publishing import write_published
 
 SAID = "trunkline_tasks"
 """The key in a file's header that says which tasks it holds, and how it is put together again."""
+ONLY_TRUNK = "trunk"
+"""What `weights_key=` says where no head is to be taken, but the trunk and its pyramid alone."""
 
 
 @dataclass
@@ -74,15 +76,21 @@ class Bundle:
     def named(self, key: str) -> str:
         """Return the task that `weights_key=` names. Raises RecipeError where it is not here."""
         if key not in self.recipe.tasks:
-            raise RecipeError(f"weights_key={key}: {self.source} holds the tasks {', '.join(self.recipe.tasks)}")
+            raise RecipeError(
+                f"weights_key={key}: {self.source} holds the tasks {', '.join(self.recipe.tasks)}"
+                f"; to begin a training from its trunk alone: {ONLY_TRUNK}"
+            )
         return key
 
     def heads(self, tasks: Mapping[str, Any], key: str = "") -> dict[str, str]:
         """Find, for each task of another recipe (with its options), the task whose head it begins from; "": none is here.
 
-        That is the one of its name and kind, or else the only one of its kind. `key` names one, for the tasks of its kind.
-        Raises RecipeError where `key` is not here or of no task's kind, and where a task could begin from several.
+        That is the one of its name and kind, or else the only one of its kind. `key` names one, for the tasks of its kind, or
+        says that none is taken (ONLY_TRUNK). Raises RecipeError where `key` is not here or of no task's kind, and where a
+        task could begin from several.
         """
+        if key == ONLY_TRUNK:
+            return dict.fromkeys(tasks, "")
         here = {own: kind_of(own, stored) for own, stored in self.recipe.tasks.items()}
         wanted = {name: kind_of(name, options) for name, options in tasks.items()}
         if key and here[self.named(key)] not in wanted.values():

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 RESERVED: Mapping[str, tuple[str, ...]] = {
     "stands for all tasks, as in tasks=all": ("all",),
     "is what phases.*.still keeps besides tasks": ("pyramid",),
+    "is what weights_key= calls the trunk without heads": ("trunk",),
     "is a part of the network, which optimizer.rates names": (
         "backbone", "heads", "body", "stem", "layer1", "layer2", "layer3", "layer4", "fpn", "fc", "weight", "bias",
     ),

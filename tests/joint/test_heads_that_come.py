@@ -1,6 +1,7 @@
 """Heads that are added to a trained trunk, kept still, and published: what is frozen keeps its bits."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import trunkline
-from trunkline.ground.errors import RecipeError
+from trunkline.ground.errors import RecipeError, WeightsError
 from trunkline.pipelines.models.build import build
-from trunkline.pipelines.models.bundle import Bundle
+from trunkline.pipelines.models.bundle import Bundle, write_bundle
 from trunkline.pipelines.recipe.demo_data import placed
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.training.train import train
@@ -128,7 +129,37 @@ def held(tasks: str, source: str = "cars:detection,signs:detection,labels:classi
     return Bundle("x", recipes[0], None, {}, 0, "FILE").heads(recipes[1].tasks, key)
 
 
+def test_of_a_head_of_another_shape_the_trunk_alone_can_be_taken(two):
+    given = {
+        "network.weights": str(two),
+        "names": ("boxes", "classification"),
+        "shared": False,
+        "tasks.boxes.head": "faster_rcnn",
+    }
+    given["network.pyramid"] = "pool"
+    with pytest.raises(WeightsError, match=r"does not fit[^$]*with new heads: network.weights_key=trunk"):
+        build(placed(resolve(FILE, given).recipe))
+    *_, facts = build(placed(resolve(FILE, {**given, "network.weights_key": "trunk"}).recipe))
+    assert facts.loaded.endswith("; boxes: a new head; classification: a new head")
+    with pytest.raises(RecipeError, match=r"tasks.trunk: this is what weights_key= calls the trunk without heads"):
+        resolve("joint", {"tasks": "trunk:detection,segmentation", "data": "x"})
+
+
+def test_a_task_with_statistics_of_its_own_says_what_becomes_of_them(tmp_path):
+    own = {"shared": False, "names": ("classification", "boxes"), "norms.boxes": "own"}
+    recipe = placed(resolve(FILE, own).recipe)
+    _, model, facts = build(recipe)
+    write_bundle(tmp_path / "weights.safetensors", "x", recipe, facts, model.state_dict(), 1)
+    given = {"shared": False, "names": own["names"], "network.weights": str(tmp_path / "weights.safetensors")}
+    said = r"\d+ of \d+ tensors from .*; classification: its head; boxes: \d+ tensors of its detector"
+    left = r"; boxes: the statistics that it has for itself there are left out, .*; norms.boxes=own with .* takes them"
+    for kind, more in (("own", ""), ("shared", left)):
+        *_, facts = build(placed(resolve(FILE, {**given, "norms.boxes": kind}).recipe))
+        assert re.fullmatch(said + more, facts.loaded), facts.loaded
+
+
 def test_which_head_each_task_begins_from():
+    assert held("detection,classification", key="trunk") == {"detection": "", "classification": ""}
     assert held("cars:detection,labels:classification") == {"cars": "cars", "labels": "labels"}
     assert held("people:detection,classification", key="signs") == {"people": "signs", "classification": "labels"}
     assert held("cars:segmentation,signs:detection") == {"cars": "", "signs": "signs"}, (
