@@ -13,6 +13,7 @@ from trunkline.ground.storage import at_home
 from ...tasks.contract import Evaluator
 from ...tasks.scores import Metric, Scores, metrics_in, metrics_of
 from ..recipe.fields import Recipe
+from ..runs.run import Run
 
 CHANGE = "all/mean_change"
 """The metric's name. No task can be called `all`."""
@@ -45,22 +46,22 @@ def _read(task: str, text: str) -> str:
                 f"{task} out of evaluation.single"
             )
         return text
-    folder, metric = Path(at_home(text)), ""
-    if not folder.exists() and ":" in text:
-        path, _, metric = text.rpartition(":")
-        folder = Path(at_home(path))
+    folder = run_in(text) or Path(at_home(text))
+    metric = "" if str(folder) == str(Path(at_home(text))) else text.rpartition(":")[2]
     file = folder / "scores.json"
     try:
-        scores = metrics_in(json.loads(file.read_text(encoding="utf-8")))
+        own = metrics_in(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError):
         raise RecipeError(
             f"{given}: expected a number, METRIC:NUMBER, or the folder of a run that has ended (FOLDER or FOLDER:METRIC)"
         ) from None
-    own = {
-        name.removeprefix(f"{task}/"): value
-        for name, value in scores.items()
-        if "/" not in name or name.startswith(f"{task}/")
-    }
+    tasks = [*Run(folder).recipe["resolved"].get("tasks", {})] if Run(folder).exists() else []
+    if len(tasks) > 1 or any("/" in name for name in own):
+        held = f"the tasks {', '.join(tasks)}" if tasks else "several tasks"
+        raise RecipeError(
+            f"{given}: that run has {held} on one trunk, so that it does not say what {task} reached alone: give a run of "
+            f"this task only, or METRIC:NUMBER, or leave {task} out of evaluation.single"
+        )
     name = metric or next(iter(own), "")
     if (value := own.get(name)) is None:
         raise RecipeError(f"{given}: that run has no {name or 'metric'}{nearest(name, own)}; it has {', '.join(own)}")
@@ -72,6 +73,15 @@ def _read(task: str, text: str) -> str:
             + f"leave {task} out of evaluation.single"
         )
     return f"{name}:{value!r}"
+
+
+def run_in(text: str) -> Path | None:
+    """Find the folder that a value of `evaluation.single` names, RUN or RUN:METRIC; None for a number."""
+    path, _, last = text.rpartition(":")
+    if _number(last) is not None:
+        return None
+    whole = Path(at_home(text))
+    return Path(at_home(path)) if path and not whole.exists() else whole
 
 
 _NO_CHANGE = "a change in proportion to it says nothing"

@@ -20,6 +20,7 @@ from ...tasks.data.groups import crossing
 from ...tasks.data.repairs import refuse
 from ...tasks.samples import Samples
 from ..evaluation.changes import CHANGE, single_problems
+from ..evaluation.singles import compare_singles
 from ..feeding.mixture import Mixture
 from ..models.assembly import make_task
 from ..recipe.fields import Phase, Recipe, learning_tasks
@@ -165,6 +166,18 @@ def check_lengths(session: Session, state: dict[str, Any] | None) -> None:
                 f"phases.{number}: {done} updates are done, and it cannot be {length} long now: give its old length again, or "
                 "start a new run with another --run"
             )
+
+
+def tell_singles(session: Session, given: Recipe) -> None:
+    """Note what cannot be compared of the runs that `evaluation.single` names, in the recipe as it was given.
+
+    Raises RecipeError where they were scored on other data. The data is all read by now, and nothing is learnt yet.
+    """
+    found = {name: (part.task, part.validation) for name, part in session.parts.items()}
+    before = {line.get("text") for line in session.run.metrics}
+    for line in session.workers.from_lead(lambda: compare_singles(given, found), "comparing with single runs"):
+        if line not in before:  # which a run that goes on has said
+            session.note(line)
 
 
 def divide(session: Session, mixed: Mixture) -> None:

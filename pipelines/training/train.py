@@ -41,7 +41,7 @@ from ..runs.environment import environment
 from ..runs.machine import check_device, resolve_machine, threads_kept
 from ..runs.run import STATE, Metrics, Run, locked
 from ..show import samples_left_out
-from .checks import check_frozen, check_lengths, divide, go_on, metric_of, preflight, shared
+from .checks import check_frozen, check_lengths, divide, go_on, metric_of, preflight, shared, tell_singles
 from .engines import make_engine
 from .features import cache
 from .finish import finish
@@ -90,6 +90,7 @@ def _train(resolved: Resolved, run: Run, workers: Workers, launch: Launch, aroun
         recipe = from_plain(document["resolved"])
         session, state = prepare(recipe, run, workers, launch, around)
         check_lengths(session, state)
+        tell_singles(session, resolved.recipe)
         if any(session.changed):
             document = note_changes(session, document)
         workers.from_lead(lambda: run.write("recipe.json", document), "writing the recipe")

@@ -10,12 +10,17 @@ import torch
 from run_work import final
 from test_side_by_side import words
 
+from trunkline.backbones.contract import Preprocessing
 from trunkline.cluster.config import Average, Machine, Optimizer, Schedule
 from trunkline.ground.errors import RecipeError
 from trunkline.pipelines.evaluation.changes import CHANGE, with_change, with_singles
+from trunkline.pipelines.evaluation.singles import compare_singles
+from trunkline.pipelines.models.assembly import make_task
 from trunkline.pipelines.recipe import Batches, Evaluation, Network, Phase, Recipe
+from trunkline.pipelines.recipe.demo_data import placed
 from trunkline.pipelines.recipe.fields import Log
 from trunkline.pipelines.recipe.knobs import Resolved, complete
+from trunkline.pipelines.runs.run import Run
 from trunkline.pipelines.training.session import Session
 from trunkline.pipelines.training.train import train
 from trunkline.tasks.classification.options import Options as Classes
@@ -171,6 +176,80 @@ def test_a_single_run_that_nothing_can_be_compared_with_is_refused_before_traini
     ]
     good = with_singles(recipe_of(1, {"single": {"far": f"{run}:AP50", "near": "AP:-2"}})).evaluation.single
     assert good == {"far": "AP50:0.5", "near": "AP:-2"}
+
+
+@pytest.fixture(scope="module")
+def alone(root) -> tuple[Any, Any]:
+    """The task `far` and its validation split, as a joint run reads them."""
+    task = make_task("far", placed(recipe_of(1, {})).tasks["far"], Preprocessing())
+    task.samples("train")
+    return task, task.samples("val")
+
+
+def single_of(folder: Path, task: Any, lines: list[str] | None, count: int, **given: Any) -> str:
+    """A run of classes alone that was scored on samples with these lines; returns its folder."""
+    options = {"data": "/another/place", **given.get("options", {})}
+    run_with(folder, top1=0.5)
+    run = Run(folder)
+    run.write("scores.json", {"top1": 0.5, "samples": count, "data": options["data"]})
+    tasks = given.get("tasks", {"classification": options})
+    run.write("recipe.json", {"recipe": "transfer", "resolved": {"tasks": tasks}})
+    if lines is not None:
+        run.keep_manifest("val", lines)
+    if "classes" in given:
+        state = folder / "checkpoints/000001/state.json"
+        state.parent.mkdir(parents=True)
+        (state.parents[1] / "last").write_text("000001")
+        state.write_text(json.dumps({"facts": {"tasks": {"classification": {"classes": given["classes"]}}}}))
+    return str(folder)
+
+
+def test_a_single_run_on_other_data_is_refused_and_a_moved_folder_is_no_difference(alone, tmp_path):
+    task, samples = alone
+    lines, data = samples.manifest(), task.options.data
+
+    def told(name: str, *stored: Any, **given: Any) -> Any:
+        single = {"far": single_of(tmp_path / name, task, *stored, **given)}
+        return compare_singles(recipe_of(1, {"single": single}), {"far": alone})
+
+    moved = {"classes": [*samples.classes]}
+    assert told("moved", lines, len(lines), **moved) == []
+    assert compare_singles(recipe_of(1, {"single": {"far": "top1:0.5"}}), {"far": alone}) == []
+    with pytest.raises(RecipeError) as other:
+        told("fewer", lines[1:], len(lines) - 1)
+    name = lines[0].partition("\t")[0]
+    assert other.value.problems == [
+        f"evaluation.single.far={tmp_path / 'fewer'}: was scored on {len(lines) - 1} samples of /another/place, and far is "
+        f"scored on {len(lines)} of {data} here (1 added ({name})), so that the two cannot be compared. Score that run on "
+        f"this data (trunkline evaluate {tmp_path / 'fewer'} data={data}) and give METRIC:NUMBER as it says; or give METRIC:NUMBER of "
+        "that run if you know that it is comparable"
+    ]
+    with pytest.raises(RecipeError, match=r"1 changed"):
+        told("changed", [lines[0].rpartition("\t")[0] + "\tffff", *lines[1:]], len(lines))
+    with pytest.raises(RecipeError, match=r"scored on 3 samples of /another/place, and far is scored on "):
+        told("unlisted", None, 3)
+    (unsure,) = told("as many", None, len(lines))
+    assert "lists no samples, as data/val.tsv is not there: taken as the same as they are as many" in unsure
+    with pytest.raises(RecipeError, match=r"has the classes ant, bee, and far has "):
+        told("classes", lines, len(lines), classes=["ant", "bee"])
+    with pytest.raises(RecipeError, match=r"is a run of the task multilabel, and far is of classification here"):
+        told("kind", lines, len(lines), tasks={"multilabel": {}})
+
+
+def test_a_joint_run_is_no_single_run(alone, tmp_path):
+    joint = single_of(tmp_path / "joint", alone[0], None, 3, tasks={"far": {}, "near": {}})
+    with pytest.raises(
+        RecipeError, match=r"that run has the tasks far, near on one trunk, so that it does not say what far "
+    ):
+        with_singles(recipe_of(1, {"single": {"far": f"{joint}:far/top1"}}))
+
+
+def test_other_data_is_told_before_the_first_update_and_leaves_no_folder(alone, root):
+    lines = alone[1].manifest()
+    single = single_of(root / "single", alone[0], lines[:-1], len(lines) - 1)
+    with pytest.raises(RecipeError, match=r"evaluation\.single\.far=.*: was scored on "):
+        trained(recipe_of(1, {"single": {"far": single}}), root / "refused")
+    assert not (root / "refused").exists()
 
 
 class Told:
