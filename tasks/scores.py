@@ -22,6 +22,7 @@ class Metric:
 
     `unit` is `percent` for a share from 0 to 1, which is shown as such; any other unit is written behind the number.
     `chart`: whether it has a chart over the run. `most` is the highest value it can reach, where that is known.
+    `signed`: a number above 0 has a + before it, as a change has.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Metric:
     better: Literal["higher", "lower"] = "higher"
     chart: bool = True
     most: float | None = None
+    signed: bool = False
 
 
 def share(title: str, better: Literal["higher", "lower"] = "higher") -> Metric:

@@ -17,7 +17,7 @@ from ..runs.run import Run
 
 CHANGE = "all/mean_change"
 """The metric's name. No task can be called `all`."""
-ABOUT_CHANGE = Metric("Mean change against single runs", "percent")
+ABOUT_CHANGE = Metric("Mean change against single runs", "percent", signed=True)
 
 
 def with_singles(recipe: Recipe) -> Recipe:
@@ -123,16 +123,25 @@ def with_change(scores: Scores, recipe: Recipe, evaluators: Mapping[str, Evaluat
         return scores
     changes = []
     for task, text in recipe.evaluation.single.items():
-        name, _, number = text.rpartition(":")
-        own, single = metrics_of(evaluators[task]), float(number)
-        name = name or next(iter(own))
+        own = metrics_of(evaluators[task])
+        name, single = reached_alone(text, own)
         if f"{task}/{name}" not in scores.metrics:
             return scores
-        value = scores.metrics.get(f"{task}/{name}")
-        sign = -1 if own[name].better == "lower" else 1
-        changes.append(None if value is None else sign * (value - single) / abs(single))
+        changes.append(change_of(scores.metrics.get(f"{task}/{name}"), single, own[name]))
     whole = None if None in changes else sum(c for c in changes if c is not None) / len(changes)
     return replace(scores, metrics={CHANGE: whole, **scores.metrics}, headline=(CHANGE, *scores.headline))
+
+
+def reached_alone(text: str, metrics: Mapping[str, Metric]) -> tuple[str, float]:
+    """Read what a recipe says that a task reached alone: the metric (the task's first where none is named) and its value."""
+    name, _, number = text.rpartition(":")
+    return name or next(iter(metrics), ""), float(number)
+
+
+def change_of(value: float | None, single: float, about: Metric) -> float | None:
+    """Compute a metric's change in proportion to the single run's, above 0 where it is better; None where it is not there."""
+    sign = -1 if about.better == "lower" else 1
+    return None if value is None else sign * (value - single) / abs(single)
 
 
 def change_said(scores: Scores) -> str:

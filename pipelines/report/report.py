@@ -12,13 +12,13 @@ from trunkline._version import __version__
 from trunkline.ground.errors import RecipeError
 
 from ...tasks.scores import metrics_in
-from ..evaluation.changes import ABOUT_CHANGE, CHANGE
+from ..evaluation.changes import CHANGE
 from ..recipe.plugin import file_of
 from ..runs.claiming import flat
 from .blocks import rows_of
 from .curves import WEIGHTS, balance_curves, cosine_curves, loss_curves, metric_curves, training_curves
 from .figures import number
-from .several import side_by_side
+from .several import OF_ALL, side_by_side
 from .shown import Shown, read_shown, tile, unit_of
 
 
@@ -39,7 +39,7 @@ def write_report(run: Path | str) -> Path:
     names = [one.task for one in shown if one.prefix]
     load, machine = _read(run / "load.json") or {}, _read(run / "environment.json")
     main = _main_metric(recipe, scores, shown)
-    change = tile(_OF_ALL, CHANGE, scores) if CHANGE in scores else None
+    change = tile(OF_ALL, CHANGE, scores) if CHANGE in scores else None
     page = {
         "version": __version__,
         "recipe": recipe["recipe"],
@@ -51,7 +51,7 @@ def write_report(run: Path | str) -> Path:
         "folds": sorted((p.parent.name for p in run.glob("folds/*/report.html")), key=lambda n: (len(n), n)),
         "notes": [line["text"] for line in lines if line["kind"] == "note" and line.get("text")],
         "curves": training_curves(lines)
-        + metric_curves(lines, _OF_ALL)
+        + metric_curves(lines, OF_ALL)
         + balance_curves(lines, names)
         + cosine_curves(lines, names),
         "beside": side_by_side(shown, main, scores, recipe["resolved"]) if names else [],
@@ -96,10 +96,6 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(found, dict) and "kind" in found:
             yield found
-
-
-_OF_ALL = Shown(prefix=CHANGE.partition("/")[0] + "/", metrics={CHANGE.partition("/")[2]: ABOUT_CHANGE})
-"""What is said of all tasks together."""
 
 
 def _main_metric(recipe: dict[str, Any], scores: dict[str, Any], shown: list[Shown]) -> str | None:

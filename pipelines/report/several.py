@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..evaluation.changes import ABOUT_CHANGE, CHANGE, change_of, reached_alone
 from .curves import colour
 from .shown import Learns, Shown, tile
+
+OF_ALL = Shown(prefix=CHANGE.partition("/")[0] + "/", metrics={CHANGE.partition("/")[2]: ABOUT_CHANGE})
+"""What is said of all tasks together."""
 
 
 def side_by_side(
@@ -24,11 +28,30 @@ def side_by_side(
             "mark": f"task-{place}",
             "colour": colour(place),
             "metric": tile(one, metric, dict(scores)) if metric else None,
+            "alone": _alone(one, metric, scores, resolved),
             "data": _short(data),
             "whole": data,
             **_learns(one.learns, one.unit),
         })  # fmt: skip
     return rows
+
+
+def _alone(
+    shown: Shown, main: str | None, scores: Mapping[str, Any], resolved: Mapping[str, Any]
+) -> dict[str, str] | None:
+    """Write what a run of the task alone reached and the change here; None where the recipe names none.
+
+    The metric has its title where it is another than the main one beside it.
+    """
+    text = resolved.get("evaluation", {}).get("single", {}).get(shown.task)
+    if text is None:
+        return None
+    name, single = reached_alone(str(text), shown.metrics)
+    metric = shown.prefix + name
+    found = tile(shown, metric, {metric: single})
+    change = change_of(scores.get(metric), single, shown.about(metric))
+    said = "" if change is None else tile(OF_ALL, CHANGE, {CHANGE: change})["value"] + " here"
+    return {"title": "" if metric == main else found["title"], "value": found["value"], "change": said}
 
 
 def _short(data: str) -> str:

@@ -1,6 +1,6 @@
 """What a run's `shown.json` says of its tasks: the word for a sample, what the metrics are, and the blocks of a report."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,8 @@ def tile(shown: Shown, metric: str, scores: dict[str, Any]) -> dict[str, str]:
 
 
 def _value(value: float, about: Metric) -> str:
+    if about.signed:
+        return f"{'+' if value > 0 else ''}{_value(value, replace(about, signed=False))}"
     if about.unit == "percent":
         return number(value, True)
     text = f"{value:.3f}" if 1e-3 <= abs(value) < 1e3 else number(value)

@@ -147,7 +147,7 @@ def test_what_chose_the_best_stands_first_and_the_mean_change_beside(ended, some
         page = (run / "report.html").read_text(encoding="utf-8")
         scores = json.loads((run / "scores.json").read_text())
         assert re.findall(r"<h1>(.*?)</h1>", page) == [first]
-        assert f"{title} {100 * scores[CHANGE]:.1f} %" in words(page) and "mean_change" not in words(
+        assert f"{title} {100 * scores[CHANGE]:+.1f} %" in words(page) and "mean_change" not in words(
             page[: page.index('id="recipe"')]
         )
 
@@ -221,8 +221,8 @@ def test_a_single_run_on_other_data_is_refused_and_a_moved_folder_is_no_differen
     assert other.value.problems == [
         f"evaluation.single.far={tmp_path / 'fewer'}: was scored on {len(lines) - 1} samples of /another/place, and far is "
         f"scored on {len(lines)} of {data} here (1 added ({name})), so that the two cannot be compared. Score that run on "
-        f"this data (trunkline evaluate {tmp_path / 'fewer'} data={data}) and give METRIC:NUMBER as it says; or give METRIC:NUMBER of "
-        "that run if you know that it is comparable"
+        f"this data (trunkline evaluate {tmp_path / 'fewer'} data={data}) and give METRIC:NUMBER as it says; or give "
+        "METRIC:NUMBER of that run if you know that it is comparable"
     ]
     with pytest.raises(RecipeError, match=r"1 changed"):
         told("changed", [lines[0].rpartition("\t")[0] + "\tffff", *lines[1:]], len(lines))
@@ -250,6 +250,16 @@ def test_other_data_is_told_before_the_first_update_and_leaves_no_folder(alone, 
     with pytest.raises(RecipeError, match=r"evaluation\.single\.far=.*: was scored on "):
         trained(recipe_of(1, {"single": {"far": single}}), root / "refused")
     assert not (root / "refused").exists()
+
+
+def test_the_table_says_what_each_task_reached_alone_and_its_own_change(ended, some):
+    scores, text = (json.loads((some / "scores.json").read_text()), words((some / "report.html").read_text("utf-8")))
+    nll = scores["near/nll"]
+    assert f" 50.0 % {100 * (scores['far/top1'] - 0.5) / 0.5:+.1f} % here" in text and "main metric alone data" in text
+    assert f"4.000 {-100 * (nll - 4) / 4:+.1f} % here" in text, "smaller is better: the sign is turned"
+    text = words((ended / "report.html").read_text(encoding="utf-8"))
+    (near,) = [line["metrics"]["near/top1"] for line in lines_of(ended, "eval")][-1:]
+    assert f"25.0 % {100 * (near - 0.25) / 0.25:+.1f} % here" in text and text.count(" % here") == 1
 
 
 class Told:
