@@ -1,6 +1,7 @@
 """Charts as small inline SVG; colours are CSS classes of the page, so that they follow light and dark."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +20,10 @@ Ends = tuple[float, float] | None
 
 @dataclass
 class Line:
-    """A line of a chart. `kind` is a CSS class (`s1`, `s2`; `faint` behind another, `dashed`); `band` are (lows, highs)."""
+    """A line of a chart. `kind` is a CSS class (`s1`, `s2`; `faint` behind another, `dashed`); `band` are (lows, highs).
+
+    It is broken behind each of `breaks`, places on the axis.
+    """
 
     name: str
     xs: Sequence[float]
@@ -27,6 +31,7 @@ class Line:
     kind: str = "s1"
     dots: bool = False
     band: tuple[Sequence[float], Sequence[float]] | None = None
+    breaks: Sequence[float] = ()
 
 
 def line_chart(
@@ -52,7 +57,11 @@ def line_chart(
 
     x_ticks = [x for x in ticks(x_low, x_high, 6) if x_low <= x <= x_high] or [x_low]  # others have no place
     parts = [_frame(x_ticks, y_ticks, at_x, at_y, percent, axis)]
-    parts += [_tag("line", "mark", x1=at_x(x), x2=at_x(x), y1=_TOP, y2=_HEIGHT - _BOTTOM) for x in marks]
+    parts += [
+        _tag("line", "mark", x1=at_x(x), x2=at_x(x), y1=_TOP, y2=_HEIGHT - _BOTTOM)
+        for x in marks
+        if x_low <= x <= x_high
+    ]
     for line in lines:
         if line.band:
             low, high = line.band
@@ -126,7 +135,7 @@ def _heights(values: list[float], most: float, ends: Ends) -> tuple[list[float],
 
 
 def _line(line: Line, at_x: Any, at_y: Any) -> list[Markup]:
-    runs = _finite_runs(thin(line.xs, line.ys))
+    runs = [run for own in stretches(line.xs, line.breaks) for run in _finite_runs(thin(line.xs[own], line.ys[own]))]
     return [_tag("polyline", f"{line.kind} line", points=_points(run, at_x, at_y)) for run in runs]
 
 
@@ -155,6 +164,12 @@ def number(value: float, percent: bool = False) -> str:
     if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
         return f"{value:.2e}"
     return f"{value:.4g}" if abs(value) < 9999.5 else f"{value:,.0f}"
+
+
+def stretches(xs: Sequence[float], breaks: Sequence[float]) -> list[slice]:
+    """Divide places that grow into those up to each of `breaks`, and those behind the last; none is empty."""
+    ends = [0, *sorted({bisect_right(xs, x) for x in breaks} - {0, len(xs)}), len(xs)]
+    return [slice(a, b) for a, b in pairwise(ends)]
 
 
 def smooth(ys: Sequence[float], width: float) -> list[float]:

@@ -16,9 +16,9 @@ from ..evaluation.changes import CHANGE
 from ..recipe.plugin import file_of
 from ..runs.claiming import flat
 from .blocks import rows_of
-from .curves import WEIGHTS, balance_curves, cosine_curves, loss_curves, metric_curves, training_curves
+from .curves import CHANGED, WEIGHTS, balance_curves, cosine_curves, loss_curves, metric_curves, training_curves
 from .figures import number
-from .several import OF_ALL, side_by_side
+from .several import OF_ALL, changes_said, side_by_side
 from .shown import Shown, read_shown, tile, unit_of
 
 
@@ -34,7 +34,8 @@ def write_report(run: Path | str) -> Path:
     if not isinstance(recipe, dict) or "resolved" not in recipe:
         raise RecipeError(f"{run}: holds no recipe.json of a run; give the folder of a run")
     scores = _read(run / "scores.json") or {}
-    lines = list(_lines(run / "metrics.jsonl"))
+    changes = recipe.get("changes", [])
+    lines = [*_lines(run / "metrics.jsonl"), *({"kind": CHANGED, **change} for change in changes)]
     shown, of_all = read_shown(_read(run / "shown.json"), run / "shown.json")
     names = [one.task for one in shown if one.prefix]
     load, machine = _read(run / "load.json") or {}, _read(run / "environment.json")
@@ -67,6 +68,7 @@ def write_report(run: Path | str) -> Path:
         "settings": _settings(recipe),
         "environment": {k: _value(v) for k, v in flat(machine).items() if v is not None} if machine else {},
         "commands": _commands(recipe, run, names),
+        "changes": changes_said(changes),
     }
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
@@ -155,7 +157,8 @@ def _sentences(recipe: dict[str, Any], scores: dict[str, Any], lines: list[dict[
     sentences = [first]
     if updates:
         sizes = _batch([line for line in lines if line["kind"] == "train"], resolved)
-        text = f"{updates:,} updates" + (f" of {number(sum(sizes) / len(sizes))} samples" if sizes else "")
+        ends = list(dict.fromkeys(number(of(sizes)) for of in (min, max))) if sizes else []
+        text = f"{updates:,} updates" + (f" of {' to '.join(ends)} samples" if sizes else "")
         if optimizer:
             text += f" with {optimizer.get('name')}, learning rate {number(optimizer.get('lr', 0))}"
         sentences.append(text + ".")

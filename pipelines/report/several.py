@@ -1,6 +1,6 @@
 """What the report of several tasks says of them side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..evaluation.changes import ABOUT_CHANGE, CHANGE, change_of, reached_alone
@@ -52,6 +52,16 @@ def _alone(
     change = change_of(scores.get(metric), single, shown.about(metric))
     said = "" if change is None else tile(OF_ALL, CHANGE, {CHANGE: change})["value"] + " here"
     return {"title": "" if metric == main else found["title"], "value": found["value"], "change": said}
+
+
+def changes_said(changes: Sequence[Mapping[str, Any]]) -> str:
+    """Say which tasks came and went in a run, and when, as `recipe.json` keeps it; "" where none did."""
+    return "; ".join(
+        f"{' and '.join(change[which])} {word} at update {change['update']:,}"
+        for change in changes
+        for which, word in (("removed", "left"), ("added", "joined"))
+        if change[which]
+    )
 
 
 def _short(data: str) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from trunkline.heads.contract import Batch, Prediction
 from trunkline.pipelines.evaluation.through_heads import Seen, through_heads
+from trunkline.pipelines.report.figures import stretches
 from trunkline.pipelines.report.report import write_report
 from trunkline.pipelines.show import scores_lines
 from trunkline.pipelines.training.shown import _every_head
@@ -88,6 +89,36 @@ def test_losses_gradients_and_cosines_have_charts_of_their_own(tmp_path):
     many = [name for name in charts(page) if name.startswith("Cosine")]
     assert many == [f"Cosine: {task} and" for task in TASKS], "ten pairs: a chart for each task with all others"
     assert page.count('class="legend many"') == 1 + len(TASKS)
+
+
+def test_a_run_whose_tasks_changed_says_so_and_its_curves_are_broken_there(tmp_path):
+    page_of(tmp_path / "run", TASKS[:2], LEARNS)
+    file = tmp_path / "run/recipe.json"
+    recipe = json.loads(file.read_text())
+    recipe["changes"] = [{"update": 4, "added": [], "removed": ["far"]}, {"update": 8, "added": ["far"], "removed": []}]
+    file.write_text(json.dumps(recipe))
+    lines = [
+        {"kind": "train", "update": u, "loss": 1.0, "batch": 4 if 4 < u <= 8 else 6,
+         "losses": {f"{task}/box": 1.0 / u for task in TASKS[: 1 if 4 < u <= 8 else 2]}}
+        for u in range(1, 13)
+    ]  # fmt: skip
+    lines += [{"kind": "eval", "update": u, "metrics": {"far/right": 0.1}} for u in (2, 4, 10, 12)]
+    (tmp_path / "run/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "12 updates of 4 to 6 samples" in words(page)
+    said = "far left at update 4; far joined at update 8"
+    assert f"does not repeat the run, as its tasks changed while it went on: {said}." in words(page)
+    drawn = re.findall(r"<svg.*?</svg>", page, flags=re.S)
+    of = {name: [svg.count("<polyline") for svg in drawn if f'aria-label="{name}"' in svg] for name in charts(page)}
+    assert of["training loss"] == [1, 1, 2] and of["Right"] == [2], "of all, of near, of far"
+    assert [svg.count('class="mark"') for svg in drawn] == [2] * len(drawn)
+    once = words(page_of(tmp_path / "once", TASKS[:2], LEARNS))
+    assert "does not repeat" not in once and "Upright lines" not in once
+
+
+def test_a_line_is_divided_behind_each_break():
+    assert stretches([1, 2, 3, 4], [2, 3.5, 0, 9, 2]) == [slice(0, 2), slice(2, 3), slice(3, 4)]
+    assert stretches([1, 2], []) == [slice(0, 2)]
 
 
 class Told:
