@@ -98,6 +98,12 @@ def checkpoint_of(run: Run, name: str) -> tuple[Path, dict[str, Any]]:
     return root / known, checkpoint.read_state(root / known, *STATE)
 
 
+def has_checkpoint_with(run: Run, task: str) -> bool:
+    """Say whether any checkpoint of a run has a task, which may have come or gone while the run went on."""
+    states = (checkpoint.read_state(file.parent, *STATE) for file in run.checkpoints.glob("[0-9]*/state.json"))
+    return any(task in state["facts"]["tasks"] for state in states)
+
+
 def recipe_of(run: Run, state: dict[str, Any]) -> Recipe:
     """Return the recipe that a checkpoint's tensors are of: the run's, or where tasks came or went since, its own.
 

@@ -25,7 +25,7 @@ from .build import build, from_weights, held_by
 from .bundle import Bundle, read_bundle
 from .foreign import TASK as FOREIGN
 from .foreign import is_foreign
-from .opened import checkpoint_of, folder_of, recipe_of, weights_of
+from .opened import checkpoint_of, folder_of, has_checkpoint_with, recipe_of, weights_of
 
 
 @dataclass(frozen=True)
@@ -196,14 +196,20 @@ def tasks_of(source: Source) -> dict[str, Any]:
 
 
 def _went(run: Run, task: str) -> str:
-    """Say when a task joined or left a run, so that it is in other checkpoints; "" where it never did."""
+    """Say when a task joined or left a run, and whether a checkpoint has it; "" where it never did."""
     said = [
         f"it {word} at update {change['update']}"
         for change in run.recipe.get("changes", ())
         for word, names in (("joined", change["added"]), ("left", change["removed"]))
         if task in names
     ]
-    return f" ({', '.join(said)}: checkpoint= chooses one with it)" if said else ""
+    if not said:
+        return ""
+    if has_checkpoint_with(run, task):
+        return f" ({', '.join(said)}: checkpoint= chooses one with it)"
+    if task in run.recipe["resolved"]["tasks"]:
+        return f" ({', '.join(said)}, and no checkpoint has it yet: go on with the run until one is saved)"
+    return f" ({', '.join(said)}, and no checkpoint with it is left)"
 
 
 def task_kind(source: Source) -> Any:
