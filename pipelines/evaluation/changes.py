@@ -12,11 +12,10 @@ from trunkline.ground.storage import at_home
 
 from ...tasks.contract import Evaluator
 from ...tasks.scores import Metric, Scores, metrics_in, metrics_of
-from ..recipe.fields import Recipe
+from ..recipe.fields import MEAN_CHANGE, Recipe
 from ..runs.run import Run
 
-CHANGE = "all/mean_change"
-"""The metric's name. No task can be called `all`."""
+CHANGE = MEAN_CHANGE
 ABOUT_CHANGE = Metric("Mean change against single runs", "percent", signed=True)
 
 

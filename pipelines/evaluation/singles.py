@@ -69,7 +69,8 @@ class _Stored:
         if self.manifest is not None:
             lines = samples.manifest()
             contents = data == self.data or not (is_remote(data) or is_remote(self.data))  # else marks of other storage
-            if wrong := compare(*(one if contents else _names(one) for one in (self.manifest, lines))):
+            there, here = (self.manifest, lines) if contents else (_names(self.manifest), _names(lines))
+            if wrong := compare(there, here):
                 return f"{both} ({wrong})"
         elif count != len(samples):
             return both

@@ -190,6 +190,9 @@ def grouped(recipe: Recipe, tasks: Iterable[str]) -> list[tuple[str, ...]]:
     return found
 
 
+MEAN_CHANGE = "all/mean_change"
+"""A metric of several tasks: the mean change against what `Evaluation.single` says. No task can be called `all`."""
+
 # What may differ when a run goes on: how long, where things lie, how the work is spread, what is logged.
 CHANGEABLE = (
     "phases.*.epochs",

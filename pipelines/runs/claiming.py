@@ -6,7 +6,7 @@ from typing import Any
 
 from trunkline.ground.errors import RecipeError
 
-from ..recipe.fields import CHANGEABLE, groups_of
+from ..recipe.fields import CHANGEABLE, MEAN_CHANGE, groups_of
 from .run import Run
 
 _OURS = ("metrics.jsonl", "tensorboard", "logs", "features", "checkpoints", "folds")
@@ -52,14 +52,15 @@ def claim(
         not evaluation["metric"] and metric.partition("/")[0] not in changed
     ):  # left open: it stays as the run began with it
         evaluation["metric"] = metric
+    # what tasks reached alone changes no other number; told once, it stays, so that a curve is against one yardstick
+    by_change = evaluation["metric"] in (MEAN_CHANGE, MEAN_CHANGE.partition("/")[2])
+    single_is_new = not by_change and not stored.get("evaluation", {}).get("single")
     was, now = (flat(without(tree, changed)) for tree in (stored, resolved["resolved"]))
     # settings that are `auto` here keep what `auto` became at the first start
-    asked = {k for k in now if resolved["auto"].get(k) or now[k] == "auto"}
-    wrong = [
-        f"  {k}: {was.get(k, 'not set')} there, {now.get(k, 'not set')} now"
-        for k in sorted(was.keys() | now.keys())
-        if was.get(k) != now.get(k) and not changeable(k) and not (k in kept and k in asked)
-    ]
+    free = {k for k in now if (resolved["auto"].get(k) or now[k] == "auto") and k in kept}
+    if single_is_new:
+        free |= {k for k in now if k.startswith("evaluation.single.")}
+    wrong = _differences(was, now, free)
     if wrong:
         raise RecipeError(
             f"{run.shown}: holds a run of another recipe; choose another --run, or give the same settings again:\n"
@@ -141,6 +142,20 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, list) and any(isinstance(v, dict) for v in tree):
         return {k: v for i, node in enumerate(tree) for k, v in flat(node, f"{prefix}{i}.").items()}
     return {prefix.rstrip("."): tree}
+
+
+def _differences(was: dict[str, Any], now: dict[str, Any], free: set[str]) -> list[str]:
+    """List the settings that may not differ and do; `free` are more that may."""
+    return [
+        f"  {k}: {was.get(k, 'not set')} there, {now.get(k, 'not set')} now"
+        for k in sorted(was.keys() | now.keys())
+        if was.get(k) != now.get(k) and not changeable(k) and k not in free and not _filled(k, was, now)
+    ]
+
+
+def _filled(key: str, was: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Say whether a setting is a table that is empty on one side only: the lines of what the other has say it all."""
+    return {} in (was.get(key), now.get(key)) and any(k.startswith(f"{key}.") for k in (*was, *now))
 
 
 def changeable(key: str) -> bool:

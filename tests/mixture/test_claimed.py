@@ -1,15 +1,17 @@
 """Settings of a task come and go with it when a run goes on; all others stay."""
 
 import contextlib
+import json
 from pathlib import Path
 
 import pytest
 
 from trunkline.ground.errors import RecipeError
+from trunkline.pipelines.models.ready import Source, tasks_of
 from trunkline.pipelines.recipe.knobs import resolve
 from trunkline.pipelines.recipe.plain import to_plain
 from trunkline.pipelines.runs.claiming import claim
-from trunkline.pipelines.runs.run import Run
+from trunkline.pipelines.runs.run import STATE, Run
 from trunkline.pipelines.training.progress import Progress
 from trunkline.pipelines.training.train import changed_tasks
 
@@ -61,6 +63,47 @@ def test_settings_of_the_others_stay(given, tmp_path):
         claimed(tmp_path / "run", THREE, **{**OF_SOME, **given})
     with pytest.raises(RecipeError, match=r"evaluation.metric:  there, boxes/AP50 now"):
         claimed(tmp_path / "run", TWO, **OF_TWO, **{"evaluation.metric": "boxes/AP50"})
+
+
+def test_what_tasks_reached_alone_may_come_later_unless_it_chooses_the_best(tmp_path):
+    claimed(tmp_path / "run", TWO)
+    later = {"evaluation.single.boxes": "AP50:0.5"}
+    assert claimed(tmp_path / "run", TWO, **later)["evaluation"]["single"] == {"boxes": "AP50:0.5"}
+    with pytest.raises(RecipeError, match=r"evaluation\.single\.boxes: AP50:0\.5 there, AP50:0\.6 now"):
+        claimed(tmp_path / "run", TWO, **{"evaluation.single.boxes": "AP50:0.6"})
+    chosen = {**later, "evaluation.metric": "all/mean_change"}
+    claimed(tmp_path / "chosen", TWO, **chosen)
+    with pytest.raises(RecipeError, match=r"evaluation\.single\.classification: not set there, 0\.9 now"):
+        claimed(tmp_path / "chosen", TWO, **chosen, **{"evaluation.single.classification": "0.9"})
+
+
+def test_a_table_that_was_empty_is_not_told_beside_what_stands_in_it_now(tmp_path):
+    claimed(tmp_path / "run", TWO)
+    for given in ({"evaluation.nth.boxes": 2}, {}):
+        with pytest.raises(RecipeError) as told:
+            claimed(tmp_path / "run", TWO, **given, **{"seed": 8})
+        assert [line for line in str(told.value).splitlines() if line.startswith("  ")] == [
+            *(["  evaluation.nth.boxes: not set there, 2 now"] if given else []),
+            "  seed: 3 there, 8 now",
+        ]
+
+
+def test_a_task_of_which_nothing_is_saved_yet_is_told_as_that(tmp_path):
+    run = Run(tmp_path / "run")
+    claimed(run.path, TWO)
+    state = {**dict.fromkeys(STATE, 0), "facts": {"tasks": {name: {} for name in TWO}}, "recipe": run.recipe}
+    (run.checkpoints / "000001/state.json").write_text(json.dumps(state))
+    document = {**run.recipe, "resolved": plain(THREE), "changes": [{"update": 1, "added": ["some"], "removed": []}]}
+    run.write("recipe.json", document)
+    told = r"it has classification, boxes \(it joined at update 1, and no checkpoint has it yet: go on with the run until one is"
+    with pytest.raises(RecipeError, match=told):
+        tasks_of(Source(str(run.path), task="some"))
+    gone = [*document["changes"], {"update": 1, "added": [], "removed": ["some"]}]
+    run.write("recipe.json", {**document, "resolved": plain(TWO), "changes": gone})
+    with pytest.raises(
+        RecipeError, match=r"it joined at update 1, it left at update 1, and no checkpoint with it is left\)"
+    ):
+        tasks_of(Source(str(run.path), task="some"))
 
 
 def test_a_task_that_comes_back_begins_anew_and_so_does_a_mean_over_other_tasks():
