@@ -90,7 +90,8 @@ def predictions(
 def model(weights: str | Path, **settings: Any) -> Any:
     """Load a model from a run's folder or a weights file: a `Model` in evaluation mode with `.preprocessing`.
 
-    Called with images `(N, C, H, W)` uint8 it gives every head's predictions by task, in one pass of the trunk.
+    Called with images `(N, C, H, W)` uint8, 0 to 255, it gives every head's predictions by task, in one pass of the trunk; with
+    names beside them (`"boxes,pixels"`) those heads' alone.
     """
     from dataclasses import replace
 
