@@ -3,12 +3,13 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from trunkline.ground.errors import DataError as DataError
-from trunkline.ground.errors import RecipeError
+from trunkline.ground.errors import RecipeError, UnknownClasses
 
 from .options import belonging
 from .predicted import Predicted, PredictedFields, Writing
@@ -84,6 +85,7 @@ class Task(ABC):
     def __init__(self, options: Any, preprocessing: "Preprocessing", facts: dict[str, Any] | None = None):
         self.options, self.preprocessing = options, preprocessing
         self._facts = None if facts is None else dict(facts)
+        self._of_model = facts is not None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -95,6 +97,16 @@ class Task(ABC):
     def known(self, fact: str) -> Any:
         """Return a fact that was given or is known by now, else None. Reads no data."""
         return (self._facts or {}).get(fact)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Say of classes that are not known whose they are: a model's, where facts were given, else the training split's."""
+        try:
+            yield
+        except UnknownClasses as error:
+            if self._of_model:
+                raise
+            raise DataError(error.in_training) from None
 
     def facts_of(self, training: Samples) -> dict[str, Any]:
         """Return what the training split says: its class names, where it has any."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from trunkline.ground import storage
-from trunkline.ground.errors import DataError
+from trunkline.ground.errors import DataError, UnknownClasses
 from trunkline.ground.names import nearest
 
 from ..data.folds import fold_of
@@ -233,8 +233,11 @@ def _in_order(index: ObjectIndex, classes: Sequence[str] | None, data: str) -> O
     number = {name: i for i, name in enumerate(classes)}
     used = {index.classes[n] for n in np.unique(index.labels)}
     if unknown := sorted(used - number.keys()):
-        raise DataError(
-            f"{data}: objects of {', '.join(unknown)}, which the model does not know; it knows {', '.join(classes)}"
+        named, known = ", ".join(unknown), ", ".join(classes)
+        raise UnknownClasses(
+            f"{data}: objects of {named}, which the model does not know; it knows {known}",
+            f"{data}: objects of {named}, and the training split has none of them, so that nothing learns them; it has {known}: "
+            "put pictures of them into the training split, or choose with categories= what both splits have",
         )
     place = np.array([number.get(name, 0) for name in index.classes], np.int64)
     ids = dict(zip(index.classes, index.category_ids.tolist(), strict=True))

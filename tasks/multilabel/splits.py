@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.ground.errors import DataError
+from trunkline.ground.errors import DataError, UnknownClasses
 
 from ..classification.folder import Folder, as_one
 from ..classification.folders import (
@@ -79,6 +79,8 @@ def objects_of(options: Options) -> ObjectOptions:
 def _objects(options: Options, split: str, read: Any) -> LabelSamples:
     try:
         return of_objects(read(objects_of(options)), options)
+    except UnknownClasses:
+        raise
     except DataError as error:
         raise DataError(f"{error}{_hint(options.data, split)}") from None
 

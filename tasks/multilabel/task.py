@@ -37,7 +37,8 @@ class MultiLabel(Task):
         """Read the split `train` or `val`. Raises DataError with every problem of its files."""
         if split not in self._splits:
             known = self.known("classes") if split == "train" else self.facts["classes"]
-            self._splits[split] = read_labels(self.options, split, known)
+            with self.reading():
+                self._splits[split] = read_labels(self.options, split, known)
         return self._splits[split]
 
     def whole(self) -> LabelSamples:

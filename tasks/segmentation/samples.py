@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from trunkline.ground import storage
-from trunkline.ground.errors import DataError, Undecided
+from trunkline.ground.errors import DataError, Undecided, UnknownClasses
 
 from ...heads.contract import VOID
 from ..contract import Sample
@@ -267,8 +267,11 @@ def in_order(encoding: Encoding, classes: Sequence[str], data: str, hint: str = 
     """
     number = {name: n for n, name in enumerate(classes)}
     if unknown := [name for name in encoding.classes if name not in number]:
-        raise DataError(
-            f"{data}: has the classes {', '.join(unknown)}, which the model does not know; it knows {', '.join(classes)}{hint}"
+        named, known = ", ".join(unknown), ", ".join(classes)
+        raise UnknownClasses(
+            f"{data}: has the classes {named}, which the model does not know; it knows {known}{hint}",
+            f"{data}: has the classes {named}, and the training split has none of them; it has {known}: both splits need the "
+            f"same classes{hint}",
         )
     place = {n: number[name] for n, name in enumerate(encoding.classes)} | {255: 255}
     colours = dict(zip(encoding.classes, encoding.palette, strict=True))

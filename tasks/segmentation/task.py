@@ -76,7 +76,8 @@ class Segmentation(Task):
         """Read the split `train` or `val`, once. Raises DataError with every problem of its files."""
         if split not in self._splits:
             known = self.known("classes") if split == "train" else self.facts["classes"]
-            found = read_split(self.options, split, known)
+            with self.reading():
+                found = read_split(self.options, split, known)
             if split != "train" and "train" in self._splits:  # both splits have one palette, where they have any
                 found = replace(found, other_palette=self._splits["train"].palette)
             self._splits[split] = found

@@ -10,12 +10,15 @@ from PIL import Image
 import trunkline
 from trunkline.backbones.contract import Preprocessing
 from trunkline.ground.errors import DataError
+from trunkline.ground.names import load_named
+from trunkline.pipelines.models.assembly import make_task
 from trunkline.tasks.check import check
 from trunkline.tasks.data.repairs import Repair
 from trunkline.tasks.detection.scenes import write_box_scenes
 from trunkline.tasks.multilabel.options import Options
 from trunkline.tasks.multilabel.splits import OBJECTS, read_labels
 from trunkline.tasks.multilabel.task import MultiLabel
+from trunkline.tasks.table import options as known_options
 
 BOX = [2, 2, 6, 6]
 
@@ -131,6 +134,19 @@ def test_a_checkpoints_classes_say_the_order_and_others_are_refused(tmp_path):
     assert samples.known.tolist() == [[1, 0, 1]]
     with pytest.raises(DataError, match="objects of ant, which the model does not know; it knows cat"):
         read_labels(Options(data=str(tmp_path)), "train", ("cat",))
+
+
+@pytest.mark.parametrize("kind", ["detection", "multilabel", "segmentation"])
+def test_a_class_that_training_lacks_is_told_before_there_is_a_model(tmp_path, kind):
+    mask = {"segmentation": [[2, 2, 8, 2, 8, 8, 2, 8]]}
+    coco(tmp_path, {"train": [[(0, mask)]]}, ("ant",))
+    coco(tmp_path, {"val": [[(0, mask), (2, mask)]]})
+    own = load_named(known_options()[kind])(data=str(tmp_path), format="coco")
+    with pytest.raises(DataError, match=r"cat, and the training split has none of them.*categories="):
+        make_task(kind, own, Preprocessing()).samples("val")
+    classes = (["background"] if kind == "segmentation" else []) + ["ant"]
+    with pytest.raises(DataError, match="cat, which the model does not know; it knows"):
+        make_task(kind, own, Preprocessing(), {"classes": classes}).samples("val")
 
 
 def test_a_share_is_held_out_with_pictures_of_nothing(tmp_path):

@@ -17,6 +17,14 @@ class Undecided(DataError):
     """Data that can be read in two ways; a setting says which. Leaving out samples would hide it."""
 
 
+class UnknownClasses(DataError):
+    """Data with classes that a model does not know. `in_training` says it where they are a training split's, before any model."""
+
+    def __init__(self, message: str, in_training: str = ""):
+        super().__init__(message)
+        self.in_training = in_training or message
+
+
 class EngineError(Mistake):
     """A run that cannot go on as asked (a loss that is not finite, a checkpoint of another model, a full disk)."""
 
