@@ -121,6 +121,10 @@ class Predicted:
         """Write a few words for below a small picture."""
         raise NotImplementedError
 
+    def below(self) -> "str | list[str]":
+        """Give what stands below the picture on a contact sheet: the caption, or a line for each text of a list."""
+        return self.caption()
+
     @classmethod
     def write_labels(cls, form: str, folder: Path, found: "Iterable[Self]", task: Any) -> list[str]:
         """Write predictions as labels that labelling tools read, in a format of `labels_as`; list what it cannot say."""

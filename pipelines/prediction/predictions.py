@@ -37,12 +37,12 @@ class Predictions(list[Predicted]):
         return buffer.getvalue()
 
 
-def cells_of(found: Iterable[Predicted]) -> list[tuple[Any, str]]:
+def cells_of(found: Iterable[Predicted]) -> list[tuple[Any, str | list[str]]]:
     """Draw the cells of a contact sheet; a line says which files cannot be read any more, and have none."""
     cells = []
     for p in found:
         try:
-            cells.append((p.small(), p.caption()))
+            cells.append((p.small(), p.below()))
         except DataError as error:
             note(f"{error}; it has no place on the contact sheet")
     return cells

@@ -55,8 +55,12 @@ class PredictedBySeveral(Predicted):
         return [cell for own in self.by_task.values() for cell in own.cells()]
 
     def caption(self) -> str:
-        """Write the first task's words."""
-        return next(iter(self.by_task.values())).caption()
+        """Write every task's words, each with its name before them."""
+        return "; ".join(self.below())
+
+    def below(self) -> list[str]:
+        """Write a line for each task, its name before its words."""
+        return [f"{name}: {own.caption()}" for name, own in self.by_task.items()]
 
     def small(self) -> Any:
         """Draw what all tasks say in a square of pictures."""

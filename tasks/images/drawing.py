@@ -19,16 +19,19 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def contact_sheet(
-    cells: Sequence[tuple[Image.Image | Tensor, str]], columns: int = 6, width: int = 200, title: str = ""
+    cells: Sequence[tuple[Image.Image | Tensor, str | list[str]]], columns: int = 6, width: int = 200, title: str = ""
 ) -> Image.Image:
-    """Draw pictures on one page, RGB, each with a caption of up to two lines; `width` is a cell's, in pixels.
+    """Draw pictures on one page, RGB, each with a caption of up to two lines, or of a list, a line for each of its texts.
+
+    `width` is a cell's, in pixels.
 
     Pictures are Pillow's, or `(3, H, W)` or `(1, H, W)` uint8 tensors, of any size. Fewer than `columns` make a
     narrower page. Without pictures the page has only the title, or "no pictures".
     """
     size, gap = max(11, width // 15), max(6, width // 20)
     font = font_of(size)
-    height = width * 3 // 4 + size * 3
+    most = max((len(caption) for _, caption in cells if isinstance(caption, list)), default=0)
+    height = width * 3 // 4 + size * 3 + max(0, most - 2) * (size + 3)
     columns = max(1, min(columns, len(cells)))
     rows = -(-len(cells) // columns)
     head = size * 2 if title or not cells else 0
@@ -39,7 +42,7 @@ def contact_sheet(
     for i, (picture, caption) in enumerate(cells):
         x, y = gap + i % columns * (width + gap), gap + head + i // columns * (height + gap)
         page.paste(letterbox(as_image(picture), (width, width * 3 // 4)), (x, y))
-        for row, text in enumerate(_two_lines(printable(caption), font, width)):
+        for row, text in enumerate(_lines(caption, font, width)):
             pen.text((x, y + width * 3 // 4 + 3 + row * (size + 3)), text, fill=INK, font=font)
     return page
 
@@ -95,6 +98,12 @@ def shorten(text: str, font: Font, width: float, end: str = "") -> str:
 def printable(text: str) -> str:
     """Put the text on one line, and replace what cannot be drawn (control codes, undecodable bytes) by "?"."""
     return "".join(c if c.isprintable() or c == "\xa0" else " " if c.isspace() else "?" for c in text)
+
+
+def _lines(caption: str | list[str], font: Font, width: float) -> list[str]:
+    if isinstance(caption, list):
+        return [shorten(text, font, width) for text in caption]
+    return _two_lines(printable(caption), font, width)
 
 
 def _two_lines(text: str, font: Font, width: float) -> list[str]:

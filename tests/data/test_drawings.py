@@ -94,3 +94,12 @@ def test_captions_fit(text):
     contact_sheet([(Image.new("RGB", (9, 9)), text)], width=60)
     kept = shorten("oneverylongwordwithoutanyspaceinitatall", font, 120, " 97%")
     assert kept.endswith("… 97%") and font.getlength(kept) <= 120
+
+
+def test_a_caption_of_several_texts_has_a_line_for_each():
+    picture = Image.new("RGB", (40, 30), RED)
+    two, four = (contact_sheet([(picture, ["a"] * n), (picture, "b")], width=200) for n in (2, 4))
+    assert two.size == contact_sheet([(picture, "a"), (picture, "b")], width=200).size
+    assert four.height > two.height and four.width == two.width
+    ink = [(np.array(page)[:, :205] == (28, 30, 34)).all(2).any(1) for page in (two, four)]
+    assert [int((np.diff(np.flatnonzero(rows)) > 6).sum()) + 1 for rows in ink] == [2, 4], "lines of text"
