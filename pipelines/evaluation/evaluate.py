@@ -244,7 +244,7 @@ def prepare(wanted: Evaluating) -> dict[str, Prepared]:
         wanted_data = [f"{name}.data=FOLDER" if len(names) > 1 else "data=FOLDER" for name in without]
         raise RecipeError(f"{source.source}: a weights file does not say which data: give {' and '.join(wanted_data)}")
     each = {name: found.of(name) if len(names) > 1 else found for name in names}
-    own = options_of(source.options, {name: found.recipe.tasks[name] for name in names})
+    own = options_of(source.options, {name: found.recipe.tasks[name] for name in names}, found.recipe.tasks)
     prepared = {
         name: _split(each[name], replace(wanted, data=own[name].get("data")), own[name], path) for name in names
     }

@@ -1,5 +1,6 @@
 """What `evaluate` and `predict` start from: a run's folder or a weights file, made ready to compute."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -139,35 +140,42 @@ def _mixed_in(source: Source, other: str, task: str) -> Source:
                    classes=source.classes)  # fmt: skip
 
 
-def changed_options(name: str, own: Any, given: dict[str, Any], files: bool = False) -> Any:
-    """Replace the given fields of a task's options.
+def changed_options(
+    name: str, own: Any, given: dict[str, Any], files: bool = False, asked: Collection[str] = ()
+) -> Any:
+    """Replace the given fields of a task's options. `asked` are the keys as they were asked for, where they name the task.
 
     Raises RecipeError with each that is unknown, out of its range, of training alone or, for `files`, of a data set or of scores.
     """
     hints = get_type_hints(type(own))
     idle, data = belonging(own, "training"), {"data", *belonging(own, "data")} if files else set()
     scores = belonging(own, "scores") if files else set()
+    full = {key: f"{name}.{key}" if f"{name}.{key}" in asked else key for key in given}
+    said = {key: f"{full[key]}={value}" for key, value in given.items()}
+    whose = {key: "this task" if full[key] == key else f"the task {name}" for key in given}
     problems = [
-        f"{key}={value}: there is no such setting{nearest(key, hints)}; this task has {', '.join(hints)}"
-        for key, value in given.items()
+        f"{said[key]}: there is no such setting{nearest(key, hints)}; {whose[key]} has {', '.join(hints)}"
+        for key in given
         if key not in hints
     ]
-    problems += [f"{key}={given[key]}: only training reads it; leave it out" for key in given if key in idle]
-    problems += [
-        f"{key}={given[key]}: is of a data set, and here are files; leave it out" for key in given if key in data
-    ]
-    problems += [f"{key}={given[key]}: only scores read it; leave it out" for key in given if key in scores]
+    problems += [f"{said[key]}: only training reads it; leave it out" for key in given if key in idle]
+    problems += [f"{said[key]}: is of a data set, and here are files; leave it out" for key in given if key in data]
+    problems += [f"{said[key]}: only scores read it; leave it out" for key in given if key in scores]
     values = reset(own) if given.get("data") else {}
     for key, value in given.items():
         if key in hints:
             try:
-                values[key] = convert(hints[key], value, key)
+                values[key] = convert(hints[key], value, full[key])
             except RecipeError as error:
                 problems += [problem + hint_of(own, key) for problem in error.problems]
     if problems:
         raise RecipeError(problems)
     changed = replace(own, **values, **followed(own, values))
-    check_options(name, changed)
+    try:
+        check_options(name, changed)
+    except RecipeError as error:
+        found = [(problem.partition("=")[0], problem) for problem in error.problems]
+        raise RecipeError([full.get(key, key) + problem[len(key) :] for key, problem in found]) from None
     return changed
 
 
@@ -246,10 +254,11 @@ def chosen(source: Source) -> list[str]:
     return names
 
 
-def options_of(given: dict[str, Any], tasks: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def options_of(given: dict[str, Any], tasks: dict[str, Any], others: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """Give each of several tasks the options that are meant for it: `TASK.KEY`, or a KEY that only one of them has.
 
-    `tasks` are their own options, by name. Raises RecipeError for a key that several have.
+    `tasks` are their own options, by name; `others` names all tasks that could have been chosen. Raises RecipeError for a key
+    that several have, or that is of a task which is not chosen.
     """
     found: dict[str, dict[str, Any]] = {name: {} for name in tasks}
     problems = []
@@ -259,8 +268,11 @@ def options_of(given: dict[str, Any], tasks: dict[str, Any]) -> dict[str, dict[s
             found[name][rest] = value
             continue
         if dot:
+            there = others or found
             problems.append(
-                f"{key}={value}: {name} is none of the tasks that are asked for{nearest(name, found)}: {', '.join(found)}"
+                f"{key}={value}: {name} is not among the chosen tasks, {', '.join(found)}: choose it too, or leave this out"
+                if name in there
+                else f"{key}={value}: there is no task {name}{nearest(name, there)}; there are {', '.join(there)}"
             )
             continue
         having = [task for task, own in tasks.items() if hasattr(own, key)] if len(tasks) > 1 else [*tasks]
@@ -304,8 +316,8 @@ def _bundle(source: Source) -> Bundle | None:
 def _from_bundle(bundle: Bundle, source: Source) -> Ready:
     """Build the model of a file for all tasks, each with its own options but for those that are given."""
     recipe, names = bundle.recipe, chosen(source)
-    for task, own in options_of(source.options, {name: recipe.tasks[name] for name in names}).items():
-        options = changed_options(task, recipe.tasks[task], own, source.files)
+    for task, own in options_of(source.options, {name: recipe.tasks[name] for name in names}, recipe.tasks).items():
+        options = changed_options(task, recipe.tasks[task], own, source.files, [*source.options])
         _same_network(bundle.source, recipe.tasks[task], options)
         recipe = replace(recipe, tasks={**recipe.tasks, task: options})
     tasks, model, facts = assemble(recipe, facts=bundle.facts)
@@ -319,9 +331,9 @@ def _from_run(run: Run, source: Source) -> Ready:
     folder, state = checkpoint_of(run, name)
     recipe = recipe_of(run, state)
     names = chosen(replace(source, source=str(run.path)))
-    given = options_of(source.options, {name: recipe.tasks[name] for name in names})
+    given = options_of(source.options, {name: recipe.tasks[name] for name in names}, recipe.tasks)
     for task, own in given.items():
-        options = changed_options(task, recipe.tasks[task], own, source.files)
+        options = changed_options(task, recipe.tasks[task], own, source.files, [*source.options])
         _same_network(run.path, recipe.tasks[task], options)
         recipe = replace(recipe, tasks={**recipe.tasks, task: options})
     tasks, model, facts = build(recipe, Facts(**state["facts"]))

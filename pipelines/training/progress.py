@@ -9,6 +9,7 @@ from trunkline.ground.names import nearest
 
 from ...tasks.contract import Evaluator
 from ...tasks.scores import metrics_of
+from ..evaluation.changes import CHANGE
 
 
 @dataclass
@@ -89,6 +90,13 @@ def choose_metric(
         return found[0], names[found[0]]
     if found:
         raise RecipeError(f"evaluation.metric={asked}: several tasks have it; give one of {', '.join(found)}")
+    if asked in (CHANGE, CHANGE.partition("/")[2]):
+        needs = (
+            "evaluation.single.NAME=RUN, what a run of a task alone reached, for one task or more"
+            if several
+            else "several tasks"
+        )
+        raise RecipeError(f"evaluation.metric={asked}: needs {needs}; without it there are {', '.join(names)}")
     tasks = "no task has" if several else "the task has no"
     where = f" for these {classes} classes" if classes else ""
     raise RecipeError(

@@ -103,6 +103,8 @@ def test_predict_gives_what_every_head_says_of_a_picture(run, seen, tmp_path):
     assert [set(line) for line in lines] == [{"file", "classification", "boxes", "some"}] * 3 + [{"file", "error"}]
     again = [type(found[0]).from_line(line) for line in lines]
     assert [p.line() for p in again] == [p.line() for p in found]
+    said = [found[0].by_task[name].caption() for name in ("classification", "boxes", "some")]
+    assert found[0].below() == [f"{name}: {words}" for name, words in zip(found[0].by_task, said, strict=True)]
     assert (tmp_path / "out/sheet.png").is_file() and len(list((tmp_path / "out/pictures").iterdir())) == 3
     head = (tmp_path / "out/predictions.csv").read_text().splitlines()[0].split(",")
     assert head[:3] == ["file", "classification label", "classification confidence"] and head[-1] == "error"
@@ -159,7 +161,16 @@ def test_a_model_is_called_with_images(run, seen):
             {"tasks": "all", "data": "x"},
             r"has several tasks, each with its own; give classification.data= or boxes.data=",
         ),
-        ({"boxes.scor": 1}, r"scor=1: there is no such setting; nearest: score"),
+        ({"boxes.scor": 1}, r"^boxes\.scor=1: there is no such setting; nearest: score; the task boxes has data, "),
+        ({"boxes.scor": 1, "task": "boxes"}, r"^boxes\.scor=1: there is no such setting"),
+        ({"threshold": 1, "task": "boxes"}, r"^threshold=1: there is no such setting; this task has data, "),
+        ({"tasks": "all", "boxes.score": "x"}, r"^boxes\.score=x: expected a number"),
+        ({"tasks": "all", "boxes.size": -1}, r"^boxes\.size=-1: "),
+        (
+            {"tasks": "some", "boxes.score": 0.3},
+            r"^boxes\.score=0\.3: boxes is not among the chosen tasks, some: choose it too, or leave this out$",
+        ),
+        ({"tasks": "some", "boxs.score": 1}, r"^boxs\.score=1: there is no task boxs; nearest: boxes; there are class"),
     ],
 )
 def test_wrong_settings_of_several_are_told(given, said, run):

@@ -62,6 +62,10 @@ REFUSED = {
     "a still head": ({"phases.0.still": "sone"}, r"phases\.0\.still=sone: expected a task, or pyramid .*nearest: some"),
     "a sharer": ({"shared_batch": "boxes,sone"}, rf"shared_batch=boxes,sone: sone: {ABSENT}"),
     "a metric": ({"evaluation.metric": "sone/AP"}, r"evaluation\.metric=sone/AP: no task has such metric"),
+    "a change of nothing": (
+        {"evaluation.metric": "all/mean_change"},
+        r"evaluation\.metric=all/mean_change: needs evaluation\.single\.NAME=RUN, .*; without it there are classification/",
+    ),
     "no pyramid": ({"network.pyramid": "none"}, r"tasks\.some: head=one_stage needs a pyramid around the trunk: set"),
     "no weight": ({"loss_weights.classification": 0, **ONE}, r"loss_weights: every task has the weight 0"),
     "a stride": (
