@@ -187,6 +187,7 @@ def test_a_classifier_shows_the_files_of_its_mistakes(short_run):
         "better": "lower",
         "chart": True,
         "most": None,
+        "signed": False,
     }
 
 
