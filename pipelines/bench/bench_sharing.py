@@ -102,7 +102,7 @@ def bench_sharing(
 
     data      a folder VOC2012 whose lists in ImageSets/Main and ImageSets/Segmentation name the same pictures
     weights   of a classifier: a file, or a published name
-    out       the folder for the runs; what is there and finished is not trained again, and a run that was stopped goes on
+    out       the folder for the runs, of about 1 GB each; what is finished there is not trained again, what was stopped goes on
     balances  of the joint runs
     updates   of each run, with `batch` pictures each
     size      the shorter side of the pictures, in pixels
