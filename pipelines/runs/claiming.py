@@ -48,10 +48,8 @@ def claim(
     stored = as_now(before["resolved"])
     changed = _changed_tasks(run, stored, resolved["resolved"])
     metric, evaluation = stored.get("evaluation", {}).get("metric", ""), resolved["resolved"]["evaluation"]
-    if (
-        not evaluation["metric"] and metric.partition("/")[0] not in changed
-    ):  # left open: it stays as the run began with it
-        evaluation["metric"] = metric
+    if not evaluation["metric"] and metric.partition("/")[0] not in changed:
+        evaluation["metric"] = metric  # left open, it stays as the run began with it
     # what tasks reached alone changes no other number; told once, it stays, so that a curve is against one yardstick
     by_change = evaluation["metric"] in (MEAN_CHANGE, MEAN_CHANGE.partition("/")[2])
     single_is_new = not by_change and not stored.get("evaluation", {}).get("single")
