@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
 
-from .figures import Line, line_chart, smooth, stretches
+from .figures import Line, line_chart, number, smooth, stretches
 from .shown import Shown
 
 WEIGHTS = {"ema": "averaged", "raw": "raw"}
@@ -115,8 +115,13 @@ def _smoothed(
     return _chart(title, shown, line_chart(shown, title.lower(), marks=starts))
 
 
-def metric_curves(lines: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:
-    """Draw a task's metrics by update, those that have a chart and were measured at two updates or more."""
+def metric_curves(
+    lines: list[dict[str, Any]], shown: Shown, single: tuple[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Draw a task's metrics by update, those that have a chart and were measured at two updates or more.
+
+    `single` is a metric and what a run of the task alone reached, which becomes a level line.
+    """
     evals, charts = [line for line in lines if line["kind"] == "eval"], []
     breaks = _breaks(lines, shown.task)
     names = dict.fromkeys(name for line in evals for name in line.get("metrics", {}) if name.startswith(shown.prefix))
@@ -124,6 +129,10 @@ def metric_curves(lines: list[dict[str, Any]], shown: Shown) -> list[dict[str, A
         about = shown.about(name)
         drawn = [line for line in (_line(evals, name, weights, breaks) for weights in ("raw", "ema")) if line]
         if about.chart and len({x for line in drawn for x in line.xs}) > 1:
+            if single and single[0] == name:
+                xs = [x for line in drawn for x in line.xs]
+                said = f"alone {number(single[1], about.unit == 'percent')}"
+                drawn.insert(0, Line(said, [min(xs), max(xs)], [single[1], single[1]], "dashed"))
             most = math.inf if about.most is None else about.most
             svg = line_chart(drawn, about.title, about.unit == "percent", _starts(lines), most)
             unit = "" if about.unit in ("", "percent") else f", {about.unit}"

@@ -18,7 +18,7 @@ from ..runs.claiming import flat
 from .blocks import rows_of
 from .curves import CHANGED, WEIGHTS, balance_curves, cosine_curves, loss_curves, metric_curves, training_curves
 from .figures import number
-from .several import OF_ALL, changes_said, side_by_side
+from .several import OF_ALL, changes_said, side_by_side, single_of
 from .shown import Shown, read_shown, tile, unit_of
 
 
@@ -41,6 +41,7 @@ def write_report(run: Path | str) -> Path:
     load, machine = _read(run / "load.json") or {}, _read(run / "environment.json")
     main = _main_metric(recipe, scores, shown)
     change = tile(OF_ALL, CHANGE, scores) if CHANGE in scores else None
+    resolved = recipe["resolved"]
     page = {
         "version": __version__,
         "recipe": recipe["recipe"],
@@ -55,12 +56,14 @@ def write_report(run: Path | str) -> Path:
         + metric_curves(lines, OF_ALL)
         + balance_curves(lines, names)
         + cosine_curves(lines, names),
-        "beside": side_by_side(shown, main, scores, recipe["resolved"]) if names else [],
+        "beside": side_by_side(shown, main, scores, resolved) if names else [],
         "all_rows": rows_of(of_all, run, "all-"),
-        "tasks": [_task(place, one, main, scores, lines, run) for place, one in enumerate(shown)],
+        "tasks": [
+            _task(place, one, main, scores, lines, run, single_of(one, resolved)) for place, one in enumerate(shown)
+        ],
         "several": len(shown) > 1,
         "unit": unit_of(shown),
-        "parts": _time(lines, recipe["resolved"]),
+        "parts": _time(lines, resolved),
         "load": load.get("report"),
         "replaced": load.get("replaced") or [],
         "excluded": _excluded(_read(run / "excluded.json") or {}),
@@ -117,15 +120,16 @@ def _headline(main: str | None, shown: list[Shown], scores: dict[str, Any]) -> d
 
 
 def _task(
-    place: int, shown: Shown, main: str | None, scores: dict[str, Any], lines: list[dict[str, Any]], run: Path
-) -> dict[str, Any]:
+    place: int, shown: Shown, main: str | None, scores: dict[str, Any], lines: list[dict[str, Any]], run: Path,
+    single: tuple[str, float] | None,
+) -> dict[str, Any]:  # fmt: skip
     """Build what the page says of a task: tiles, curves, blocks. A single task's main metric stands above them."""
     names = [name for name in shown.own(scores) if shown.prefix or name != main]
     return {
         "name": shown.task,
         "mark": f"task-{place}",
         "tiles": [tile(shown, name, scores) for name in names],
-        "curves": (loss_curves(lines, shown) if shown.prefix else []) + metric_curves(lines, shown),
+        "curves": (loss_curves(lines, shown) if shown.prefix else []) + metric_curves(lines, shown, single),
         "rows": rows_of(shown.blocks, run, f"task-{place}-"),
     }
 

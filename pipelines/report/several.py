@@ -43,15 +43,23 @@ def _alone(
 
     The metric has its title where it is another than the main one beside it.
     """
+    single = single_of(shown, resolved)
+    if single is None:
+        return None
+    metric, reached = single
+    found = tile(shown, metric, {metric: reached})
+    change = change_of(scores.get(metric), reached, shown.about(metric))
+    said = "" if change is None else tile(OF_ALL, CHANGE, {CHANGE: change})["value"] + " here"
+    return {"title": "" if metric == main else found["title"], "value": found["value"], "change": said}
+
+
+def single_of(shown: Shown, resolved: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Read which metric a run of the task alone was measured by, and what it reached; None where the recipe names none."""
     text = resolved.get("evaluation", {}).get("single", {}).get(shown.task)
     if text is None:
         return None
-    name, single = reached_alone(str(text), shown.metrics)
-    metric = shown.prefix + name
-    found = tile(shown, metric, {metric: single})
-    change = change_of(scores.get(metric), single, shown.about(metric))
-    said = "" if change is None else tile(OF_ALL, CHANGE, {CHANGE: change})["value"] + " here"
-    return {"title": "" if metric == main else found["title"], "value": found["value"], "change": said}
+    name, reached = reached_alone(str(text), shown.metrics)
+    return shown.prefix + name, reached
 
 
 def changes_said(changes: Sequence[Mapping[str, Any]]) -> str:

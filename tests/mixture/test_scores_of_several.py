@@ -262,6 +262,16 @@ def test_the_table_says_what_each_task_reached_alone_and_its_own_change(ended, s
     assert f"25.0 % {100 * (near - 0.25) / 0.25:+.1f} % here" in text and text.count(" % here") == 1
 
 
+def test_what_a_task_reached_alone_is_a_level_line_in_the_chart_of_that_metric(ended):
+    page = (ended / "report.html").read_text(encoding="utf-8")
+    figures = re.findall(r"<figure>.*?</figure>", page, flags=re.S)
+    lined = [figure for figure in figures if "dashed line" in figure]
+    assert [re.findall(r"<h3>(.*?)</h3>", figure) for figure in lined] == [["Top-1 accuracy"]], "that of near alone"
+    (points,) = re.findall(r'dashed line"[^>]*points="([^"]*)"', lined[0])
+    assert len({point.partition(",")[2] for point in points.split()}) == 1
+    assert '<i class="dashed"></i>alone 25.0 %</span>' in lined[0]
+
+
 class Told:
     metrics = {"more": Metric("More"), "less": Metric("Less", better="lower")}
 
