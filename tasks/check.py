@@ -1,6 +1,7 @@
 """Decode and validate a whole data set in parallel, and say everything that is wrong or odd with it."""
 
 import os
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -48,7 +49,9 @@ def check(
     if options:
         _check_options(name, row, options)
     given = {"options": options} if options else {}
+    started = time.perf_counter()
     found = load_named(row.check)(root, form, classes, **given, loaders=loaders, progress=progress)
+    found.seconds = round(time.perf_counter() - started, 3)
     found.oddities = [{"file": ".", "what": what} for what in said] + found.oddities
     if strict:
         found.problems += [entry for entry in found.oddities if isinstance(entry["what"], Repair)]

@@ -1,14 +1,15 @@
 """What a look at a whole data set found."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from trunkline.ground.errors import DataError
 
+from .data.file_loaders import Crash, run_all
 from .data.groups import crossing, group_names
 
 SHOWN = 20  # lines of a kind in the summary
@@ -97,6 +98,62 @@ class Check:
         return "\n".join(_summary(self))
 
     __str__ = summary
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a look at one picture found: a problem; or its width and height in pixels, its bytes, and a digest of these."""
+
+    problem: str = ""
+    width: int = 0
+    height: int = 0
+    size: int = 0
+    digest: bytes = b""
+
+
+P = TypeVar("P", bound=Picture)
+
+
+def below(split: str, name: Callable[[int], str], i: int) -> str:
+    """Name a picture with its split before it."""
+    return f"{split}/{name(i)}"
+
+
+@dataclass
+class Pictures:
+    """A look at every picture of a data set, split by split, by `loaders` processes (None: one a core)."""
+
+    result: Check
+    loaders: int | None
+    progress: bool
+    sizes: list[tuple[int, int, int]] = field(default_factory=list)
+    digests: dict[bytes, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+
+    def look(
+        self, split: str, count: int, examine: Callable[[int], P], name: Callable[[int], str], since: int
+    ) -> Iterator[tuple[int, P]]:
+        """Examine a split's pictures, and yield the numbers and facts of the good ones, in the order in which they are done.
+
+        A bad one becomes a problem under its name. Where all are bad, no problem from position `since` on says which setting
+        leaves it out, as nothing of the split would be left.
+        """
+        good = len(self.sizes)
+        for i, found in run_all(examine, count, self.loaders, f"checking {split}", self.progress):
+            if isinstance(found, Crash) or found.problem:
+                self.result.problem(name(i), found.what if isinstance(found, Crash) else found.problem, SAMPLE)
+                continue
+            self.sizes.append((found.width, found.height, found.size))
+            self.digests[found.digest].append((split, name(i)))
+            yield i, found
+        if len(self.sizes) == good:
+            self.result.keep_all(since)
+        self.result.files += count
+
+    def compare(self, splits: Mapping[str, Any], group: str) -> None:
+        """Say the pictures' sizes, and which have the same bytes; `splits` and `group` are those of `compare_groups`."""
+        self.result.measure(self.sizes)
+        self.result.compare(self.digests)
+        self.result.compare_groups(splits, group)
 
 
 def _summary(result: Check) -> list[str]:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -55,7 +54,6 @@ def check_folders(
     very long pictures. Groups of files with the same bytes are listed too. Raises DataError where `root` is missing or
     holds no such folders.
     """
-    started = time.perf_counter()
     group = options.get("group", "")
     folders = scan(root, form, group)
     result = Check(os.fspath(root))
@@ -82,7 +80,6 @@ def check_folders(
     if not wrong:
         result.compare_groups({name or "all": samples_of(root, folder) for name, folder in folders.items()}, group)
     result.files = len(files)
-    result.seconds = round(time.perf_counter() - started, 3)
     return result
 
 

@@ -2,12 +2,10 @@
 
 import hashlib
 import os
-import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +13,7 @@ from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 from trunkline.ground.links import unread
 
-from ..checked import BOX, NONE, SAMPLE, Check
-from ..data.file_loaders import Crash, run_all
+from ..checked import BOX, NONE, Check, Picture, Pictures, below
 from ..data.repairs import counted
 from ..images.decode import as_stored, decode_turned, unsaid
 from ..objects.index import ObjectIndex
@@ -30,12 +27,8 @@ _BEYOND = 1.0  # pixels that a box may be outside its picture
 _APART = 3.0  # pixels that a box may differ from that of its mask
 
 
-class _Facts(NamedTuple):
-    problem: str = ""
-    width: int = 0
-    height: int = 0
-    size: int = 0
-    digest: bytes = b""
+@dataclass(frozen=True)
+class _Facts(Picture):
     odd: tuple[str, ...] = ()
 
 
@@ -56,10 +49,8 @@ def check_boxes(
     size, boxes without area or outside their picture. Oddities: boxes that reach beyond their picture, objects listed
     twice, masks that are empty or do not fit their boxes, pictures without objects.
     """
-    started = time.perf_counter()
     result = Check(os.fspath(root), counted="objects")
-    digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
-    sizes: list[_Facts] = []
+    pictures = Pictures(result, loaders, progress)
     seen: dict[str, BoxSamples] = {}
     classes = tuple(classes) if classes else None
     plain = Options(data=os.fspath(root), format=form, on_bad_box="skip", empty=True, **options)  # type: ignore[arg-type]
@@ -76,23 +67,10 @@ def check_boxes(
             result.problems.append({"file": split, "what": "no picture has an object that could be trained on"})
         if samples.bad.all():  # then on_bad_box=skip leaves nothing
             result.keep_all(before)
-        told, good = len(result.problems), len(sizes)
-        for i, facts in run_all(partial(_examine, samples), len(samples), loaders, f"checking {split}", progress):
-            facts = _Facts(problem=facts.what) if isinstance(facts, Crash) else facts
-            name = f"{split}/{samples.id(i)}"
-            if facts.problem:
-                result.problem(name, facts.problem, SAMPLE)
-            else:
-                sizes.append(facts)
-                digests[facts.digest].append((split, name))
-            result.oddities += [{"file": name, "what": what} for what in facts.odd]
-        if len(sizes) == good:
-            result.keep_all(told)
-        result.files += len(samples)
-    result.measure([(facts.width, facts.height, facts.size) for facts in sizes])
-    result.compare(digests)
-    result.compare_groups(seen, plain.group)
-    result.seconds = round(time.perf_counter() - started, 3)
+        examine, name = partial(_examine, samples), partial(below, split, samples.id)
+        for i, facts in pictures.look(split, len(samples), examine, name, len(result.problems)):
+            result.oddities += [{"file": name(i), "what": what} for what in facts.odd]
+    pictures.compare(seen, plain.group)
     return result
 
 

@@ -2,11 +2,9 @@
 
 import hashlib
 import os
-import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,22 +12,13 @@ from trunkline.ground import storage
 from trunkline.ground.errors import DataError
 from trunkline.ground.links import unread
 
-from ..checked import BOX, NONE, SAMPLE, Check
+from ..checked import BOX, NONE, SAMPLE, Check, Picture, Pictures, below
 from ..classification.folders import class_problems, group_problems
-from ..data.file_loaders import Crash, run_all
 from ..detection.check import ALL, splits_of
 from ..detection.samples import BoxSamples, bad_boxes, describe
 from .options import Options
 from .samples import LabelSamples
 from .splits import TABLE, apart, objects_of, read_labels, read_unsplit, scanned, with_classes
-
-
-class _Facts(NamedTuple):
-    problem: str = ""
-    width: int = 0
-    height: int = 0
-    size: int = 0
-    digest: bytes = b""
 
 
 def check_labels(
@@ -48,36 +37,23 @@ def check_labels(
     area or outside their picture, rows that cannot be used. Oddities: labels that nobody knows, pictures without any class,
     classes without a picture.
     """
-    started = time.perf_counter()
     result = Check(os.fspath(root), counted="labels")
-    digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
-    sizes: list[_Facts] = []
+    pictures = Pictures(result, loaders, progress)
     seen: dict[str, LabelSamples] = {}
     plain = Options(data=os.fspath(root), format=form, on_bad_box="stop" if form == TABLE else "skip", **options)  # type: ignore[arg-type]
     reading = _of_tables if form == TABLE else _of_objects
     for split, samples in reading(plain, classes, result):
         seen[split] = samples
-        told, good = len(result.problems), len(sizes)
+        told = len(result.problems)
         result.oddities += [{"file": split, "what": what} for what in samples.remarks()]
         counts = (samples.known == 1).sum(0).tolist()
         result.counts[split] = dict(zip(samples.classes, counts, strict=True))
         if split != "val" and not any(counts):
             result.problems.append({"file": split, "what": "no picture has a label that could be trained on"})
-        for i, facts in run_all(partial(_examine, samples), len(samples), loaders, f"checking {split}", progress):
-            facts = _Facts(facts.what) if isinstance(facts, Crash) else facts
-            name = f"{split}/{samples.id(i)}" if isinstance(samples.pictures, BoxSamples) else samples.id(i)
-            if facts.problem:
-                result.problem(name, facts.problem, SAMPLE)
-            else:
-                sizes.append(facts)
-                digests[facts.digest].append((split, name))
-        if len(sizes) == good:
-            result.keep_all(told)
-        result.files += len(samples)
-    result.measure([(facts.width, facts.height, facts.size) for facts in sizes])
-    result.compare(digests)
-    result.compare_groups(seen, plain.group)
-    result.seconds = round(time.perf_counter() - started, 3)
+        name = partial(below, split, samples.id) if isinstance(samples.pictures, BoxSamples) else samples.id
+        for _ in pictures.look(split, len(samples), partial(_examine, samples), name, told):
+            pass
+    pictures.compare(seen, plain.group)
     return result
 
 
@@ -114,14 +90,14 @@ def _of_tables(options: Options, classes: Sequence[str] | None, result: Check) -
             yield name or ALL, found
 
 
-def _examine(samples: LabelSamples, i: int) -> _Facts:
+def _examine(samples: LabelSamples, i: int) -> Picture:
     source = samples.source(i)
     try:
         data = bytes(storage.read(source))
         image = samples[i].image
     except OSError as error:
-        return _Facts(unread(source, error))
+        return Picture(unread(source, error))
     except DataError as error:
-        return _Facts(str(error))
+        return Picture(str(error))
     height, width = image.shape[-2:]
-    return _Facts("", width, height, len(data), hashlib.blake2b(data, digest_size=16).digest())
+    return Picture("", width, height, len(data), hashlib.blake2b(data, digest_size=16).digest())

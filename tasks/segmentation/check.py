@@ -2,12 +2,10 @@
 
 import hashlib
 import os
-import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +14,7 @@ from trunkline.ground.errors import DataError
 from trunkline.ground.links import unread
 
 from ...heads.contract import VOID
-from ..checked import NONE, SAMPLE, Check
-from ..data.file_loaders import Crash, run_all
+from ..checked import NONE, SAMPLE, Check, Picture, Pictures
 from ..images.decode import as_stored, decode_turned, unsaid
 from .formats.seen import Seen
 from .formats.void import lacking, undecided
@@ -26,12 +23,8 @@ from .samples import SPLITS, PixelSamples
 from .splits import read_split
 
 
-class _Facts(NamedTuple):
-    problem: str = ""
-    width: int = 0
-    height: int = 0
-    size: int = 0
-    digest: bytes = b""
+@dataclass(frozen=True)
+class _Facts(Picture):
     pixels: tuple[int, ...] = ()  # of each class's number, and of 255
     form: str = ""
 
@@ -52,10 +45,8 @@ def check_masks(
     without a pixel of any class. Oddities: a mask without a pixel of any class, classes without a pixel in training, files
     that are left out, groups that are in train and in val.
     """
-    started = time.perf_counter()
     result = Check(os.fspath(root), counted="pixels")
-    digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
-    sizes: list[tuple[int, int, int]] = []
+    pictures = Pictures(result, loaders, progress)
     palette: tuple[str, np.ndarray] | None = None
     read: dict[str, PixelSamples] = {}
     plain = Options(data=os.fspath(root), format=form, on_bad_sample="skip", **options)
@@ -66,7 +57,7 @@ def check_masks(
             result.problems += [{"file": split, "what": line.strip()} for line in str(error).splitlines()]
             continue
         read[split] = samples
-        told, good = len(result.problems), len(sizes)
+        told = len(result.problems)
         for name, what in samples.excluded.items():
             result.problem(name, what, SAMPLE)
         result.oddities += [{"file": split, "what": note} for note in samples.notes]
@@ -74,27 +65,14 @@ def check_masks(
         palette = palette or samples.palette
         seen, first = Seen(), -1
         void_is_known = replace(samples, encoding=replace(samples.encoding, assumed=False))
-        for i, facts in run_all(partial(_examine, void_is_known), len(samples), loaders, f"checking {split}", progress):
-            facts = _Facts(facts.what) if isinstance(facts, Crash) else facts
-            name = samples.id(i)
-            if facts.problem:
-                result.problem(name, facts.problem, SAMPLE)
-                continue
+        for i, facts in pictures.look(split, len(samples), partial(_examine, void_is_known), samples.id, told):
             seen.count(facts.pixels, facts.form)
             if facts.pixels[VOID] and (first < 0 or i < first):
                 first = i
-            sizes.append((facts.width, facts.height, facts.size))
-            digests[facts.digest].append((split, name))
             if not any(facts.pixels[:VOID]):
-                result.oddities.append({"file": name, "what": "its mask has no pixel of any class"})
-        if len(sizes) == good:
-            result.keep_all(told)
+                result.oddities.append({"file": samples.id(i), "what": "its mask has no pixel of any class"})
         _counted(result, split, samples, seen, first)
-        result.files += len(samples)
-    result.measure(sizes)
-    result.compare(digests)
-    result.compare_groups(read, plain.group)
-    result.seconds = round(time.perf_counter() - started, 3)
+    pictures.compare(read, plain.group)
     return result
 
 

@@ -2,16 +2,15 @@
 
 import hashlib
 import os
-import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from trunkline.ground.errors import DataError
 
-from ..checked import NONE, SAMPLE, Check
-from ..data.file_loaders import Crash, run_all
+from ..checked import NONE, SAMPLE, Check, Picture, Pictures
 from .files import read_picture
 from .options import Options, share_of
 from .samples import PicturePairs
@@ -21,14 +20,10 @@ from .transforms import eval_transform
 ALL = "all"  # what is not split
 
 
-class _Facts(NamedTuple):
-    problem: str = ""
-    width: int = 0
-    height: int = 0
-    size: int = 0
+@dataclass(frozen=True)
+class _Facts(Picture):
     format: str = ""
     mode: str = ""
-    digest: bytes = b""
 
 
 def check_pictures(
@@ -44,10 +39,9 @@ def check_pictures(
 
     Problems: files that cannot be read, sides that are too small or do not go together. Oddities: what the reader remarks.
     """
-    started = time.perf_counter()
     result, facts = Check(os.fspath(root), counted="pictures"), list[_Facts]()
+    pictures = Pictures(result, loaders, progress)
     plain = Options(data=os.fspath(root), format=form, on_bad_sample="skip", **options)  # type: ignore[arg-type]
-    digests: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     seen: dict[str, PicturePairs] = {}
     for split, given in _splits(plain):
         try:
@@ -56,28 +50,15 @@ def check_pictures(
             result.problems += [{"file": split, "what": line} for line in str(error).splitlines()]
             continue
         seen[split] = samples
-        told, good = len(result.problems), len(facts)
+        told = len(result.problems)
         for name, what in samples.excluded.items():
             result.problem(name, what, SAMPLE)
         result.oddities += [{"file": split, "what": what} for what in samples.remarks()]
-        for i, one in run_all(partial(_examine, samples), len(samples), loaders, f"checking {split}", progress):
-            one = _Facts(one.what) if isinstance(one, Crash) else one
-            if one.problem:
-                result.problem(samples.id(i), one.problem, SAMPLE)
-                continue
-            facts.append(one)
-            digests[one.digest].append((split, samples.id(i)))
-        if len(facts) == good:
-            result.keep_all(told)
+        facts += [one for _, one in pictures.look(split, len(samples), partial(_examine, samples), samples.id, told)]
         result.counts[split] = {"pictures": len(samples)}
-        result.files += len(samples)
-    if facts:
-        result.measure([(one.width, one.height, one.size) for one in facts])
     result.formats = dict(Counter(one.format for one in facts).most_common())
     result.modes = dict(Counter(one.mode for one in facts).most_common())
-    result.compare(digests)
-    result.compare_groups(seen, plain.group)
-    result.seconds = round(time.perf_counter() - started, 3)
+    pictures.compare(seen, plain.group)
     return result
 
 
@@ -101,4 +82,5 @@ def _examine(samples: PicturePairs, i: int) -> _Facts:
         return _Facts(str(error).removeprefix(f"{samples.large(i)}: "))
     height, width, channels = picture.pixels.shape
     mode = f"{'grey' if channels == 1 else 'RGB'}{'A' if picture.alpha is not None else ''}, {8 * picture.pixels.itemsize} bits"
-    return _Facts("", width, height, len(data), picture.format, mode, hashlib.blake2b(data, digest_size=16).digest())
+    found = hashlib.blake2b(data, digest_size=16).digest()
+    return _Facts("", width, height, len(data), found, picture.format, mode)
