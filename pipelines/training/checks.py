@@ -180,7 +180,27 @@ def tell_singles(session: Session, given: Recipe) -> None:
             session.note(line)
 
 
-def divide(session: Session, mixed: Mixture) -> None:
+def check_phase(session: Session, number: int, phase: Phase, mixed: Mixture) -> None:
+    """Check a phase that begins or goes on, and note what it leaves undone; see `_divide`."""
+    _divide(session, mixed)
+    _tell_unmeasured(session, number, phase)
+
+
+def _tell_unmeasured(session: Session, number: int, phase: Phase) -> None:
+    """Note which tasks a balance by gradients leaves as they are, where the trunk is frozen and its pyramid learns."""
+    model, recipe = session.model, session.recipe
+    if recipe.balance != "gradient_norm" or phase.frozen != model.backbone.stages:
+        return
+    levels = set(getattr(model.backbone, "levels", ()))
+    for name in learning_tasks(recipe):
+        if not levels & set(model.heads[name].needs):  # type: ignore[arg-type]
+            session.note(
+                f"balance=gradient_norm: phases.{number}.frozen={phase.frozen}: {name} reads only maps that do not learn: "
+                "its factor stays 1"
+            )
+
+
+def _divide(session: Session, mixed: Mixture) -> None:
     """Check that workers can divide the updates, and note where some of them have nothing to do.
 
     Raises RecipeError where synchronised batch norm would make them wait for each other without end.
@@ -194,7 +214,7 @@ def divide(session: Session, mixed: Mixture) -> None:
 
 
 def _counts(session: Session, mixed: Mixture) -> set[int]:
-    """Find the numbers of micro-batches that updates have from the last change of the mixture on; see `divide`."""
+    """Find the numbers of micro-batches that updates have from the last change of the mixture on; see `_divide`."""
     size, first = session.workers.size, max(share.stretches[-1].first for share in mixed.shares)
     counts = {mixed.count(update) for update in range(first, first + UPDATES_LOOKED_AT)}
     if size > 1 and session.recipe.network.norm == "sync" and (odd := [n for n in counts if n % size]):

@@ -41,7 +41,7 @@ from ..runs.environment import environment
 from ..runs.machine import check_device, resolve_machine, threads_kept
 from ..runs.run import STATE, Metrics, Run, locked
 from ..show import samples_left_out
-from .checks import check_frozen, check_lengths, divide, go_on, metric_of, preflight, shared, tell_singles
+from .checks import check_frozen, check_lengths, check_phase, go_on, metric_of, preflight, shared, tell_singles
 from .engines import make_engine
 from .features import cache
 from .finish import finish
@@ -299,7 +299,7 @@ def train_phase(session: Session, number: int, phase: Phase, state: dict[str, An
         return
     session.model.freeze(phase.frozen, phase.still)
     mixed = mixture(recipe, session.parts, number, progress)
-    divide(session, mixed)
+    check_phase(session, number, phase, mixed)
     length = mixed.length(phase.epochs, phase.updates)
     before = sum(done for _, done in progress.over[:number])
     resumed = state is not None and number == state["phase"]

@@ -180,6 +180,20 @@ def test_a_balance_that_no_gradient_reaches_is_refused(tmp_path):
         train(replace(resolved, recipe=later), tmp_path / "run")
 
 
+def test_a_task_that_reads_only_what_is_frozen_keeps_its_factor_and_is_named(tmp_path):
+    resolved = resolve(FILE, {**PLAIN, "balance": "gradient_norm"})
+    (phase,) = resolved.recipe.phases
+    train(replace(resolved, recipe=replace(resolved.recipe, phases=(replace(phase, frozen=5),))), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    told = [line["text"] for line in lines if "reads only maps" in line.get("text", "")]
+    said = (
+        "balance=gradient_norm: phases.0.frozen=5: classification reads only maps that do not learn: its factor stays 1"
+    )
+    assert told == [said]
+    factors = [line["measured"] for line in lines if line["kind"] == "train"][-1]
+    assert factors["balance/classification"] == 1 != factors["balance/boxes"]
+
+
 def weights_of(run: Path) -> dict[str, Tensor]:
     return read_tensors(run / "checkpoints/000002/model.safetensors")
 
