@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...backbones.contract import within
 from ...cluster.config import Launch, Optimizer
 from ...cluster.engines.optimizer import build_optimizer
 from ...cluster.engines.zero import BUCKET
 from ...cluster.engines.zero_options import ZeroOptions, refuse
+from ...heads.model import Model
 from ...tasks.contract import Task
 from ..recipe.demo_data import placed
-from ..recipe.fields import Recipe, batches_of, sharing
+from ..recipe.fields import Recipe, batches_of, learning_tasks, sharing
 from ..recipe.knobs import Resolved
 from ..runs.machine import check_device, resolve_machine
 from ..training.memory import (
@@ -154,6 +156,7 @@ class _Facts:
     in_turn: bool  # whether an update has batches of one share alone
     program: int  # bytes of the interpreter, its libraries and their kernels
     width: int  # bytes of an element
+    compared: int = 0  # bytes of the tasks' gradients on the trunk, where they are compared
 
     @property
     def summed(self) -> bool:
@@ -212,7 +215,14 @@ def _facts(recipe: Recipe, device: str) -> _Facts:
     rest = [m for m in model.beside.values() if all(m is not turn.player.module for turn in all_turns)]
     used = {id(m): m for turn in all_turns for m in turn.player.uses}
     return _Facts(learners, sum(map(_elements, (*rest, *used.values()))), recipe.machine.reduction == "exact", shares,
-                  recipe.mixing == "round_robin", program, 8 if recipe.machine.precision == "fp64" else 4)  # fmt: skip
+                  recipe.mixing == "round_robin", program, 8 if recipe.machine.precision == "fp64" else 4,
+                  _compared(recipe, model))  # fmt: skip
+
+
+def _compared(recipe: Recipe, model: Model) -> int:
+    """Count the bytes that `log.cosines` holds: a sum in fp64 for each task, and the gradient that is added."""
+    trunk = sum(p.numel() for p in within(model.backbone).parameters() if p.requires_grad)
+    return trunk * (8 * len(learning_tasks(recipe)) + 4) if recipe.log.cosines else 0
 
 
 def _share(recipe: Recipe, tasks: dict[str, Task], turns: Sequence[Turn]) -> _Share:
@@ -277,6 +287,8 @@ def _parts(f: _Facts, zero: int | None, workers: int, offload: bool, device: str
         parts["optimizer state"] = 0
     if f.beside:
         parts["networks that do not learn"] = f.beside * width
+    if f.compared:
+        parts["gradients of each task"] = f.compared
     return {
         "program": f.program,
         **parts,

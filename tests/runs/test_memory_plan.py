@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import trunkline
+from trunkline.backbones.contract import within
 from trunkline.cluster.workers import Workers
 from trunkline.heads.super_resolution.critic import make_critic
 from trunkline.pipelines.command.cli import main
@@ -272,6 +273,15 @@ def test_of_a_mixture_the_largest_pass_counts_and_a_shared_one_has_all_heads(tmp
     assert max(apart["boxes"], apart["some"]) < plan["passes"]["boxes+some"] < apart["boxes"] + apart["some"]
     idle = trunkline.memory(MIXED, **{"loss_weights.boxes": 0, "mix.classification": 0.1, "updates": 4}).passes
     assert [*idle] == ["some"], "a weight of 0 leaves one out, a phase too short another"
+
+
+def test_gradients_that_are_compared_take_room(tmp_path, monkeypatch):
+    found, _, model, _ = mixed(tmp_path, monkeypatch, **{"log.cosines": 2, "loss_weights.some": 0})
+    trunk = sum(p.numel() for p in within(model.backbone).parameters() if p.requires_grad)
+    for stage in ("none", "1"):
+        assert found["stages"][stage]["gradients of each task"] == trunk * (8 + 8 + 4), "of the two that learn"
+    plain = mixed(tmp_path, monkeypatch, **{"loss_weights.some": 0})[0]["stages"]["none"]
+    assert found["stages"]["none"].keys() - plain.keys() == {"gradients of each task"}
 
 
 def test_advice_for_a_mixture_names_its_micro_batches(tmp_path, monkeypatch):
