@@ -18,7 +18,7 @@ from trunkline.ground.links import unread
 
 from ..checked import NONE, SAMPLE, Check
 from ..data.file_index import printable
-from ..data.file_loaders import Crash, run_all
+from ..data.file_loaders import run_in_order
 from ..images.decode import FORMATS, decode
 from .folder import OTHER_NAMES, SPLITS, Folder
 from .folder_scan import renames, scan
@@ -73,10 +73,8 @@ def check_folders(
         result.oddities += [{"file": folder.place, "what": what} for what in said]
     result.oddities += [{"file": where, "what": what} for where, what in _beside(root, folders)]
     files = _Files(os.fspath(root), folders, options.get("depth", ""))
-    facts: dict[int, _Facts] = {}
-    for i, fact in run_all(partial(_examine, files), len(files), loaders, "checking", progress):
-        facts[i] = _Facts(problem=fact.what) if isinstance(fact, Crash) else fact
-    _tell(result, files, [facts[i] for i in range(len(files))])
+    facts = run_in_order(partial(_examine, files), _Facts, len(files), loaders, "checking", progress)
+    _tell(result, files, facts)
     if not wrong:
         result.compare_groups({name or "all": samples_of(root, folder) for name, folder in folders.items()}, group)
     result.files = len(files)

@@ -7,12 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, TypeVar
 
 from trunkline.ground.errors import DataError
 from trunkline.ground.progress import progress
 
 CHUNK = 16  # items that a process takes at once
+
+
+F = TypeVar("F")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,16 @@ def run_all(
         for result in results:
             bar.advance(task)
             yield result
+
+
+def run_in_order(
+    work: Callable[[int], F], crashed: Callable[[str], F], count: int, loaders: int | None, title: str, show: bool
+) -> list[F]:
+    """Return `work(i)` for each i in `range(count)`, as `run_all` does; of a Crash, `crashed` of what it says."""
+    found: dict[int, F] = {}
+    for i, one in run_all(work, count, loaders, title, show):
+        found[i] = crashed(one.what) if isinstance(one, Crash) else one
+    return [found[i] for i in range(count)]
 
 
 def available_cores() -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from trunkline.ground.errors import DataError
 
 from ..checked import NONE, SAMPLE, Check
-from ..data.file_loaders import Crash, run_all
+from ..data.file_loaders import run_in_order
 from .options import Options
 from .reading import read_events, read_whole
 from .samples import EventSamples
@@ -61,11 +61,9 @@ def check_events(
             result.problem(name, what, SAMPLE)
         for video in samples.videos:
             result.oddities += [{"file": video.name, "what": what} for what in _odd(video)]
-    facts: dict[int, _Facts] = {}
     read = partial(_examine, [(samples, i) for _, samples, i in videos])
-    for i, fact in run_all(read, len(videos), loaders, "reading", progress):
-        facts[i] = _Facts(problem=fact.what) if isinstance(fact, Crash) else fact
-    _tell(result, videos, [facts[i] for i in range(len(videos))])
+    facts = run_in_order(read, _Facts, len(videos), loaders, "reading", progress)
+    _tell(result, videos, facts)
     result.compare_groups(splits, plain.group)
     result.files = len(videos)
     return result

@@ -13,7 +13,7 @@ import numpy as np
 from trunkline.ground.errors import DataError
 
 from ..checked import NONE, SAMPLE, Check
-from ..data.file_loaders import Crash, run_all
+from ..data.file_loaders import run_in_order
 from .decoding.looking import every_frame
 from .decoding.video import open_video
 from .options import Options
@@ -65,11 +65,9 @@ def check_clips(
         result.oddities += [{"file": split, "what": what} for what in samples.remarks()]
         for name, what in samples.excluded.items():
             result.problem(name, what, SAMPLE)
-    facts: dict[int, _Facts] = {}
     sources = [(samples.id(i), os.fspath(samples.source(i))) for _, samples, i in clips]
-    for i, fact in run_all(partial(_examine, sources), len(clips), loaders, "decoding", progress):
-        facts[i] = _Facts(problem=fact.what) if isinstance(fact, Crash) else fact
-    _tell(result, clips, [facts[i] for i in range(len(clips))])
+    facts = run_in_order(partial(_examine, sources), _Facts, len(clips), loaders, "decoding", progress)
+    _tell(result, clips, facts)
     result.compare_groups(splits, plain.group)
     result.files = len(clips)
     return result
