@@ -21,9 +21,10 @@ from ..feeding.draws import Draws
 from ..feeding.loader import decoding
 from ..feeding.ordered import in_order, ordered_lists
 from ..launch.worker import mistakes_as_engine_errors
+from ..models.assembly import Ready
 from ..models.blend import blend_of
 from ..models.opened import folder_of
-from ..models.ready import Ready, Source, chosen, fetched, options_of, ready, tasks_of
+from ..models.ready import Source, chosen, fetched, options_of, ready, tasks_of
 from ..recipe import plugin as plugins
 from ..runs.files import new_file, new_folder, write_folder, write_records
 from ..runs.machine import threads_kept

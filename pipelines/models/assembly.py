@@ -38,6 +38,27 @@ class Facts:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class Ready:
+    """A model with its task, in evaluation mode on its device, and where it came from."""
+
+    model: Model
+    task: Task
+    recipe: Recipe
+    facts: Facts
+    origin: dict[str, Any]  # source, checkpoint, update, weights (raw or ema)
+    tasks: dict[str, Task] = field(default_factory=dict)  # all of a run's; `task` is one of them
+
+    @property
+    def options(self) -> Any:
+        """The task's options."""
+        return self.recipe.tasks[self.task.name]
+
+    def of(self, name: str) -> "Ready":
+        """Return the same model with another task of its run."""
+        return replace(self, task=self.tasks[name], origin={**self.origin, "task": name})
+
+
 def make_task(name: str, options: Any, preprocessing: Preprocessing, facts: dict[str, Any] | None = None) -> Task:
     """Make the task that a recipe calls `name`, of the kind that its options are of."""
     task = task_class(kind_of(name, options))(options, preprocessing, facts)

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,10 +10,8 @@ from torch import nn
 from trunkline.ground.errors import RecipeError
 from trunkline.ground.storage import at_home
 
+from .assembly import Ready
 from .foreign import is_foreign
-
-if TYPE_CHECKING:
-    from .ready import Ready
 
 _NAMED = 3  # tensors that a message names
 
@@ -58,7 +56,7 @@ def refuse_foreign(first: str, blend: Blend) -> None:
         )
 
 
-def mix_in(found: "Ready", other: "Ready", blend: Blend) -> None:
+def mix_in(found: Ready, other: Ready, blend: Blend) -> None:
     """Make `found` the blend, and say so in its origin. Raises RecipeError where `other` is another network."""
     if wrong := _differences(found, other):
         raise RecipeError(
@@ -82,14 +80,14 @@ def mix(model: nn.Module, other: nn.Module, share: float) -> None:
             tensor.copy_(tensor.cpu().double() * (1 - share) + theirs[name].cpu().double() * share)
 
 
-def _differences(found: "Ready", other: "Ready") -> list[str]:
+def _differences(found: Ready, other: Ready) -> list[str]:
     """Say what the two networks do not share: task, architecture, settings, scale or classes, preprocessing, tensors."""
     first, second = _about(found), _about(other)
     wrong = [f"{key}: {second.get(key)}, not {value}" for key, value in first.items() if value != second.get(key)]
     return wrong or _tensors_apart(found.model, other.model)
 
 
-def _about(found: "Ready") -> dict[str, Any]:
+def _about(found: Ready) -> dict[str, Any]:
     """Collect what decides a network and what is done with its input, as JSON has it."""
     facts, network = found.facts, found.recipe.network
     said = {

@@ -10,17 +10,15 @@ from trunkline.ground.names import load_named, nearest
 from trunkline.ground.storage import is_remote
 
 from ...cluster import checkpoint
-from ...heads.model import Model
-from ...tasks.contract import Task
 from ...tasks.options import belonging, followed, hint_of, reset
 from ...tasks.table import kind_of
 from ...tasks.table import options as known_options
 from ..recipe.convert import convert
-from ..recipe.fields import Machine, Network, Recipe
+from ..recipe.fields import Machine, Network
 from ..recipe.limits import check_options
 from ..runs.machine import check_device, resolve_machine
 from ..runs.run import Run
-from .assembly import Facts, assemble, task_class
+from .assembly import Facts, Ready, assemble, task_class
 from .blend import blend_of, mix_in, refuse_foreign
 from .build import build, from_weights, held_by
 from .bundle import Bundle, read_bundle
@@ -58,27 +56,6 @@ class Source:
     files: bool = False
     blend: str = ""
     tasks: tuple[str, ...] = ()
-
-
-@dataclass
-class Ready:
-    """A model with its task, in evaluation mode on its device, and where it came from."""
-
-    model: Model
-    task: Task
-    recipe: Recipe
-    facts: Facts
-    origin: dict[str, Any]  # source, checkpoint, update, weights (raw or ema)
-    tasks: dict[str, Task] = field(default_factory=dict)  # all of a run's; `task` is one of them
-
-    @property
-    def options(self) -> Any:
-        """The task's options."""
-        return self.recipe.tasks[self.task.name]
-
-    def of(self, name: str) -> "Ready":
-        """Return the same model with another task of its run."""
-        return replace(self, task=self.tasks[name], origin={**self.origin, "task": name})
 
 
 def ready(source: Source) -> Ready:

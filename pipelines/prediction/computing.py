@@ -10,8 +10,9 @@ from ...tasks.images.decode import HOW_TO_GO_ON
 from ...tasks.predicted import Predicted, Writing
 from ...tasks.samples import Sample
 from ..evaluation.measure import inference
+from ..models.assembly import Ready
 from ..models.blend import blend_of
-from ..models.ready import Ready, Source, chosen, ready
+from ..models.ready import Source, chosen, ready
 from .several import computer_of
 
 

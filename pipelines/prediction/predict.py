@@ -17,8 +17,9 @@ from ...tasks.data.repairs import counted
 from ...tasks.predicted import Predicted, Writing
 from ..evaluation.evaluate import absolute, absolute_blend
 from ..launch.worker import mistakes_as_engine_errors
+from ..models.assembly import Ready
 from ..models.digest import weights_digest
-from ..models.ready import Ready, Source, chosen, ready, tasks_of
+from ..models.ready import Source, chosen, ready, tasks_of
 from ..recipe import plugin as plugins
 from ..recipe.convert import check_own
 from ..runs.machine import threads_kept

@@ -15,7 +15,7 @@ from ...tasks.predicted import Predicted
 from ...tasks.samples import Sample
 from ..evaluation.measure import inference
 from ..evaluation.together import in_passes, passes
-from ..models.ready import Ready
+from ..models.assembly import Ready
 
 if TYPE_CHECKING:
     from PIL.Image import Image

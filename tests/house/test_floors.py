@@ -31,15 +31,15 @@ def module_of(file: Path) -> str:
 MODULES = {module_of(f): f for f in FILES}
 
 
-def imported(file: Path) -> set[str]:
-    """The modules of ours that a file imports, at any place in it; what only type checkers read aside."""
+def imported(file: Path, types: bool = False) -> set[str]:
+    """The modules of ours that a file imports, at any place in it; what only type checkers read aside, but for `types`."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     unread = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
               for inner in ast.walk(node)}  # fmt: skip
     package = module_of(file).split(".") if file.name == "__init__.py" else module_of(file).split(".")[:-1]
     found: set[str] = set()
     for node in ast.walk(tree):
-        if id(node) in unread or not isinstance(node, ast.Import | ast.ImportFrom):
+        if (id(node) in unread and not types) or not isinstance(node, ast.Import | ast.ImportFrom):
             continue
         if isinstance(node, ast.Import):
             found |= {n.name for n in node.names}
@@ -81,7 +81,9 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def test_no_file_imports_one_that_imports_it():
-    assert circles(IMPORTS) == []
+    """Nor do two that know each other by their types alone; front doors name what stands behind them."""
+    doors = {"trunkline", "trunkline.backbones"}
+    assert circles({m: imported(f, types=True) for m, f in MODULES.items() if m not in doors}) == []
 
 
 def test_a_circle_is_found():
