@@ -1,6 +1,5 @@
 """A trunk with its heads: one module that a task, an engine and a checkpoint share."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,33 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
 from trunkline.ground.errors import EngineError
 from trunkline.ground.keys import key, seed_model
-from trunkline.ground.names import nearest
 
 from ..backbones.contract import Features, Preprocessing
 from ..backbones.norm import PerTask, norms_of
 from ..backbones.pyramid import Pyramid
+from .called import check_images, chosen
 from .contract import Batch, Prediction
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """The memory format with channels last, by rank: of images, and of clips."""
-SHAPES = {4: "(N, C, H, W)", 5: "(N, C, T, H, W)"}
-"""What is given to a model, by rank: pictures, and clips."""
-_AS_TENSOR = {
-    "ndarray": "; give torch.from_numpy(images), where channels are last with .permute(0, 3, 1, 2)",
-    "list": "; of tensors of one size give torch.stack(images)",
-    "tuple": "; of tensors of one size give torch.stack(images)",
-}
-"""How to make a tensor of what is given to a model instead, by its type."""
-_AS_UINT8 = {
-    True: "floats from 0 to 1 are made so by (images * 255).round().to(torch.uint8), from 0 to 255 by "
-    "images.round().to(torch.uint8); the model normalises itself",
-    False: "integers from 0 to 255 are made so by images.to(torch.uint8)",
-}
-"""How to make bytes of floats (True) and of other integers."""
 
 
 class Model(nn.Module):
@@ -184,99 +168,19 @@ class Model(nn.Module):
         no images of uint8 as its trunk reads them, in training mode, and where a task reads clips and these are pictures, or the
         other way round.
         """
-        names = self._chosen(tasks)
+        names = chosen(tasks, [*self.heads])
         if self.training:
             raise EngineError("the model is in training mode, and was called for predictions: call model.eval() first")
-        self._check_images(images)
-        self._check_read(images, names)
+        check_images(images, names, self.backbone, self.heads, self.mean.shape[1])
         batch = Batch("", [str(n) for n in range(len(images))], images.to(self.mean.device))
         alike = {self.statistics(name): replace(batch, task=name) for name in names}
         maps = {whose: self.maps(one) for whose, one in alike.items()}
         each = {name: replace(batch, task=name, features=maps[self.statistics(name)]) for name in names}
         return {name: self.predict(one) for name, one in each.items()}
 
-    def _chosen(self, tasks: str | Sequence[str]) -> list[str]:
-        """List the tasks that are asked for. Raises EngineError for one that the model has no head of."""
-        text = isinstance(tasks, str)
-        names = [name.strip() for name in tasks.split(",") if name.strip()] if text else [*tasks]
-        if not names or names == ["all"]:
-            return [*self.heads]
-        if unknown := [name for name in names if name not in self.heads]:
-            given = f"tasks={tasks if text else ','.join(map(str, tasks))}"
-            near = nearest(str(unknown[0]), self.heads)
-            said = "" if given == f"tasks={unknown[0]}" else f"there is no {unknown[0]}{near}; "
-            raise EngineError(f"{given}: {said}this model has the heads {', '.join(self.heads)}{'' if said else near}")
-        return names
-
-    def _check_images(self, images: Any) -> None:
-        """Raise EngineError for what is no batch of pictures or clips, uint8, of the channels that the trunk reads."""
-        if getattr(self.backbone, "stages", 1) == 0:  # it computes nothing, and says so itself
-            self.backbone(images)
-        channels = self.mean.shape[1]
-        if channels == 1:  # one mean may serve several channels
-            convolutions = (m.in_channels for m in self.backbone.modules() if isinstance(m, _ConvNd))
-            channels = next(convolutions, 1)
-        clips = self._reading_clips()
-        kinds = {4: "images"} if len(clips) < len(self.heads) else {}
-        if clips or getattr(self.backbone, "time_strides", None):
-            kinds[5] = "clips"
-        shapes = " or ".join(f"{kind} {SHAPES[n].replace('C', str(channels))}" for n, kind in kinds.items())
-        wanted = f"expected {shapes} in a tensor of uint8, 0 to 255"
-        if not torch.is_tensor(images):
-            count = f" of {len(images)}" if isinstance(images, (list, tuple)) else ""
-            kind = type(images).__name__
-            raise EngineError(f"the model was given {kind}{count}: {wanted}{_AS_TENSOR.get(kind, '')}")
-        given = f"the model was given {tuple(images.shape)}, {str(images.dtype).removeprefix('torch.')}"
-        wrong = _wrong_shape(images, channels, kinds)
-        if images.dtype != torch.uint8:
-            wrong.append(_AS_UINT8[images.is_floating_point()])
-        if wrong:
-            raise EngineError(f"{given}: {wanted}; {'; '.join(wrong)}")
-
-    def _reading_clips(self) -> list[str]:
-        """List the tasks whose heads say that they read clips."""
-        return [name for name, head in self.heads.items() if getattr(head, "reads_clips", False)]
-
-    def _check_read(self, images: Tensor, names: Sequence[str]) -> None:
-        """Raise EngineError with the tasks of these names that read clips where pictures are given, or pictures of clips.
-
-        Where no head says that it reads clips, each is believed to read what it is given.
-        """
-        clips = self._reading_clips()
-        if not clips:
-            return
-        reading = {4: [name for name in self.heads if name not in clips], 5: clips}
-        given, other = ("pictures", "clips") if images.ndim == 4 else ("clips", "pictures")
-        wrong = [name for name in names if name not in reading[images.ndim]]
-        if wrong:
-            ways = [
-                f"{kind} {SHAPES[n]} as model({kind}, {json.dumps(reading[n])})"
-                for n, kind in ((4, "pictures"), (5, "clips"))
-                if reading[n]
-            ]
-            raise EngineError(
-                f"{', '.join(wrong)} read{'s' * (len(wrong) == 1)} {other}, and these are {given}, {tuple(images.shape)}: give "
-                f"{' and '.join(ways)}"
-            )
-
     def predict(self, batch: Batch) -> list[Prediction]:
         """Predict one result a sample, in the batch's order. Call it under `torch.inference_mode()` and in eval mode."""
         return self.heads[batch.task].predict(self.maps(batch), batch)  # type: ignore[operator]
-
-
-def _wrong_shape(images: Tensor, channels: int, kinds: dict[int, str]) -> list[str]:
-    """Say what is wrong with the shape of what is given to a model that reads `kinds`, by rank, of so many channels."""
-    if images.ndim not in SHAPES:
-        return ["one picture is picture[None]" if images.ndim == 3 else f"it has {images.ndim} dimensions"]
-    if images.ndim == 5 and 5 not in kinds:
-        return [f"no head reads clips, {SHAPES[5]}"]
-    if not images.numel():
-        return ["it is empty"]
-    if images.shape[1] == channels:
-        return []
-    order = ", ".join(map(str, (0, images.ndim - 1, *range(1, images.ndim - 1))))
-    hint = f": where they are last give images.permute({order})" if images.shape[-1] == channels else ""
-    return [f"it has {images.shape[1]} channels{hint}"]
 
 
 def _said(named: Any) -> str:

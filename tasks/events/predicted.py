@@ -10,7 +10,7 @@ import numpy as np
 
 from trunkline.ground.errors import DataError
 
-from ...heads.events import EventPrediction
+from ...heads.events.events import EventPrediction
 from ..predicted import Predicted
 from .annotations import Event
 from .features import Clock, said_of

@@ -16,9 +16,9 @@ from trunkline.ground.errors import DataError
 from ...backbones.contract import Backbone
 from ...backbones.weights import Weights
 from ...heads.contract import Batch, Prediction
-from ...heads.event_pyramid import EventPyramid
-from ...heads.event_windows import EventWindows
-from ...heads.events import REAL, STEPS, joined, parts_of
+from ...heads.events.events import REAL, STEPS, joined, parts_of
+from ...heads.events.pyramid import EventPyramid
+from ...heads.events.windows import EventWindows
 from ..contract import Sample, Samples, Task
 from ..data.folds import divided
 from ..fitting import copy_head

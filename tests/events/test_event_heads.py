@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from trunkline.heads.contract import Batch
-from trunkline.heads.event_pyramid import EventPyramid
-from trunkline.heads.event_windows import EventWindows
-from trunkline.heads.events import REAL, STEPS, joined, parts_of
+from trunkline.heads.events.events import REAL, STEPS, joined, parts_of
+from trunkline.heads.events.pyramid import EventPyramid
+from trunkline.heads.events.windows import EventWindows
 from trunkline.heads.video.segments import grouped, suppressed
 
 HEADS = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from long_videos import features_of, write
 
-from trunkline.heads.events import STEPS
+from trunkline.heads.events.events import STEPS
 from trunkline.heads.video.segments import grouped
 from trunkline.pipelines.models.ready import Source, ready
 from trunkline.pipelines.recipe.knobs import resolve

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones.contract import Features
-from .contract import Batch, Prediction
+from ...backbones.contract import Features
+from ..contract import Batch, Prediction
 
 STEPS = "steps"
 """The map of features over time, `(N, C, T)`: column i is about the time from i to i + 1, in steps."""

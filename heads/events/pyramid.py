@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones.contract import Features
-from .boxes import at_least_fp32
-from .contract import Batch, Prediction
-from .dense import PRIOR, START, best_of_levels, dense_losses
+from ...backbones.contract import Features
+from ..boxes import at_least_fp32
+from ..contract import Batch, Prediction
+from ..dense import PRIOR, START, best_of_levels, dense_losses
+from ..video.segments import suppressed
 from .events import STEPS, OverTime, Said, real_steps, whole
-from .video.segments import suppressed
 
 BEFORE = 2000  # candidates of a level before suppression, at most
 JOINED = 2  # convolutions before the pyramid

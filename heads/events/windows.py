@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones.contract import Features
-from .boxes import at_least_fp32
-from .contract import Batch, Prediction
+from ...backbones.contract import Features
+from ..boxes import at_least_fp32
+from ..contract import Batch, Prediction
+from ..video.segments import grouped
 from .events import STEPS, Said, real_steps, whole
-from .video.segments import grouped
 
 
 class EventWindows(nn.Module):

@@ -1,0 +1,1 @@
+"""Heads that find events in the features of a video."""
