@@ -177,7 +177,7 @@ def joint_recipe(
     data: str, weights: str, seed: int, updates: int, size: int, batch: int, lr: float, frozen: int, threads: int | None
 ) -> Recipe:
     """Make the recipe of all three together, by joint-voc."""
-    from ..recipes.published_joint import joint_voc
+    from ..recipes.published.joint import joint_voc
 
     recipe = joint_voc(data=data, weights=weights, batch=batch, micro_batch="all", seed=seed)
     small = {"size": size, "longest": 2 * size}

@@ -96,7 +96,7 @@ def test_no_file_is_longer_than_400_lines():
 
 
 def test_no_folder_holds_more_than_16_files():
-    for folder in {f.parent for f in (*FILES, *(ROOT / "tests").rglob("*.py"))} - {RECIPES}:
+    for folder in {f.parent for f in (*FILES, *(ROOT / "tests").rglob("*.py"))}:
         files = [f.name for f in folder.iterdir() if f.is_file()]
         assert len(files) <= 16, f"{folder.relative_to(ROOT)}: {len(files)} files"
 
@@ -107,7 +107,7 @@ def test_functions_are_short():
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
                 where = f"{file.relative_to(ROOT)}:{node.lineno} {node.name}"
-                lengths[where] = 0 if file.parent == RECIPES else node.end_lineno - node.lineno + 1
+                lengths[where] = 0 if RECIPES in file.parents else node.end_lineno - node.lineno + 1
     assert {where: n for where, n in lengths.items() if n > 60} == {}
     assert statistics.median(n for n in lengths.values() if n) <= 8
 
@@ -121,7 +121,8 @@ def test_every_package_is_listed_for_the_wheel():
     assert set(listed) == {module_of(f.parent / "__init__.py") for f in FILES}
 
 
-LIGHT = ("*/table.py", "heads/*/table.py", "cluster/*/table.py", "pipelines/recipes/*.py", "pipelines/recipe/[!d]*.py",
+LIGHT = ("*/table.py", "heads/*/table.py", "cluster/*/table.py", "pipelines/recipes/*.py", "pipelines/recipes/*/*.py",
+         "pipelines/recipe/[!d]*.py",
          "tasks/*/options.py", "tasks/options.py", "pipelines/command/*.py", "pipelines/api.py", "pipelines/runs/*.py",
          "cluster/config.py", "cluster/engines/schedule.py", "cluster/*/*_options.py", "pipelines/launch/[!w]*.py",
          "trunkline/ground/[!k]*.py")  # fmt: skip

@@ -19,7 +19,7 @@ from trunkline.tasks.video.sampling import fixed_frames
 from trunkline.tasks.video.scenes import write_clips
 from trunkline.tasks.video.transforms import TrainTransform, cropped
 
-OURS = sorted(name for name, place in RECIPES.items() if "published_video" in place)
+OURS = sorted(name for name, place in RECIPES.items() if "published.video" in place)
 
 
 def recipe(name: str, **given):

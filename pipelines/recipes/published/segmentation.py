@@ -5,10 +5,10 @@ from typing import Literal
 
 from trunkline.ground.errors import RecipeError
 
-from ...cluster.config import Optimizer, Schedule
-from ...tasks.segmentation.options import Options
-from ..recipe.fields import Batches, Evaluation, Network, Phase, Recipe
-from .published import tiny
+from ....cluster.config import Optimizer, Schedule
+from ....tasks.segmentation.options import Options
+from ...recipe.fields import Batches, Evaluation, Network, Phase, Recipe
+from .smoke import tiny
 
 VOC_IN_COCO = ("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
                "horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train", "tv")  # fmt: skip

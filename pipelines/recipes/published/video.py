@@ -8,10 +8,10 @@ from typing import Literal
 
 from trunkline.ground.errors import RecipeError
 
-from ...cluster.config import Optimizer, Schedule
-from ...tasks.video.options import Options
-from ..recipe.fields import Batches, Evaluation, Network, Phase, Recipe
-from .published import tiny
+from ....cluster.config import Optimizer, Schedule
+from ....tasks.video.options import Options
+from ...recipe.fields import Batches, Evaluation, Network, Phase, Recipe
+from .smoke import tiny
 
 _KINETICS = "data= is missing: give the folder with Kinetics-400's train.csv, validate.csv and its clips"
 

@@ -2,9 +2,9 @@
 
 from trunkline.ground.errors import RecipeError
 
-from ...cluster.config import Average, Optimizer, Schedule
-from ...tasks.events.options import Options
-from ..recipe.fields import Batches, Evaluation, Machine, Network, Phase, Recipe
+from ....cluster.config import Average, Optimizer, Schedule
+from ....tasks.events.options import Options
+from ...recipe.fields import Batches, Evaluation, Machine, Network, Phase, Recipe
 
 OVERLAPS = (0.3, 0.4, 0.5, 0.6, 0.7)
 """The overlaps over which papers on THUMOS take the mean."""

@@ -5,12 +5,12 @@ from typing import Literal
 
 from trunkline.ground.errors import RecipeError
 
-from ...cluster.config import Optimizer, Schedule
-from ...tasks.detection.options import Options as Boxes
-from ...tasks.multilabel.options import Options as Labels
-from ...tasks.segmentation.options import Options as Pixels
-from ..recipe.fields import Batches, Evaluation, Network, Phase, Recipe
-from .joint import SMOKE
+from ....cluster.config import Optimizer, Schedule
+from ....tasks.detection.options import Options as Boxes
+from ....tasks.multilabel.options import Options as Labels
+from ....tasks.segmentation.options import Options as Pixels
+from ...recipe.fields import Batches, Evaluation, Network, Phase, Recipe
+from ..joint import SMOKE
 
 SHARED = ("detection", "segmentation", "multilabel")
 

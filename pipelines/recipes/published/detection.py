@@ -1,13 +1,14 @@
 """Published recipes of detection on COCO and VOC: their settings, and what their authors reached. None was run here."""
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from trunkline.ground.errors import RecipeError
 
-from ...cluster.config import Optimizer, Schedule
-from ...tasks.detection.options import Options
-from ..recipe.fields import Batches, Evaluation, Network, Phase, Recipe
+from ....cluster.config import Optimizer, Schedule
+from ....tasks.detection.options import Options
+from ...recipe.fields import Batches, Evaluation, Network, Phase, Recipe
+from .smoke import tiny
 
 # schedule: (epochs, where the rate drops)
 _COCO = {"1x": (12.0, (8.0, 11.0)), "3x": (36.0, (28.0, 34.0))}
@@ -97,15 +98,3 @@ def shrunk(recipe: Recipe, data: str) -> Recipe:
     (options,) = recipe.tasks.values()
     options = replace(options, data=data or "demo:boxes:smoke", train=(), val=(), sizes=(), size=64, longest=128)
     return tiny(recipe, options)
-
-
-def tiny(recipe: Recipe, options: Any) -> Recipe:
-    """Give a recipe of one task these options, a small trunk from random weights, and a length of two updates."""
-    (name,) = recipe.tasks
-    return replace(
-        recipe,
-        tasks={name: options},
-        network=replace(recipe.network, backbone="resnet18", weights="none", norm="batch"),
-        batch=Batches(2, 2),
-        phases=(replace(recipe.phases[0], epochs=None, updates=2, frozen=0),),
-    )

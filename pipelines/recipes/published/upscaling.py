@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from trunkline.ground.errors import RecipeError
 
-from ...cluster.config import Average, Optimizer, Schedule
-from ...heads.super_resolution.adversarial import Adversarial, Perceptual
-from ...tasks.super_resolution.options import Options
-from ..recipe.fields import Batches, Evaluation, Network, Phase, Playing, Recipe
+from ....cluster.config import Average, Optimizer, Schedule
+from ....heads.super_resolution.adversarial import Adversarial, Perceptual
+from ....tasks.super_resolution.options import Options
+from ...recipe.fields import Batches, Evaluation, Network, Phase, Playing, Recipe
 
 _BASICSR = {"betas": (0.9, 0.99)}  # of Adam
 

@@ -1,0 +1,1 @@
+"""Published recipes: their settings, and what their authors reached."""
