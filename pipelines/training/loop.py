@@ -49,7 +49,7 @@ def run_phase(
             start = now
             shown.update(bar, advance=1, say=session.loss)
             if done == math.ceil(mixture.per_epoch):
-                session.watched()
+                session.watched(done)
 
             last, epoch = engine.updates == length, engine.updates / mixture.per_epoch
             saved = False

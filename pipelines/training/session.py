@@ -99,10 +99,10 @@ class Session:
                 {"kind": kind, "phase": self.progress.phase, "update": update, **line, "time": time.time()}
             )
 
-    def note(self, text: str) -> None:
-        """Show people a line, now and in the report."""
+    def note(self, text: str, update: int | None = None) -> None:
+        """Show people a line, now and in the report; of no `update`, it is of the newest checkpoint's."""
         note(text)
-        self.say("note", self.done, text=text)
+        self.say("note", self.done if update is None else update, text=text)
 
     def watch(self) -> None:
         """Let the training splits count what they decode, where they can."""
@@ -110,14 +110,14 @@ class Session:
             if hasattr(part.training, "watch"):
                 part.training.watch()  # pyright: ignore[reportAttributeAccessIssue]
 
-    def watched(self) -> None:
+    def watched(self, done: int) -> None:
         """Note what the training splits counted since `watch`; every worker calls it in the same update."""
         for part in self.parts.values():
             if hasattr(part.training, "watch"):
                 samples: Any = part.training
                 states = self.workers.to_lead(samples.seen(), "counting the first epoch")
                 for line in samples.watched(states):
-                    self.note(f"{part.name}: {line}" if part.folder else line)
+                    self.note(f"{part.name}: {line}" if part.folder else line, done)
 
     def log(
         self, report: Report, update: Update, done: int, mixture: Mixture, seconds: float, beside: Mapping[str, float]
@@ -170,7 +170,7 @@ class Session:
         self.last_scores = (done, found)
         each = {name: scores for name, (scores, _) in found.items()}
         scores = self.joined(each)
-        self._tire(found, engine.updates)
+        self._tire(found, engine.updates, done)
         first = [name for name in each if not self._scored(name)]
         better = self.progress.take(done, scores.metrics, self.metric, self.lower_is_better)
         entry = {
@@ -182,7 +182,7 @@ class Session:
         note(f"update {done}, epoch {epoch:g}:{scores_lines(each)}{change_said(scores)}")
         for line in self.joined({name: each[name] for name in first}).notes if first else ():
             if not self._told(line):
-                self.note(line)
+                self.note(line, done)
         return better
 
     def _scored(self, task: str) -> bool:
@@ -197,8 +197,8 @@ class Session:
         evaluators = {name: part.task.evaluator(part.validation) for name, part in self.parts.items()}
         return with_change(joined_several(each), self.recipe, evaluators)
 
-    def _tire(self, found: Evaluated, update: int) -> None:
-        """Count the evaluations of tasks that end early, and note which of them learn no more."""
+    def _tire(self, found: Evaluated, update: int, done: int) -> None:
+        """Count the evaluations of tasks that end early; note which learn no more. `update` is the phase's, `done` the run's."""
         for name, patience in self.recipe.evaluation.patience_of.items():
             if name not in found or name not in learning_tasks(self.recipe):
                 continue
@@ -206,7 +206,7 @@ class Session:
             metric, about = next(iter(metrics_of(part.task.evaluator(part.validation)).items()))
             value = found[name][0].metrics.get(metric)
             if self.progress.tire(name, value, about.better == "lower", patience, update):
-                self.note(f"{name}: learns no more: {patience} evaluations without a better {metric}")
+                self.note(f"{name}: learns no more: {patience} evaluations without a better {metric}", done)
 
     def _told(self, line: str) -> bool:
         """Say whether a line was noted before, by this run or by that of all folds, be it with its split before it."""

@@ -99,8 +99,10 @@ def test_each_task_is_scored_at_its_evaluations_and_all_at_the_last(some):
     assert found == {2: {"far"}, 3: {"near"}, 4: {"far"}, 5: {"far", "near", "all"}}
     state = state_of(some)
     assert [entry["update"] for entry in state["scores"]] == [1, 2, 3, 4, 5] and state["scores"][0]["metrics"] == {}
-    notes = [line["text"] for line in lines_of(some, "note") if "over what is" in line["text"]]
-    assert notes == ["far: over what is far", "near: over what is near"], "each at its task's first evaluation"
+    notes = [(line["text"], line["update"]) for line in lines_of(some, "note") if "over what is" in line["text"]]
+    assert notes == [("far: over what is far", 2), ("near: over what is near", 3)], (
+        "each at its task's first evaluation"
+    )
 
 
 def test_the_mean_change_is_that_of_the_formula_and_chooses_the_best(some):
@@ -115,11 +117,11 @@ def test_a_task_that_has_ended_learns_no_more_and_the_others_go_on(ended):
     tasks = [{name.partition("/")[0] for name in line["losses"]} for line in lines_of(ended, "train")]
     assert tasks == [{"far"}, {"far"}, {"near"}, {"near"}, {"near"}, {"near"}]
     assert state_of(ended)["ended"] == {"far": 2}
-    notes = [line["text"] for line in lines_of(ended, "note")]
-    assert "far: learns no more: 1 evaluations without a better top1" in notes
+    said = {line["text"]: line["update"] for line in lines_of(ended, "note")}
+    assert said["far: learns no more: 1 evaluations without a better top1"] == 2
     assert (
         "near: from here on an update takes 1 of its batches, on average, in place of 0.333, so that none is empty"
-        in notes
+        in said
     )
 
 
