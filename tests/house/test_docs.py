@@ -26,6 +26,7 @@ NOT_RUN = {  # the beginning of a command: why it is not run here
     "trunkline score voc VOC20": "needs VOC's files; tests/score runs the verb",
     "trunkline score events": "needs published files; tests/events runs the verb",
     "trunkline train thumos": "needs THUMOS' features; tests/events runs its smoke variant",
+    "trunkline bench sharing": "hours, on VOC's files; tests/joint/test_bench_sharing.py has what it compares",
     "trunkline demo": "five minutes; tests/runs/test_api.py runs its smoke variant",
 }
 QUICKER = {  # the beginning of a command: settings in place of its own, or added to them
