@@ -181,8 +181,8 @@ def tell_singles(session: Session, given: Recipe) -> None:
 
 
 def check_phase(session: Session, number: int, phase: Phase, mixed: Mixture) -> None:
-    """Check a phase that begins or goes on, and note what it leaves undone; see `_divide`."""
-    _divide(session, mixed)
+    """Check a phase that begins or goes on, and note what it leaves undone; see `divide`."""
+    divide(session, mixed)
     _tell_unmeasured(session, number, phase)
 
 
@@ -200,7 +200,7 @@ def _tell_unmeasured(session: Session, number: int, phase: Phase) -> None:
             )
 
 
-def _divide(session: Session, mixed: Mixture) -> None:
+def divide(session: Session, mixed: Mixture) -> None:
     """Check that workers can divide the updates, and note where some of them have nothing to do.
 
     Raises RecipeError where synchronised batch norm would make them wait for each other without end.
@@ -214,7 +214,7 @@ def _divide(session: Session, mixed: Mixture) -> None:
 
 
 def _counts(session: Session, mixed: Mixture) -> set[int]:
-    """Find the numbers of micro-batches that updates have from the last change of the mixture on; see `_divide`."""
+    """Find the numbers of micro-batches that updates have from the last change of the mixture on; see `divide`."""
     size, first = session.workers.size, max(share.stretches[-1].first for share in mixed.shares)
     counts = {mixed.count(update) for update in range(first, first + UPDATES_LOOKED_AT)}
     if size > 1 and session.recipe.network.norm == "sync" and (odd := [n for n in counts if n % size]):
