@@ -115,19 +115,25 @@ def check_frozen(recipe: Recipe, model: Model) -> None:
 
 def _nothing_learns(recipe: Recipe, model: Model, number: int, phase: Phase) -> list[str]:
     """Say of which tasks that should learn nothing does, where the whole trunk is frozen."""
-    pyramid = () if "pyramid" in phase.still else getattr(model.backbone, "levels", ())
+    reading = _reading_pyramid(model, phase)
     return [
         f"phases.{number}.still={name}: the whole trunk is frozen too, so that nothing of it learns: set "
         f"loss_weights.{name}=0, or leave it out of still"
         for name in phase.still
-        if name in learning_tasks(recipe) and not set(pyramid) & set(model.heads[name].needs)  # type: ignore[arg-type]
+        if name in learning_tasks(recipe) and name not in reading
     ]
+
+
+def _reading_pyramid(model: Model, phase: Phase) -> set[str]:
+    """Find the tasks whose heads read a pyramid that learns: of a frozen trunk nothing else does."""
+    levels = set() if "pyramid" in phase.still else set(getattr(model.backbone, "levels", ()))
+    heads: dict[str, Any] = dict(model.heads.items())
+    return {name for name, head in heads.items() if levels & set(head.needs)}
 
 
 def _nothing_is_measured(recipe: Recipe, model: Model, number: int, phase: Phase) -> list[str]:
     """Say where a balance looks at gradients that do not come."""
-    learns = "pyramid" not in phase.still and getattr(model.backbone, "levels", ())
-    if recipe.balance != "gradient_norm" or learns:
+    if recipe.balance != "gradient_norm" or _reading_pyramid(model, phase) & set(learning_tasks(recipe)):
         return []
     return [
         f"balance=gradient_norm: phases.{number}.frozen={phase.frozen}: the whole trunk is frozen, so that no gradient reaches "
@@ -191,13 +197,12 @@ def _tell_unmeasured(session: Session, number: int, phase: Phase) -> None:
     model, recipe = session.model, session.recipe
     if recipe.balance != "gradient_norm" or phase.frozen != model.backbone.stages:
         return
-    levels = set(getattr(model.backbone, "levels", ()))
-    for name in learning_tasks(recipe):
-        if not levels & set(model.heads[name].needs):  # type: ignore[arg-type]
-            session.note(
-                f"balance=gradient_norm: phases.{number}.frozen={phase.frozen}: {name} reads only maps that do not learn: "
-                "its factor stays 1"
-            )
+    reading = _reading_pyramid(model, phase)
+    for name in (name for name in learning_tasks(recipe) if name not in reading):
+        session.note(
+            f"balance=gradient_norm: phases.{number}.frozen={phase.frozen}: {name} reads only maps that do not learn: "
+            "its factor stays 1"
+        )
 
 
 def divide(session: Session, mixed: Mixture) -> None:
